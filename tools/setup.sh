@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what Pincer's build and tests need on Debian 12, and prepares the headers of two nginx versions below .nginx/:
+#   .nginx/debian   Debian's own nginx (package nginx-dev), the first target
+#   .nginx/stable   nginx's stable release from the crate nginx-src, built with its binary at .nginx/stable/objs/nginx
+# Idempotent; a second run takes well under a second. "setup.sh bench" adds what only `make bench` compares against.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(nginx nginx-dev libclang-dev clang gcc make libpcre2-dev libssl-dev zlib1g-dev valgrind libfaketime gdb
+          libclang-rt-14-dev iproute2)
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # nginx's service must not start: the tests run their own.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' > "$policy"
+        chmod +x "$policy"
+        trap 'rm -f "$policy"' EXIT
+    fi
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# A stamp names what a prepared tree was made from, so that an upgrade of the package prepares it anew.
+prepared() { [ -f "$1/.stamp" ] && [ "$(cat "$1/.stamp")" = "$2" ]; }
+
+debian_version=$(dpkg-query -W -f='${Version}' nginx-dev)
+if ! prepared .nginx/debian "$debian_version"; then
+    echo "setup: configuring the headers of Debian's nginx $debian_version"
+    rm -rf .nginx/debian
+    mkdir -p .nginx
+    cp -rL /usr/share/nginx/src .nginx/debian
+    # conf_flags is a bash array; under plain sh it would be lost and the module's signature with it.
+    (cd .nginx/debian && . ./conf_flags && ./configure "${NGX_CONF_FLAGS[@]}" --builddir=objs) > .nginx/debian-configure.log 2>&1 ||
+        { tail -20 .nginx/debian-configure.log; exit 1; }
+    echo "$debian_version" > .nginx/debian/.stamp
+fi
+
+stable_version=$(sed -n 's/^nginx-src = "=\(.*\)"$/\1/p' tools/nginx-src/Cargo.toml)
+if ! prepared .nginx/stable "$stable_version"; then
+    echo "setup: building nginx $stable_version from the crate nginx-src"
+    rm -rf .nginx/stable
+    cargo fetch --quiet --manifest-path tools/nginx-src/Cargo.toml
+    manifest=$(cargo metadata --quiet --format-version 1 --offline --manifest-path tools/nginx-src/Cargo.toml |
+        tr ',' '\n' | sed -n 's/.*"manifest_path":"\([^"]*nginx-src-1[^"]*\)".*/\1/p' | head -1)
+    cp -r "$(dirname "$manifest")/nginx" .nginx/stable
+    (cd .nginx/stable && ./auto/configure --with-compat --with-debug --with-threads --with-pcre-jit --with-http_ssl_module \
+        --with-http_v2_module --with-http_stub_status_module --with-http_realip_module \
+        --with-cc-opt='-g -O2 -fPIC' --builddir=objs && make -j"$(nproc)") > .nginx/stable-build.log 2>&1 ||
+        { tail -20 .nginx/stable-build.log; exit 1; }
+    echo "$stable_version" > .nginx/stable/.stamp
+fi
