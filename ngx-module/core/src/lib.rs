@@ -1,0 +1,10 @@
+//! Pincer's logic.
+#![forbid(unsafe_code)]
+
+pub mod affinity;
+pub mod breaker;
+pub mod estimate;
+pub mod histogram;
+pub mod pick;
+pub mod slow_start;
+pub mod time;
