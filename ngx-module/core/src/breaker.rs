@@ -1,8 +1,32 @@
-//! Circuit breaker of one peer (placeholder header).
+//! Circuit breaker of one peer: takes a failing replica out of the pick and lets single requests find out whether it is back.
+//!
+//! Without it a replica that fails in 5 ms looks like the fastest and draws nearly all traffic. Closed → open after 3 failures in a
+//! row or over half of the last ten, for 1 s · 2^k (k = openings since it last did ten good requests in a row, at most 5) and up to a
+//! quarter more at random, so that workers and machines do not come back in step. Then half open: exactly one request. A trial that never reports (its worker was killed) is
+//! void after [`TRIAL_NS`]. Explicit `max_fails` and `fail_timeout` replace both numbers by nginx's ([`Rule::Counted`]).
+//!
+//! The whole state is one word, changed by compare-and-swap, so it is valid after every store. Times are kept in ms (40 bits, 34 years).
+//! Cost: one load to look. Never decides what a failure is.
 
 use crate::pick::Admission;
-use crate::time::MonoNs;
+use crate::time::{MILLISECOND_NS, MonoNs};
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+/// Failures in a row that open it.
+const RUN: u32 = 3;
+/// Outcomes it remembers.
+const WINDOW: u32 = 10;
+/// Failures among the last [`WINDOW`] that open it.
+const WINDOW_FAILURES: u32 = 6;
+/// First time out, ms.
+const OUT_MS: u64 = 1_000;
+/// Doublings of the time out, at most: 32 s.
+const DOUBLINGS_MAX: u64 = 5;
+/// A trial without a verdict for this long is void, ns. Longer than the signal of nearly every request; a second trial beside it is harmless.
+pub const TRIAL_NS: u64 = 30_000 * MILLISECOND_NS;
+
+const TIME_MASK: u64 = (1 << 40) - 1;
 
 /// When failures open the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +35,7 @@ pub enum Rule {
     Adaptive,
     /// nginx's: `max_fails` failures within `fail_timeout_ns` take the peer out for `fail_timeout_ns`.
     Counted {
-        /// Failures that take it out; ≥ 1.
+        /// Failures that take it out; counts above 65,535 act as 65,535.
         max_fails: u32,
         /// Window and time out, ns.
         fail_timeout_ns: u64,
@@ -23,13 +47,11 @@ pub enum Rule {
 impl Rule {
     /// The rule of a `server` line: explicit `max_fails` or `fail_timeout` have nginx's meaning, otherwise the adaptive rule.
     #[must_use]
-    pub fn of_server(explicit: bool, max_fails: u32, fail_timeout_ms: u32) -> Self {
-        if !explicit {
-            Self::Adaptive
-        } else if max_fails == 0 {
-            Self::Off
-        } else {
-            Self::Counted { max_fails, fail_timeout_ns: u64::from(fail_timeout_ms) * crate::time::MILLISECOND_NS }
+    pub const fn of_server(explicit: bool, max_fails: u32, fail_timeout_ms: u32) -> Self {
+        match (explicit, max_fails) {
+            (false, _) => Self::Adaptive,
+            (true, 0) => Self::Off,
+            (true, _) => Self::Counted { max_fails, fail_timeout_ns: fail_timeout_ms as u64 * MILLISECOND_NS },
         }
     }
 }
@@ -41,7 +63,7 @@ pub enum State {
     Closed,
     /// None flow until a time.
     Open,
-    /// One request is let through, or about to be.
+    /// One request is let through, or the next one will be.
     HalfOpen,
 }
 
@@ -49,41 +71,189 @@ pub enum State {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Breaker {
+    /// See [`Word`].
     word: AtomicU64,
-    until: AtomicU64,
-    window: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Open,
+    Trial,
+}
+
+/// The decoded word: phase 2 bits, doublings 6 bits, history 16 bits, time 40 bits.
+#[derive(Clone, Copy)]
+struct Word {
+    phase: Phase,
+    /// k of the next time out.
+    doublings: u64,
+    /// `Adaptive`: outcomes in bits 0–9 (1 = failure, newest lowest), their number in bits 10–13. `Counted`: failures in the window.
+    history: u32,
+    /// ms. Closed: start of the counted window. Open: the end of the time out. Trial: when it is void.
+    time_ms: u64,
+}
+
+impl Word {
+    fn decode(word: u64) -> Self {
+        Self {
+            phase: match word >> 62 {
+                0 => Phase::Closed,
+                1 => Phase::Open,
+                _ => Phase::Trial,
+            },
+            doublings: word >> 56 & 0x3f,
+            history: (word >> 40 & 0xffff) as u32,
+            time_ms: word & TIME_MASK,
+        }
+    }
+
+    fn encode(self) -> u64 {
+        let phase = match self.phase {
+            Phase::Closed => 0,
+            Phase::Open => 1,
+            Phase::Trial => 2,
+        };
+        phase << 62 | (self.doublings & 0x3f) << 56 | u64::from(self.history & 0xffff) << 40 | self.time_ms & TIME_MASK
+    }
+
+    fn remember(self, failed: bool) -> Self {
+        let seen = (self.history >> WINDOW & 0xf).min(WINDOW - 1) + 1;
+        let outcomes = (self.history << 1 | u32::from(failed)) & ((1 << WINDOW) - 1);
+        let doublings = if seen == WINDOW && outcomes == 0 { 0 } else { self.doublings };
+        Self { history: seen << WINDOW | outcomes, doublings, ..self }
+    }
+
+    fn is_failing(self) -> bool {
+        let outcomes = self.history & ((1 << WINDOW) - 1);
+        outcomes.trailing_ones() >= RUN
+            || (self.history >> WINDOW == WINDOW && outcomes.count_ones() >= WINDOW_FAILURES)
+    }
+
+    fn opened(self, out_ms: u64, now_ms: u64) -> Self {
+        let doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
+        Self { phase: Phase::Open, doublings, history: 0, time_ms: now_ms + out_ms }
+    }
+
+    /// One failure more, seen while closed.
+    fn failed(self, rule: Rule, random: u64, now_ms: u64) -> Self {
+        match rule {
+            Rule::Off => self,
+            Rule::Adaptive => {
+                let next = self.remember(true);
+                if next.is_failing() { next.opened(next.out_ms(rule, random), now_ms) } else { next }
+            }
+            Rule::Counted { max_fails, fail_timeout_ns } => {
+                let fresh = self.history == 0 || now_ms.saturating_sub(self.time_ms) > fail_timeout_ns / MILLISECOND_NS;
+                let (history, time_ms) =
+                    if fresh { (1, now_ms) } else { (self.history.saturating_add(1), self.time_ms) };
+                let next = Self { history: history.min(0xffff), time_ms, ..self };
+                if next.history >= max_fails.min(0xffff) {
+                    next.opened(next.out_ms(rule, random), now_ms)
+                } else {
+                    next
+                }
+            }
+        }
+    }
+
+    fn out_ms(self, rule: Rule, random: u64) -> u64 {
+        match rule {
+            Rule::Counted { fail_timeout_ns, .. } => fail_timeout_ns / MILLISECOND_NS,
+            Rule::Adaptive | Rule::Off => {
+                let base_ms = OUT_MS << self.doublings.min(DOUBLINGS_MAX);
+                base_ms + random % (base_ms / 4)
+            }
+        }
+    }
 }
 
 impl Breaker {
-    /// A request succeeded; `trial` = it was the half-open one. Returns true if that closed the breaker (start the slow start then).
-    pub fn success(&self, trial: bool, now: MonoNs) -> bool {
-        let _ = (trial, now, &self.word, &self.until, &self.window);
-        false
+    /// A request succeeded; `trial` = it was the half-open one. Returns true if that closed the breaker: begin the slow start then.
+    ///
+    /// May be told at the first byte already, so that a trial that streams for minutes does not hold the peer back.
+    /// Successes of requests that were sent before it opened are not counted.
+    pub fn success(&self, trial: bool, rule: Rule) -> bool {
+        self.update(|word| match word.phase {
+            Phase::Trial if trial => Some(Word { phase: Phase::Closed, history: 0, time_ms: 0, ..word }),
+            // nginx's count starts anew with a success; the usual case, a clean peer, writes nothing
+            Phase::Closed if matches!(rule, Rule::Adaptive) => Some(word.remember(false)),
+            Phase::Closed => Some(Word { history: 0, ..word }),
+            Phase::Open | Phase::Trial => None,
+        })
+        .is_some_and(|(old, new)| old.phase == Phase::Trial && new.phase == Phase::Closed)
     }
-    /// A request failed; returns true if that opened the breaker.
+
+    /// A request failed; returns true if that opened the breaker. `random` gives the jitter.
     pub fn failure(&self, trial: bool, rule: Rule, random: u64, now: MonoNs) -> bool {
-        let _ = (trial, rule, random, now);
-        false
+        let now_ms = now.0 / MILLISECOND_NS;
+        self.update(|word| match word.phase {
+            Phase::Closed => Some(word.failed(rule, random, now_ms)),
+            Phase::Trial if trial => Some(word.opened(word.out_ms(rule, random), now_ms)),
+            Phase::Open | Phase::Trial => None,
+        })
+        .is_some_and(|(_, new)| new.phase == Phase::Open)
     }
-    /// A trial ended without verdict (client gone, 429): the next request may try.
-    pub fn trial_void(&self) {}
-    /// Whether requests may go to the peer.
+
+    /// A trial ended without a verdict (the client left, 429): the next request may try.
+    pub fn trial_void(&self) {
+        self.update(|word| (word.phase == Phase::Trial).then_some(Word { phase: Phase::Open, time_ms: 0, ..word }));
+    }
+
+    /// Whether requests may go to the peer: `Open`, `Trial` (half open and nobody tries yet) or `Ejected`.
     #[must_use]
     pub fn admission(&self, now: MonoNs) -> Admission {
-        let _ = now;
-        Admission::Open
+        let word = Word::decode(self.word.load(Acquire));
+        match word.phase {
+            Phase::Closed => Admission::Open,
+            Phase::Open | Phase::Trial if now.0 / MILLISECOND_NS >= word.time_ms => Admission::Trial,
+            Phase::Open | Phase::Trial => Admission::Ejected,
+        }
     }
-    /// Claims the one trial; exactly one caller gets true.
+
+    /// Claims the one trial. Of any number of concurrent callers exactly one gets true.
     pub fn begin_trial(&self, now: MonoNs) -> bool {
-        let _ = now;
-        true
+        let now_ms = now.0 / MILLISECOND_NS;
+        let void_ms = now_ms + TRIAL_NS / MILLISECOND_NS;
+        self.update(|word| {
+            (word.phase != Phase::Closed && now_ms >= word.time_ms).then_some(Word {
+                phase: Phase::Trial,
+                time_ms: void_ms,
+                ..word
+            })
+        })
+        .is_some()
     }
+
     /// State for display.
     #[must_use]
     pub fn state(&self, now: MonoNs) -> State {
-        let _ = now;
-        State::Closed
+        let word = Word::decode(self.word.load(Relaxed));
+        match word.phase {
+            Phase::Closed => State::Closed,
+            Phase::Open if now.0 / MILLISECOND_NS < word.time_ms => State::Open,
+            Phase::Open | Phase::Trial => State::HalfOpen,
+        }
     }
-    /// Closes it and forgets everything.
-    pub fn reset(&self) {}
+
+    /// Closes it and forgets everything (the record is reused, or an operator says so).
+    pub fn reset(&self) {
+        self.word.store(0, Relaxed);
+    }
+
+    /// Applies `change` until it sticks; None if `change` declines. Writes nothing when nothing changes.
+    fn update(&self, change: impl Fn(Word) -> Option<Word>) -> Option<(Word, Word)> {
+        let mut old = self.word.load(Acquire);
+        loop {
+            let decoded = Word::decode(old);
+            let new = change(decoded)?;
+            if new.encode() == old {
+                return Some((decoded, new));
+            }
+            match self.word.compare_exchange_weak(old, new.encode(), AcqRel, Acquire) {
+                Ok(_) => return Some((decoded, new)),
+                Err(seen) => old = seen,
+            }
+        }
+    }
 }

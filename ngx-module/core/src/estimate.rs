@@ -1,49 +1,174 @@
-//! Service time of a peer, learned from samples (placeholder header).
+//! Service time of a peer, learned from single samples: a ratio of sums that forgets.
+//!
+//! The mean is sum / weight. Both sums halve every `half_life`, but never faster than in [`SPAN`] services (a peer that takes a minute
+//! per request would otherwise be judged by its last request alone), and the weight is held at [`SAMPLES_MAX`], so that a busy peer
+//! that turns slow is noticed after tens of requests and not after its thousands of good ones have aged. A run of samples that all
+//! lie far on one side of the mean replaces it ([`RUN_UP`], [`RUN_DOWN`]): that is how a replica that breaks or heals is believed at once.
+//! With nothing new to learn the mean stays for ever; it never decays to zero.
+//!
+//! Lock-free: the two sums share one word, changed by compare-and-swap; `last_at` is swapped, so the time that has passed is split
+//! between concurrent updaters without a gap or an overlap. Cost: about 20 ns a sample. All-zero bytes are the empty estimate.
+//! Never sees failures: whether a request yields a sample is the caller's decision.
 
-use crate::time::MonoNs;
+use crate::time::{MonoNs, SECOND_NS};
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// `half_life=` when not configured, ns. With [`SPAN`] and the runs, the simulation is flat between 3 s and 30 s; 10 s is the middle.
+pub const HALF_LIFE_NS: u64 = 10 * SECOND_NS;
+/// Most samples that count. 64 keep the mean of lognormal work of cv 1.2 within 11 % (one σ), under the 25 % that count as a tie.
+const SAMPLES_MAX: f32 = 64.0;
+/// The half-life is at least so many mean services.
+const SPAN: f64 = 16.0;
+/// So many samples in a row above `FAR_UP` × mean are a new truth: by chance once in 160,000 samples of lognormal work of cv 1.2.
+const RUN_UP: u32 = 4;
+/// Factor of a sample that is far above the mean.
+const FAR_UP: f32 = 3.0;
+/// So many samples in a row under mean / `FAR_DOWN` are a new truth: by chance once in 60,000 samples of the same work.
+const RUN_DOWN: u32 = 6;
+/// Divisor of a sample that is far below the mean.
+const FAR_DOWN: f32 = 4.0;
+/// A peer without a sample for this long, or for [`EXPLORE_SERVICES`] of its services if that is longer, may be explored. ns.
+const EXPLORE_AFTER_NS: u64 = SECOND_NS;
+/// See [`EXPLORE_AFTER_NS`].
+const EXPLORE_SERVICES: u64 = 2;
+/// The mean age of requests without a signal counts for 1/`AGE_SCALE` of itself. Seen at a random moment, lognormal work of cv 1.2 has a
+/// mean age of 1.2 services: counted in full, chance alone would make half of all busy peers look slow.
+const AGE_SCALE: u64 = 3;
 
 /// Lock-free mean of samples with a half-life. All-zero bytes are the empty estimate.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Estimate {
+    /// Two f32: sum of samples (ns) above, their weight below.
     sums: AtomicU64,
+    /// Time of the last sample.
     last_at: AtomicU64,
-    trend: AtomicU64,
+    /// The last sample, ns.
+    last: AtomicU64,
+    /// f32 sum of the present run above, its length in bits 0–15, its side in bit 16 (1 = above). Racy by design: a lost update delays it.
+    run: AtomicU64,
 }
 
 impl Estimate {
     /// Folds one sample in.
+    ///
+    /// `value_ns` 0 counts as 1 ns. A sample that is older than the last one is folded in without ageing anything.
     pub fn record(&self, value_ns: u64, half_life_ns: u64, now: MonoNs) {
-        let _ = (value_ns, half_life_ns, now, &self.sums, &self.last_at, &self.trend);
+        let value_ns = value_ns.max(1);
+        self.last.store(value_ns, Relaxed);
+        let elapsed_ns = now.since(MonoNs(self.last_at.fetch_max(now.0, Relaxed)));
+        let value = value_ns as f32;
+        let run = self.advance_run(value);
+        let mut old = self.sums.load(Relaxed);
+        loop {
+            let new = fold(unpack(old), value, run, elapsed_ns, half_life_ns);
+            match self.sums.compare_exchange_weak(old, pack(new), Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(seen) => old = seen,
+            }
+        }
     }
+
+    /// Adds the sample to the run of outliers it continues; returns sum and length of a run that has become a new truth.
+    fn advance_run(&self, value: f32) -> Option<(f32, f32)> {
+        let (sum, weight) = unpack(self.sums.load(Relaxed));
+        let mean = sum / weight;
+        let above = weight > 0.0 && value > mean * FAR_UP;
+        let below = weight > 0.0 && value < mean / FAR_DOWN;
+        let old = self.run.load(Relaxed);
+        if !above && !below {
+            if old != 0 {
+                self.run.store(0, Relaxed);
+            }
+            return None;
+        }
+        let side = u32::from(above) << 16;
+        let (old_sum, old_tail) = halves(old);
+        let (run_sum, length) = if old_tail & (1 << 16) == side {
+            (f32::from_bits(old_sum) + value, (old_tail & 0xffff) + 1)
+        } else {
+            (value, 1)
+        };
+        if length >= if above { RUN_UP } else { RUN_DOWN } {
+            self.run.store(0, Relaxed);
+            return Some((run_sum, length as f32));
+        }
+        self.run.store(u64::from(run_sum.to_bits()) << 32 | u64::from(side | length), Relaxed);
+        None
+    }
+
     /// The mean in ns; 0 = no sample yet.
     #[must_use]
     pub fn mean_ns(&self) -> u64 {
-        0
+        let (sum, weight) = unpack(self.sums.load(Relaxed));
+        if weight > 0.0 { ((sum / weight) as u64).max(1) } else { 0 }
     }
+
     /// The last sample in ns; 0 = none.
     #[must_use]
     pub fn last_ns(&self) -> u64 {
-        0
+        self.last.load(Relaxed)
     }
-    /// Effective number of samples in the mean (rounded; decayed as of the last sample).
+
+    /// Effective number of samples in the mean, rounded, as of the last sample.
     #[must_use]
     pub fn samples(&self) -> u32 {
-        0
+        unpack(self.sums.load(Relaxed)).1.round() as u32
     }
-    /// Whether no sample came for a while, so that an exploration may be spent on this peer.
+
+    /// Whether no sample came for so long that an exploration may be spent on this peer. True if there never was one.
     #[must_use]
     pub fn explore_due(&self, now: MonoNs) -> bool {
-        let _ = now;
-        false
+        let patience_ns = EXPLORE_AFTER_NS.max(self.mean_ns().saturating_mul(EXPLORE_SERVICES));
+        now.since(MonoNs(self.last_at.load(Relaxed))) > patience_ns || self.last_ns() == 0
     }
+
     /// Forgets everything (a record is reused for another peer).
-    pub fn reset(&self) {}
+    pub fn reset(&self) {
+        for word in [&self.sums, &self.last_at, &self.last, &self.run] {
+            word.store(0, Relaxed);
+        }
+    }
 }
 
-/// S_eff: the mean, or what the age of requests still without their signal shows, if that is worse. 0 = unknown.
+/// S_eff: the mean, or what the mean age of the requests still without a signal says, if that is worse. Both in ns.
 #[must_use]
-pub fn effective_ns(mean_ns: u64, pending_mean_age_ns: u64) -> u64 {
-    mean_ns.max(pending_mean_age_ns)
+pub const fn effective_ns(mean_ns: u64, pending_age_ns: u64) -> u64 {
+    let age_ns = pending_age_ns / AGE_SCALE;
+    if age_ns > mean_ns { age_ns } else { mean_ns }
+}
+
+/// Ages the sums and adds the sample, or starts anew from a run that has become the truth.
+fn fold(
+    (sum, weight): (f32, f32),
+    value: f32,
+    run: Option<(f32, f32)>,
+    elapsed_ns: u64,
+    half_life_ns: u64,
+) -> (f32, f32) {
+    if let Some(fresh) = run {
+        return fresh;
+    }
+    if weight <= 0.0 {
+        return (value, 1.0);
+    }
+    let half_life = (half_life_ns.max(1) as f64).max(SPAN * f64::from(sum / weight));
+    let kept = (-(elapsed_ns as f64) / half_life).exp2() as f32;
+    let (sum, weight) = (sum * kept + value, weight * kept + 1.0);
+    let over = (weight / SAMPLES_MAX).max(1.0);
+    (sum / over, weight / over)
+}
+
+fn halves(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, (word & 0xffff_ffff) as u32)
+}
+
+fn unpack(word: u64) -> (f32, f32) {
+    let (sum, weight) = halves(word);
+    (f32::from_bits(sum), f32::from_bits(weight))
+}
+
+fn pack((sum, weight): (f32, f32)) -> u64 {
+    u64::from(sum.to_bits()) << 32 | u64::from(weight.to_bits())
 }

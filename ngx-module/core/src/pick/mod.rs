@@ -1,22 +1,44 @@
-//! Picks the peer of one request, or says that it should wait (placeholder header, filled in below).
+//! Picks the peer of one request, or says that it should wait: late binding with a wait rule.
+//!
+//! A request is bound to a peer only when that peer has a free slot, so the time a slot is held is pure service time; and an idle slow
+//! peer is left idle while waiting for a busy fast one pays ([`rule`]). Peers within 25 % are ties and share by weight ([`share`]).
+//! Simulated against nginx's least_time, HAProxy's leastconn, two random choices and peak EWMA (tests/policy): no other rule that
+//! is blind to the size of requests came within 1.35 × of the p99 of an oracle that sees them.
+//!
+//! Order of the decision: one request tries a half-open peer; then the consistent hash, if the request has a key; then the exploration
+//! of an idle peer; then the rule. Primaries first; backups when no primary is eligible (or, without a queue, when all are full);
+//! peers whose breaker is open only when nothing else is left, because a wrong answer of all breakers must not become an outage.
+//!
+//! Pure: no lock, no clock, no allocation. Cost: under 200 ns among 8 peers (examples/pick_bench.rs), linear in the peers of one speed.
+//! Bound: the first [`PEERS_MAX`] peers are looked at.
 
-use crate::time::MonoNs;
+mod field;
+mod rule;
+mod share;
+
+use crate::affinity;
+use field::Field;
+pub use share::settle;
 
 /// Peers of one upstream, at most: the width of [`PeerSet`].
 pub const PEERS_MAX: usize = 128;
 /// A set of peers of one upstream; bit `i` is peer `i`.
 pub type PeerSet = u128;
-/// The wait rule's θ: the part of the gain from waiting that must be eaten up by the queue before a slower peer is taken.
+/// The wait rule's θ: the part of the gain from waiting that the queue must eat up before a slower peer is taken.
 pub const THETA: f64 = 0.2;
+/// One request in so many may explore a peer that has not been heard of for a while.
+const EXPLORE_ONE_IN: u64 = 128;
 
 /// Whether a peer may take requests now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// May take requests.
     Open,
-    /// Half open: exactly one request, and only when nothing else is in flight for the trial.
+    /// Half open: exactly one request, which must win `Breaker::begin_trial`.
     Trial,
-    /// Breaker open, down, draining, weight 0 or removed: nothing new.
+    /// Its breaker is open: nothing new, unless every other peer is out as well.
+    Ejected,
+    /// Down, draining, weight 0 or removed: nothing new, ever.
     Shut,
 }
 
@@ -29,17 +51,19 @@ pub struct PeerView {
     pub in_flight: u32,
     /// Of these, the ones whose signal (first byte, header, last byte) has not come yet.
     pub pending: u32,
+    /// Mean age of the pending ones in ns; 0 = none pending.
+    pub pending_age_ns: u64,
     /// Requests it may have in flight now: `max_conns` as limited by slow start ([`crate::slow_start::SlowStart::slots`]); 0 = no limit.
     pub slots: u32,
     /// `max_conns` as configured; 0 = unlimited.
     pub max_conns: u32,
-    /// Effective weight; 0 takes nothing (callers also pass `Shut`).
+    /// Effective weight; 0 takes nothing.
     pub weight: u32,
-    /// S_eff in ns ([`crate::estimate::effective_ns`]); 0 = unknown.
+    /// Learned mean of the signal in ns ([`crate::estimate::Estimate::mean_ns`]); 0 = unknown.
     pub service_ns: u64,
     /// The last single sample of the signal in ns ([`crate::estimate::Estimate::last_ns`]); 0 = none.
     pub last_ns: u64,
-    /// Mean time a slot is held in ns; 0 = unknown.
+    /// Learned mean time a slot is held in ns; 0 = unknown.
     pub hold_ns: u64,
     /// Smooth weighted round robin's credit.
     pub wrr_current: i64,
@@ -60,7 +84,7 @@ pub struct Demand {
     pub can_wait: bool,
     /// Hash of the affinity variable, if any.
     pub affinity: Option<u64>,
-    /// Peers this request has already tried, and peers found full or lost to another worker in this claim.
+    /// Peers this request has already tried and failed on. (A peer that was found full belongs in the views as full, not here.)
     pub tried: PeerSet,
     /// 64 random bits.
     pub random: u64,
@@ -77,8 +101,10 @@ pub enum Why {
     Trial,
     /// The consistent hash.
     Affinity,
-    /// No primary is eligible.
+    /// A backup, since no primary is eligible.
     Backup,
+    /// Its breaker is open, as is everyone's.
+    LastResort,
 }
 
 /// The rule's answer.
@@ -101,26 +127,114 @@ pub enum Decision {
     NoPeer,
 }
 
-/// Applies smooth weighted round robin's bookkeeping after a pick: every peer of `ties` gains its weight, `chosen` pays the sum.
-///
-/// Additions commute, so workers may settle at once. Credits are bounded by twice the sum of weights.
-pub fn settle<'a>(
-    ties: PeerSet,
-    chosen: usize,
-    weight: impl Fn(usize) -> u32,
-    credit: impl Fn(usize) -> &'a std::sync::atomic::AtomicI64,
-) {
-    let _ = (ties, chosen, &weight, &credit);
+/// The eligible peers by rank.
+#[derive(Default)]
+struct Ranks {
+    open: PeerSet,
+    trial: PeerSet,
+    backup: PeerSet,
+    backup_trial: PeerSet,
+    ejected: PeerSet,
 }
 
-/// Picks a peer. Pure: no lock, no allocation, no clock.
+impl Ranks {
+    fn of(peers: &[PeerView], tried: PeerSet) -> Self {
+        let mut ranks = Self::default();
+        for (i, peer) in peers.iter().take(PEERS_MAX).enumerate() {
+            let bit = 1 << i;
+            if peer.weight == 0 || tried & bit != 0 {
+                continue;
+            }
+            match (peer.admission, peer.backup) {
+                (Admission::Open, false) => ranks.open |= bit,
+                (Admission::Trial, false) => ranks.trial |= bit,
+                (Admission::Open, true) => ranks.backup |= bit,
+                (Admission::Trial, true) => ranks.backup_trial |= bit,
+                (Admission::Ejected, _) => ranks.ejected |= bit,
+                (Admission::Shut, _) => {}
+            }
+        }
+        ranks
+    }
+}
+
+/// Picks a peer.
+///
+/// `theta` is usually [`THETA`]. A request that has failed before (`tried` not empty) is not used for trials while others are open.
+/// Returns `Full` rather than `Wait` if the request cannot wait; then a limit set by slow start alone, and backups, give way first.
 #[must_use]
 pub fn pick(peers: &[PeerView], demand: &Demand, theta: f64) -> Decision {
-    let _ = (theta, MonoNs(0));
-    for (peer, view) in peers.iter().enumerate() {
-        if view.admission == Admission::Open && demand.tried & (1 << peer) == 0 {
-            return Decision::Take { peer, ties: 0, why: Why::Fastest };
+    let ranks = Ranks::of(peers, demand.tried);
+    if ranks.open | ranks.trial != 0 {
+        let decision = among(peers, demand, theta, ranks.open, ranks.trial, Why::Fastest);
+        if decision != Decision::Full || ranks.backup == 0 {
+            return decision;
         }
     }
+    if ranks.backup | ranks.backup_trial != 0 {
+        return among(peers, demand, theta, ranks.backup, ranks.backup_trial, Why::Backup);
+    }
+    if ranks.ejected != 0 {
+        return among(peers, demand, theta, ranks.ejected, 0, Why::LastResort);
+    }
     Decision::NoPeer
+}
+
+fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: PeerSet, why: Why) -> Decision {
+    if trial != 0 && (demand.tried == 0 || open == 0) {
+        if let Some(peer) = field::bits(trial).find(|&i| has_slot(&peers[i])) {
+            return Decision::Take { peer, ties: 0, why: Why::Trial };
+        }
+    }
+    let field = Field::new(peers, open);
+    if let Some(key) = demand.affinity {
+        if let Some(peer) = affinity::choose(peers, open, key) {
+            return Decision::Take { peer, ties: 0, why: Why::Affinity };
+        }
+    } else if let Some(peer) = explore(&field, demand) {
+        return Decision::Take { peer, ties: 0, why: Why::Explore };
+    } else {
+        match rule::choose(&field, demand, theta) {
+            rule::Choice::Take { peer, ties } => return Decision::Take { peer, ties, why },
+            rule::Choice::Wait => return Decision::Wait,
+            rule::Choice::AllFull => {}
+        }
+    }
+    if demand.can_wait {
+        return Decision::Wait;
+    }
+    // only slow start stands in the way: better an early request on a young peer than a 502
+    match field::bits(open).filter(|&i| has_room(&peers[i])).min_by_key(|&i| peers[i].in_flight) {
+        Some(peer) => Decision::Take { peer, ties: 0, why },
+        None => Decision::Full,
+    }
+}
+
+/// The idle peer that is worth a request to learn from: never sampled; or its last sample was as good as the best peer's mean, so that
+/// looking again costs nothing; or not heard of for a while, with one request in [`EXPLORE_ONE_IN`].
+fn explore(field: &Field, demand: &Demand) -> Option<usize> {
+    if !field.is_learned() {
+        return None;
+    }
+    let best_ns = field.least_ns();
+    let by_chance = demand.random % EXPLORE_ONE_IN == 0;
+    let idle_slow = |&i: &usize| {
+        let peer = &field.peers[i];
+        peer.in_flight == 0 && !field::is_tie(field.service_ns(i), best_ns)
+    };
+    let wanted = |&i: &usize| {
+        let peer = &field.peers[i];
+        peer.last_ns == 0 || field::is_tie(peer.last_ns, best_ns) || (by_chance && peer.explore_due)
+    };
+    // start at a random peer, so that each has its turn
+    let turn = (demand.random >> 32) as usize;
+    field.rotated(turn).filter(idle_slow).find(wanted)
+}
+
+const fn has_slot(peer: &PeerView) -> bool {
+    peer.slots == 0 || peer.in_flight < peer.slots
+}
+
+const fn has_room(peer: &PeerView) -> bool {
+    peer.max_conns == 0 || peer.in_flight < peer.max_conns
 }

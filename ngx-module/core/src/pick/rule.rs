@@ -1,0 +1,89 @@
+//! The wait rule, and the cost of peers without known slots.
+//!
+//! Let f be the free peer of least service time S, F the full peers of S < 0.8 · S_f, R their drain rate (Σ slots / time a slot is held),
+//! k the length of the queue. The head of the queue goes to f if and only if F is empty or k / R ≥ θ · (S_f − S_min): else a slot of F
+//! comes soon enough to be worth it. The two times are in the signal's unit; the drain rate is in slots.
+//!
+//! Without `max_conns` a peer has no slots: the cost of a group of such peers of like S is S · (1 + n / w), n their requests whose signal has not
+//! come (a stream that flows does not delay the next one's first token), w their weight in mean weights. For equal peers that is
+//! least connections. Groups are looked at in rising S and only while S alone is under the best cost found, so a pool of one speed is one pass.
+//!
+//! Never chooses within a tie: that is [`super::share`].
+
+use super::field::{Field, bits, is_tie};
+use super::{Demand, PeerSet, share};
+
+/// The rule's answer.
+pub(super) enum Choice {
+    Take { peer: usize, ties: PeerSet },
+    Wait,
+    AllFull,
+}
+
+/// Peers of like S around the free one that is fastest.
+struct Group {
+    /// All of them, full ones too.
+    members: PeerSet,
+    cost_ns: f64,
+    has_slots: bool,
+}
+
+pub(super) fn choose(field: &Field, demand: &Demand, theta: f64) -> Choice {
+    let Some(group) = cheapest(field) else { return Choice::AllFull };
+    if demand.can_wait && group.has_slots && is_worth_waiting(field, demand, theta, &group) {
+        return Choice::Wait;
+    }
+    share::choose(field, demand, group.members)
+}
+
+fn cheapest(field: &Field) -> Option<Group> {
+    let mut left = bits(field.set).filter(|&i| field.is_free(i)).fold(0, |set: PeerSet, i| set | 1 << i);
+    let mut best: Option<Group> = None;
+    while let Some(anchor) = bits(left).min_by_key(|&i| field.service_ns(i)) {
+        let anchor_ns = field.service_ns(anchor);
+        if best.as_ref().is_some_and(|group| anchor_ns as f64 >= group.cost_ns) {
+            break;
+        }
+        let group = group_of(field, left, anchor_ns);
+        left &= !group.members;
+        if best.as_ref().is_none_or(|other| group.cost_ns < other.cost_ns) {
+            best = Some(group);
+        }
+    }
+    best
+}
+
+fn group_of(field: &Field, left: PeerSet, anchor_ns: u64) -> Group {
+    let mut group = Group { members: 0, cost_ns: anchor_ns as f64, has_slots: false };
+    let (mut pending, mut weight) = (0_u64, 0_u64);
+    for i in bits(field.set) {
+        let in_reach = left & (1 << i) != 0 || !field.is_free(i);
+        if in_reach && is_tie(field.service_ns(i), anchor_ns) {
+            let peer = &field.peers[i];
+            group.members |= 1 << i;
+            group.has_slots |= peer.max_conns != 0;
+            pending += u64::from(peer.pending);
+            weight += u64::from(peer.weight);
+        }
+    }
+    if !group.has_slots {
+        let total: u64 = bits(field.set).map(|i| u64::from(field.peers[i].weight)).sum();
+        let mean = total as f64 / f64::from(field.set.count_ones());
+        group.cost_ns *= 1.0 + pending as f64 * mean / weight as f64;
+    }
+    group
+}
+
+fn is_worth_waiting(field: &Field, demand: &Demand, theta: f64, group: &Group) -> bool {
+    let chosen_ns = group.cost_ns;
+    let (mut drain_per_ns, mut least_ns) = (0.0, f64::MAX);
+    for i in bits(field.set & !group.members) {
+        let service_ns = field.service_ns(i);
+        let peer = &field.peers[i];
+        if !field.is_free(i) && peer.max_conns != 0 && (service_ns as f64) < chosen_ns {
+            drain_per_ns += f64::from(peer.slots) / field.hold_ns(i) as f64;
+            least_ns = f64::min(least_ns, service_ns as f64);
+        }
+    }
+    drain_per_ns > 0.0 && f64::from(demand.queued) < theta * (chosen_ns - least_ns) * drain_per_ns
+}
