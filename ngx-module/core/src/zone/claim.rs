@@ -1,0 +1,429 @@
+//! Takes a slot of a peer for a request, and gives it back.
+//!
+//! A claim looks at every peer once, lets [`pick`] choose, and counts itself into its own worker's column. Only then it reads the peer's
+//! `live` word again and sums the columns: all of these are sequentially consistent, so of two claims for the last slot at least the later
+//! one sees both and takes itself out again. Grants therefore never exceed the slots; a claim that takes itself out may have hidden a free
+//! slot from others for a moment, hence `kick`. A stored total could not survive a death between two stores: there is none.
+//! Takes no lock, allocates nothing, reads no clock. Cost: peers × workers loads, plus one pick per attempt. Bound: [`ATTEMPTS`] picks.
+
+use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::peer::{Live, Peer};
+use super::{PeerIdx, Upstream, UpstreamIdx, WorkerIdx, Zone};
+use crate::pick::{Admission, Decision, Demand, PEERS_MAX, PeerView, Why, pick, settle};
+use crate::time::MonoNs;
+
+/// Picks of one claim: the first, and one more for every slot lost to another worker in between.
+const ATTEMPTS: usize = 16;
+
+/// The moment whose distance from the start of a request is its service time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signal {
+    /// The first non-empty bytes of the answer's body.
+    #[default]
+    FirstByte,
+    /// The answer's header.
+    Header,
+    /// The answer's end.
+    LastByte,
+}
+
+/// The parameters of `pincer_balance`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BalanceParams {
+    /// What service time means here.
+    pub signal: Signal,
+    /// Time after which a sample counts half, ns.
+    pub half_life_ns: u64,
+    /// Time over which a peer that returns is brought to its full slots, ns; 0 = by successes only.
+    pub slow_start_ns: u64,
+    /// The wait rule's θ: [`crate::pick::THETA`].
+    pub theta: f64,
+}
+
+/// A slot of a peer, held from [`Zone::claim`] to [`Zone::release`]. While it is held the peer's record keeps its identity.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a ticket that is not released holds its slot until the worker dies"]
+pub struct Ticket {
+    /// The peer.
+    pub peer: PeerIdx,
+    /// Generation of its record: with `peer`, the key of a cache of addresses.
+    pub generation: u32,
+    /// Its index in the upstream: its bit in [`Demand::tried`].
+    pub index: u8,
+    /// When it was claimed.
+    pub start: MonoNs,
+    /// Why this peer.
+    pub why: Why,
+    /// Whether it is the one request of a half-open breaker.
+    pub trial: bool,
+    pending: bool,
+}
+
+/// What a claim came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// A slot is held.
+    Taken(Ticket),
+    /// All eligible peers are full, or a better one is worth waiting for.
+    Wait,
+    /// All eligible peers are full and the request cannot wait.
+    Full,
+    /// No peer is eligible.
+    NoPeer,
+}
+
+/// A claim's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// What it came to.
+    pub claim: Claim,
+    /// Whether the attempt hid a free slot from others for a moment: then kick the owner of the least head, as after a release.
+    pub kick: bool,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer answered. Times run from the claim's start; `None` = did not occur (no body, no header seen).
+    Success {
+        /// To the first bytes of the body, ns.
+        first_byte_ns: Option<u64>,
+        /// To the header, ns.
+        header_ns: Option<u64>,
+        /// To the end, ns.
+        last_byte_ns: Option<u64>,
+        /// The slot was held for so long, ns.
+        held_ns: u64,
+    },
+    /// The peer failed: counts against it, gives no sample.
+    Failure,
+    /// Says nothing about the peer: a 429, a client that left, a stale keepalive connection.
+    Neutral,
+}
+
+/// Peers as the pick sees them, and what their records said at that moment.
+struct Scene {
+    views: ArrayVec<PeerView, PEERS_MAX>,
+    seen: ArrayVec<(u16, u32), PEERS_MAX>,
+}
+
+/// A slot was not to be had after all.
+struct Lost;
+
+impl Zone<'_> {
+    /// Takes a slot of the best peer of `u` for worker `w`, if the rule finds one worth taking. `now` is monotonic.
+    ///
+    /// `NoPeer` also for an index that is not the zone's. Counts the pick, and begins the time until the signal.
+    pub fn claim(&self, u: UpstreamIdx, w: WorkerIdx, demand: &Demand, params: &BalanceParams, now: MonoNs) -> Claimed {
+        let Some(upstream) = self.upstream(u) else { return Claimed { claim: Claim::NoPeer, kick: false } };
+        let mut scene = self.look(upstream, params, now);
+        let mut demand = *demand;
+        let mut kick = false;
+        for attempt in 0..ATTEMPTS {
+            let (index, ties, why) = match pick(&scene.views, &demand, params.theta) {
+                Decision::Take { peer, ties, why } => (peer, ties, why),
+                Decision::Wait => return Claimed { claim: Claim::Wait, kick },
+                Decision::Full => return self.refused(&upstream.counters.full, Claim::Full, kick),
+                Decision::NoPeer => return self.refused(&upstream.counters.no_peer, Claim::NoPeer, kick),
+            };
+            if let Ok(ticket) = self.take(&scene, index, w, why, now) {
+                if ties != 0 {
+                    self.settle_ties(&scene, ties, index);
+                }
+                return Claimed { claim: Claim::Taken(ticket), kick };
+            }
+            kick = true;
+            self.header.counters.collisions.fetch_add(1, Relaxed);
+            self.look_again(upstream, &mut scene, index, params, now);
+            if attempt >= ATTEMPTS / 2 {
+                demand.tried |= 1 << index;
+            }
+        }
+        if demand.can_wait {
+            return Claimed { claim: Claim::Wait, kick };
+        }
+        self.refused(&upstream.counters.full, Claim::Full, kick)
+    }
+
+    /// Whether some eligible peer of `u` has a free slot now, so that a kick may lead to a claim.
+    pub fn any_free(&self, u: UpstreamIdx, params: &BalanceParams, now: MonoNs) -> bool {
+        let Some(upstream) = self.upstream(u) else { return false };
+        let high = self.workers_high();
+        let has_slot = |view: &PeerView| view.slots == 0 || view.in_flight < view.slots;
+        let free = |view: PeerView| view.admission != Admission::Shut && has_slot(&view);
+        (0..upstream.count()).any(|index| free(self.view(upstream, index, high, params, now).0))
+    }
+
+    /// The peer has shown the signal: its age no longer counts as slowness. Nothing is recorded before the release.
+    pub fn signal_seen(&self, ticket: &mut Ticket, w: WorkerIdx) {
+        if !core::mem::take(&mut ticket.pending) {
+            return;
+        }
+        if let Some(worker) = self.peer(ticket.peer).and_then(|peer| peer.workers.get(usize::from(w.0))) {
+            // The only writer of this word is this worker: no read-modify-write needed.
+            let word = worker.pending.load(Relaxed);
+            worker.pending.store(word.wrapping_sub(pending_word(ticket.start)), Relaxed);
+        }
+    }
+
+    /// Gives the slot back and learns from the outcome. Afterwards kick the owner of the least head, if any.
+    ///
+    /// `random` feeds the breaker's jitter. A ticket of another worker or zone is counted as unbalanced and changes no count.
+    pub fn release(
+        &self,
+        mut ticket: Ticket,
+        w: WorkerIdx,
+        outcome: Outcome,
+        params: &BalanceParams,
+        now: MonoNs,
+        random: u64,
+    ) {
+        self.signal_seen(&mut ticket, w);
+        let Some(peer) = self.peer(ticket.peer) else { return };
+        peer.learn(ticket.trial, outcome, params, now, random);
+        let Some(worker) = peer.workers.get(usize::from(w.0)) else { return };
+        // Last: from here on the record may be given to another peer.
+        if worker.in_flight.load(Relaxed) > 0 {
+            worker.in_flight.fetch_sub(1, SeqCst);
+        } else {
+            self.header.counters.unbalanced.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn refused(&self, counter: &core::sync::atomic::AtomicU64, claim: Claim, kick: bool) -> Claimed {
+        counter.fetch_add(1, Relaxed);
+        Claimed { claim, kick }
+    }
+
+    fn look(&self, upstream: &Upstream, params: &BalanceParams, now: MonoNs) -> Scene {
+        let high = self.workers_high();
+        let mut scene = Scene { views: ArrayVec::new(), seen: ArrayVec::new() };
+        for index in 0..upstream.count() {
+            let (view, seen) = self.view(upstream, index, high, params, now);
+            scene.views.push(view);
+            scene.seen.push(seen);
+        }
+        scene
+    }
+
+    #[cold]
+    fn look_again(&self, upstream: &Upstream, scene: &mut Scene, index: usize, params: &BalanceParams, now: MonoNs) {
+        let (view, seen) = self.view(upstream, index, self.workers_high(), params, now);
+        if let (Some(old_view), Some(old_seen)) = (scene.views.get_mut(index), scene.seen.get_mut(index)) {
+            *old_view = view;
+            *old_seen = seen;
+        }
+    }
+
+    /// The peer at table index `index`, with its record's index and generation.
+    #[inline]
+    fn view(
+        &self,
+        upstream: &Upstream,
+        index: usize,
+        high: usize,
+        params: &BalanceParams,
+        now: MonoNs,
+    ) -> (PeerView, (u16, u32)) {
+        match upstream.peer_at(index).and_then(|at| self.peer(at).map(|peer| (at, peer))) {
+            Some((at, peer)) => {
+                let live = peer.live();
+                (peer.view(live, high, params, now), (at.0, live.generation()))
+            }
+            None => (HOLE, (u16::MAX, 0)),
+        }
+    }
+
+    /// Counts one request in, and out again if that was one too many or the record changed since it was looked at.
+    fn take(&self, scene: &Scene, index: usize, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
+        let &(at, generation) = scene.seen.get(index).ok_or(Lost)?;
+        let peer = self.peers.get(usize::from(at)).ok_or(Lost)?;
+        let worker = peer.workers.get(usize::from(w.0)).ok_or(Lost)?;
+        // A pick may let go of a limit that slow start alone set, but never of `max_conns`.
+        let limit = |view: &PeerView| if view.in_flight < view.slots { view.slots } else { view.max_conns };
+        let slots = scene.views.get(index).map_or(0, limit);
+        worker.in_flight.fetch_add(1, SeqCst);
+        let trial = why == Why::Trial;
+        if !self.may_keep(peer, generation, slots) || (trial && !peer.breaker.begin_trial(now)) {
+            worker.in_flight.fetch_sub(1, SeqCst);
+            return Err(Lost);
+        }
+        worker.pending.store(worker.pending.load(Relaxed).wrapping_add(pending_word(now)), Relaxed);
+        peer.counters.picks[why as usize].fetch_add(1, Relaxed);
+        let index = u8::try_from(index).unwrap_or(u8::MAX);
+        Ok(Ticket { peer: PeerIdx(at), generation, index, start: now, why, trial, pending: true })
+    }
+
+    /// Whether a request that has just counted itself in may stay, by what `live` and the columns say now.
+    fn may_keep(&self, peer: &Peer, generation: u32, slots: u32) -> bool {
+        let live = peer.live();
+        let slots = match live.max_conns() {
+            0 => slots,
+            most if slots == 0 => most,
+            most => slots.min(most),
+        };
+        let fits = slots == 0 || peer.in_flight(self.workers_high()) <= slots;
+        fits && live.generation() == generation && live.takes()
+    }
+
+    fn settle_ties(&self, scene: &Scene, ties: u128, chosen: usize) {
+        let peer = |index: usize| scene.seen.get(index).and_then(|seen| self.peers.get(usize::from(seen.0)));
+        let weight = |index: usize| scene.views.get(index).map_or(0, |view| view.weight);
+        settle(ties, chosen, weight, |index| &peer(index).unwrap_or(&self.peers[0]).credit);
+    }
+}
+
+/// A hole in the table, as the pick sees it.
+const HOLE: PeerView = PeerView {
+    identity: 0,
+    in_flight: 0,
+    pending: 0,
+    pending_age_ns: 0,
+    slots: 1,
+    max_conns: 1,
+    weight: 0,
+    service_ns: 0,
+    last_ns: 0,
+    hold_ns: 0,
+    wrr_current: 0,
+    admission: Admission::Shut,
+    backup: false,
+    explore_due: false,
+};
+
+/// What a request that starts at `start` adds to its column's `pending`.
+fn pending_word(start: MonoNs) -> u64 {
+    ((start.0 / 1_000) << 16).wrapping_add(1)
+}
+
+impl Peer {
+    #[inline]
+    fn view(&self, live: Live, high: usize, params: &BalanceParams, now: MonoNs) -> PeerView {
+        if !live.takes() {
+            return HOLE;
+        }
+        let (in_flight, pending) = self.columns(high);
+        let estimate = self.estimate(params.signal);
+        PeerView {
+            identity: self.identity.load(Relaxed),
+            in_flight,
+            pending: (pending & COUNT_MASK) as u32,
+            pending_age_ns: mean_age_ns(pending, now),
+            slots: self.slow_start.slots(live.max_conns(), params.slow_start_ns, now),
+            max_conns: live.max_conns(),
+            weight: live.weight(),
+            service_ns: self.service_ns.load(Relaxed),
+            last_ns: estimate.last_ns(),
+            hold_ns: self.hold_ns.load(Relaxed),
+            wrr_current: self.credit.load(Relaxed),
+            admission: self.breaker.admission(now),
+            backup: live.is(Live::BACKUP),
+            explore_due: in_flight == 0 && estimate.explore_due(now),
+        }
+    }
+
+    /// Requests in flight and the sum of the `pending` words, over the first `high` workers.
+    #[inline]
+    fn columns(&self, high: usize) -> (u32, u64) {
+        self.workers.iter().take(high).fold((0, 0), |(in_flight, pending), worker| {
+            (
+                u32::wrapping_add(in_flight, worker.in_flight.load(SeqCst)),
+                u64::wrapping_add(pending, worker.pending.load(Relaxed)),
+            )
+        })
+    }
+
+    fn learn(&self, trial: bool, outcome: Outcome, params: &BalanceParams, now: MonoNs, random: u64) {
+        match outcome {
+            Outcome::Success { first_byte_ns, header_ns, last_byte_ns, held_ns } => {
+                self.sample(first_byte_ns, header_ns, last_byte_ns.unwrap_or(held_ns), held_ns, params, now);
+                if self.breaker.success(trial, self.rule()) {
+                    self.slow_start.begin(now);
+                } else {
+                    self.slow_start.success(self.live().max_conns(), params.slow_start_ns, now);
+                }
+            }
+            Outcome::Failure => {
+                self.counters.failures.fetch_add(1, Relaxed);
+                if self.breaker.failure(trial, self.rule(), random, now) {
+                    self.counters.breaker_openings.fetch_add(1, Relaxed);
+                }
+            }
+            Outcome::Neutral => {
+                self.counters.neutral.fetch_add(1, Relaxed);
+                if trial {
+                    self.breaker.trial_void();
+                }
+            }
+        }
+    }
+
+    fn sample(
+        &self,
+        first_byte_ns: Option<u64>,
+        header_ns: Option<u64>,
+        last_byte_ns: u64,
+        held_ns: u64,
+        params: &BalanceParams,
+        now: MonoNs,
+    ) {
+        if let Some(value_ns) = first_byte_ns {
+            self.first_byte.record(value_ns, params.half_life_ns, now);
+            self.first_byte_times.record(value_ns);
+        }
+        if let Some(value_ns) = header_ns.filter(|_| params.signal == Signal::Header) {
+            self.header.record(value_ns, params.half_life_ns, now);
+        }
+        let hold_ns = if params.signal == Signal::LastByte { last_byte_ns } else { held_ns };
+        self.hold.record(hold_ns, params.half_life_ns, now);
+        self.service_times.record(held_ns);
+        self.publish_means(params.signal);
+    }
+}
+
+/// The count in a `pending` word, or in a sum of them.
+const COUNT_MASK: u64 = 0xffff;
+
+/// Mean age of what a sum of `pending` words counts; 0 when it counts nothing.
+#[inline]
+fn mean_age_ns(pending: u64, now: MonoNs) -> u64 {
+    let count = pending & COUNT_MASK;
+    if count == 0 {
+        return 0;
+    }
+    // Starts are summed modulo 2^48 µs; so is the sum of ages, which is small but may be a hair below zero.
+    let ages_us = (count.wrapping_mul(now.0 / 1_000) << 16).wrapping_sub(pending & !COUNT_MASK) >> 16;
+    if ages_us >> 47 == 0 { ages_us / count * 1_000 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: u64 = 1_000;
+
+    fn sum(starts_us: &[u64]) -> u64 {
+        starts_us.iter().fold(0, |sum, us| u64::wrapping_add(sum, pending_word(MonoNs(us * US))))
+    }
+
+    #[test]
+    fn what_has_not_shown_its_signal_counts_by_its_mean_age() {
+        let now = MonoNs(10_000_000 * US);
+        assert_eq!(mean_age_ns(0, now), 0);
+        assert_eq!(mean_age_ns(sum(&[9_000_000, 8_000_000]), now), 1_500_000 * US);
+    }
+
+    #[test]
+    fn the_mean_age_survives_the_sum_of_starts_wrapping_around() {
+        let days_us = 86_400_000_000 * 3_000;
+        let starts: Vec<u64> = (0..500).map(|i| days_us - i).collect();
+        assert_eq!(mean_age_ns(sum(&starts), MonoNs((days_us + 1_000_000) * US)) / US, 1_000_000 + 249);
+    }
+
+    #[test]
+    fn a_start_a_hair_ahead_of_now_is_no_age_at_all() {
+        assert_eq!(mean_age_ns(sum(&[1_000_001]), MonoNs(1_000_000 * US)), 0);
+    }
+}

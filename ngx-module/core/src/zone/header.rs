@@ -1,0 +1,98 @@
+//! The zone's first bytes: what it is, how far it was configured, what is in force, and the counters that belong to no peer.
+//!
+//! Zeroed memory is an uninitialised header; [`Header::init`] makes it one. Everything lives through a reload. The first cache line is
+//! read by every claim and written only when workers come and go. Bound: nothing here grows.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+use super::feed::Connection;
+use super::{Layout, TooSmall};
+
+/// `pincer` and the version of the zone's layout; a zone made by another version is not read.
+const MAGIC: u64 = u64::from_be_bytes(*b"pincer\0\x01");
+
+/// The zone's header.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Header {
+    magic: AtomicU64,
+    /// Upper bound of taken worker slots, and a count of its changes: see `worker.rs`.
+    pub(super) workers_high: AtomicU64,
+    upstreams: AtomicU32,
+    peers: AtomicU32,
+    generation: AtomicU32,
+    spare: AtomicU32,
+    pub(super) revision: AtomicU64,
+    pub(super) unknown: AtomicU64,
+    /// Who writes overlays: see `feed.rs`.
+    pub(super) feed: AtomicU64,
+    /// The link to the control plane.
+    pub connection: Connection,
+    /// Counters of the whole zone.
+    pub counters: Counters,
+}
+
+/// Counters of the whole zone; they only rise, over reloads too.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Counters {
+    /// Requests served by plain weighted balancing because something of ours failed.
+    pub fail_open: AtomicU64,
+    /// Panics caught at the border to nginx.
+    pub faults: AtomicU64,
+    /// Kicks sent to other workers.
+    pub kicks: AtomicU64,
+    /// Claims that lost a slot to another worker and looked again.
+    pub collisions: AtomicU64,
+    /// Worker slots taken back from dead processes.
+    pub reclaimed_workers: AtomicU64,
+    /// In-flight requests of dead workers taken off their peers.
+    pub reclaimed_requests: AtomicU64,
+    /// Releases that found nothing in flight: always 0 unless our accounting is wrong.
+    pub unbalanced: AtomicU64,
+    /// Workers that found every slot of the zone taken and run without it.
+    pub workers_refused: AtomicU64,
+}
+
+impl Header {
+    /// Makes zeroed memory a zone of this layout. The magic is stored last: a process that dies in here leaves no zone behind.
+    pub fn init(&self, layout: &Layout) {
+        self.upstreams.store(u32::try_from(layout.upstreams).unwrap_or(0), SeqCst);
+        self.peers.store(u32::try_from(layout.peers).unwrap_or(0), SeqCst);
+        self.magic.store(MAGIC, SeqCst);
+    }
+
+    /// The layout that this zone was made with; `None` when it was not, or by another version.
+    pub fn layout(&self) -> Option<Layout> {
+        let count = |field: &AtomicU32| field.load(SeqCst) as usize;
+        (self.magic.load(SeqCst) == MAGIC).then(|| Layout::of(count(&self.upstreams), count(&self.peers)))
+    }
+
+    /// The layout that was stored, if it is the one for `usable` bytes of memory.
+    ///
+    /// `Err` when `usable` is too small for any zone; `Ok(None)` when the zone is not one, or of other measures.
+    pub fn layout_for(&self, usable: usize) -> Result<Option<Layout>, TooSmall> {
+        let wanted = Layout::for_bytes(usable)?;
+        Ok(self.layout().filter(|layout| *layout == wanted))
+    }
+
+    /// Configurations that this zone has seen; the newest has this number. 0 before the first.
+    pub fn generation(&self) -> u32 {
+        self.generation.load(SeqCst)
+    }
+
+    /// Begins a new configuration and returns its number. By the master, before it reserves upstreams.
+    pub fn generation_begin(&self) -> u32 {
+        self.generation.fetch_add(1, SeqCst).wrapping_add(1)
+    }
+
+    /// The control plane's revision that is in force; 0 = none, nginx.conf alone.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(SeqCst)
+    }
+
+    /// Upstreams and peers that the revision in force names and this node does not have.
+    pub fn unknown(&self) -> u64 {
+        self.unknown.load(Relaxed)
+    }
+}

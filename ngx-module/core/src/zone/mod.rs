@@ -1,0 +1,76 @@
+//! The zone: everything that workers share, as plain structs of atomics over memory that someone else maps.
+//!
+//! Zeroed memory plus [`Header::init`] is a valid zone, and every single store leaves it valid, so a process may die between any two
+//! of them. The request path (claim, release, queue) takes no lock and allocates nothing; structural changes (configuration,
+//! overlay) are made by one process at a time: the caller sees to that, under nginx's slab mutex. Knows no clock and no memory map.
+//! Cost: per operation in the submodules. Bound: [`WORKERS_MAX`] worker processes, [`crate::pick::PEERS_MAX`] peers per upstream,
+//! and as many upstreams and peers as [`Layout`] finds room for.
+
+mod bytes;
+mod claim;
+mod configure;
+mod error;
+mod feed;
+mod header;
+mod layout;
+mod overlay;
+mod peer;
+mod queue;
+mod records;
+mod snapshot;
+mod upstream;
+mod worker;
+
+pub use bytes::Bytes;
+pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
+pub use configure::{PeerSpec, Room, Settings};
+pub use error::{OverlayError, ZoneError};
+pub use feed::{Connection, ConnectionState};
+pub use header::{Counters, Header};
+pub use layout::{Layout, TooSmall};
+pub use overlay::{Overlay, PeerOverlay, UpstreamOverlay};
+pub use peer::{MAX_CONNS_MAX, NAME_MAX, Peer, PeerState, SOCKADDR_MAX, WEIGHT_MAX, WHYS};
+pub use queue::NO_KEY;
+pub use snapshot::{PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
+pub use upstream::Upstream;
+pub use worker::{ProcessId, Reclaimed, WorkerSlot};
+
+/// Worker processes that may share the zone at once: those of the running configuration and of older ones that still drain.
+pub const WORKERS_MAX: usize = 128;
+
+/// A worker's place in the zone, from [`Zone::worker_join`] until it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerIdx(pub u16);
+
+/// An upstream's place in [`Zone::upstreams`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamIdx(pub u16);
+
+/// A peer's place in [`Zone::peers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerIdx(pub u16);
+
+/// The mapped zone. The slices come from the offsets of [`Layout`]; `workers` has [`WORKERS_MAX`] entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Zone<'a> {
+    /// Counters, revision, feed lease.
+    pub header: &'a Header,
+    /// One slot per worker process.
+    pub workers: &'a [WorkerSlot],
+    /// Upstream records, in use and free.
+    pub upstreams: &'a [Upstream],
+    /// Peer records of all upstreams, in use and free.
+    pub peers: &'a [Peer],
+}
+
+impl<'a> Zone<'a> {
+    /// The upstream at `u`; `None` for an index that this zone never gave out.
+    pub fn upstream(&self, u: UpstreamIdx) -> Option<&'a Upstream> {
+        self.upstreams.get(usize::from(u.0))
+    }
+
+    /// The peer at `p`; `None` for an index that this zone never gave out.
+    pub fn peer(&self, p: PeerIdx) -> Option<&'a Peer> {
+        self.peers.get(usize::from(p.0))
+    }
+}

@@ -1,0 +1,243 @@
+//! A copy of everything that is shown: what status and metrics are written from.
+//!
+//! A peer that changes its life while it is copied is left out; numbers of one peer may be of neighbouring moments. Allocates: for status
+//! pages, never on the request path. Shows the upstreams of the newest configuration. Cost: peers × workers loads. Bound: the zone's records.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+use super::claim::Signal;
+use super::feed::ConnectionState;
+use super::peer::{Configured, Live, Peer, PeerState, WHYS};
+use super::{Bytes, ProcessId, Upstream, WorkerIdx, Zone};
+use crate::breaker::State;
+use crate::histogram::Snapshot as Times;
+use crate::time::MonoNs;
+
+/// A worker and what it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerSnapshot {
+    /// Its process.
+    pub process: ProcessId,
+    /// The configuration it runs.
+    pub generation: u32,
+    /// Requests that hold a slot of any peer.
+    pub in_flight: u32,
+    /// Requests that wait.
+    pub waiting: u32,
+}
+
+/// A peer.
+#[derive(Clone, Debug)]
+pub struct PeerSnapshot {
+    /// nginx's name of it, `10.0.0.1:8080`.
+    pub name: String,
+    /// The `server` parameter as written; its name again for an added peer.
+    pub server: String,
+    /// Weight of nginx.conf; 1 for an added peer.
+    pub weight_configured: u32,
+    /// Weight of the control plane.
+    pub weight_live: Option<u32>,
+    /// Weight in force.
+    pub weight: u32,
+    /// `max_conns` of nginx.conf.
+    pub max_conns_configured: u32,
+    /// `max_conns` of the control plane.
+    pub max_conns_live: Option<u32>,
+    /// `max_conns` in force; 0 = unlimited.
+    pub max_conns: u32,
+    /// State in force.
+    pub state: PeerState,
+    /// Whether nginx.conf declares it.
+    pub declared: bool,
+    /// Whether the control plane added it.
+    pub added: bool,
+    /// Whether it is a backup.
+    pub backup: bool,
+    /// Requests that hold a slot.
+    pub in_flight: u32,
+    /// Mean of the upstream's signal, ns; 0 = none yet.
+    pub service_ns: u64,
+    /// Mean time to the first byte, ns; 0 = none yet.
+    pub first_byte_ns: u64,
+    /// Mean time a slot is held, ns; 0 = none yet.
+    pub hold_ns: u64,
+    /// The breaker.
+    pub breaker: State,
+    /// Times the breaker opened.
+    pub breaker_openings: u64,
+    /// Requests sent to it, by [`crate::pick::Why`].
+    pub picks: [u64; WHYS],
+    /// Requests that failed.
+    pub failures: u64,
+    /// Requests that say nothing about it.
+    pub neutral: u64,
+    /// Times to the first byte.
+    pub first_byte_times: Times,
+    /// Times a slot was held by a request that succeeded.
+    pub service_times: Times,
+}
+
+impl PeerSnapshot {
+    /// Requests sent to it.
+    pub fn requests(&self) -> u64 {
+        self.picks.iter().sum()
+    }
+}
+
+/// An upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamSnapshot {
+    /// Its name.
+    pub name: String,
+    /// What service time means here.
+    pub signal: Signal,
+    /// Requests that wait.
+    pub waiting: u32,
+    /// Requests that may wait; 0 = no queue.
+    pub queue_size: u32,
+    /// Requests that waited too long.
+    pub timeouts: u64,
+    /// Requests that found the queue full.
+    pub overflows: u64,
+    /// Requests that found no eligible peer.
+    pub no_peer: u64,
+    /// Requests that found every peer full and could not wait.
+    pub full: u64,
+    /// Times spent in the queue.
+    pub queue_times: Times,
+    /// Its peers.
+    pub peers: Vec<PeerSnapshot>,
+}
+
+/// Everything.
+#[derive(Clone, Debug)]
+pub struct ZoneSnapshot {
+    /// Revision in force.
+    pub revision: u64,
+    /// Configuration generation.
+    pub generation: u32,
+    /// Upstreams and peers that the revision names and this node does not have.
+    pub unknown: u64,
+    /// The link to the control plane.
+    pub connection: ConnectionState,
+    /// The worker that feeds the zone.
+    pub feed: Option<ProcessId>,
+    /// Counters of the zone, with their names.
+    pub counters: [(&'static str, u64); 8],
+    /// Live workers.
+    pub workers: Vec<WorkerSnapshot>,
+    /// Upstreams of the newest configuration.
+    pub upstreams: Vec<UpstreamSnapshot>,
+    /// Peer records free and in all.
+    pub peers_free: (usize, usize),
+}
+
+impl Zone<'_> {
+    /// Copies everything that is shown, at the moment `now`.
+    pub fn snapshot(&self, now: MonoNs) -> ZoneSnapshot {
+        let generation = self.header.generation();
+        let newest = |upstream: &&Upstream| upstream.is_used() && upstream.generation.load(SeqCst) == generation;
+        let feed = self.feed_holder().and_then(|w| self.workers.get(usize::from(w.0))?.owner());
+        let indices = (0_u16..).map(WorkerIdx);
+        ZoneSnapshot {
+            revision: self.header.revision(),
+            generation,
+            unknown: self.header.unknown(),
+            connection: self.header.connection.load(),
+            feed,
+            counters: self.header.counters.named(),
+            workers: indices.zip(self.workers).filter_map(|(w, slot)| self.worker_snapshot(w, slot.owner()?)).collect(),
+            upstreams: self
+                .upstreams
+                .iter()
+                .filter(newest)
+                .map(|upstream| self.upstream_snapshot(upstream, now))
+                .collect(),
+            peers_free: (self.peers_free(), self.peers.len()),
+        }
+    }
+
+    fn worker_snapshot(&self, w: WorkerIdx, process: ProcessId) -> Option<WorkerSnapshot> {
+        let column = usize::from(w.0);
+        let waiting =
+            |upstream: &Upstream| upstream.workers.get(column).map_or(0, |worker| worker.waiting.load(SeqCst));
+        Some(WorkerSnapshot {
+            process,
+            generation: self.workers.get(column)?.generation(),
+            in_flight: self.peers.iter().map(|peer| peer.in_flight_of(column)).sum(),
+            waiting: self.upstreams.iter().map(waiting).sum(),
+        })
+    }
+
+    fn upstream_snapshot(&self, upstream: &Upstream, now: MonoNs) -> UpstreamSnapshot {
+        let high = self.workers_high();
+        let waiting = upstream.workers.iter().take(high).map(|worker| worker.waiting.load(SeqCst));
+        UpstreamSnapshot {
+            name: text(&upstream.name),
+            signal: upstream.signal(),
+            waiting: waiting.fold(0, u32::wrapping_add),
+            queue_size: upstream.queue_size.load(SeqCst),
+            timeouts: upstream.counters.timeouts.load(Relaxed),
+            overflows: upstream.counters.overflows.load(Relaxed),
+            no_peer: upstream.counters.no_peer.load(Relaxed),
+            full: upstream.counters.full.load(Relaxed),
+            queue_times: upstream.queue_times.snapshot(),
+            peers: self.linked(upstream).filter_map(|(_, _, peer)| peer.snapshot(high, now)).collect(),
+        }
+    }
+}
+
+impl Peer {
+    fn snapshot(&self, high: usize, now: MonoNs) -> Option<PeerSnapshot> {
+        let live = self.live();
+        let over = |value: &AtomicU32| value.load(SeqCst).checked_sub(1);
+        let copy = PeerSnapshot {
+            name: text(&self.name),
+            server: text(&self.server),
+            weight_configured: self.configured.weight.load(SeqCst),
+            weight_live: over(&self.overrides.weight),
+            weight: live.weight(),
+            max_conns_configured: self.configured.max_conns.load(SeqCst),
+            max_conns_live: over(&self.overrides.max_conns),
+            max_conns: live.max_conns(),
+            state: live.state(),
+            declared: self.configured.is(Configured::DECLARED),
+            added: self.overrides.added.load(SeqCst) != 0,
+            backup: live.is(Live::BACKUP),
+            in_flight: self.in_flight(high),
+            service_ns: self.service_ns.load(Relaxed),
+            first_byte_ns: self.first_byte.mean_ns(),
+            hold_ns: self.hold_ns.load(Relaxed),
+            breaker: self.breaker.state(now),
+            breaker_openings: self.counters.breaker_openings.load(Relaxed),
+            picks: core::array::from_fn(|why| self.counters.picks[why].load(Relaxed)),
+            failures: self.counters.failures.load(Relaxed),
+            neutral: self.counters.neutral.load(Relaxed),
+            first_byte_times: self.first_byte_times.snapshot(),
+            service_times: self.service_times.snapshot(),
+        };
+        // A changed generation means that the copy mixes two lives.
+        let now_live = self.live();
+        (now_live.linked() && now_live.generation() == live.generation()).then_some(copy)
+    }
+}
+
+impl super::Counters {
+    fn named(&self) -> [(&'static str, u64); 8] {
+        let load = |count: &AtomicU64| count.load(Relaxed);
+        [
+            ("fail_open", load(&self.fail_open)),
+            ("faults", load(&self.faults)),
+            ("kicks", load(&self.kicks)),
+            ("collisions", load(&self.collisions)),
+            ("reclaimed_workers", load(&self.reclaimed_workers)),
+            ("reclaimed_requests", load(&self.reclaimed_requests)),
+            ("unbalanced", load(&self.unbalanced)),
+            ("workers_refused", load(&self.workers_refused)),
+        ]
+    }
+}
+
+fn text<const WORDS: usize>(bytes: &Bytes<WORDS>) -> String {
+    String::from_utf8_lossy(&bytes.to_vec()).into_owned()
+}

@@ -1,0 +1,112 @@
+//! One upstream's record: which peers it has, its queue's words per worker, its counters.
+//!
+//! The table of peers keeps its indices while peers come and go, with holes in between, so that a request's set of tried peers stays
+//! right. An entry is `peer index + 1`, 0 a hole. Bound: [`PEERS_MAX`] peers, [`WORKERS_MAX`] workers.
+
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use super::claim::Signal;
+use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
+use crate::histogram::Histogram;
+use crate::pick::PEERS_MAX;
+
+/// One worker's part in an upstream's queue. Written by that worker alone, or by its reclaimer after its death.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct UpstreamWorker {
+    /// Complement of the least key that waits there: 0 = nothing waits.
+    pub head: AtomicU64,
+    pub waiting: AtomicU32,
+    spare: AtomicU32,
+}
+
+/// What became of an upstream's requests before a peer was found; only rises.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct UpstreamCounters {
+    /// Requests that left the queue because of its timeout.
+    pub timeouts: AtomicU64,
+    /// Requests refused because the queue was full.
+    pub overflows: AtomicU64,
+    /// Requests that found no eligible peer.
+    pub no_peer: AtomicU64,
+    /// Requests that found every peer full and could not wait.
+    pub full: AtomicU64,
+}
+
+/// An upstream's record.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Upstream {
+    used: AtomicU32,
+    pub(super) generation: AtomicU32,
+    pub(super) peer_count: AtomicU32,
+    pub(super) queue_size: AtomicU32,
+    pub(super) signal: AtomicU32,
+    spare: AtomicU32,
+    pub(super) sequence: AtomicU64,
+    pub(super) peer_at: [AtomicU16; PEERS_MAX],
+    pub(super) counters: UpstreamCounters,
+    pub(super) name: Bytes<16>,
+    pub(super) queue_times: Histogram,
+    pub(super) workers: [UpstreamWorker; WORKERS_MAX],
+}
+
+impl Upstream {
+    /// The upstream's name, copied into `out`.
+    pub fn name<'o>(&self, out: &'o mut [u8; NAME_MAX]) -> &'o [u8] {
+        self.name.load(out)
+    }
+
+    /// Whether the record is an upstream's.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(SeqCst) != 0
+    }
+
+    /// Entries of the table that may hold a peer.
+    pub(super) fn count(&self) -> usize {
+        (self.peer_count.load(SeqCst) as usize).min(PEERS_MAX)
+    }
+
+    /// The peer at table index `i`; `None` for a hole.
+    pub(super) fn peer_at(&self, i: usize) -> Option<PeerIdx> {
+        self.peer_at.get(i)?.load(SeqCst).checked_sub(1).map(PeerIdx)
+    }
+
+    pub(super) fn signal(&self) -> Signal {
+        match self.signal.load(SeqCst) {
+            1 => Signal::Header,
+            2 => Signal::LastByte,
+            _ => Signal::FirstByte,
+        }
+    }
+
+    /// Zeroes worker `w`'s part of the queue and returns the requests that waited there.
+    pub(super) fn clear_worker(&self, w: usize) -> u32 {
+        let Some(worker) = self.workers.get(w) else { return 0 };
+        worker.head.store(0, SeqCst);
+        worker.waiting.swap(0, SeqCst)
+    }
+
+    /// Makes a free record the upstream `name`. `used` comes last: a death in here leaves it free.
+    pub(super) fn occupy(&self, name: &[u8], generation: u32) {
+        self.name.store(name);
+        self.generation.store(generation, SeqCst);
+        self.used.store(1, SeqCst);
+    }
+
+    /// Empties the record. The table must hold no peer any more.
+    pub(super) fn vacate(&self) {
+        self.used.store(0, SeqCst);
+        self.peer_count.store(0, SeqCst);
+        let counters = &self.counters;
+        for count in [&counters.timeouts, &counters.overflows, &counters.no_peer, &counters.full] {
+            count.store(0, SeqCst);
+        }
+        self.queue_times.reset();
+        for worker in &self.workers {
+            worker.head.store(0, SeqCst);
+            worker.waiting.store(0, SeqCst);
+        }
+    }
+}

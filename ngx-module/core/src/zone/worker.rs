@@ -1,0 +1,190 @@
+//! Worker slots: who owns the counters of which column, and what happens to them when the owner dies.
+//!
+//! A slot is taken by compare-and-swap of its owner from 0, so old and new generations of workers share the zone freely. A free slot
+//! has all of its counters at 0. A dead owner's slot is reclaimed by whoever first puts its own identity into `reclaimer`; a
+//! reclaimer that dies is itself replaced, and a live one is never raced, so that no store of a stalled reclaimer can hit the counts of
+//! the slot's next owner. `worker_high` (in the header) bounds every sum over workers; it is raised before the new owner counts anything
+//! and lowered only when no slot was taken meanwhile. Never decides who is alive: the caller asks the system.
+//! Cost: a join and a reclaim walk all slots and records; nothing here is on the request path. Bound: [`WORKERS_MAX`].
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use super::{WORKERS_MAX, WorkerIdx, Zone};
+
+/// A process: its pid and its start time, which tells it from a later process of the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessId {
+    /// Process id; never 0.
+    pub pid: u32,
+    /// Low 32 bits of the start time, in any unit that only rises (Linux: clock ticks after boot).
+    pub start: u32,
+}
+
+impl ProcessId {
+    fn word(self) -> u64 {
+        u64::from(self.start) << 32 | u64::from(self.pid)
+    }
+
+    fn from_word(word: u64) -> Option<Self> {
+        let pid = u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+        let start = u32::try_from(word >> 32).unwrap_or(0);
+        (pid != 0).then_some(Self { pid, start })
+    }
+}
+
+/// One worker's slot.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct WorkerSlot {
+    owner: AtomicU64,
+    reclaimer: AtomicU64,
+    generation: AtomicU32,
+    spare: AtomicU32,
+    kicked_at: AtomicU64,
+}
+
+impl WorkerSlot {
+    /// The process that owns the slot; `None` when it is free.
+    pub fn owner(&self) -> Option<ProcessId> {
+        ProcessId::from_word(self.owner.load(SeqCst))
+    }
+
+    /// The configuration generation that the owner runs.
+    pub fn generation(&self) -> u32 {
+        self.generation.load(SeqCst)
+    }
+}
+
+/// What a reclaim gave back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Slots freed.
+    pub workers: u32,
+    /// In-flight requests taken off the peers: each freed a slot of a peer, so waiters must be kicked.
+    pub requests: u32,
+    /// Waiting requests taken off the queues.
+    pub waiting: u32,
+}
+
+impl Zone<'_> {
+    /// Takes a free slot for the process `me`, which runs the configuration `generation`; `None` when all are taken.
+    ///
+    /// `me.pid` must not be 0. Call [`Zone::reclaim_dead`] before, or slots of the dead are not found free.
+    pub fn worker_join(&self, me: ProcessId, generation: u32) -> Option<WorkerIdx> {
+        let free = |slot: &&WorkerSlot| slot.owner.compare_exchange(0, me.word(), SeqCst, SeqCst).is_ok();
+        let (index, slot) = self.workers.iter().take(WORKERS_MAX).enumerate().find(|(_, slot)| free(slot))?;
+        slot.generation.store(generation, SeqCst);
+        slot.kicked_at.store(0, SeqCst);
+        self.raise_high(index + 1);
+        u16::try_from(index).ok().map(WorkerIdx)
+    }
+
+    /// Gives the slot back at the end of a process, with all that it still counts.
+    pub fn worker_leave(&self, w: WorkerIdx) -> Reclaimed {
+        let Some(slot) = self.workers.get(usize::from(w.0)) else { return Reclaimed::default() };
+        let mut reclaimed = self.clear(w);
+        reclaimed.workers = 1;
+        slot.owner.store(0, SeqCst);
+        self.lower_high();
+        reclaimed
+    }
+
+    /// Frees the slots whose owners are not `alive`, and takes their requests off all peers and queues. `me` is the calling process.
+    ///
+    /// May run in several processes at once and be cut short anywhere: each slot is cleared by one process at a time, and one that died in
+    /// the middle is finished by the next caller.
+    pub fn reclaim_dead(&self, me: ProcessId, alive: impl Fn(ProcessId) -> bool) -> Reclaimed {
+        let mut total = Reclaimed::default();
+        for (index, slot) in self.workers.iter().take(WORKERS_MAX).enumerate() {
+            let Some(owner) = slot.owner().filter(|owner| *owner != me && !alive(*owner)) else { continue };
+            let Ok(index) = u16::try_from(index) else { continue };
+            if !slot.begin_reclaim(me, &alive) {
+                continue;
+            }
+            // Another process may have freed the slot, and a new worker taken it, between the first look and now.
+            if slot.owner() == Some(owner) {
+                let part = self.clear(WorkerIdx(index));
+                slot.owner.store(0, SeqCst);
+                total.workers += 1;
+                total.requests += part.requests;
+                total.waiting += part.waiting;
+            }
+            let _ = slot.reclaimer.compare_exchange(me.word(), 0, SeqCst, SeqCst);
+        }
+        if total.workers > 0 {
+            self.header.counters.reclaimed_workers.fetch_add(u64::from(total.workers), SeqCst);
+            self.header.counters.reclaimed_requests.fetch_add(u64::from(total.requests), SeqCst);
+            self.lower_high();
+        }
+        total
+    }
+
+    /// Worker slots that sums must cover: every taken slot's index is below.
+    pub(super) fn workers_high(&self) -> usize {
+        self.header.workers_high.load(SeqCst) as usize & HIGH_MASK
+    }
+
+    /// The lowest configuration generation that any worker still runs; `None` without workers.
+    pub(super) fn oldest_generation(&self) -> Option<u32> {
+        self.workers.iter().filter(|slot| slot.owner().is_some()).map(WorkerSlot::generation).min()
+    }
+
+    /// Raises the mark to `need`, and tells a concurrent [`Self::lower_high`] that the slots changed, even when it is high enough.
+    fn raise_high(&self, need: usize) {
+        let _ = self.header.workers_high.fetch_update(SeqCst, SeqCst, |word| {
+            let high = (word as usize & HIGH_MASK).max(need);
+            Some(with_high(word, high))
+        });
+    }
+
+    fn lower_high(&self) {
+        let word = self.header.workers_high.load(SeqCst);
+        let taken = self.workers.iter().rposition(|slot| slot.owner.load(SeqCst) != 0);
+        let high = taken.map_or(0, |index| index + 1);
+        if high < word as usize & HIGH_MASK {
+            // A join in between changed the word: the mark then stays, which is only slower, until the next leave.
+            let _ = self.header.workers_high.compare_exchange(word, with_high(word, high), SeqCst, SeqCst);
+        }
+    }
+
+    /// Zeroes the column of `w` in every peer and queue, and lets go of its feed lease.
+    fn clear(&self, w: WorkerIdx) -> Reclaimed {
+        let column = usize::from(w.0);
+        let requests = self.peers.iter().map(|peer| peer.clear_worker(column)).sum();
+        let waiting = self.upstreams.iter().map(|upstream| upstream.clear_worker(column)).sum();
+        self.feed_release(w);
+        Reclaimed { workers: 0, requests, waiting }
+    }
+}
+
+/// The mark is in the low 16 bits of `workers_high`, the count of its changes above.
+const HIGH_MASK: usize = 0xffff;
+
+fn with_high(word: u64, high: usize) -> u64 {
+    ((word >> 16).wrapping_add(1) << 16) | (high & HIGH_MASK) as u64
+}
+
+impl WorkerSlot {
+    /// Makes `me` the only process that clears this slot; `false` while another live one does.
+    fn begin_reclaim(&self, me: ProcessId, alive: &impl Fn(ProcessId) -> bool) -> bool {
+        let other = self.reclaimer.load(SeqCst);
+        let busy = ProcessId::from_word(other).is_some_and(|process| process != me && alive(process));
+        !busy && self.reclaimer.compare_exchange(other, me.word(), SeqCst, SeqCst).is_ok()
+    }
+
+    /// Notes that this worker was kicked at `now_ns` and has not answered; an earlier unanswered kick keeps its time.
+    pub fn kick_sent(&self, now_ns: u64) {
+        let _ = self.kicked_at.compare_exchange(0, now_ns.max(1), SeqCst, SeqCst);
+    }
+
+    /// The worker has looked at its queue: nothing is unanswered.
+    pub fn kick_answered(&self) {
+        self.kicked_at.store(0, SeqCst);
+    }
+
+    /// Whether a kick has been unanswered for more than `limit_ns`: the worker hangs or is stopped, and its head may be skipped.
+    pub fn kick_stale(&self, now_ns: u64, limit_ns: u64) -> bool {
+        let at = self.kicked_at.load(SeqCst);
+        at != 0 && now_ns.saturating_sub(at) > limit_ns
+    }
+}
