@@ -1,0 +1,58 @@
+//! Reads nginx's error log for what must not be there: alerts, emergencies and workers that died without the test's doing.
+
+/// What the test itself did, so that its trace in the log is no fault.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Workers the test killed.
+    pub killed: Vec<i32>,
+    /// Texts that a line may contain.
+    pub allowed: Vec<String>,
+}
+
+/// The lines of `log` that are faults.
+#[must_use]
+pub fn faults(log: &str, expected: &Expected) -> Vec<String> {
+    log.lines().filter(|line| is_fault(line) && !is_expected(line, expected)).map(str::to_owned).collect()
+}
+
+fn is_fault(line: &str) -> bool {
+    ["[alert]", "[emerg]", "AddressSanitizer", "panicked at"].iter().any(|sign| line.contains(sign))
+        || (line.contains("worker process")
+            && (line.contains("exited on signal") || line.contains("exited with fatal")))
+}
+
+fn is_expected(line: &str, expected: &Expected) -> bool {
+    let killed = |pid: &i32| line.contains(&format!("process {pid} exited on signal"));
+    expected.killed.iter().any(killed) || expected.allowed.iter().any(|text| line.contains(text.as_str()))
+}
+
+/// The last `count` lines.
+#[must_use]
+pub fn tail(log: &str, count: usize) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "2026/01/01 00:00:00 [notice] 1#1: start worker process 7
+2026/01/01 00:00:01 [alert] 1#1: worker process 7 exited on signal 9
+2026/01/01 00:00:02 [alert] 1#1: worker process 8 exited on signal 11
+2026/01/01 00:00:03 [alert] 9#9: *3 open socket #12 left in connection 4
+2026/01/01 00:00:03 [error] 9#9: *3 connect() failed";
+
+    #[test]
+    fn only_what_the_test_did_itself_is_forgiven() {
+        let expected = Expected { killed: vec![7], allowed: vec!["open socket #12".into()] };
+        let faults = faults(LOG, &expected);
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].contains("process 8 exited on signal 11"));
+    }
+
+    #[test]
+    fn without_expectations_every_alert_is_a_fault() {
+        assert_eq!(faults(LOG, &Expected::default()).len(), 3);
+    }
+}
