@@ -28,10 +28,10 @@ const FAR_UP: f32 = 3.0;
 const RUN_DOWN: u32 = 6;
 /// Divisor of a sample that is far below the mean.
 const FAR_DOWN: f32 = 4.0;
-/// A peer without a sample for this long, or for [`EXPLORE_SERVICES`] of its services if that is longer, may be explored. ns.
+/// A peer without a sample for this long may be explored, ns.
 const EXPLORE_AFTER_NS: u64 = SECOND_NS;
-/// See [`EXPLORE_AFTER_NS`].
-const EXPLORE_SERVICES: u64 = 2;
+/// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150 single explorations do.
+const USUAL_SAMPLES: u32 = 256;
 /// The mean age of requests without a signal counts for 1/`AGE_SCALE` of itself. Seen at a random moment, lognormal work of cv 1.2 has a
 /// mean age of 1.2 services: counted in full, chance alone would make half of all busy peers look slow.
 const AGE_SCALE: u64 = 3;
@@ -48,6 +48,8 @@ pub struct Estimate {
     last: AtomicU64,
     /// f32 sum of the present run above, its length in bits 0–15, its side in bit 16 (1 = above). Racy by design: a lost update delays it.
     run: AtomicU64,
+    /// f32 mean over the last [`USUAL_SAMPLES`] samples (ns) above, their number so far below. Racy by design.
+    usual: AtomicU64,
 }
 
 impl Estimate {
@@ -59,6 +61,7 @@ impl Estimate {
         self.last.store(value_ns, Relaxed);
         let elapsed_ns = now.since(MonoNs(self.last_at.fetch_max(now.0, Relaxed)));
         let value = value_ns as f32;
+        self.advance_usual(value);
         let run = self.advance_run(value);
         let mut old = self.sums.load(Relaxed);
         loop {
@@ -98,6 +101,19 @@ impl Estimate {
         None
     }
 
+    fn advance_usual(&self, value: f32) {
+        let (mean, count) = halves(self.usual.load(Relaxed));
+        let (mean, count) = (f32::from_bits(mean), (count + 1).min(USUAL_SAMPLES));
+        let mean = mean + (value - mean) / count as f32;
+        self.usual.store(u64::from(mean.to_bits()) << 32 | u64::from(count), Relaxed);
+    }
+
+    /// What the mean usually is, ns: it moves with samples only, and slowly. 0 = no sample yet.
+    #[must_use]
+    pub fn usual_ns(&self) -> u64 {
+        f32::from_bits(halves(self.usual.load(Relaxed)).0) as u64
+    }
+
     /// The mean in ns; 0 = no sample yet.
     #[must_use]
     pub fn mean_ns(&self) -> u64 {
@@ -120,13 +136,12 @@ impl Estimate {
     /// Whether no sample came for so long that an exploration may be spent on this peer. True if there never was one.
     #[must_use]
     pub fn explore_due(&self, now: MonoNs) -> bool {
-        let patience_ns = EXPLORE_AFTER_NS.max(self.mean_ns().saturating_mul(EXPLORE_SERVICES));
-        now.since(MonoNs(self.last_at.load(Relaxed))) > patience_ns || self.last_ns() == 0
+        now.since(MonoNs(self.last_at.load(Relaxed))) > EXPLORE_AFTER_NS || self.last_ns() == 0
     }
 
     /// Forgets everything (a record is reused for another peer).
     pub fn reset(&self) {
-        for word in [&self.sums, &self.last_at, &self.last, &self.run] {
+        for word in [&self.sums, &self.last_at, &self.last, &self.run, &self.usual] {
             word.store(0, Relaxed);
         }
     }

@@ -67,6 +67,11 @@ impl<'a> Field<'a> {
         self.service_ns[i]
     }
 
+    /// Whether peer `i` is twice as slow as it usually is: it may have been ill, and healed since.
+    pub(super) fn is_degraded(&self, i: usize) -> bool {
+        self.service_ns[i] / 2 > self.peers[i].usual_ns
+    }
+
     /// The least credited service time, ns.
     pub(super) fn least_ns(&self) -> u64 {
         self.least_ns

@@ -27,7 +27,7 @@ pub type PeerSet = u128;
 /// The wait rule's θ: the part of the gain from waiting that the queue must eat up before a slower peer is taken.
 pub const THETA: f64 = 0.2;
 /// One request in so many may explore a peer that has not been heard of for a while.
-const EXPLORE_ONE_IN: u64 = 128;
+const EXPLORE_ONE_IN: u64 = 100;
 
 /// Whether a peer may take requests now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,10 @@ pub struct PeerView {
     pub service_ns: u64,
     /// The last single sample of the signal in ns ([`crate::estimate::Estimate::last_ns`]); 0 = none.
     pub last_ns: u64,
+    /// Effective number of samples in `service_ns` ([`crate::estimate::Estimate::samples`]).
+    pub samples: u32,
+    /// What the mean usually is, ns ([`crate::estimate::Estimate::usual_ns`]); 0 = unknown.
+    pub usual_ns: u64,
     /// Learned mean time a slot is held in ns; 0 = unknown.
     pub hold_ns: u64,
     /// Smooth weighted round robin's credit.
@@ -210,25 +214,27 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
     }
 }
 
-/// The idle peer that is worth a request to learn from: never sampled; or its last sample was as good as the best peer's mean, so that
-/// looking again costs nothing; or not heard of for a while, with one request in [`EXPLORE_ONE_IN`].
+/// The idle peer that is worth a request to learn from: never sampled; or unlike its usual self ([`field::Field::is_degraded`]) and its last sample was
+/// like the best peer's, so that looking again costs nothing; or not heard of for a while and it is its turn by chance.
 fn explore(field: &Field, demand: &Demand) -> Option<usize> {
     if !field.is_learned() {
         return None;
     }
     let best_ns = field.least_ns();
-    let by_chance = demand.random % EXPLORE_ONE_IN == 0;
-    let idle_slow = |&i: &usize| {
-        let peer = &field.peers[i];
-        peer.in_flight == 0 && !field::is_tie(field.service_ns(i), best_ns)
-    };
+    let chance = (demand.random & 0xffff_ffff) * EXPLORE_ONE_IN >> 32;
     let wanted = |&i: &usize| {
         let peer = &field.peers[i];
-        peer.last_ns == 0 || field::is_tie(peer.last_ns, best_ns) || (by_chance && peer.explore_due)
+        if peer.in_flight != 0 || field::is_tie(field.service_ns(i), best_ns) {
+            return false;
+        }
+        // a peer that is slow by nature is explored the less the slower it is: the loss stays under 1 % of the best service time
+        let odds = if field.is_degraded(i) { 1 } else { (field.service_ns(i) / best_ns).max(1) };
+        let by_chance = chance == 0 && (demand.random & 0xffff_ffff) * EXPLORE_ONE_IN % (1 << 32) * odds < 1 << 32;
+        peer.last_ns == 0 || (by_chance && peer.explore_due) || (field.is_degraded(i) && peer.last_ns < 2 * best_ns)
     };
     // start at a random peer, so that each has its turn
     let turn = (demand.random >> 32) as usize;
-    field.rotated(turn).filter(idle_slow).find(wanted)
+    field.rotated(turn).find(wanted)
 }
 
 const fn has_slot(peer: &PeerView) -> bool {
