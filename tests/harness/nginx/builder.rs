@@ -155,6 +155,19 @@ impl Builder {
         self.http(format!("upstream {name} {{ {body} }}")).server(format!("location / {{ proxy_pass http://{name}; }}"))
     }
 
+    /// Adds a zone of 1 MB and an upstream `u` of these servers, balanced by us, with a location `/` for it.
+    #[must_use]
+    pub fn balanced<'a>(self, directives: &str, servers: impl IntoIterator<Item = &'a str>, parameters: &str) -> Self {
+        self.http("pincer_zone pincer:1m;")
+            .upstream("u", format!("{directives} {}", conf::servers(servers, parameters)))
+    }
+
+    /// Writes `format` of each request to a log that [`Nginx::logged`] reads.
+    #[must_use]
+    pub fn logging(self, format: &str) -> Self {
+        self.http(format!("log_format test '{format}';")).server("access_log logs/access.log test;")
+    }
+
     /// Uses this text as the whole nginx.conf. `{{port}}`, `{{status_port}}`, `{{prefix}}` and `{{load_module}}` are filled in.
     #[must_use]
     pub fn whole(mut self, text: impl Into<String>) -> Self {

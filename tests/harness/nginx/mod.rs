@@ -30,6 +30,8 @@ use crate::{Client, eventually, wait};
 const START_S: f64 = 15.0;
 /// How long in-flight counts may take to return to zero after the last request, seconds.
 const SETTLE_S: f64 = 5.0;
+/// How long a finished request may take to be logged, seconds.
+const LOGGED_S: f64 = 10.0;
 /// How long a graceful stop may take when the harness ends it, seconds; then it is terminated.
 const QUIT_S: f64 = 2.0;
 /// How long a fast stop may take, seconds; then it is killed, which is a fault.
@@ -163,6 +165,19 @@ impl Nginx {
     /// When it does not within `seconds`.
     pub async fn logs(&self, text: &str, seconds: f64) {
         eventually(&format!("the error log says {text:?}"), seconds, || async { self.log().contains(text) }).await;
+    }
+
+    /// The lines of [`Builder::logging`], when there are at least `count`.
+    ///
+    /// # Panics
+    /// When there are fewer after 10 s.
+    pub async fn logged(&self, count: usize) -> Vec<String> {
+        let path = self.path("logs/access.log");
+        crate::eventually_some(&format!("{count} requests are logged"), LOGGED_S, || async {
+            let lines: Vec<_> = std::fs::read_to_string(&path).ok()?.lines().map(str::to_owned).collect();
+            (lines.len() >= count).then_some(lines)
+        })
+        .await
     }
 
     /// From now on a line with `text` is no fault.

@@ -63,12 +63,17 @@ impl Replica {
     }
 
     /// `count` equal replicas named `a`, `b`, …
-    pub async fn several(count: u8, settings: &Settings) -> Vec<Self> {
+    pub async fn several(count: u8, settings: Settings) -> Vec<Self> {
         let mut replicas = Vec::new();
         for letter in (b'a'..).take(count.into()) {
             replicas.push(Self::named(&char::from(letter).to_string()).settings(settings.clone()).start().await);
         }
         replicas
+    }
+
+    /// The servers of these replicas, for an upstream block.
+    pub fn servers<'a>(replicas: impl IntoIterator<Item = &'a Self>) -> impl Iterator<Item = &'a str> {
+        replicas.into_iter().map(Self::server)
     }
 
     /// Its name.

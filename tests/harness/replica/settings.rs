@@ -56,6 +56,18 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// No limit of slots, this service time.
+    #[must_use]
+    pub fn served_in(service_ms: f64) -> Self {
+        Self { service_ms, ..Self::default() }
+    }
+
+    /// Chat with this time to the first token and between tokens.
+    #[must_use]
+    pub fn chat(ttft_ms: f64, token_interval_ms: f64) -> Self {
+        Self { ttft_ms, token_interval_ms, ..Self::default() }
+    }
+
     /// How long something of `ms` takes for a request of this `work`.
     pub(super) fn time(&self, ms: f64, work: f64) -> Duration {
         Duration::try_from_secs_f64(ms * self.slow_factor * work / 1e3).unwrap_or_default()
