@@ -1,0 +1,21 @@
+//! The control plane's service. Exit status: 0 told to end, 1 failed, 2 wrong command line.
+
+use std::{io, process::ExitCode};
+
+use clap::Parser as _;
+use pincer_control::daemon::{self, Args};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("PINCER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    match daemon::run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "pincer: pincerd ends");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

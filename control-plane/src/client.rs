@@ -1,0 +1,151 @@
+//! Finds pincerd and connects to it with mutual TLS: for pincerctl, for tests and for tools.
+//!
+//! Every step of connecting has a deadline. Cost: one handshake. Bound: `CONNECT_TIMEOUT`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use pincer_proto::{
+    limits,
+    v1::{control_service_client::ControlServiceClient, node_service_client::NodeServiceClient},
+};
+use tokio::time;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::dev::{self, Name};
+
+/// For the whole of connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A quiet connection is asked for a sign of life, and ends without one.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of an answer: a watch begins with all nodes.
+const ANSWER_BYTES_MAX: usize = 8 * limits::MESSAGE_BYTES_MAX;
+
+/// Where pincerd is and how to show who one is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// `HOST:PORT` or `https://HOST:PORT`.
+    pub endpoint: String,
+    /// The CA that signed the server's certificate.
+    pub ca: PathBuf,
+    /// One's own certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A file of one's own.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// `DIR/endpoint` has another form.
+    #[error("{0} holds no line grpc=ADDRESS")]
+    EndpointFile(PathBuf),
+    /// Not an address.
+    #[error("{endpoint:?} is not of the form HOST:PORT")]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+    },
+    /// The certificate or key can't be used.
+    #[error("cannot use the certificates: {0}")]
+    Tls(#[source] tonic::transport::Error),
+    /// Nobody there, or not the right one.
+    #[error("cannot reach pincerd at {endpoint}: {}", reasons(source))]
+    Unreachable {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// Nobody answers.
+    #[error("pincerd at {0} does not answer within 5 s")]
+    Silent(String),
+}
+
+impl ConnectError {
+    /// Whether what was given is wrong, not the network or the server.
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, Self::Unreachable { .. } | Self::Silent(_))
+    }
+}
+
+/// The innermost reason is the one that says what to do.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+impl Target {
+    /// The pincerd that runs with `--dev folder`, as an operator or a node.
+    pub fn dev(folder: &Path, name: Name) -> Result<Self, ConnectError> {
+        let (ca, certificate, key) = (folder.join(dev::CA_FILE), name.certificate(folder), name.key(folder));
+        Ok(Self { endpoint: dev_endpoint(folder)?, ca, certificate, key })
+    }
+
+    /// Connects.
+    pub async fn connect(&self) -> Result<Channel, ConnectError> {
+        let endpoint = self.endpoint.strip_prefix("https://").unwrap_or(&self.endpoint);
+        let bad = || ConnectError::Endpoint { endpoint: self.endpoint.clone() };
+        let (host, port) = endpoint.rsplit_once(':').ok_or_else(bad)?;
+        port.parse::<u16>().map_err(|_| bad())?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read(&self.ca)?))
+            .identity(Identity::from_pem(read(&self.certificate)?, read(&self.key)?))
+            .domain_name(host);
+        let channel = Endpoint::from_shared(format!("https://{endpoint}"))
+            .map_err(|_| bad())?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .tls_config(tls)
+            .map_err(ConnectError::Tls)?;
+        let connected = time::timeout(CONNECT_TIMEOUT, channel.connect()).await;
+        let connected = connected.map_err(|_| ConnectError::Silent(self.endpoint.clone()))?;
+        connected.map_err(|source| ConnectError::Unreachable { endpoint: self.endpoint.clone(), source })
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConnectError> {
+    fs::read_to_string(path).map_err(|source| ConnectError::File { path: path.to_owned(), source })
+}
+
+/// The gRPC address that pincerd wrote into its `--dev` folder.
+pub fn dev_endpoint(folder: &Path) -> Result<String, ConnectError> {
+    let path = folder.join(dev::ENDPOINT_FILE);
+    let text = read(&path)?;
+    let address = text.lines().find_map(|line| line.strip_prefix("grpc="));
+    address.map(str::to_owned).ok_or(ConnectError::EndpointFile(path))
+}
+
+/// An operators' client over `channel`.
+pub fn control(channel: Channel) -> ControlServiceClient<Channel> {
+    ControlServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+/// Connects as the operator of a `--dev` folder.
+pub async fn connect(folder: &Path) -> Result<ControlServiceClient<Channel>, ConnectError> {
+    Ok(control(Target::dev(folder, Name::Operator)?.connect().await?))
+}
+
+/// Connects as the node of a `--dev` folder.
+pub async fn connect_node(folder: &Path) -> Result<NodeServiceClient<Channel>, ConnectError> {
+    Ok(NodeServiceClient::new(Target::dev(folder, Name::Node)?.connect().await?))
+}

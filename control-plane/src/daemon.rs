@@ -1,0 +1,177 @@
+//! pincerd's command line, and its life: open the store, listen, say so, serve until told to end.
+//!
+//! Says that it is ready on one line of stdout, `pincerd ready grpc=ADDRESS http=ADDRESS`, when both sockets listen; logs go to stderr. Refuses what it can't do
+//! before it listens. Bound: see `serve`.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    dev::{self, DevError, Name},
+    plane::Plane,
+    serve::{self, ServeError, Tls},
+    store::{Store, StoreError},
+};
+
+/// Pincer's control plane: keeps what operators set and feeds it to every nginx.
+#[derive(Debug, Parser)]
+#[command(name = "pincerd", version)]
+pub struct Args {
+    /// Where nodes and operators connect, by gRPC with mutual TLS; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9443")]
+    pub listen: SocketAddr,
+    /// Where /healthz and /metrics are, by plain HTTP; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9444")]
+    pub http_listen: SocketAddr,
+    /// For trying out on one machine: makes certificates in DIR, keeps the store there, and writes the addresses to DIR/endpoint
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["store", "certificate", "certificate_key", "client_ca"])]
+    pub dev: Option<PathBuf>,
+    /// Where settings are kept: embedded:PATH
+    #[arg(long, value_name = "KIND:WHERE")]
+    pub store: Option<String>,
+    /// The server's certificate and chain, PEM
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub certificate_key: Option<PathBuf>,
+    /// Signs the certificates of nodes (OU=pincer-node) and operators (OU=pincer-operator), PEM
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Why pincerd ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A flag is missing.
+    #[error("{0} is needed, or --dev DIR to try things out")]
+    Missing(&'static str),
+    /// A store that doesn't exist, or not yet.
+    #[error("--store {given}: {why}; use embedded:PATH")]
+    StoreKind {
+        /// What was given.
+        given: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The folder of `--dev`.
+    #[error(transparent)]
+    Dev(#[from] DevError),
+    /// A file that can't be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An address that can't be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Stdout is gone, or signals can't be had.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// While serving.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+impl DaemonError {
+    /// 2 for a wrong command line, 1 for all else.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Missing(_) | Self::StoreKind { .. }) { 2 } else { 1 }
+    }
+}
+
+/// Where the store is.
+fn store_path(args: &Args) -> Result<PathBuf, DaemonError> {
+    if let Some(folder) = &args.dev {
+        return Ok(folder.join(dev::STORE_FILE));
+    }
+    let given = args.store.as_deref().ok_or(DaemonError::Missing("--store"))?;
+    let refused = |why| DaemonError::StoreKind { given: given.to_owned(), why };
+    match given.split_once(':') {
+        Some(("embedded", path)) if !path.is_empty() => Ok(path.into()),
+        Some(("etcd", _)) => Err(refused("the etcd store is not in this version")),
+        _ => Err(refused("no such store")),
+    }
+}
+
+fn read(path: &Path) -> Result<String, DaemonError> {
+    fs::read_to_string(path).map_err(|source| DaemonError::Read { path: path.to_owned(), source })
+}
+
+fn tls(args: &Args) -> Result<Tls, DaemonError> {
+    if let Some(folder) = &args.dev {
+        if dev::ensure(folder, SystemTime::now())? {
+            tracing::info!(folder = %folder.display(), "pincer: made certificates, not for production");
+        }
+        return Ok(Tls {
+            certificate: read(&Name::Server.certificate(folder))?,
+            key: read(&Name::Server.key(folder))?,
+            client_ca: read(&folder.join(dev::CA_FILE))?,
+        });
+    }
+    let file = |flag, path: &Option<PathBuf>| read(path.as_deref().ok_or(DaemonError::Missing(flag))?);
+    Ok(Tls {
+        certificate: file("--certificate", &args.certificate)?,
+        key: file("--certificate-key", &args.certificate_key)?,
+        client_ca: file("--client-ca", &args.client_ca)?,
+    })
+}
+
+async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), DaemonError> {
+    serve::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
+}
+
+/// Runs pincerd to its end. `Ok`: it was told to end and did.
+pub async fn run(args: Args) -> Result<(), DaemonError> {
+    // Before anything else: the signals must not end it half way.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let path = store_path(&args)?;
+    if let Some(folder) = &args.dev {
+        dev::make_folder(folder)?;
+    }
+    // The store's lock comes first: a second pincerd must not touch the certificates.
+    let plane = Plane::open(Store::open(&path)?)?;
+    let server = serve::server(tls(&args)?)?;
+    let (grpc, grpc_address) = bind(args.listen).await?;
+    let (http, http_address) = bind(args.http_listen).await?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("pincer: told to end");
+    };
+    let served = serve::run(Arc::clone(&plane), server, grpc, http, stop);
+    if let Some(folder) = &args.dev {
+        dev::write(&folder.join(dev::ENDPOINT_FILE), &format!("grpc={grpc_address}\nhttp={http_address}\n"), 0o644)?;
+    }
+    tracing::info!(revision = plane.current().config.revision, store = %path.display(), "pincer: serving");
+    print_ready(grpc_address, http_address)?;
+    Ok(served.await?)
+}
+
+fn print_ready(grpc: SocketAddr, http: SocketAddr) -> io::Result<()> {
+    use io::Write as _;
+    let mut out = io::stdout().lock();
+    writeln!(out, "pincerd ready grpc={grpc} http={http}")?;
+    out.flush()
+}

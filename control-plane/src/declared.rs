@@ -1,0 +1,85 @@
+//! The union of what all nodes' nginx.conf declare, for looking peers up.
+//!
+//! Pure. Built anew when a node declares something else, never changed in place. Where nodes differ, the one that said Hello last is shown.
+//! Cost: building visits every declared peer of every node. Bound: `NODES_MAX` × `PEERS_PER_NODE_MAX`.
+
+use std::collections::BTreeMap;
+
+use pincer_proto::v1;
+
+/// A peer as declared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peer {
+    /// By the node that said Hello last.
+    pub spec: v1::DeclaredPeer,
+    /// Nodes that declare it.
+    pub nodes: u32,
+}
+
+/// An upstream as declared.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Upstream {
+    /// Nodes that declare it.
+    pub nodes: u32,
+    /// By address.
+    pub peers: BTreeMap<String, Peer>,
+}
+
+/// All upstreams that any node declares.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Declared {
+    /// By name.
+    pub upstreams: BTreeMap<String, Upstream>,
+}
+
+impl Declared {
+    /// The union of nodes, oldest Hello first.
+    pub fn of<'a>(nodes: impl Iterator<Item = &'a [v1::DeclaredUpstream]>) -> Self {
+        let mut all = Self::default();
+        for upstreams in nodes {
+            for declared in upstreams {
+                let upstream = all.upstreams.entry(declared.name.clone()).or_default();
+                upstream.nodes += 1;
+                for spec in &declared.peers {
+                    let peer = upstream
+                        .peers
+                        .entry(spec.address.clone())
+                        .or_insert_with(|| Peer { spec: spec.clone(), nodes: 0 });
+                    peer.nodes += 1;
+                    peer.spec = spec.clone();
+                }
+            }
+        }
+        all
+    }
+
+    /// The upstream, if any node declares it.
+    pub fn upstream(&self, upstream: &str) -> Option<&Upstream> {
+        self.upstreams.get(upstream)
+    }
+
+    /// The peer, if any node declares it.
+    pub fn peer(&self, upstream: &str, address: &str) -> Option<&Peer> {
+        self.upstreams.get(upstream)?.peers.get(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(weight: u32, addresses: &[&str]) -> Vec<v1::DeclaredUpstream> {
+        let peer = |a: &&str| v1::DeclaredPeer { address: (*a).into(), weight, ..v1::DeclaredPeer::default() };
+        vec![v1::DeclaredUpstream { name: "llm".into(), peers: addresses.iter().map(peer).collect() }]
+    }
+
+    #[test]
+    fn the_union_counts_nodes_and_shows_the_last_word() {
+        let nodes = [node(1, &["127.0.0.1:1", "127.0.0.1:2"]), node(5, &["127.0.0.1:2"])];
+        let declared = Declared::of(nodes.iter().map(Vec::as_slice));
+        assert_eq!(declared.upstream("llm").map(|u| u.nodes), Some(2));
+        assert_eq!(declared.peer("llm", "127.0.0.1:1").map(|p| (p.nodes, p.spec.weight)), Some((1, 1)));
+        assert_eq!(declared.peer("llm", "127.0.0.1:2").map(|p| (p.nodes, p.spec.weight)), Some((2, 5)));
+        assert_eq!(declared.peer("llm", "127.0.0.1:3"), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Checks what a node says of itself before any of it is kept.
+//!
+//! Pure. Refuses the whole Hello for any fault: a node that declares nonsense is not half known. An address that an upstream declares twice counts once,
+//! as its first. Cost: one pass. Bound: `pincer_proto::limits`.
+
+use std::collections::BTreeSet;
+
+use pincer_proto::{limits, v1};
+
+use crate::{
+    names,
+    store::{NodeRecord, PeerRecord, UpstreamRecord},
+};
+
+/// Why a Hello was refused. The node's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A name or an address.
+    #[error(transparent)]
+    Name(#[from] names::Fault),
+    /// There is too much.
+    #[error("hello has {count} {what}, at most {max} are allowed")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// An upstream twice.
+    #[error("hello declares the upstream {0:?} twice")]
+    Twice(String),
+    /// A revision that cannot be.
+    #[error("hello has applied_revision {0}, more than any control plane makes")]
+    Revision(u64),
+}
+
+/// A Hello that is sound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The node's name.
+    pub node: String,
+    /// Names its zone.
+    pub instance: String,
+    /// What is kept of it.
+    pub record: NodeRecord,
+    /// What its zone holds.
+    pub applied_revision: u64,
+}
+
+/// Checks a Hello.
+pub fn check(hello: v1::Hello) -> Result<Hello, Fault> {
+    names::check_node(&hello.node)?;
+    names::check_instance(&hello.instance_id)?;
+    if hello.applied_revision > limits::REVISION_MAX {
+        return Err(Fault::Revision(hello.applied_revision));
+    }
+    check_count("upstreams", hello.upstreams.len(), limits::UPSTREAMS_MAX)?;
+    check_count("peers", hello.upstreams.iter().map(|u| u.peers.len()).sum(), limits::PEERS_PER_NODE_MAX)?;
+    let mut seen = BTreeSet::new();
+    let mut upstreams = Vec::with_capacity(hello.upstreams.len());
+    for upstream in hello.upstreams {
+        if !seen.insert(upstream.name.clone()) {
+            return Err(Fault::Twice(upstream.name));
+        }
+        upstreams.push(check_upstream(upstream)?);
+    }
+    Ok(Hello {
+        node: hello.node,
+        instance: hello.instance_id,
+        record: NodeRecord {
+            module_version: shortened(&hello.module_version),
+            nginx_version: shortened(&hello.nginx_version),
+            worker_processes: hello.worker_processes,
+            upstreams,
+        },
+        applied_revision: hello.applied_revision,
+    })
+}
+
+fn check_count(what: &'static str, count: usize, max: usize) -> Result<(), Fault> {
+    if count > max { Err(Fault::TooMany { what, count, max }) } else { Ok(()) }
+}
+
+fn shortened(text: &str) -> String {
+    names::cut(text, limits::TEXT_BYTES_MAX).chars().filter(|c| !c.is_control()).collect()
+}
+
+fn check_upstream(upstream: v1::DeclaredUpstream) -> Result<UpstreamRecord, Fault> {
+    names::check_upstream(&upstream.name)?;
+    check_count("peers in an upstream", upstream.peers.len(), limits::PEERS_PER_UPSTREAM_MAX)?;
+    let mut seen = BTreeSet::new();
+    let mut peers = Vec::with_capacity(upstream.peers.len());
+    for peer in upstream.peers {
+        let address = names::parse_address(&peer.address)?;
+        if seen.insert(address.clone()) {
+            peers.push(PeerRecord {
+                address,
+                server: shortened(&peer.server),
+                weight: peer.weight,
+                max_conns: peer.max_conns,
+                backup: peer.backup,
+                down: peer.down,
+            });
+        }
+    }
+    Ok(UpstreamRecord { name: upstream.name, peers })
+}
+
+impl NodeRecord {
+    /// What the node declares, as the wire has it.
+    pub fn declared(&self) -> Vec<v1::DeclaredUpstream> {
+        let peer = |p: &PeerRecord| v1::DeclaredPeer {
+            address: p.address.clone(),
+            server: p.server.clone(),
+            weight: p.weight,
+            max_conns: p.max_conns,
+            backup: p.backup,
+            down: p.down,
+        };
+        let upstream = |u: &UpstreamRecord| v1::DeclaredUpstream {
+            name: u.name.clone(),
+            peers: u.peers.iter().map(peer).collect(),
+        };
+        self.upstreams.iter().map(upstream).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> v1::Hello {
+        let peer = v1::DeclaredPeer {
+            address: "127.0.0.1:8001".into(),
+            server: "gpu1:8001".into(),
+            weight: 1,
+            ..Default::default()
+        };
+        v1::Hello {
+            node: "web-1".into(),
+            instance_id: "a1".into(),
+            upstreams: vec![v1::DeclaredUpstream { name: "llm".into(), peers: vec![peer] }],
+            ..v1::Hello::default()
+        }
+    }
+
+    #[test]
+    fn a_sound_hello_is_kept_as_it_is() {
+        let checked = check(hello()).unwrap();
+        assert_eq!(checked.node, "web-1");
+        assert_eq!(checked.record.declared(), hello().upstreams);
+    }
+
+    #[test]
+    fn an_address_declared_twice_counts_once() {
+        let mut given = hello();
+        let again = given.upstreams[0].peers[0].clone();
+        given.upstreams[0].peers.push(again);
+        assert_eq!(check(given).unwrap().record.upstreams[0].peers.len(), 1);
+    }
+
+    #[test]
+    fn a_hello_past_any_bound_is_refused() {
+        let spoil: [fn(&mut v1::Hello); 10] = [
+            |h| h.node.clear(),
+            |h| h.node = "a".repeat(1000),
+            |h| h.node = "a/b".into(),
+            |h| h.instance_id.clear(),
+            |h| h.applied_revision = u64::MAX,
+            |h| h.upstreams[0].name = "a b".into(),
+            |h| h.upstreams[0].peers[0].address = "gpu1:8001".into(),
+            |h| h.upstreams[0].peers = vec![h.upstreams[0].peers[0].clone(); 129],
+            |h| h.upstreams = vec![h.upstreams[0].clone(); 2],
+            |h| h.upstreams = (0..257).map(|n| v1::DeclaredUpstream { name: format!("u{n}"), peers: vec![] }).collect(),
+        ];
+        for (n, spoil) in spoil.into_iter().enumerate() {
+            let mut given = hello();
+            spoil(&mut given);
+            assert!(check(given).is_err(), "case {n} was taken");
+        }
+    }
+}

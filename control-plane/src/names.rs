@@ -1,0 +1,204 @@
+//! What names and addresses may look like, and the resource names built of them (AIP-122).
+//!
+//! Pure. Resolves no host name: an address is a number or a path. Cost: one pass over the text. Bound: the lengths in `pincer_proto::limits`.
+
+use std::net::SocketAddr;
+
+use pincer_proto::limits;
+
+/// Why a name was refused. The caller's fault, always.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It has another shape.
+    #[error("{what} {given:?} is not of the form {need}")]
+    Form {
+        /// What was named.
+        what: &'static str,
+        /// The name, cut to what can be shown.
+        given: String,
+        /// The form it has to have.
+        need: &'static str,
+    },
+    /// It is too long.
+    #[error("{what} has {bytes} bytes, at most {max} are allowed")]
+    Length {
+        /// What was named.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+}
+
+/// Bytes of a refused name that an error repeats.
+const SHOWN_BYTES_MAX: usize = 100;
+
+fn form(what: &'static str, given: &str, need: &'static str) -> Fault {
+    Fault::Form { what, given: cut(given, SHOWN_BYTES_MAX).to_owned(), need }
+}
+
+/// The longest start of `text` that has at most `bytes_max` bytes and ends between characters.
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
+}
+
+fn check_length(what: &'static str, name: &str, max: usize) -> Result<(), Fault> {
+    if name.len() > max { Err(Fault::Length { what, bytes: name.len(), max }) } else { Ok(()) }
+}
+
+/// Checks an upstream's name as nginx.conf has it.
+pub fn check_upstream(name: &str) -> Result<(), Fault> {
+    check_length("upstream", name, limits::UPSTREAM_NAME_BYTES_MAX)?;
+    let fine = |c: char| !(c == '/' || c.is_whitespace() || c.is_control());
+    if name.is_empty() || !name.chars().all(fine) {
+        return Err(form("upstream", name, "a name without \"/\", white space and control characters"));
+    }
+    Ok(())
+}
+
+/// Checks a node's name.
+pub fn check_node(name: &str) -> Result<(), Fault> {
+    check_plain("node", name, limits::NODE_NAME_BYTES_MAX)
+}
+
+/// Checks a node's instance id.
+pub fn check_instance(id: &str) -> Result<(), Fault> {
+    check_plain("instance_id", id, limits::INSTANCE_ID_BYTES_MAX)
+}
+
+fn check_plain(what: &'static str, name: &str, max: usize) -> Result<(), Fault> {
+    check_length(what, name, max)?;
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if name.is_empty() || !name.bytes().all(fine) {
+        return Err(form(what, name, "one or more of A-Z a-z 0-9 . _ -"));
+    }
+    Ok(())
+}
+
+/// Checks a peer's address and returns it in nginx's spelling: `127.0.0.1:80`, `[::1]:80`, `unix:/path`.
+///
+/// Refuses host names, port 0 and IPv6 zones.
+pub fn parse_address(text: &str) -> Result<String, Fault> {
+    const NEED: &str = "IPv4:port, [IPv6]:port or unix:/path";
+    check_length("address", text, limits::ADDRESS_BYTES_MAX)?;
+    if let Some(path) = text.strip_prefix("unix:") {
+        let fine = |c: char| !(c.is_whitespace() || c.is_control());
+        return if path.starts_with('/') && path.chars().all(fine) {
+            Ok(text.to_owned())
+        } else {
+            Err(form("address", text, NEED))
+        };
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 && !text.contains('%') => Ok(address.to_string()),
+        _ => Err(form("address", text, NEED)),
+    }
+}
+
+/// `upstreams/UPSTREAM`.
+pub fn upstream_name(upstream: &str) -> String {
+    format!("upstreams/{upstream}")
+}
+
+/// `upstreams/UPSTREAM/peers/ADDRESS`.
+pub fn peer_name(upstream: &str, address: &str) -> String {
+    format!("upstreams/{upstream}/peers/{address}")
+}
+
+/// `nodes/NODE`.
+pub fn node_name(node: &str) -> String {
+    format!("nodes/{node}")
+}
+
+/// Reads `upstreams/UPSTREAM`.
+pub fn parse_upstream_name(name: &str) -> Result<String, Fault> {
+    let upstream = name.strip_prefix("upstreams/").ok_or_else(|| form("name", name, "upstreams/UPSTREAM"))?;
+    check_upstream(upstream)?;
+    Ok(upstream.to_owned())
+}
+
+/// Reads `upstreams/UPSTREAM/peers/ADDRESS`; the address may hold slashes.
+pub fn parse_peer_name(name: &str) -> Result<(String, String), Fault> {
+    let bad = || form("name", name, "upstreams/UPSTREAM/peers/ADDRESS");
+    let rest = name.strip_prefix("upstreams/").ok_or_else(bad)?;
+    let (upstream, rest) = rest.split_once('/').ok_or_else(bad)?;
+    let address = rest.strip_prefix("peers/").ok_or_else(bad)?;
+    check_upstream(upstream)?;
+    Ok((upstream.to_owned(), parse_address(address)?))
+}
+
+/// Reads `nodes/NODE`.
+pub fn parse_node_name(name: &str) -> Result<String, Fault> {
+    let node = name.strip_prefix("nodes/").ok_or_else(|| form("name", name, "nodes/NODE"))?;
+    check_node(node)?;
+    Ok(node.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_comes_back_in_nginxs_spelling() {
+        for (given, want) in [
+            ("127.0.0.1:8001", "127.0.0.1:8001"),
+            ("[::1]:80", "[::1]:80"),
+            ("[0:0:0:0:0:0:0:1]:80", "[::1]:80"),
+            ("[2001:DB8::A]:443", "[2001:db8::a]:443"),
+            ("unix:/run/a/b.sock", "unix:/run/a/b.sock"),
+        ] {
+            assert_eq!(parse_address(given).as_deref(), Ok(want));
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_no_number_and_no_path_is_refused() {
+        let long = format!("unix:/{}", "a".repeat(200));
+        for given in [
+            "",
+            "localhost:80",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "127.0.0.1:65536",
+            "127.0.0.256:80",
+            "127.1:80",
+            "::1:80",
+            "[::1]",
+            "[fe80::1%1]:80",
+            "unix:",
+            "unix:relative",
+            "unix:/a b",
+            "unix:/a\0b",
+            " 127.0.0.1:80",
+            "127.0.0.1:80\n",
+            &long,
+        ] {
+            assert!(parse_address(given).is_err(), "{given:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_peers_name_is_read_as_it_is_built() {
+        for address in ["127.0.0.1:8001", "[::1]:80", "unix:/run/peers/a.sock"] {
+            let name = peer_name("llm", address);
+            assert_eq!(parse_peer_name(&name), Ok(("llm".to_owned(), address.to_owned())));
+        }
+        for name in ["", "upstreams/", "upstreams/a", "upstreams/a/peers", "upstreams//peers/127.0.0.1:80", "nodes/a"] {
+            assert!(parse_peer_name(name).is_err(), "{name:?} was taken");
+        }
+    }
+
+    #[test]
+    fn an_error_repeats_only_the_start_of_a_huge_name() {
+        let huge = "é".repeat(100_000);
+        for fault in [parse_node_name(&huge), parse_upstream_name(&huge), parse_address(&huge)].map(Result::unwrap_err)
+        {
+            assert!(fault.to_string().len() < 300);
+        }
+    }
+}

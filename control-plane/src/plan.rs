@@ -1,0 +1,312 @@
+//! Turns what an operator asks into changes of records, or says why not.
+//!
+//! Pure: the settings and the declarations in force come in as arguments, nothing is changed here. A request that would change nothing gives
+//! no changes, so no revision is made. Cost: the peers of the upstreams that are named. Bound: `PEERS_PER_UPSTREAM_MAX`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pincer_proto::limits;
+
+use crate::{
+    declared::Declared,
+    model::{Change, Config, Full, Record, Settings},
+    names,
+};
+
+/// What an operator asks. Names and values are checked before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Add a peer.
+    Create {
+        /// The upstream.
+        upstream: String,
+        /// The peer's address.
+        address: String,
+        /// Its settings.
+        settings: Settings,
+    },
+    /// Set fields of a peer.
+    Update {
+        /// The upstream.
+        upstream: String,
+        /// The peer's address.
+        address: String,
+        /// The values of the fields in `mask`.
+        settings: Settings,
+        /// Which fields.
+        mask: Mask,
+        /// What the caller saw.
+        etag: Option<String>,
+    },
+    /// Remove a peer that was added.
+    Delete {
+        /// The upstream.
+        upstream: String,
+        /// The peer's address.
+        address: String,
+        /// What the caller saw.
+        etag: Option<String>,
+    },
+    /// Replace all settings of some upstreams.
+    Apply(Vec<Desired>),
+}
+
+/// Fields of `Settings`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mask {
+    /// `weight`.
+    pub weight: bool,
+    /// `max_conns`.
+    pub max_conns: bool,
+    /// `state`.
+    pub state: bool,
+}
+
+/// All settings that an upstream is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The upstream.
+    pub upstream: String,
+    /// Its peers with settings.
+    pub peers: Vec<DesiredPeer>,
+}
+
+/// A peer in `Desired`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredPeer {
+    /// The peer's address.
+    pub address: String,
+    /// All its settings.
+    pub settings: Settings,
+    /// Add it if it isn't there.
+    pub add: bool,
+    /// What the caller saw.
+    pub etag: Option<String>,
+}
+
+/// Why a request was refused. The caller's fault, or another operator was faster.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No node declares the upstream.
+    #[error("no node declares an upstream {0:?}")]
+    NoUpstream(String),
+    /// Nobody declares or added the peer.
+    #[error("{0} is declared by no node and was not added: add it first")]
+    NoPeer(String),
+    /// The peer is there already.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// The caller saw an older state.
+    #[error("{name} was changed since: its etag is {current:?}, not {given:?}")]
+    Stale {
+        /// The peer.
+        name: String,
+        /// The etag in force.
+        current: String,
+        /// The caller's.
+        given: String,
+    },
+    /// The peer comes from nginx.conf.
+    #[error(
+        "{0} is declared in nginx.conf, removing its settings would send it requests again: set its state to down instead"
+    )]
+    Declared(String),
+    /// The request names a peer or an upstream twice.
+    #[error("{0} is named twice")]
+    Twice(String),
+    /// A bound would be passed.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
+/// The etag of a record: it changes with every change and never comes back.
+pub fn etag(record: Option<&Record>) -> String {
+    format!("r{}", record.map_or(0, |r| r.revision))
+}
+
+/// What `op` changes. Empty when all is as asked already.
+pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>, Refusal> {
+    let view = View { config, declared };
+    let changes = match op {
+        Op::Create { upstream, address, settings } => view.create(upstream, address, *settings)?,
+        Op::Update { upstream, address, settings, mask, etag } => {
+            view.update(upstream, address, *settings, *mask, etag.as_deref())?
+        }
+        Op::Delete { upstream, address, etag } => view.delete(upstream, address, etag.as_deref())?,
+        Op::Apply(desired) => view.apply(desired)?,
+    };
+    let changes: Vec<_> = changes.into_iter().filter(|change| !is_same(change)).collect();
+    view.check_room(&changes)?;
+    Ok(changes)
+}
+
+fn is_same(change: &Change) -> bool {
+    let said = |record: Option<Record>| record.map(|r| (r.settings, r.added)).unwrap_or_default();
+    match (change.before, change.after) {
+        (Some(_), None) => false,
+        (before, after) => said(before) == said(after),
+    }
+}
+
+fn merged(old: Settings, new: Settings, mask: Mask) -> Settings {
+    Settings {
+        weight: if mask.weight { new.weight } else { old.weight },
+        max_conns: if mask.max_conns { new.max_conns } else { old.max_conns },
+        state: if mask.state { new.state } else { old.state },
+    }
+}
+
+struct View<'a> {
+    config: &'a Config,
+    declared: &'a Declared,
+}
+
+impl View<'_> {
+    fn check_upstream(&self, upstream: &str) -> Result<(), Refusal> {
+        if self.declared.upstream(upstream).is_none() && !self.config.upstreams.contains_key(upstream) {
+            return Err(Refusal::NoUpstream(upstream.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn is_declared(&self, upstream: &str, address: &str) -> bool {
+        self.declared.peer(upstream, address).is_some()
+    }
+
+    fn is_declared_by_all(&self, upstream: &str, address: &str) -> bool {
+        let nodes = self.declared.upstream(upstream).map_or(0, |u| u.nodes);
+        self.declared.peer(upstream, address).is_some_and(|p| p.nodes >= nodes)
+    }
+
+    fn change(&self, upstream: &str, address: &str, after: Option<Record>) -> Change {
+        let before = self.config.record(upstream, address).copied();
+        Change { upstream: upstream.to_owned(), address: address.to_owned(), before, after }
+    }
+
+    fn check_etag(&self, upstream: &str, address: &str, given: Option<&str>) -> Result<(), Refusal> {
+        let current = etag(self.config.record(upstream, address));
+        match given {
+            Some(given) if given != current => {
+                let given = names::cut(given, 40).to_owned();
+                Err(Refusal::Stale { name: names::peer_name(upstream, address), current, given })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn create(&self, upstream: &str, address: &str, settings: Settings) -> Result<Vec<Change>, Refusal> {
+        self.check_upstream(upstream)?;
+        let record = self.config.record(upstream, address);
+        if record.is_some_and(|r| r.added) || self.is_declared_by_all(upstream, address) {
+            return Err(Refusal::Exists(names::peer_name(upstream, address)));
+        }
+        Ok(vec![self.change(upstream, address, Some(Record { settings, added: true, revision: 0 }))])
+    }
+
+    fn update(
+        &self,
+        upstream: &str,
+        address: &str,
+        settings: Settings,
+        mask: Mask,
+        etag: Option<&str>,
+    ) -> Result<Vec<Change>, Refusal> {
+        self.check_upstream(upstream)?;
+        let record = self.config.record(upstream, address).copied();
+        if record.is_none() && !self.is_declared(upstream, address) {
+            return Err(Refusal::NoPeer(names::peer_name(upstream, address)));
+        }
+        self.check_etag(upstream, address, etag)?;
+        let record = record.unwrap_or_default();
+        let settings = merged(record.settings, settings, mask);
+        Ok(vec![self.change(upstream, address, self.kept(upstream, address, Record { settings, ..record }))])
+    }
+
+    /// `record`, unless it says nothing about a peer that nobody declares any more.
+    fn kept(&self, upstream: &str, address: &str, record: Record) -> Option<Record> {
+        let says_anything = record.added || record.settings != Settings::default();
+        (says_anything || self.is_declared(upstream, address)).then_some(record)
+    }
+
+    fn delete(&self, upstream: &str, address: &str, etag: Option<&str>) -> Result<Vec<Change>, Refusal> {
+        self.check_upstream(upstream)?;
+        let name = || names::peer_name(upstream, address);
+        match self.config.record(upstream, address) {
+            Some(record) if record.added || !self.is_declared(upstream, address) => {
+                self.check_etag(upstream, address, etag)?;
+                Ok(vec![self.change(upstream, address, None)])
+            }
+            None if !self.is_declared(upstream, address) => Err(Refusal::NoPeer(name())),
+            _ => Err(Refusal::Declared(name())),
+        }
+    }
+
+    fn apply(&self, desired: &[Desired]) -> Result<Vec<Change>, Refusal> {
+        let mut seen = BTreeSet::new();
+        let mut changes = Vec::new();
+        for upstream in desired {
+            if !seen.insert(&upstream.upstream) {
+                return Err(Refusal::Twice(names::upstream_name(&upstream.upstream)));
+            }
+            self.check_upstream(&upstream.upstream)?;
+            self.apply_upstream(upstream, &mut changes)?;
+        }
+        Ok(changes)
+    }
+
+    fn apply_upstream(&self, desired: &Desired, changes: &mut Vec<Change>) -> Result<(), Refusal> {
+        let upstream = &desired.upstream;
+        let mut wanted = BTreeMap::new();
+        for peer in &desired.peers {
+            if wanted.insert(&peer.address, peer).is_some() {
+                return Err(Refusal::Twice(names::peer_name(upstream, &peer.address)));
+            }
+            changes.push(self.apply_peer(upstream, peer)?);
+        }
+        for (address, record) in self.config.upstreams.get(upstream).into_iter().flatten() {
+            if !wanted.contains_key(address) {
+                let cleared = Record { revision: record.revision, ..Record::default() };
+                changes.push(self.change(upstream, address, self.kept(upstream, address, cleared)));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_peer(&self, upstream: &str, peer: &DesiredPeer) -> Result<Change, Refusal> {
+        let record = self.config.record(upstream, &peer.address).copied();
+        let is_new = record.is_none() && !self.is_declared(upstream, &peer.address);
+        if is_new && !peer.add {
+            return Err(Refusal::NoPeer(names::peer_name(upstream, &peer.address)));
+        }
+        self.check_etag(upstream, &peer.address, peer.etag.as_deref())?;
+        let record = record.unwrap_or_default();
+        let added = record.added || (peer.add && !self.is_declared_by_all(upstream, &peer.address));
+        let after = Record { settings: peer.settings, added, ..record };
+        Ok(self.change(upstream, &peer.address, self.kept(upstream, &peer.address, after)))
+    }
+
+    /// Refuses changes after which an upstream would have too many peers.
+    fn check_room(&self, changes: &[Change]) -> Result<(), Refusal> {
+        let grown: BTreeSet<_> = changes.iter().filter(|c| c.before.is_none()).map(|c| c.upstream.as_str()).collect();
+        for upstream in grown {
+            let declared = self.declared.upstream(upstream).into_iter().flat_map(|u| u.peers.keys());
+            let records = self.config.upstreams.get(upstream).into_iter().flat_map(|peers| peers.keys());
+            let mut addresses: BTreeSet<&str> = declared.chain(records).map(String::as_str).collect();
+            for change in changes.iter().filter(|c| c.upstream == upstream) {
+                match change.after {
+                    Some(_) => addresses.insert(&change.address),
+                    None => addresses.remove(change.address.as_str()),
+                };
+            }
+            let (count, max) = (addresses.len(), limits::PEERS_PER_UPSTREAM_MAX);
+            if count > max {
+                return Err(Full { what: format!("peers of {}", names::upstream_name(upstream)), count, max }.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,295 @@
+//! The control plane's one state: settings, store and fleet, and the order in which they change.
+//!
+//! A change is planned, written to disk, then published, one at a time and to its end even if the caller leaves. Readers take the published value
+//! without waiting. What is published goes out through a latest-value channel: a stream that doesn't read holds up nobody and misses nothing
+//! but the states between. Never sends a node a lower revision than it has.
+//! Cost: one fsync a change. Bound: those of `model`, `plan` and `fleet`; `MADE_MAX` remembered times.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+use pincer_proto::{google::rpc, v1};
+use tokio::{sync::watch, task};
+
+use crate::{
+    fleet::{Fleet, ForgetError, JoinError, Session},
+    hello::Hello,
+    metrics::{Metrics, Outcome},
+    model::{Change, Config},
+    plan::{self, Op, Refusal},
+    store::{NodeRecord, Store, StoreError},
+};
+
+/// Revisions whose time is remembered, to tell how long an Ack took.
+const MADE_MAX: usize = 256;
+
+/// A revision, as nodes and operators see it.
+#[derive(Debug)]
+pub struct Published {
+    /// The settings.
+    pub config: Config,
+    /// The same, for nodes.
+    pub snapshot: v1::Snapshot,
+}
+
+impl Published {
+    fn new(config: Config) -> Arc<Self> {
+        let snapshot = config.snapshot();
+        Arc::new(Self { config, snapshot })
+    }
+}
+
+/// A change that was made, or would be.
+#[derive(Debug)]
+pub struct Changed {
+    /// The revision in force.
+    pub revision: u64,
+    /// The settings with the change.
+    pub config: Config,
+    /// What changed; empty when all was so already.
+    pub changes: Vec<Change>,
+}
+
+/// Why a change wasn't made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The caller's fault.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The disk's fault. Nothing was published.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The process is ending.
+    #[error("the change was not finished: {0}")]
+    Stopped(#[from] task::JoinError),
+}
+
+/// Why a node wasn't forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetNodeError {
+    /// The caller's fault.
+    #[error(transparent)]
+    Refused(#[from] ForgetError),
+    /// The disk's fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The process is ending.
+    #[error("the change was not finished: {0}")]
+    Stopped(#[from] task::JoinError),
+}
+
+/// The state that all services share.
+#[derive(Debug)]
+pub struct Plane {
+    store: Arc<Store>,
+    writing: tokio::sync::Mutex<()>,
+    published: watch::Sender<Arc<Published>>,
+    made: Mutex<VecDeque<(u64, Instant)>>,
+    fleet: Mutex<Fleet>,
+    fleet_version: watch::Sender<u64>,
+    /// The highest revision that any node has said to have applied: the next one is above it.
+    floor: AtomicU64,
+    stopping: watch::Sender<bool>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Seconds since 1970, to be shown.
+pub fn wall_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(0)
+}
+
+impl Plane {
+    /// Takes up what the store holds.
+    pub fn open(store: Store) -> Result<Arc<Self>, StoreError> {
+        let config = store.load()?;
+        let fleet = Fleet::restored(store.load_nodes()?);
+        let metrics = Metrics::default();
+        metrics.revision.set(config.revision);
+        metrics.nodes_known.set(fleet.nodes().len() as u64);
+        Ok(Arc::new(Self {
+            store: Arc::new(store),
+            writing: tokio::sync::Mutex::new(()),
+            made: Mutex::new(VecDeque::from([(config.revision, Instant::now())])),
+            published: watch::Sender::new(Published::new(config)),
+            fleet_version: watch::Sender::new(fleet.version()),
+            fleet: Mutex::new(fleet),
+            floor: AtomicU64::new(0),
+            stopping: watch::Sender::new(false),
+            metrics,
+        }))
+    }
+
+    /// The revision in force.
+    pub fn current(&self) -> Arc<Published> {
+        Arc::clone(&self.published.borrow())
+    }
+
+    /// Told of every revision; only the newest is kept.
+    pub fn revisions(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// Told when nodes change.
+    pub fn fleet_versions(&self) -> watch::Receiver<u64> {
+        self.fleet_version.subscribe()
+    }
+
+    /// Looks at the fleet. `look` must be short: nodes' answers wait for it.
+    pub fn with_fleet<T>(&self, look: impl FnOnce(&Fleet) -> T) -> T {
+        look(&self.fleet.lock())
+    }
+
+    /// Becomes true when the process has been told to end.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Ends every stream.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Makes a change, or only checks it. On disk and on its way to all nodes when this returns.
+    pub async fn change(self: &Arc<Self>, op: Op, validate_only: bool) -> Result<Changed, ChangeError> {
+        let plane = Arc::clone(self);
+        let done = task::spawn(async move { plane.change_in_turn(&op, validate_only).await }).await;
+        let done = done.map_err(ChangeError::from).and_then(|changed| changed);
+        self.metrics.count_change(match &done {
+            Ok(_) if validate_only => Outcome::Checked,
+            Ok(changed) if changed.changes.is_empty() => Outcome::Unchanged,
+            Ok(_) => Outcome::Made,
+            Err(ChangeError::Refused(_)) => Outcome::Refused,
+            Err(_) => Outcome::Failed,
+        });
+        done
+    }
+
+    async fn change_in_turn(&self, op: &Op, validate_only: bool) -> Result<Changed, ChangeError> {
+        let _turn = self.writing.lock().await;
+        let (current, declared) = (self.current(), self.with_fleet(Fleet::declared));
+        let changes = plan::plan(op, &current.config, &declared)?;
+        let revision = current.config.revision.max(self.floor.load(Ordering::Acquire)) + 1;
+        let next = current.config.with(&changes, revision, wall_s());
+        next.check().map_err(Refusal::from)?;
+        if changes.is_empty() || validate_only {
+            let config = unstamped(next, &changes, current.config.revision);
+            return Ok(Changed { revision: current.config.revision, config, changes });
+        }
+        let (store, config, written) = (Arc::clone(&self.store), next.clone(), changes.clone());
+        task::spawn_blocking(move || store.commit(&config, &written)).await??;
+        self.publish(&next);
+        Ok(Changed { revision, config: next, changes })
+    }
+
+    fn publish(&self, config: &Config) {
+        let mut made = self.made.lock();
+        if made.len() == MADE_MAX {
+            made.pop_front();
+        }
+        made.push_back((config.revision, Instant::now()));
+        drop(made);
+        self.metrics.revision.set(config.revision);
+        self.published.send_replace(Published::new(config.clone()));
+    }
+
+    /// Lets a node's stream in. What it declares is kept before this returns, unless the disk refuses; then only for as long as the process lives.
+    pub async fn join(&self, hello: Hello) -> Result<Session, JoinError> {
+        self.floor.fetch_max(hello.applied_revision, Ordering::AcqRel);
+        let joined = self.change_fleet(|fleet| fleet.join(hello, wall_s()))?;
+        for name in joined.to_store {
+            if let Err(error) = self.keep_node(&name).await {
+                tracing::error!(node = name, %error, "pincer: cannot keep what a node declares");
+            }
+        }
+        Ok(joined.session)
+    }
+
+    /// Writes a node as the fleet has it now.
+    async fn keep_node(&self, name: &str) -> Result<(), ForgetNodeError> {
+        let _turn = self.writing.lock().await;
+        let record = self.with_fleet(|fleet| fleet.nodes().get(name).map(|node| node.record.clone()));
+        self.put_node(name.to_owned(), record).await
+    }
+
+    async fn put_node(&self, name: String, record: Option<NodeRecord>) -> Result<(), ForgetNodeError> {
+        let store = Arc::clone(&self.store);
+        Ok(task::spawn_blocking(move || store.put_node(&name, record.as_ref())).await??)
+    }
+
+    /// Forgets a node that is away.
+    pub async fn forget(self: &Arc<Self>, name: String, validate_only: bool) -> Result<(), ForgetNodeError> {
+        let plane = Arc::clone(self);
+        let forget = async move {
+            let _turn = plane.writing.lock().await;
+            plane.with_fleet(|fleet| fleet.check_forget(&name))?;
+            if validate_only {
+                return Ok(());
+            }
+            plane.put_node(name.clone(), None).await?;
+            Ok(plane.change_fleet(|fleet| fleet.forget(&name))?)
+        };
+        task::spawn(forget).await?
+    }
+
+    fn change_fleet<T>(&self, change: impl FnOnce(&mut Fleet) -> T) -> T {
+        let mut fleet = self.fleet.lock();
+        let before = fleet.version();
+        let done = change(&mut fleet);
+        let version = fleet.version();
+        self.metrics.nodes_known.set(fleet.nodes().len() as u64);
+        if version != before {
+            let connected = fleet.nodes().values().filter(|node| node.is_connected()).count();
+            self.metrics.nodes_connected.set(connected as u64);
+            self.fleet_version.send_replace(version);
+        }
+        done
+    }
+
+    /// Notes a node's Ack. `since` is when its stream began.
+    pub fn ack(&self, session: &Session, revision: u64, since: Instant, apply: Option<Duration>) {
+        self.metrics.acks.inc();
+        let made = self.made.lock().iter().rev().find(|(r, _)| *r == revision).map(|(_, at)| *at);
+        let latency = made.map(|made| made.max(since).elapsed());
+        if let Some(latency) = latency {
+            self.metrics.ack_seconds.observe(latency.as_secs_f64());
+        }
+        self.change_fleet(|fleet| fleet.ack(session, revision, latency, apply));
+    }
+
+    /// Notes a node's Nack.
+    pub fn nack(&self, session: &Session, revision: u64, error: rpc::Status) {
+        self.metrics.nacks.inc();
+        self.change_fleet(|fleet| fleet.nack(session, revision, error));
+    }
+
+    /// Keeps how a node's peers do.
+    pub fn stats(&self, session: &Session, stats: Vec<v1::UpstreamStats>) {
+        self.change_fleet(|fleet| fleet.stats(session, stats));
+    }
+
+    /// Ends a stream.
+    pub fn leave(&self, session: &Session) {
+        self.change_fleet(|fleet| fleet.leave(session, wall_s()));
+    }
+}
+
+/// `config` with the revisions from before `changes`, for an answer about a change that was not made.
+fn unstamped(mut config: Config, changes: &[Change], revision: u64) -> Config {
+    config.revision = revision;
+    for change in changes {
+        let record = config.upstreams.get_mut(&change.upstream).and_then(|peers| peers.get_mut(&change.address));
+        if let Some(record) = record {
+            record.revision = change.before.map_or(0, |before| before.revision);
+        }
+    }
+    config
+}

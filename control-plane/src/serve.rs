@@ -1,0 +1,254 @@
+//! Listens: gRPC with mutual TLS, and HTTP for health and metrics.
+//!
+//! A connection without a client certificate of the CA ends in the handshake. Connections past `CONNECTIONS_MAX` wait to be accepted. A peer that vanished is
+//! noticed by HTTP/2 pings. Bound: the constants here; `STOP_TIMEOUT` for connections that don't end when told to.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing};
+use futures_util::{Stream, stream};
+use pincer_proto::{
+    FILE_DESCRIPTOR_SET, limits,
+    v1::{control_service_server::ControlServiceServer, node_service_server::NodeServiceServer},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{
+        Certificate, Identity, Server, ServerTlsConfig,
+        server::{Connected, TcpConnectInfo},
+    },
+};
+use tonic_health::ServingStatus;
+
+use crate::{
+    plane::Plane,
+    service::{
+        Control, Nodes,
+        role::{self, Role},
+    },
+};
+
+/// Open gRPC connections: every node and as many operators.
+const CONNECTIONS_MAX: usize = 2 * crate::fleet::NODES_MAX;
+/// Calls at once on one connection.
+const STREAMS_PER_CONNECTION_MAX: u32 = 64;
+/// A handshake that takes longer ends.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a quiet connection is asked for a sign of life, and how long it has to answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a request's headers.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Rest after a failed accept, which is mostly for want of descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// How long connections may take to end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What TLS needs, as PEM.
+#[derive(Clone)]
+pub struct Tls {
+    /// The server's certificate and its chain.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// Who signs the clients' certificates.
+    pub client_ca: String,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// Why it doesn't listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The certificate, its key or the CA.
+    #[error("cannot use the certificate, its key or the client CA: {0}")]
+    Tls(#[source] tonic::transport::Error),
+    /// The transport.
+    #[error("gRPC: {0}")]
+    Grpc(#[source] tonic::transport::Error),
+    /// The descriptors.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The HTTP listener.
+    #[error("HTTP: {0}")]
+    Http(#[source] io::Error),
+}
+
+/// A server with these certificates and the bounds above; fails if they can't be used.
+pub fn server(tls: Tls) -> Result<Server, ServeError> {
+    let server = Server::builder().tls_config(tls_config(tls)).map_err(ServeError::Tls)?;
+    Ok(server
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX))
+}
+
+/// Serves until `stop` is done, then ends every stream and waits for connections to end.
+pub async fn run(
+    plane: Arc<Plane>,
+    mut server: Server,
+    grpc: TcpListener,
+    http: TcpListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for service in ["", "pincer.v1.NodeService", "pincer.v1.ControlService"] {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let nodes = NodeServiceServer::new(Nodes::new(Arc::clone(&plane)))
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let control = ControlServiceServer::new(Control::new(Arc::clone(&plane)))
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let grpc = server
+        .add_service(InterceptedService::new(nodes, role::only(Role::Node)))
+        .add_service(InterceptedService::new(control, role::only(Role::Operator)))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(incoming(grpc, Arc::clone(&plane)), stopped(Arc::clone(&plane)));
+    let http = axum::serve(http, routes(Arc::clone(&plane))).with_graceful_shutdown(stopped(Arc::clone(&plane)));
+    let deadline = async {
+        stop.await;
+        health.set_service_status("", ServingStatus::NotServing).await;
+        plane.stop();
+        time::sleep(STOP_TIMEOUT).await;
+        tracing::warn!("pincer: connections did not end in time, leaving them");
+    };
+    let served = async {
+        tokio::try_join!(async { grpc.await.map_err(ServeError::Grpc) }, async { http.await.map_err(ServeError::Http) },)
+    };
+    tokio::select! {
+        served = served => served.map(drop),
+        () = deadline => Ok(()),
+    }
+}
+
+fn tls_config(tls: Tls) -> ServerTlsConfig {
+    ServerTlsConfig::new()
+        .identity(Identity::from_pem(tls.certificate, tls.key))
+        .client_ca_root(Certificate::from_pem(tls.client_ca))
+        .timeout(TLS_TIMEOUT)
+}
+
+async fn stopped(plane: Arc<Plane>) {
+    // An error means that the plane is gone, which is the same.
+    drop(plane.stopping().wait_for(|stopping| *stopping).await);
+}
+
+fn routes(plane: Arc<Plane>) -> Router {
+    Router::new().route("/healthz", routing::get(healthz)).route("/metrics", routing::get(metrics)).with_state(plane)
+}
+
+async fn healthz(State(plane): State<Arc<Plane>>) -> (StatusCode, &'static str) {
+    if *plane.stopping().borrow() { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") } else { (StatusCode::OK, "ok\n") }
+}
+
+async fn metrics(State(plane): State<Arc<Plane>>) -> impl IntoResponse {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match plane.metrics.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// A connection that holds one of the places.
+#[derive(Debug)]
+pub struct Connection {
+    io: TcpStream,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Accepts while there are places.
+fn incoming(listener: TcpListener, plane: Arc<Plane>) -> impl Stream<Item = io::Result<Connection>> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    stream::unfold((listener, places, plane), |(listener, places, plane)| async move {
+        if places.available_permits() == 0 {
+            plane.metrics.connections_delayed.inc();
+        }
+        let place = Arc::clone(&places).acquire_owned().await.ok()?;
+        let io = loop {
+            match listener.accept().await {
+                Ok((io, _)) => break io,
+                Err(error) => {
+                    tracing::warn!(%error, "pincer: cannot accept a connection");
+                    time::sleep(ACCEPT_REST).await;
+                }
+            }
+        };
+        if let Err(error) = io.set_nodelay(true) {
+            tracing::debug!(%error, "pincer: cannot set nodelay");
+        }
+        Some((Ok(Connection { io, _place: place }), (listener, places, plane)))
+    })
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.io.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// Binds; the address as it then is, with the port that was given for 0.
+pub async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
+}

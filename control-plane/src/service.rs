@@ -1,0 +1,13 @@
+//! The gRPC services: each translates between the wire and `plane`, and decides nothing else.
+
+pub mod control;
+mod error;
+mod node;
+mod page;
+mod read;
+mod render;
+pub mod role;
+mod watch;
+
+pub use control::Control;
+pub use node::Nodes;

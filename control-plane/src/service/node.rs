@@ -1,0 +1,243 @@
+//! `pincer.v1.NodeService`: the stream of one nginx.
+//!
+//! Two halves. `listen` reads what the node says, in a task of its own. `speak` is the answer's body, polled only when the connection has room: it
+//! hands over the newest snapshot there is, so a stuck node holds one connection's buffers and nothing else. Either half's end ends the other.
+//! Cost per revision: one copy of the snapshot. Bound: `HELLO_TIMEOUT`; no queue.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures_util::stream;
+use pincer_proto::{
+    google::rpc,
+    limits,
+    v1::{self, ControlMessage, NodeMessage, control_message, node_message, node_service_server::NodeService},
+};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{self, Interval, MissedTickBehavior},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    fleet::Session,
+    hello, names,
+    plane::{Plane, Published},
+};
+
+/// How long a stream may be open without a Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a node gets a sign of life.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Nodes {
+    plane: Arc<Plane>,
+}
+
+impl Nodes {
+    /// Over `plane`.
+    pub fn new(plane: Arc<Plane>) -> Self {
+        Self { plane }
+    }
+}
+
+/// What a node is sent.
+pub type SyncStream = Pin<Box<dyn futures_util::Stream<Item = Result<ControlMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl NodeService for Nodes {
+    type SyncStream = SyncStream;
+
+    async fn sync(&self, request: Request<Streaming<NodeMessage>>) -> Result<Response<SyncStream>, Status> {
+        let (joined, joining) = oneshot::channel();
+        let (ended, ending) = oneshot::channel();
+        let (speaker_alive, speaker_gone) = oneshot::channel::<()>();
+        let (plane, inbound) = (Arc::clone(&self.plane), request.into_inner());
+        tokio::spawn(async move {
+            tokio::select! {
+                end = listen(plane, inbound, joined) => drop(ended.send(end)),
+                _ = speaker_gone => {}
+            }
+        });
+        let mut pings = time::interval_at(time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let speaker = Speaker {
+            revisions: self.plane.revisions(),
+            stopping: self.plane.stopping(),
+            plane: Arc::clone(&self.plane),
+            joining: Some(joining),
+            ending,
+            floor: 0,
+            pings,
+            _alive: speaker_alive,
+        };
+        Ok(Response::new(Box::pin(stream::unfold(Some(speaker), |speaker| async {
+            let mut speaker = speaker?;
+            match speaker.next().await {
+                Ok(message) => Some((Ok(ControlMessage { message: Some(message) }), Some(speaker))),
+                Err(Some(status)) => Some((Err(status), None)),
+                Err(None) => None,
+            }
+        }))))
+    }
+}
+
+/// Leaves the fleet when the stream ends, however it ends.
+struct Membership {
+    plane: Arc<Plane>,
+    session: Session,
+    since: Instant,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        tracing::info!(node = self.session.node, instance = self.session.instance, "pincer: node left");
+        self.plane.leave(&self.session);
+    }
+}
+
+/// Reads the stream to its end. `Ok`: the node closed it.
+async fn listen(
+    plane: Arc<Plane>,
+    mut inbound: Streaming<NodeMessage>,
+    joined: oneshot::Sender<Result<u64, Status>>,
+) -> Result<(), Status> {
+    let membership = match join(plane, &mut inbound).await {
+        Ok((membership, applied_revision)) => {
+            drop(joined.send(Ok(applied_revision)));
+            membership
+        }
+        Err(status) => {
+            drop(joined.send(Err(status)));
+            return Ok(());
+        }
+    };
+    while let Some(message) = inbound.message().await? {
+        membership.hear(message)?;
+    }
+    Ok(())
+}
+
+/// Waits for Hello and lets the node in.
+async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result<(Membership, u64), Status> {
+    let refused = |status: Status| {
+        plane.metrics.hellos_refused.inc();
+        tracing::warn!(error = status.message(), "pincer: node refused");
+        status
+    };
+    let first = time::timeout(HELLO_TIMEOUT, inbound.message()).await;
+    let first = first.map_err(|_| refused(Status::deadline_exceeded("no hello within 10 s")))??;
+    let Some(node_message::Message::Hello(hello)) = first.and_then(|first| first.message) else {
+        return Err(refused(Status::invalid_argument("the first message has to be hello")));
+    };
+    let hello = hello::check(hello).map_err(|fault| refused(Status::invalid_argument(fault.to_string())))?;
+    let applied = hello.applied_revision;
+    let session = plane.join(hello).await.map_err(|error| refused(Status::resource_exhausted(error.to_string())))?;
+    tracing::info!(node = session.node, instance = session.instance, applied, "pincer: node joined");
+    let ours = plane.current().config.revision;
+    if applied > ours {
+        tracing::warn!(
+            node = session.node,
+            applied,
+            ours,
+            "pincer: node has a newer revision than the store, which was lost or replaced; it gets the next change"
+        );
+    }
+    Ok((Membership { plane, session, since: Instant::now() }, applied))
+}
+
+impl Membership {
+    fn hear(&self, message: NodeMessage) -> Result<(), Status> {
+        match message.message {
+            Some(node_message::Message::Hello(_)) => Err(Status::invalid_argument("hello comes once")),
+            Some(node_message::Message::Ack(ack)) => {
+                self.check_sent(ack.revision)?;
+                let apply = ack.apply_duration.and_then(|d| d.try_into().ok());
+                self.plane.ack(&self.session, ack.revision, self.since, apply);
+                Ok(())
+            }
+            Some(node_message::Message::Nack(nack)) => {
+                self.check_sent(nack.revision)?;
+                let error = shortened(nack.error.unwrap_or_default());
+                let (node, revision) = (&self.session.node, nack.revision);
+                tracing::warn!(node, revision, error = error.message, "pincer: node refused a revision");
+                self.plane.nack(&self.session, revision, error);
+                Ok(())
+            }
+            Some(node_message::Message::Stats(stats)) => {
+                self.plane.stats(&self.session, stats.upstreams);
+                Ok(())
+            }
+            // Something that a newer module says.
+            None => Ok(()),
+        }
+    }
+
+    fn check_sent(&self, revision: u64) -> Result<(), Status> {
+        if revision > self.plane.current().config.revision {
+            return Err(Status::invalid_argument(format!("revision {revision} was never sent")));
+        }
+        Ok(())
+    }
+}
+
+/// An error from outside, cut to what is kept. Its details are dropped: nothing here reads them.
+fn shortened(error: rpc::Status) -> rpc::Status {
+    let message = names::cut(&error.message, limits::ERROR_BYTES_MAX).to_owned();
+    rpc::Status { code: error.code, message, details: Vec::new() }
+}
+
+fn stopped() -> Status {
+    Status::unavailable("pincerd is stopping")
+}
+
+struct Speaker {
+    plane: Arc<Plane>,
+    revisions: watch::Receiver<Arc<Published>>,
+    stopping: watch::Receiver<bool>,
+    joining: Option<oneshot::Receiver<Result<u64, Status>>>,
+    ending: oneshot::Receiver<Result<(), Status>>,
+    /// The revision that the node came with: it gets no lower one.
+    floor: u64,
+    pings: Interval,
+    /// Dropped with this, which ends `listen`.
+    _alive: oneshot::Sender<()>,
+}
+
+impl Speaker {
+    /// What to say next. `Err`: the stream ends, with a status if it wasn't the node's wish.
+    async fn next(&mut self) -> Result<control_message::Message, Option<Status>> {
+        if let Some(joining) = self.joining.take() {
+            let joined = tokio::select! {
+                joined = joining => joined,
+                _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Some(stopped())),
+            };
+            self.floor = joined.map_err(|_| None)?.map_err(Some)?;
+            self.revisions.mark_changed();
+        }
+        loop {
+            tokio::select! {
+                biased;
+                end = &mut self.ending => return Err(end.ok().and_then(Result::err)),
+                _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Some(stopped())),
+                changed = self.revisions.changed() => {
+                    changed.map_err(|_| None)?;
+                    let newest = Arc::clone(&self.revisions.borrow_and_update());
+                    if newest.config.revision >= self.floor {
+                        self.plane.metrics.snapshots.inc();
+                        return Ok(control_message::Message::Snapshot(newest.snapshot.clone()));
+                    }
+                }
+                _ = self.pings.tick() => {
+                    let send_time = Some(SystemTime::now().into());
+                    return Ok(control_message::Message::Ping(v1::Ping { send_time }));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Where the settings, the revision and the known nodes outlive the process: one redb file.
+//!
+//! A commit is on disk when `commit` returns, and holds either all of a revision or nothing of it; that is redb's promise (copy on write, checksums,
+//! fsync), so kill -9 at any moment loses nothing that was answered. One process at a time: redb locks the file.
+//! Cost: one or two fsyncs a change. Blocks: call it from a thread that may. Bound: `PEERS_PER_UPSTREAM_MAX` × `UPSTREAMS_MAX` records.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::model::{Change, Config, Record};
+
+/// `revision`, `created_s`, `format`.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// (upstream, address) → `Record` as JSON.
+const PEERS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("peers");
+/// Node's name → `NodeRecord` as JSON.
+const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
+
+/// The layout of the file; another number is refused.
+const FORMAT: u64 = 1;
+
+/// What is kept of a node, so that operators see its peers while it is away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeRecord {
+    /// By its last Hello.
+    pub module_version: String,
+    /// By its last Hello.
+    pub nginx_version: String,
+    /// By its last Hello.
+    pub worker_processes: u32,
+    /// By its last Hello.
+    pub upstreams: Vec<UpstreamRecord>,
+}
+
+/// A declared upstream, as kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpstreamRecord {
+    /// Its name.
+    pub name: String,
+    /// Its peers.
+    pub peers: Vec<PeerRecord>,
+}
+
+/// A declared peer, as kept; as in `v1::DeclaredPeer`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct PeerRecord {
+    pub address: String,
+    pub server: String,
+    pub weight: u32,
+    pub max_conns: u32,
+    pub backup: bool,
+    pub down: bool,
+}
+
+/// Why the store didn't do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("store {0} is in use by another pincerd")]
+    Locked(PathBuf),
+    /// The file can't be opened.
+    #[error("cannot open the store {path}: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that this version doesn't know.
+    #[error("store {path} has format {found}, this pincerd knows {FORMAT}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// A record that can't be read.
+    #[error("the store's record of {key} is damaged: {source}")]
+    Damaged {
+        /// Which.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The disk's or redb's fault.
+    #[error("store: {0}")]
+    Redb(#[from] Box<redb::Error>),
+    /// A number that doesn't fit.
+    #[error("store: {0} does not fit")]
+    Number(&'static str),
+}
+
+fn redb(error: impl Into<redb::Error>) -> StoreError {
+    StoreError::Redb(Box::new(error.into()))
+}
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct Store {
+    db: Database,
+}
+
+impl Store {
+    /// Opens the file, or makes it (mode 0600). Repairs what a kill left.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Open { path: path.to_owned(), source };
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let db = redb::Builder::new().create_file(file.map_err(failed)?).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
+            other => redb(other),
+        })?;
+        let store = Self { db };
+        store.prepare(path)?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(store)
+    }
+
+    fn prepare(&self, path: &Path) -> Result<(), StoreError> {
+        let write = self.db.begin_write().map_err(redb)?;
+        {
+            let mut meta = write.open_table(META).map_err(redb)?;
+            write.open_table(PEERS).map_err(redb)?;
+            write.open_table(NODES).map_err(redb)?;
+            let found = meta.get("format").map_err(redb)?.map(|v| v.value());
+            match found {
+                None => {
+                    meta.insert("format", FORMAT).map_err(redb)?;
+                    meta.insert("revision", 1).map_err(redb)?;
+                }
+                Some(FORMAT) => {}
+                Some(found) => return Err(StoreError::Format { path: path.to_owned(), found }),
+            }
+        }
+        write.commit().map_err(redb)
+    }
+
+    /// The settings of the last revision.
+    pub fn load(&self) -> Result<Config, StoreError> {
+        let read = self.db.begin_read().map_err(redb)?;
+        let meta = read.open_table(META).map_err(redb)?;
+        let number = |key| Ok::<_, StoreError>(meta.get(key).map_err(redb)?.map_or(0, |v| v.value()));
+        let created_s = i64::try_from(number("created_s")?).map_err(|_| StoreError::Number("created_s"))?;
+        let mut config = Config { revision: number("revision")?, created_s, ..Config::default() };
+        for entry in read.open_table(PEERS).map_err(redb)?.iter().map_err(redb)? {
+            let (key, value) = entry.map_err(redb)?;
+            let (upstream, address) = key.value();
+            let record: Record = parse(value.value(), || format!("{upstream} {address}"))?;
+            config.upstreams.entry(upstream.to_owned()).or_default().insert(address.to_owned(), record);
+        }
+        Ok(config)
+    }
+
+    /// Writes a revision; on disk when this returns.
+    pub fn commit(&self, next: &Config, changes: &[Change]) -> Result<(), StoreError> {
+        let write = self.db.begin_write().map_err(redb)?;
+        {
+            let mut meta = write.open_table(META).map_err(redb)?;
+            let created_s = u64::try_from(next.created_s).unwrap_or(0);
+            meta.insert("revision", next.revision).map_err(redb)?;
+            meta.insert("created_s", created_s).map_err(redb)?;
+            let mut peers = write.open_table(PEERS).map_err(redb)?;
+            for change in changes {
+                let key = (change.upstream.as_str(), change.address.as_str());
+                match next.record(&change.upstream, &change.address) {
+                    Some(record) => peers.insert(key, encode(record)?.as_slice()).map_err(redb)?,
+                    None => peers.remove(key).map_err(redb)?,
+                };
+            }
+        }
+        write.commit().map_err(redb)
+    }
+
+    /// All known nodes by name.
+    pub fn load_nodes(&self) -> Result<Vec<(String, NodeRecord)>, StoreError> {
+        let read = self.db.begin_read().map_err(redb)?;
+        let table = read.open_table(NODES).map_err(redb)?;
+        let mut nodes = Vec::new();
+        for entry in table.iter().map_err(redb)? {
+            let (key, value) = entry.map_err(redb)?;
+            nodes.push((key.value().to_owned(), parse(value.value(), || key.value().to_owned())?));
+        }
+        Ok(nodes)
+    }
+
+    /// Keeps a node, or forgets it.
+    pub fn put_node(&self, name: &str, node: Option<&NodeRecord>) -> Result<(), StoreError> {
+        let write = self.db.begin_write().map_err(redb)?;
+        {
+            let mut nodes = write.open_table(NODES).map_err(redb)?;
+            match node {
+                Some(node) => nodes.insert(name, encode(node)?.as_slice()).map_err(redb)?,
+                None => nodes.remove(name).map_err(redb)?,
+            };
+        }
+        write.commit().map_err(redb)
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|source| StoreError::Damaged { key: "a new value".to_owned(), source })
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8], key: impl FnOnce() -> String) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|source| StoreError::Damaged { key: key(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Settings;
+
+    fn change(address: &str, after: Option<Record>) -> Change {
+        Change { upstream: "llm".into(), address: address.into(), before: None, after }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let settings = Settings { weight: Some(9), ..Settings::default() };
+        let changes = [
+            change("127.0.0.1:1", Some(Record { settings, added: false, revision: 0 })),
+            change("unix:/a", Some(Record { added: true, ..Record::default() })),
+        ];
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.load().unwrap().revision, 1, "a fresh store starts at revision 1");
+        let config = store.load().unwrap().with(&changes, 2, 1_700_000_000);
+        store.commit(&config, &changes).unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::Locked(_))));
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.load().unwrap(), config);
+        let next = config.with(&[change("unix:/a", None)], 3, 1_700_000_001);
+        store.commit(&next, &[change("unix:/a", None)]).unwrap();
+        assert_eq!(store.load().unwrap(), next);
+    }
+
+    #[test]
+    fn nodes_are_kept_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store.redb")).unwrap();
+        let node = NodeRecord { nginx_version: "1.22.1".into(), ..NodeRecord::default() };
+        store.put_node("web-1", Some(&node)).unwrap();
+        assert_eq!(store.load_nodes().unwrap(), [("web-1".to_owned(), node)]);
+        store.put_node("web-1", None).unwrap();
+        assert_eq!(store.load_nodes().unwrap(), []);
+    }
+}
