@@ -7,13 +7,15 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::heap::Array;
+
 /// A byte string of at most `WORDS * 8` bytes.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Bytes<const WORDS: usize> {
     len: AtomicU32,
     spare: AtomicU32,
-    words: [AtomicU64; WORDS],
+    words: Array<AtomicU64, WORDS>,
 }
 
 impl<const WORDS: usize> Bytes<WORDS> {
@@ -44,7 +46,7 @@ impl<const WORDS: usize> Bytes<WORDS> {
     /// Copies the content into `out` and returns the filled part; what does not fit is cut.
     pub fn load<'o>(&self, out: &'o mut [u8]) -> &'o [u8] {
         let len = self.len().min(out.len());
-        for (chunk, word) in out[..len].chunks_mut(8).zip(&self.words) {
+        for (chunk, word) in out[..len].chunks_mut(8).zip(self.words.iter()) {
             let raw = word.load(Ordering::Acquire).to_le_bytes();
             let part = chunk.len();
             chunk.copy_from_slice(&raw[..part]);
@@ -74,13 +76,9 @@ impl<const WORDS: usize> Bytes<WORDS> {
 mod tests {
     use super::*;
 
-    fn empty() -> Bytes<2> {
-        Bytes { len: AtomicU32::new(0), spare: AtomicU32::new(0), words: [const { AtomicU64::new(0) }; 2] }
-    }
-
     #[test]
     fn every_length_up_to_the_capacity_comes_back_as_it_went_in() {
-        let text = empty();
+        let text = Bytes::<2>::default();
         let source = b"0123456789abcdef";
         for len in 0..=source.len() {
             text.store(&source[..len]);
@@ -92,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_longer_string_is_cut_and_a_shorter_buffer_gets_its_part() {
-        let text = empty();
+        let text = Bytes::<2>::default();
         text.store(b"0123456789abcdefgh");
         assert_eq!(text.to_vec(), b"0123456789abcdef");
         let mut three = [0; 3];

@@ -109,6 +109,17 @@ struct Scene {
     seen: ArrayVec<(u16, u32), PEERS_MAX>,
 }
 
+impl Scene {
+    /// Counts a peer that was lost too often as full, for the rest of this claim.
+    fn give_up(&mut self, index: usize) {
+        let Some(view) = self.views.get_mut(index) else { return };
+        if view.slots == 0 {
+            view.admission = Admission::Shut;
+        }
+        view.in_flight = view.slots.max(view.max_conns);
+    }
+}
+
 /// A slot was not to be had after all.
 struct Lost;
 
@@ -119,10 +130,9 @@ impl Zone<'_> {
     pub fn claim(&self, u: UpstreamIdx, w: WorkerIdx, demand: &Demand, params: &BalanceParams, now: MonoNs) -> Claimed {
         let Some(upstream) = self.upstream(u) else { return Claimed { claim: Claim::NoPeer, kick: false } };
         let mut scene = self.look(upstream, params, now);
-        let mut demand = *demand;
         let mut kick = false;
         for attempt in 0..ATTEMPTS {
-            let (index, ties, why) = match pick(&scene.views, &demand, params.theta) {
+            let (index, ties, why) = match pick(&scene.views, demand, params.theta) {
                 Decision::Take { peer, ties, why } => (peer, ties, why),
                 Decision::Wait => return Claimed { claim: Claim::Wait, kick },
                 Decision::Full => return self.refused(&upstream.counters.full, Claim::Full, kick),
@@ -138,7 +148,7 @@ impl Zone<'_> {
             self.header.counters.collisions.fetch_add(1, Relaxed);
             self.look_again(upstream, &mut scene, index, params, now);
             if attempt >= ATTEMPTS / 2 {
-                demand.tried |= 1 << index;
+                scene.give_up(index);
             }
         }
         if demand.can_wait {
@@ -285,6 +295,8 @@ const HOLE: PeerView = PeerView {
     max_conns: 1,
     weight: 0,
     service_ns: 0,
+    samples: 0,
+    usual_ns: 0,
     last_ns: 0,
     hold_ns: 0,
     wrr_current: 0,
@@ -315,6 +327,8 @@ impl Peer {
             max_conns: live.max_conns(),
             weight: live.weight(),
             service_ns: self.service_ns.load(Relaxed),
+            samples: estimate.samples(),
+            usual_ns: estimate.usual_ns(),
             last_ns: estimate.last_ns(),
             hold_ns: self.hold_ns.load(Relaxed),
             wrr_current: self.credit.load(Relaxed),

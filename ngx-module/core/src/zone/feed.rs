@@ -42,7 +42,7 @@ impl Zone<'_> {
 
 /// The link to the control plane, as the holder of the lease last saw it. Only that worker writes here.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Connection {
     connected: AtomicU32,
     address: AtomicU32,

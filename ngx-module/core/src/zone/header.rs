@@ -13,7 +13,7 @@ const MAGIC: u64 = u64::from_be_bytes(*b"pincer\0\x01");
 
 /// The zone's header.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Header {
     magic: AtomicU64,
     /// Upper bound of taken worker slots, and a count of its changes: see `worker.rs`.
@@ -34,7 +34,7 @@ pub struct Header {
 
 /// Counters of the whole zone; they only rise, over reloads too.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Counters {
     /// Requests served by plain weighted balancing because something of ours failed.
     pub fail_open: AtomicU64,

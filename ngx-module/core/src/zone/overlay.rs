@@ -73,10 +73,15 @@ impl<'z> Zone<'z> {
             let place = position(overlay, upstream);
             let peers = place.map_or(&[][..], |place| overlay.upstreams[place].peers);
             self.heal(u, upstream);
-            self.override_linked(upstream, peers);
+            let mut leaving = self.override_linked(upstream, peers).into_iter();
             for addition in additions.iter().filter(|addition| Some(addition.upstream) == place) {
-                self.add(u, upstream, addition, now);
+                self.write_added(addition, now);
+                while !self.link(u, upstream, addition.record) {
+                    let Some(index) = leaving.next() else { break };
+                    self.unlink(upstream, index);
+                }
             }
+            leaving.for_each(|index| self.unlink(upstream, index));
             self.trim(upstream);
         }
         self.header.unknown.store(self.count_unknown(overlay), SeqCst);
@@ -127,27 +132,28 @@ impl<'z> Zone<'z> {
         self.linked(upstream).filter(|(_, _, peer)| !leaves(peer, peers)).count()
     }
 
-    fn override_linked(&self, upstream: &'z Upstream, peers: &[PeerOverlay<'_>]) {
+    /// Overrides the peers that stay; returns the table indices of those that go.
+    fn override_linked(&self, upstream: &'z Upstream, peers: &[PeerOverlay<'_>]) -> Vec<usize> {
+        let nothing = PeerOverlay::default();
+        let mut leaving = Vec::new();
         for (index, _, peer) in self.linked(upstream) {
             if leaves(peer, peers) {
-                self.unlink(upstream, index);
+                leaving.push(index);
                 continue;
             }
-            let nothing = PeerOverlay::default();
             peer.write_overrides(peers.iter().find(|wanted| means(wanted, peer)).unwrap_or(&nothing));
             peer.publish_live();
         }
+        leaving
     }
 
-    fn add(&self, u: UpstreamIdx, upstream: &Upstream, addition: &Addition<'_>, now: MonoNs) {
+    fn write_added(&self, addition: &Addition<'_>, now: MonoNs) {
         let (Some(peer), Some(sockaddr)) = (self.peer(addition.record), addition.peer.added) else { return };
         peer.write_identity(sockaddr, addition.peer.name);
         peer.configured.weight.store(1, SeqCst);
         peer.configured.max_conns.store(0, SeqCst);
         peer.write_overrides(addition.peer);
         peer.slow_start.begin(now);
-        // The count was checked before: there is a hole.
-        self.link(u, upstream, addition.record);
     }
 
     fn count_unknown(&self, overlay: &Overlay<'_>) -> u64 {

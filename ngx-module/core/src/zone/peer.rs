@@ -8,6 +8,7 @@
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::claim::Signal;
+use super::heap::Array;
 use super::{Bytes, WORKERS_MAX};
 use crate::breaker::{Breaker, Rule};
 use crate::estimate::Estimate;
@@ -97,7 +98,7 @@ impl Live {
 
 /// One worker's requests on one peer. Written by that worker alone, or by its reclaimer after its death.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PeerWorker {
     /// `sum of start times in µs (48 bits, wrapping) << 16 | count` of requests that have not shown the signal.
     pub pending: AtomicU64,
@@ -108,7 +109,7 @@ pub(super) struct PeerWorker {
 
 /// What nginx.conf says of a peer.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Configured {
     pub weight: AtomicU32,
     pub max_conns: AtomicU32,
@@ -130,7 +131,7 @@ impl Configured {
 
 /// What the control plane says of a peer; 0 = nothing.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Overrides {
     /// Weight + 1.
     pub weight: AtomicU32,
@@ -144,7 +145,7 @@ pub(super) struct Overrides {
 
 /// What a peer's requests came to; only rises while the peer exists.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PeerCounters {
     /// By [`crate::pick::Why`]; their sum is the number of requests.
     pub picks: [AtomicU64; WHYS],
@@ -155,7 +156,7 @@ pub(super) struct PeerCounters {
 
 /// A peer's record. The first two cache lines are all that a claim reads of a peer besides the workers' columns.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Peer {
     pub(super) live: AtomicU64,
     pub(super) identity: AtomicU64,
@@ -178,7 +179,7 @@ pub struct Peer {
     pub(super) sockaddr: Bytes<14>,
     pub(super) first_byte_times: Histogram,
     pub(super) service_times: Histogram,
-    pub(super) workers: [PeerWorker; WORKERS_MAX],
+    pub(super) workers: Array<PeerWorker, WORKERS_MAX>,
 }
 
 impl Peer {

@@ -98,5 +98,5 @@ impl<'a> Zone<'a> {
 }
 
 fn home(u: UpstreamIdx, index: usize) -> u32 {
-    (u32::from(u.0) + 1) << 16 | (index as u32 & 0xffff)
+    (u32::from(u.0) + 1) << 16 | u32::try_from(index).unwrap_or(0) & 0xffff
 }

@@ -53,6 +53,8 @@ pub struct PeerSnapshot {
     pub added: bool,
     /// Whether it is a backup.
     pub backup: bool,
+    /// Requests it may have in flight now: `max_conns`, or less while it starts slowly; 0 = unlimited.
+    pub slots: u32,
     /// Requests that hold a slot.
     pub in_flight: u32,
     /// Mean of the upstream's signal, ns; 0 = none yet.
@@ -204,6 +206,7 @@ impl Peer {
             declared: self.configured.is(Configured::DECLARED),
             added: self.overrides.added.load(SeqCst) != 0,
             backup: live.is(Live::BACKUP),
+            slots: self.slow_start.slots(live.max_conns(), 0, now),
             in_flight: self.in_flight(high),
             service_ns: self.service_ns.load(Relaxed),
             first_byte_ns: self.first_byte.mean_ns(),

@@ -6,13 +6,14 @@
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::claim::Signal;
+use super::heap::Array;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::histogram::Histogram;
 use crate::pick::PEERS_MAX;
 
 /// One worker's part in an upstream's queue. Written by that worker alone, or by its reclaimer after its death.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct UpstreamWorker {
     /// Complement of the least key that waits there: 0 = nothing waits.
     pub head: AtomicU64,
@@ -22,7 +23,7 @@ pub(super) struct UpstreamWorker {
 
 /// What became of an upstream's requests before a peer was found; only rises.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct UpstreamCounters {
     /// Requests that left the queue because of its timeout.
     pub timeouts: AtomicU64,
@@ -36,7 +37,7 @@ pub(super) struct UpstreamCounters {
 
 /// An upstream's record.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Upstream {
     used: AtomicU32,
     pub(super) generation: AtomicU32,
@@ -45,11 +46,11 @@ pub struct Upstream {
     pub(super) signal: AtomicU32,
     spare: AtomicU32,
     pub(super) sequence: AtomicU64,
-    pub(super) peer_at: [AtomicU16; PEERS_MAX],
+    pub(super) peer_at: Array<AtomicU16, PEERS_MAX>,
     pub(super) counters: UpstreamCounters,
     pub(super) name: Bytes<16>,
     pub(super) queue_times: Histogram,
-    pub(super) workers: [UpstreamWorker; WORKERS_MAX],
+    pub(super) workers: Array<UpstreamWorker, WORKERS_MAX>,
 }
 
 impl Upstream {
@@ -104,7 +105,7 @@ impl Upstream {
             count.store(0, SeqCst);
         }
         self.queue_times.reset();
-        for worker in &self.workers {
+        for worker in self.workers.iter() {
             worker.head.store(0, SeqCst);
             worker.waiting.store(0, SeqCst);
         }

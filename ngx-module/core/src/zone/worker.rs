@@ -34,7 +34,7 @@ impl ProcessId {
 
 /// One worker's slot.
 #[repr(C, align(64))]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WorkerSlot {
     owner: AtomicU64,
     reclaimer: AtomicU64,
@@ -121,7 +121,7 @@ impl Zone<'_> {
 
     /// Worker slots that sums must cover: every taken slot's index is below.
     pub(super) fn workers_high(&self) -> usize {
-        self.header.workers_high.load(SeqCst) as usize & HIGH_MASK
+        high_of(self.header.workers_high.load(SeqCst))
     }
 
     /// The lowest configuration generation that any worker still runs; `None` without workers.
@@ -132,7 +132,7 @@ impl Zone<'_> {
     /// Raises the mark to `need`, and tells a concurrent [`Self::lower_high`] that the slots changed, even when it is high enough.
     fn raise_high(&self, need: usize) {
         let _ = self.header.workers_high.fetch_update(SeqCst, SeqCst, |word| {
-            let high = (word as usize & HIGH_MASK).max(need);
+            let high = high_of(word).max(need);
             Some(with_high(word, high))
         });
     }
@@ -141,7 +141,7 @@ impl Zone<'_> {
         let word = self.header.workers_high.load(SeqCst);
         let taken = self.workers.iter().rposition(|slot| slot.owner.load(SeqCst) != 0);
         let high = taken.map_or(0, |index| index + 1);
-        if high < word as usize & HIGH_MASK {
+        if high < high_of(word) {
             // A join in between changed the word: the mark then stays, which is only slower, until the next leave.
             let _ = self.header.workers_high.compare_exchange(word, with_high(word, high), SeqCst, SeqCst);
         }
@@ -158,10 +158,14 @@ impl Zone<'_> {
 }
 
 /// The mark is in the low 16 bits of `workers_high`, the count of its changes above.
-const HIGH_MASK: usize = 0xffff;
+const HIGH_MASK: u64 = 0xffff;
+
+fn high_of(word: u64) -> usize {
+    usize::from((word & HIGH_MASK) as u16)
+}
 
 fn with_high(word: u64, high: usize) -> u64 {
-    ((word >> 16).wrapping_add(1) << 16) | (high & HIGH_MASK) as u64
+    ((word >> 16).wrapping_add(1) << 16) | (high as u64 & HIGH_MASK)
 }
 
 impl WorkerSlot {

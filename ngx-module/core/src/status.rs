@@ -1,0 +1,254 @@
+//! The JSON of `pincer_status`: our own format, written straight into a string.
+//!
+//! Keys never change their meaning; new ones may be added. Durations are in milliseconds with three decimals, absent ones `null`. Names
+//! come from configuration and are escaped all the same. Decides nothing, reads only a snapshot. Cost: linear in peers.
+
+use core::fmt::{self, Write};
+
+use crate::breaker::State;
+use crate::time::MonoNs;
+use crate::zone::{PeerSnapshot, PeerState, Signal, UpstreamSnapshot, WHYS, ZoneSnapshot};
+
+/// What the writer knows besides the zone.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The addresses of `pincer_control_plane`, in their order; empty without one.
+    pub addresses: &'a [&'a str],
+    /// The moment of the snapshot.
+    pub now: MonoNs,
+}
+
+/// The reasons of a pick as they are shown, in the order of [`crate::pick::Why`].
+pub const WHY_NAMES: [&str; WHYS] = ["fastest", "explore", "trial", "affinity", "backup", "last_resort"];
+
+/// A peer's state as it is shown.
+pub const fn state_name(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Active => "active",
+        PeerState::Draining => "draining",
+        PeerState::Down => "down",
+    }
+}
+
+/// A breaker's state as it is shown.
+pub const fn breaker_name(state: State) -> &'static str {
+    match state {
+        State::Closed => "closed",
+        State::Open => "open",
+        State::HalfOpen => "half_open",
+    }
+}
+
+const fn signal_name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::FirstByte => "first_byte",
+        Signal::Header => "header",
+        Signal::LastByte => "last_byte",
+    }
+}
+
+/// Writes the whole zone as one JSON object and a line feed. Fails only when `out` does.
+pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Write) -> fmt::Result {
+    let mut json = Json { out, comma: false };
+    json.open('{')?;
+    json.number("revision", zone.revision)?;
+    json.number("generation", zone.generation.into())?;
+    json.number("unknown", zone.unknown)?;
+    write_control_plane(zone, context, &mut json)?;
+    write_workers(zone, &mut json)?;
+    json.key("counters")?;
+    json.open('{')?;
+    for (name, value) in zone.counters {
+        json.number(name, value)?;
+    }
+    json.close('}')?;
+    json.key("peer_records")?;
+    json.open('{')?;
+    json.number("free", zone.peers_free.0 as u64)?;
+    json.number("size", zone.peers_free.1 as u64)?;
+    json.close('}')?;
+    json.key("upstreams")?;
+    json.open('[')?;
+    for upstream in &zone.upstreams {
+        write_upstream(upstream, &mut json)?;
+    }
+    json.close(']')?;
+    json.close('}')?;
+    json.out.write_char('\n')
+}
+
+fn write_control_plane<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, json: &mut Json<'_, W>) -> fmt::Result {
+    let link = &zone.connection;
+    let address = context.addresses.get(link.address as usize).filter(|_| link.connects > 0);
+    json.key("control_plane")?;
+    json.open('{')?;
+    json.boolean("connected", link.connected)?;
+    json.text("address", address.copied())?;
+    json.millis("age_ms", (link.message.0 != 0).then(|| context.now.since(link.message)))?;
+    json.number("reconnects", link.reconnects())?;
+    json.number("applied", link.applied)?;
+    json.number("refused", link.refused)?;
+    json.optional("feed_pid", zone.feed.map(|process| process.pid.into()))?;
+    json.close('}')
+}
+
+fn write_workers<W: Write>(zone: &ZoneSnapshot, json: &mut Json<'_, W>) -> fmt::Result {
+    json.key("workers")?;
+    json.open('[')?;
+    for worker in &zone.workers {
+        json.open('{')?;
+        json.number("pid", worker.process.pid.into())?;
+        json.number("generation", worker.generation.into())?;
+        json.number("in_flight", worker.in_flight.into())?;
+        json.number("waiting", worker.waiting.into())?;
+        json.close('}')?;
+    }
+    json.close(']')
+}
+
+fn write_upstream<W: Write>(upstream: &UpstreamSnapshot, json: &mut Json<'_, W>) -> fmt::Result {
+    json.open('{')?;
+    json.text("name", Some(&upstream.name))?;
+    json.text("signal", Some(signal_name(upstream.signal)))?;
+    json.key("queue")?;
+    json.open('{')?;
+    json.number("waiting", upstream.waiting.into())?;
+    json.number("size", upstream.queue_size.into())?;
+    json.number("timeouts", upstream.timeouts)?;
+    json.number("overflows", upstream.overflows)?;
+    json.close('}')?;
+    json.number("no_peer", upstream.no_peer)?;
+    json.number("full", upstream.full)?;
+    json.key("peers")?;
+    json.open('[')?;
+    for peer in &upstream.peers {
+        write_peer(peer, json)?;
+    }
+    json.close(']')?;
+    json.close('}')
+}
+
+fn write_peer<W: Write>(peer: &PeerSnapshot, json: &mut Json<'_, W>) -> fmt::Result {
+    let known = |ns: u64| (ns != 0).then_some(ns);
+    json.open('{')?;
+    json.text("name", Some(&peer.name))?;
+    json.text("server", Some(&peer.server))?;
+    json.text("state", Some(state_name(peer.state)))?;
+    json.boolean("declared", peer.declared)?;
+    json.boolean("added", peer.added)?;
+    json.boolean("backup", peer.backup)?;
+    write_layers(json, "weight", peer.weight_configured, peer.weight_live, peer.weight)?;
+    write_layers(json, "max_conns", peer.max_conns_configured, peer.max_conns_live, peer.max_conns)?;
+    json.number("slots", peer.slots.into())?;
+    json.number("in_flight", peer.in_flight.into())?;
+    json.millis("service_ms", known(peer.service_ns))?;
+    json.millis("first_byte_ms", known(peer.first_byte_ns))?;
+    json.millis("hold_ms", known(peer.hold_ns))?;
+    json.text("breaker", Some(breaker_name(peer.breaker)))?;
+    json.number("breaker_openings", peer.breaker_openings)?;
+    json.number("requests", peer.requests())?;
+    json.number("failures", peer.failures)?;
+    json.number("neutral", peer.neutral)?;
+    json.key("picks")?;
+    json.open('{')?;
+    for (name, count) in WHY_NAMES.iter().zip(peer.picks) {
+        json.number(name, count)?;
+    }
+    json.close('}')?;
+    json.close('}')
+}
+
+/// What nginx.conf says, what the control plane says, and what is in force.
+fn write_layers<W: Write>(
+    json: &mut Json<'_, W>,
+    key: &str,
+    configured: u32,
+    live: Option<u32>,
+    effective: u32,
+) -> fmt::Result {
+    json.key(key)?;
+    json.open('{')?;
+    json.number("configured", configured.into())?;
+    json.optional("live", live.map(u64::from))?;
+    json.number("effective", effective.into())?;
+    json.close('}')
+}
+
+/// A JSON writer that knows only whether a comma is due.
+struct Json<'o, W> {
+    out: &'o mut W,
+    comma: bool,
+}
+
+impl<W: Write> Json<'_, W> {
+    fn item(&mut self) -> fmt::Result {
+        if core::mem::replace(&mut self.comma, true) { self.out.write_char(',') } else { Ok(()) }
+    }
+
+    fn open(&mut self, bracket: char) -> fmt::Result {
+        self.item()?;
+        self.comma = false;
+        self.out.write_char(bracket)
+    }
+
+    fn close(&mut self, bracket: char) -> fmt::Result {
+        self.comma = true;
+        self.out.write_char(bracket)
+    }
+
+    fn key(&mut self, key: &str) -> fmt::Result {
+        self.item()?;
+        self.comma = false;
+        write_string(self.out, key)?;
+        self.out.write_char(':')
+    }
+
+    fn number(&mut self, key: &str, value: u64) -> fmt::Result {
+        self.optional(key, Some(value))
+    }
+
+    fn optional(&mut self, key: &str, value: Option<u64>) -> fmt::Result {
+        self.value(key, |out| match value {
+            Some(value) => write!(out, "{value}"),
+            None => out.write_str("null"),
+        })
+    }
+
+    fn boolean(&mut self, key: &str, value: bool) -> fmt::Result {
+        self.value(key, |out| write!(out, "{value}"))
+    }
+
+    fn millis(&mut self, key: &str, ns: Option<u64>) -> fmt::Result {
+        self.value(key, |out| match ns {
+            Some(ns) => write!(out, "{}.{:03}", ns / 1_000_000, ns / 1_000 % 1_000),
+            None => out.write_str("null"),
+        })
+    }
+
+    fn text(&mut self, key: &str, value: Option<&str>) -> fmt::Result {
+        self.value(key, |out| match value {
+            Some(value) => write_string(out, value),
+            None => out.write_str("null"),
+        })
+    }
+
+    fn value(&mut self, key: &str, write: impl FnOnce(&mut W) -> fmt::Result) -> fmt::Result {
+        self.key(key)?;
+        write(self.out)?;
+        self.comma = true;
+        Ok(())
+    }
+}
+
+/// A JSON string: quotes, backslashes and control characters escaped, the rest as it is.
+fn write_string(out: &mut impl Write, text: &str) -> fmt::Result {
+    out.write_char('"')?;
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => write!(out, "\\{character}")?,
+            control if control < ' ' || control == '\u{7f}' => write!(out, "\\u{:04x}", u32::from(control))?,
+            plain => out.write_char(plain)?,
+        }
+    }
+    out.write_char('"')
+}
