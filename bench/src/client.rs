@@ -1,0 +1,171 @@
+//! The open-loop load generator: each request leaves at its intended time, whatever became of those before it.
+//!
+//! Latency is measured from the *intended* start, so time lost in the generator or in a full accept queue counts (a closed loop, or one
+//! that measures from the real start, hides exactly the waits that matter: "coordinated omission"). Connections are kept alive and taken
+//! last in, first out. A request never waits for a connection: if none is idle a new one is opened.
+//! Bound: `OUTSTANDING_MAX` requests in flight per contender; further ones are counted as unfinished and never sent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::http::Connection;
+use crate::timer::Timers;
+use crate::trace::Arrival;
+
+/// A contender with more requests in flight than this is collapsing, and would starve the rest of file descriptors.
+pub const OUTSTANDING_MAX: usize = 1_500;
+
+/// What became of one request. Times are absolute; the caller knows the intended one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// Whether it came to an end, good or bad.
+    pub ended: bool,
+    /// When the request really left.
+    pub sent: Option<Instant>,
+    /// When the first byte of the body was here.
+    pub first_byte: Option<Instant>,
+    /// When the whole answer was here.
+    pub done: Option<Instant>,
+    /// Status of the answer; 0 when there was none.
+    pub status: u16,
+    /// Which replica of the pool answered.
+    pub replica: Option<usize>,
+}
+
+/// Sends to one contender, over connections of its own.
+#[derive(Clone)]
+pub struct Client {
+    address: SocketAddr,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Client {
+    /// A client of what listens at `address`.
+    pub fn new(address: SocketAddr) -> Self {
+        Client { address, idle: Arc::default() }
+    }
+
+    /// Sends one request of `work` and reads its answer. An answer broken off has `done` unset and keeps its status.
+    pub async fn ask(&self, work: f64) -> Sample {
+        let mut sample = Sample::default();
+        // The sample tells all there is to tell: status 0 or `done` unset.
+        let _ = self.exchange(work, &mut sample).await;
+        sample.ended = true;
+        sample
+    }
+
+    async fn exchange(&self, work: f64, sample: &mut Sample) -> Result<()> {
+        let idle = self.idle.lock().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => Connection::new(TcpStream::connect(self.address).await?)?,
+        };
+        let request = format!("GET / HTTP/1.1\r\nHost: bench\r\nX-Work: {work:.6}\r\n\r\n");
+        sample.sent = Some(Instant::now());
+        connection.stream.write_all(request.as_bytes()).await?;
+        let head = connection.head().await?.context("closed without an answer")?;
+        sample.status = head.status()?;
+        sample.replica = head.value("x-replica").and_then(|replica| replica.parse().ok());
+        connection.body(head.body()?, || sample.first_byte = Some(Instant::now())).await?;
+        sample.done = Some(Instant::now());
+        if !head.closes() {
+            self.idle.lock().push(connection);
+        }
+        Ok(())
+    }
+
+    /// Sends `trace` from `start` on and waits for the answers until `end`. Samples come in the trace's order.
+    pub async fn replay(&self, trace: Arc<[Arrival]>, start: Instant, end: Instant, timers: Timers) -> Vec<Sample> {
+        let samples = Arc::new(Mutex::new(vec![Sample::default(); trace.len()]));
+        let mut running = JoinSet::new();
+        for (index, arrival) in trace.iter().enumerate() {
+            timers.until(start + arrival.at).await;
+            while running.try_join_next().is_some() {}
+            if running.len() >= OUTSTANDING_MAX {
+                continue;
+            }
+            let (client, samples, work) = (self.clone(), Arc::clone(&samples), arrival.work);
+            running.spawn(async move {
+                let sample = client.ask(work).await;
+                samples.lock()[index] = sample;
+            });
+        }
+        let _ = tokio::time::timeout(end.saturating_duration_since(Instant::now()), async {
+            while running.join_next().await.is_some() {}
+        })
+        .await;
+        running.shutdown().await;
+        std::mem::take(&mut *samples.lock())
+    }
+}
+
+/// Whether a request was answered, failed, or never came to an end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fate {
+    /// A whole answer of 2xx.
+    Answered,
+    /// Another status, or a broken connection.
+    Failed,
+    /// Still waiting when the round ended, or never sent.
+    Unfinished,
+}
+
+impl Sample {
+    /// What became of it.
+    pub fn fate(&self) -> Fate {
+        match (self.ended, self.status, self.done) {
+            (false, _, _) => Fate::Unfinished,
+            (true, 200..300, Some(_)) => Fate::Answered,
+            _ => Fate::Failed,
+        }
+    }
+
+    /// Time from `intended` to the whole answer, if there was one.
+    pub fn latency(&self, intended: Instant) -> Option<Duration> {
+        self.done.map(|done| done.saturating_duration_since(intended))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{Behaviour, Replica};
+    use crate::timer::TimerThread;
+
+    #[tokio::test]
+    async fn a_replay_keeps_the_order_and_marks_what_did_not_end() {
+        let thread = TimerThread::start().unwrap();
+        let mean = Duration::from_millis(10);
+        let replica = Replica::start(0, 8, Behaviour::Work { mean }, thread.timers()).await.unwrap();
+        let trace: Arc<[Arrival]> =
+            [0.5, 1_000_000.0, 1.0].map(|work| Arrival { at: Duration::from_millis(1), work }).into();
+        let start = Instant::now();
+        let client = Client::new(replica.address);
+        let samples = client.replay(trace, start, start + Duration::from_millis(400), thread.timers()).await;
+        assert_eq!(
+            samples.iter().map(Sample::fate).collect::<Vec<_>>(),
+            [Fate::Answered, Fate::Unfinished, Fate::Answered]
+        );
+        assert!(samples[2].latency(start).unwrap() >= mean);
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_a_failure() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let thread = TimerThread::start().unwrap();
+        let start = Instant::now();
+        let trace: Arc<[Arrival]> = [Arrival { at: Duration::ZERO, work: 1.0 }].into();
+        let end = start + Duration::from_secs(5);
+        let samples = Client::new(address).replay(trace, start, end, thread.timers()).await;
+        assert_eq!(samples[0].fate(), Fate::Failed);
+    }
+}

@@ -1,0 +1,138 @@
+//! What Pincer costs a request: requests per second and processor time against plain nginx, and the time of one pick.
+//!
+//! Closed loop with wrk, since only a saturated worker shows its cost. The proxy's single worker has a core of its own; wrk and the replicas,
+//! an nginx that answers from memory, share the other. Variants take turns in short slices, in an order that rotates, so that whatever else the
+//! machine does falls on all of them.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::plain::{Backend, VARIANTS, Variant};
+use crate::contender::{Programs, Running, root_folder};
+use crate::process::cpu_time;
+use crate::report::Verdicts;
+use crate::run::Stage;
+use crate::stats::Spread;
+
+/// Connections that wrk keeps busy.
+const CONNECTIONS: usize = 64;
+
+struct Slice {
+    requests_per_s: f64,
+    cpu_us_per_request: f64,
+}
+
+/// `throughput`.
+pub async fn throughput(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
+    let Some(wrk) = crate::contender::on_path("wrk") else {
+        println!("  left out: no wrk; run bench/setup.sh");
+        return Ok(());
+    };
+    let (slice_s, turns) = if stage.quick { (2, 3) } else { (5, 12) };
+    let backend = Backend::start(&stage.programs)?;
+    let mut proxies = Vec::new();
+    for variant in VARIANTS.iter().filter(|variant| variant.can_run(&stage.programs)) {
+        proxies.push((variant, start(variant, &stage.programs, &backend)?));
+    }
+    println!("  {turns} turns of {slice_s} s each for {} variants, {CONNECTIONS} connections", proxies.len());
+    let mut slices: Vec<Vec<Slice>> = proxies.iter().map(|_| Vec::new()).collect();
+    for turn in 0..=turns {
+        for place in 0..proxies.len() {
+            let place = (place + turn) % proxies.len();
+            let slice = slice(&wrk.display().to_string(), &proxies[place].1, slice_s)?;
+            // The first turn opens connections and warms caches.
+            if turn > 0 {
+                slices[place].push(slice);
+            }
+        }
+        eprintln!("  turn {turn} of {turns}");
+    }
+    let names: Vec<&str> = proxies.iter().map(|(variant, _)| variant.name).collect();
+    report(&names, &slices, verdicts);
+    Ok(())
+}
+
+fn start(variant: &Variant, programs: &Programs, backend: &Backend) -> Result<Running> {
+    let prepared = variant.prepare(programs, backend, true)?;
+    let mut command = pinned(0);
+    command.extend(prepared.command);
+    Running::start(&command, prepared.address, prepared.folder)
+}
+
+/// The start of a command line that keeps to one core, on a machine that has two.
+pub fn pinned(core: usize) -> Vec<String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 { Vec::new() } else { ["taskset", "-c", &core.to_string()].map(String::from).to_vec() }
+}
+
+fn slice(wrk: &str, proxy: &Running, seconds: u32) -> Result<Slice> {
+    let worker = *proxy.process.children().first().context("the proxy has no worker")?;
+    let mut words = pinned(1);
+    words.extend([wrk, "-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")].map(String::from));
+    words.push(format!("http://{}/", proxy.address));
+    let before = cpu_time(worker);
+    let output = Command::new(&words[0]).args(&words[1..]).output().context("running wrk")?;
+    let cpu = cpu_time(worker).saturating_sub(before);
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("Non-2xx") || text.contains("Socket errors") || !output.status.success() {
+        bail!("wrk saw errors: {text}");
+    }
+    let number_of =
+        |find: &dyn Fn(&str) -> Option<String>| text.lines().find_map(find).and_then(|n| n.parse::<f64>().ok());
+    let requests = number_of(&|line| line.trim().split_once(" requests in ").map(|(count, _)| count.to_owned()));
+    let rate = number_of(&|line| line.strip_prefix("Requests/sec:").map(|rate| rate.trim().to_owned()));
+    let (Some(requests), Some(requests_per_s)) = (requests, rate) else { bail!("wrk said: {text}") };
+    Ok(Slice { requests_per_s, cpu_us_per_request: cpu.as_secs_f64() * 1e6 / requests })
+}
+
+fn report(names: &[&str], slices: &[Vec<Slice>], verdicts: &mut Verdicts) {
+    let over_plain = |place: usize, figure: fn(&Slice) -> f64| {
+        let pairs = slices[place].iter().zip(&slices[0]);
+        Spread::of(pairs.map(|(mine, plain)| figure(mine) / figure(plain)))
+    };
+    println!("\n  {:<34} {:>12} {:>8} {:>12} {:>8}", "", "requests/s", "÷ plain", "cpu µs/req", "÷ plain");
+    for (place, name) in names.iter().enumerate() {
+        let median = |figure: fn(&Slice) -> f64| Spread::of(slices[place].iter().map(figure)).median;
+        println!(
+            "  {name:<34} {:12.0} {:8.3} {:12.2} {:8.3}",
+            median(|s| s.requests_per_s),
+            over_plain(place, |s| s.requests_per_s).median,
+            median(|s| s.cpu_us_per_request),
+            over_plain(place, |s| s.cpu_us_per_request).median,
+        );
+    }
+    println!();
+    for (place, name) in names.iter().enumerate().filter(|(_, name)| name.starts_with("pincer")) {
+        let ratio = over_plain(place, |s| s.requests_per_s);
+        let what = format!("{name}: requests/s over plain nginx's (turns {:.3} to {:.3})", ratio.low, ratio.high);
+        verdicts.at_least(&what, ratio.median, 0.97);
+    }
+}
+
+/// `pick`: the core's own micro-benchmark. Its lines are shown as they are; the one of eight peers is judged.
+pub fn pick(verdicts: &mut Verdicts) -> Result<()> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["run", "--quiet", "--release", "-p", "pincer-core", "--example", "pick"])
+        .current_dir(root_folder())
+        .output()
+        .context("running the micro-benchmark")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        println!("  left out: no micro-benchmark: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return Ok(());
+    }
+    for line in text.lines() {
+        println!("  {line}");
+    }
+    let eight = text.lines().find(|line| line.contains("8 peers")).and_then(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let unit = words.iter().position(|word| word.starts_with("ns"))?;
+        words.get(unit.checked_sub(1)?)?.parse().ok()
+    });
+    if let Some(ns) = eight {
+        verdicts.at_most("a pick among 8 peers, ns", ns, 200.0);
+    }
+    Ok(())
+}

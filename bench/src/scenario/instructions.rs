@@ -1,0 +1,77 @@
+//! Instructions per request, counted by callgrind: free of the noise that times have.
+//!
+//! A single-process nginx serves a number of requests one after the other on one connection, then more of them in a second run; the difference
+//! over the difference in requests is the cost of one request, without start and stop. Profiles stay in target/bench for callgrind_annotate.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::plain::{Backend, VARIANTS, Variant};
+use crate::client::{Client, Fate};
+use crate::contender::{Running, on_path, root_folder};
+use crate::report::Verdicts;
+use crate::run::Stage;
+
+/// Requests of the two runs. The first is past slow start, lazy binding and the opening of connections.
+const REQUESTS: [u32; 2] = [1_000, 4_000];
+
+/// Instructions that Pincer may add to a request.
+const MORE_MAX: f64 = 1_000.0;
+
+/// `instructions`.
+pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
+    if on_path("valgrind").is_none() {
+        println!("  left out: no valgrind; run `make setup`");
+        return Ok(());
+    }
+    let backend = Backend::start(&stage.programs)?;
+    let mut plain = None;
+    println!("  {:<34} {:>14} {:>14}", "", "instructions", "more than plain");
+    for variant in VARIANTS.iter().filter(|variant| variant.can_run(&stage.programs)) {
+        let cost = per_request(stage, variant, &backend).await?;
+        let more = cost - *plain.get_or_insert(cost);
+        println!("  {:<34} {cost:14.0} {more:14.0}", variant.name);
+        if variant.name.starts_with("pincer") {
+            verdicts.at_most(
+                &format!("{}: instructions more than plain nginx, per request", variant.name),
+                more,
+                MORE_MAX,
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn per_request(stage: &Stage, variant: &Variant, backend: &Backend) -> Result<f64> {
+    let mut totals = [0.0; 2];
+    for (total, requests) in totals.iter_mut().zip(REQUESTS) {
+        *total = count(stage, variant, backend, requests).await?;
+    }
+    Ok((totals[1] - totals[0]) / f64::from(REQUESTS[1] - REQUESTS[0]))
+}
+
+async fn count(stage: &Stage, variant: &Variant, backend: &Backend, requests: u32) -> Result<f64> {
+    let prepared = variant.prepare(&stage.programs, backend, false)?;
+    let kept = root_folder().join("target/bench");
+    std::fs::create_dir_all(&kept)?;
+    let name: String = variant.name.chars().filter(|c| c.is_alphanumeric()).collect();
+    let profile = kept.join(format!("callgrind.{name}.{requests}"));
+    let option = format!("--callgrind-out-file={}", profile.display());
+    let mut command: Vec<String> = ["valgrind", "--tool=callgrind", &option].map(String::from).to_vec();
+    command.extend(prepared.command);
+    let running = Running::start(&command, prepared.address, prepared.folder)?;
+    let client = Client::new(running.address);
+    for _ in 0..requests {
+        ensure!(client.ask(1.0).await.fate() == Fate::Answered, "{}: a request failed", variant.name);
+    }
+    // Ends the process, which writes the profile.
+    drop(running);
+    total(&profile)
+}
+
+fn total(profile: &Path) -> Result<f64> {
+    let text = std::fs::read_to_string(profile).with_context(|| format!("reading {}", profile.display()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("totals:").or_else(|| line.strip_prefix("summary:")));
+    line.and_then(|total| total.trim().parse().ok()).with_context(|| format!("no total in {}", profile.display()))
+}

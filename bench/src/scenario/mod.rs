@@ -1,0 +1,76 @@
+//! The scenarios: each sets up a comparison, prints its table, and judges the promises that it can show.
+//!
+//! A scenario never stops at a broken promise: it prints it and goes on. Promises are the project's; their numbers are constants here.
+
+mod cost;
+mod equal;
+mod faults;
+mod instructions;
+mod plain;
+mod pools;
+mod sse;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::report::Verdicts;
+use crate::run::Stage;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// 2 replicas of 4 slots at 100 ms and 6 of 2 slots at 1 s, load 0.7, every contender.
+    #[value(name = "pool100ms")]
+    Pool100ms,
+    /// The same with 6 s and 60 s, in real time: about 20 minutes.
+    #[value(name = "pool6s")]
+    Pool6s,
+    /// Equal replicas: nothing to gain, nothing to lose.
+    Equal,
+    /// Streams whose head comes at once and whose first token does not.
+    Sse,
+    /// One replica of four answers 500 at once.
+    Fail500,
+    /// A replica that is slow for ten seconds and heals.
+    Heal,
+    /// Requests per second and processor time against plain nginx, closed loop.
+    Throughput,
+    /// Instructions per request against plain nginx, under callgrind.
+    Instructions,
+    /// The micro-benchmark of a pick.
+    Pick,
+}
+
+impl Scenario {
+    /// All but those that take very long.
+    pub const DEFAULT: [Scenario; 8] = [
+        Scenario::Pick,
+        Scenario::Instructions,
+        Scenario::Throughput,
+        Scenario::Sse,
+        Scenario::Fail500,
+        Scenario::Heal,
+        Scenario::Equal,
+        Scenario::Pool100ms,
+    ];
+
+    /// Runs it and judges its promises.
+    pub async fn run(self, stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
+        match self {
+            Scenario::Pool100ms => pools::at_100_ms(stage, verdicts).await,
+            Scenario::Pool6s => pools::at_6_s(stage, verdicts).await,
+            Scenario::Equal => equal::run(stage, verdicts).await,
+            Scenario::Sse => sse::run(stage, verdicts).await,
+            Scenario::Fail500 => faults::failing(stage, verdicts).await,
+            Scenario::Heal => faults::healing(stage, verdicts).await,
+            Scenario::Throughput => cost::throughput(stage, verdicts).await,
+            Scenario::Instructions => instructions::run(stage, verdicts).await,
+            Scenario::Pick => cost::pick(verdicts),
+        }
+    }
+}
+
+/// Seeds of so many heats. The first is not 0, which would leave the first lane first.
+fn seeds(count: u64) -> Vec<u64> {
+    (1..=count).collect()
+}
