@@ -67,9 +67,9 @@ impl<'a> Field<'a> {
         self.service_ns[i]
     }
 
-    /// Whether peer `i` is twice as slow as it usually is: it may have been ill, and healed since.
+    /// Whether peer `i` is three times as slow as it usually is: it may have been ill, and healed since.
     pub(super) fn is_degraded(&self, i: usize) -> bool {
-        self.service_ns[i] / 2 > self.peers[i].usual_ns
+        self.service_ns[i] / 3 > self.peers[i].usual_ns
     }
 
     /// The least credited service time, ns.

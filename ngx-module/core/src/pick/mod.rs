@@ -90,7 +90,7 @@ pub struct Demand {
     pub affinity: Option<u64>,
     /// Peers this request has already tried and failed on. (A peer that was found full belongs in the views as full, not here.)
     pub tried: PeerSet,
-    /// 64 random bits.
+    /// 64 random bits of the request, drawn once: a request that waits is not to explore the likelier the oftener it is looked at.
     pub random: u64,
 }
 
@@ -228,7 +228,7 @@ fn explore(field: &Field, demand: &Demand) -> Option<usize> {
             return false;
         }
         // a peer that is slow by nature is explored the less the slower it is: the loss stays under 1 % of the best service time
-        let odds = if field.is_degraded(i) { 1 } else { (field.service_ns(i) / best_ns).max(1) };
+        let odds = if field.is_degraded(i) { 1 } else { field.service_ns(i).max(peer.usual_ns) / best_ns };
         let by_chance = chance == 0 && (demand.random & 0xffff_ffff) * EXPLORE_ONE_IN % (1 << 32) * odds < 1 << 32;
         peer.last_ns == 0 || (by_chance && peer.explore_due) || (field.is_degraded(i) && peer.last_ns < 2 * best_ns)
     };
