@@ -1,0 +1,10 @@
+//! What the directives mean: parses their arguments into plain values. Knows no nginx; `ffi::directive` calls it at configuration time.
+//!
+//! Every mistake is a [`DirectiveError`], whose text names the value, what is needed and, added by nginx, the file and line.
+
+pub(crate) mod args;
+pub(crate) mod balance;
+pub(crate) mod control;
+pub(crate) mod zone;
+
+pub(crate) use args::DirectiveError;

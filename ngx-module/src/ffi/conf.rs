@@ -1,0 +1,211 @@
+//! The module's configurations: one for `http {}`, one for each `upstream {}`. Both are Rust values that nginx's pools own.
+
+use super::queue::LocalQueue;
+use super::session::Sessions;
+use super::{balancer, first_byte, log, module, nginx, zone};
+use crate::conf::balance::{BalanceArgs, QueueArgs};
+use crate::conf::control::{Cidr, ControlPlaneArgs};
+use crate::conf::zone::ZoneArgs;
+use crate::feed::TlsMaterial;
+use nginx_sys::{ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t};
+use pincer_core::zone::{BalanceParams, UpstreamIdx, Zone};
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::path::PathBuf;
+
+/// What `http {}` says.
+#[derive(Default)]
+pub(crate) struct MainConf {
+    pub(crate) zone_args: Option<ZoneArgs>,
+    pub(crate) shm_zone: Cell<Option<&'static ngx_shm_zone_t>>,
+    /// Mapped once nginx has made the shared memory.
+    pub(crate) zone: Cell<Option<&'static Zone<'static>>>,
+    /// The zone's random name.
+    pub(crate) instance_id: RefCell<String>,
+    /// The number of this configuration in the zone.
+    pub(crate) generation: Cell<u32>,
+    pub(crate) control_plane: Option<ControlPlaneArgs>,
+    pub(crate) files: ControlPlaneFiles,
+    pub(crate) tls: Option<TlsMaterial>,
+    pub(crate) allow_peers: Vec<Cidr>,
+    pub(crate) state_path: Option<PathBuf>,
+    /// Every upstream with `pincer_balance`; they live as long as this does.
+    pub(crate) upstreams: RefCell<Vec<&'static UpstreamConf>>,
+    /// A directive that cannot work without a zone, for the message when there is none.
+    pub(crate) needs_zone: Option<&'static str>,
+}
+
+/// Paths of the certificates, as configured.
+#[derive(Default)]
+pub(crate) struct ControlPlaneFiles {
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) certificate_key: Option<PathBuf>,
+    pub(crate) trusted_certificate: Option<PathBuf>,
+    pub(crate) name: Option<String>,
+}
+
+/// A `server` line's address.
+pub(crate) struct DeclaredPeer {
+    pub(crate) sockaddr: Vec<u8>,
+    pub(crate) name: Vec<u8>,
+    pub(crate) server: Vec<u8>,
+    pub(crate) weight: u32,
+    pub(crate) max_conns: u32,
+    pub(crate) max_fails: u32,
+    pub(crate) max_fails_explicit: bool,
+    pub(crate) fail_timeout_ms: u32,
+    pub(crate) backup: bool,
+    pub(crate) down: bool,
+}
+
+/// What an `upstream {}` says, and what this worker keeps for it.
+#[derive(Default)]
+pub(crate) struct UpstreamConf {
+    pub(crate) balance: Option<BalanceArgs>,
+    pub(crate) affinity: Cell<Option<&'static ngx_http_complex_value_t>>,
+    pub(crate) queue: Option<QueueArgs>,
+    pub(crate) name: RefCell<Vec<u8>>,
+    pub(crate) peers: RefCell<Vec<DeclaredPeer>>,
+    pub(crate) params: Cell<BalanceParams>,
+    pub(crate) index: Cell<Option<UpstreamIdx>>,
+    /// Where the directive stands, for messages that come after it was read.
+    pub(crate) place: RefCell<String>,
+    pub(crate) zone: Cell<Option<&'static Zone<'static>>>,
+    pub(crate) initialised: Cell<bool>,
+    pub(crate) local: LocalQueue,
+    pub(crate) sessions: RefCell<Sessions>,
+}
+
+pub(crate) unsafe extern "C" fn create_main_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: nginx passes a live `ngx_conf_t`, whose pool lives as long as the configuration.
+    unsafe { nginx::pool_box((*cf).pool, MainConf::default()) }.cast()
+}
+
+pub(crate) unsafe extern "C" fn create_srv_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { nginx::pool_box((*cf).pool, UpstreamConf::default()) }.cast()
+}
+
+/// The `http {}` configuration of a request.
+///
+/// # Safety
+/// `r` is live; the reference lasts as long as the worker runs this configuration.
+pub(crate) unsafe fn of_request(r: *const ngx_http_request_t) -> Option<&'static MainConf> {
+    // SAFETY: as the caller vouches: `main_conf` has a slot for every http module.
+    unsafe { (*(*r).main_conf.add(module::context_index())).cast::<MainConf>().as_ref() }
+}
+
+/// The upstream's configuration of this module.
+///
+/// # Safety
+/// `upstream` is a live `upstream {}`'s configuration. The reference lasts as long as that configuration; callers keep it no longer.
+pub(crate) unsafe fn of_upstream(upstream: *const ngx_http_upstream_srv_conf_t) -> &'static UpstreamConf {
+    // SAFETY: `srv_conf` has a slot for every http module, filled by `create_srv_conf`.
+    unsafe { &*(*(*upstream).srv_conf.add(module::context_index())).cast::<UpstreamConf>() }
+}
+
+/// The `http {}` configuration that is being read.
+///
+/// # Safety
+/// `cf` is live and inside `http {}`; nobody else holds a reference into the configuration, as reading it is single-threaded and callers
+/// end the reference before they return to nginx.
+pub(crate) unsafe fn main_conf_of<'a>(cf: *const ngx_conf_t) -> &'a mut MainConf {
+    // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every http module.
+    unsafe {
+        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
+        &mut *(*(*context).main_conf.add(module::context_index())).cast::<MainConf>()
+    }
+}
+
+/// Checks what can only be checked once all of `http {}` is read, and installs the header filter.
+pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    super::guard("postconfiguration", nginx::ERROR, || {
+        // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
+        let main = unsafe { main_conf_of(cf) };
+        match check(cf, main) {
+            Ok(()) => {
+                first_byte::install();
+                nginx::OK
+            }
+            Err(message) => {
+                log::conf(cf, log::NGX_LOG_EMERG, &message);
+                nginx::ERROR
+            }
+        }
+    })
+}
+
+fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
+    collect_upstreams(cf, main)?;
+    match (&main.zone_args, main.needs_zone) {
+        (None, Some(directive)) => {
+            return Err(format!("\"{directive}\" needs a zone, \"pincer_zone NAME:SIZE\" in http is missing"));
+        }
+        (None, None) => return Ok(()),
+        (Some(_), _) => zone::declare(cf, main)?,
+    }
+    read_certificates(main)
+}
+
+/// Finds the upstreams that balance with Pincer, and those that only seem to.
+fn collect_upstreams(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
+    // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds pointers to live configurations.
+    let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
+        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
+        let index = (*&raw const nginx_sys::ngx_http_upstream_module).ctx_index;
+        let upstream_main = (*(*context).main_conf.add(index)).cast::<nginx_sys::ngx_http_upstream_main_conf_t>();
+        nginx::elements(&raw const (*upstream_main).upstreams)
+    };
+    let mut found = main.upstreams.borrow_mut();
+    for &upstream in upstreams {
+        // SAFETY: elements of nginx's own array; `srv_conf` is null for the implicit upstreams of `proxy_pass http://address`.
+        if unsafe { (*upstream).srv_conf.is_null() } {
+            continue;
+        }
+        // SAFETY: `srv_conf` is there.
+        let conf = unsafe { of_upstream(upstream) };
+        if conf.balance.is_none() {
+            if conf.queue.is_some() {
+                return Err(format!("\"pincer_queue\" {} needs \"pincer_balance\" in the same upstream", conf.place.borrow()));
+            }
+            continue;
+        }
+        if !conf.initialised.get() {
+            return Err(format!(
+                "\"pincer_balance\" {} was replaced by another balancing method that stands after it, only one is allowed",
+                conf.place.borrow()
+            ));
+        }
+        balancer::check(conf)?;
+        found.push(conf);
+    }
+    Ok(())
+}
+
+/// Reads certificates and key now, in the master, which may; workers have dropped their rights.
+fn read_certificates(main: &mut MainConf) -> Result<(), String> {
+    let Some(control_plane) = &main.control_plane else {
+        return Ok(());
+    };
+    if control_plane.plaintext {
+        return Ok(());
+    }
+    let read = |path: &Option<PathBuf>, directive: &str| -> Result<Vec<u8>, String> {
+        let path = path.as_ref().ok_or_else(|| {
+            format!("\"pincer_control_plane\" needs \"{directive}\" for its mutual TLS, or \"plaintext\" to a local address")
+        })?;
+        let pem = std::fs::read(path).map_err(|error| format!("\"{directive}\" file \"{}\" cannot be read: {error}", path.display()))?;
+        if pem.windows(11).any(|window| window == b"-----BEGIN ") {
+            Ok(pem)
+        } else {
+            Err(format!("\"{directive}\" file \"{}\" holds no PEM block, \"-----BEGIN …\" is needed", path.display()))
+        }
+    };
+    main.tls = Some(TlsMaterial {
+        certificate_pem: read(&main.files.certificate, "pincer_control_plane_certificate")?,
+        key_pem: read(&main.files.certificate_key, "pincer_control_plane_certificate_key")?,
+        ca_pem: read(&main.files.trusted_certificate, "pincer_control_plane_trusted_certificate")?,
+        server_name: main.files.name.clone(),
+    });
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The directives' setters: hand the arguments to `crate::conf`, store what comes back, report what is wrong.
+
+use super::conf::{MainConf, UpstreamConf, main_conf_of};
+use super::{balancer, log, nginx, status as status_page};
+use crate::conf::{DirectiveError, balance as balance_args, control, zone as zone_args};
+use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
+use std::ffi::{c_char, c_void};
+use std::path::PathBuf;
+
+/// nginx's "the directive failed", `(char *) -1`.
+const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
+
+/// Runs a setter's body; an error is reported with the place that nginx knows.
+fn report(cf: *mut ngx_conf_t, body: impl FnOnce() -> Result<(), DirectiveError>) -> *mut c_char {
+    let result = super::guard("directive", Err(DirectiveError("a fault in the module".to_owned())), body);
+    match result {
+        Ok(()) => std::ptr::null_mut(),
+        Err(error) => {
+            log::conf(cf, log::NGX_LOG_EMERG, &error.to_string());
+            CONF_ERROR
+        }
+    }
+}
+
+/// The directive's arguments, without its name.
+fn arguments<'a>(cf: *const ngx_conf_t) -> Vec<&'a [u8]> {
+    // SAFETY: during a setter `args` holds the directive's words, which live in the configuration's pool.
+    let words: &[ngx_str_t] = unsafe { nginx::elements((*cf).args) };
+    // SAFETY: as above.
+    words.iter().skip(1).map(|word| unsafe { nginx::bytes(*word) }).collect()
+}
+
+/// `in FILE:LINE`, for messages that come later.
+pub(crate) fn place(cf: *const ngx_conf_t) -> String {
+    // SAFETY: while a directive of a file is read, `conf_file` is that file.
+    unsafe {
+        let file = (*cf).conf_file;
+        if file.is_null() {
+            return String::new();
+        }
+        let name = nginx::bytes((*file).file.name);
+        format!("in {}:{}", String::from_utf8_lossy(name), (*file).line)
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, value: T, directive: &str) -> Result<(), DirectiveError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(DirectiveError(format!("\"{directive}\" is duplicate, one is needed"))),
+    }
+}
+
+/// A path relative to nginx's configuration (`conf_prefix`) or its prefix, made absolute.
+fn full_path(cf: *mut ngx_conf_t, argument: &[u8], conf_prefix: bool) -> Result<PathBuf, DirectiveError> {
+    use std::os::unix::ffi::OsStrExt;
+    let out_of_memory = || DirectiveError("memory is out".to_owned());
+    // SAFETY: `cf` and its cycle are live; the copy is NUL-terminated as `ngx_conf_full_name` wants a name from the configuration.
+    let name = unsafe {
+        let mut with_nul = argument.to_vec();
+        with_nul.push(0);
+        let mut name = nginx::pool_copy((*cf).pool, &with_nul).ok_or_else(out_of_memory)?;
+        name.len = argument.len();
+        if nginx_sys::ngx_conf_full_name((*cf).cycle, &raw mut name, nginx_sys::ngx_uint_t::from(conf_prefix)) != nginx::OK {
+            return Err(out_of_memory());
+        }
+        nginx::bytes(name)
+    };
+    Ok(PathBuf::from(std::ffi::OsStr::from_bytes(name)))
+}
+
+/// # Safety
+/// `conf` is what `create_main_conf` made; nginx reads the configuration on one thread and holds no reference into it.
+unsafe fn main<'a>(conf: *mut c_void) -> &'a mut MainConf {
+    // SAFETY: as the caller vouches.
+    unsafe { &mut *conf.cast::<MainConf>() }
+}
+
+/// # Safety
+/// As [`main`], for `create_srv_conf`.
+unsafe fn upstream<'a>(conf: *mut c_void) -> &'a mut UpstreamConf {
+    // SAFETY: as the caller vouches.
+    unsafe { &mut *conf.cast::<UpstreamConf>() }
+}
+
+pub(crate) unsafe extern "C" fn zone(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    report(cf, || {
+        // SAFETY: a directive of `http {}`.
+        let main = unsafe { main(conf) };
+        let parsed = zone_args::parse(&arguments(cf))?;
+        if let Some(state) = &parsed.state {
+            main.state_path = Some(full_path(cf, state.as_bytes(), false)?);
+        }
+        once(&mut main.zone_args, parsed, "pincer_zone")
+    })
+}
+
+pub(crate) unsafe extern "C" fn control_plane(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    report(cf, || {
+        // SAFETY: a directive of `http {}`.
+        let main = unsafe { main(conf) };
+        main.needs_zone.get_or_insert("pincer_control_plane");
+        once(&mut main.control_plane, control::parse_control_plane(&arguments(cf))?, "pincer_control_plane")
+    })
+}
+
+pub(crate) unsafe extern "C" fn allow_peers(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    report(cf, || {
+        // SAFETY: a directive of `http {}`.
+        let main = unsafe { main(conf) };
+        main.needs_zone.get_or_insert("pincer_allow_peers");
+        main.allow_peers.extend(control::parse_allow_peers(&arguments(cf))?);
+        Ok(())
+    })
+}
+
+/// The setters of the certificates' paths, which differ in their name and field only.
+macro_rules! file_setter {
+    ($name:ident, $directive:literal, $field:ident) => {
+        pub(crate) unsafe extern "C" fn $name(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+            report(cf, || {
+                // SAFETY: a directive of `http {}`.
+                let main = unsafe { main(conf) };
+                let argument = arguments(cf);
+                let path = full_path(cf, argument.first().copied().unwrap_or_default(), true)?;
+                once(&mut main.files.$field, path, $directive)
+            })
+        }
+    };
+}
+
+file_setter!(certificate, "pincer_control_plane_certificate", certificate);
+file_setter!(certificate_key, "pincer_control_plane_certificate_key", certificate_key);
+file_setter!(trusted_certificate, "pincer_control_plane_trusted_certificate", trusted_certificate);
+
+pub(crate) unsafe extern "C" fn control_plane_name(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    report(cf, || {
+        // SAFETY: a directive of `http {}`.
+        let main = unsafe { main(conf) };
+        let argument = arguments(cf);
+        let name = crate::conf::args::text("pincer_control_plane_name", argument.first().copied().unwrap_or_default())?;
+        once(&mut main.files.name, name.to_owned(), "pincer_control_plane_name")
+    })
+}
+
+pub(crate) unsafe extern "C" fn balance(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    report(cf, || {
+        // SAFETY: a directive of an `upstream {}`; `main_conf_of` is inside `http {}`, and the two are different values.
+        let (upstream, main) = unsafe { (upstream(conf), main_conf_of(cf)) };
+        main.needs_zone.get_or_insert("pincer_balance");
+        let parsed = balance_args::parse_balance(&arguments(cf))?;
+        if let Some(affinity) = &parsed.affinity {
+            upstream.affinity.set(Some(compile(cf, affinity)?));
+        }
+        upstream.place.replace(place(cf));
+        once(&mut upstream.balance, parsed, "pincer_balance")?;
+        balancer::capture(cf)
+    })
+}
+
+pub(crate) unsafe extern "C" fn queue(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    report(cf, || {
+        // SAFETY: a directive of an `upstream {}`.
+        let upstream = unsafe { upstream(conf) };
+        if upstream.balance.is_none() {
+            upstream.place.replace(place(cf));
+        }
+        once(&mut upstream.queue, balance_args::parse_queue(&arguments(cf))?, "pincer_queue")
+    })
+}
+
+/// Compiles text with variables.
+fn compile(cf: *mut ngx_conf_t, source: &str) -> Result<&'static nginx_sys::ngx_http_complex_value_t, DirectiveError> {
+    let out_of_memory = || DirectiveError("memory is out".to_owned());
+    // SAFETY: `cf` is live; the value and the copied source live in the configuration's pool, as long as the configuration.
+    unsafe {
+        let mut value = nginx::pool_copy((*cf).pool, source.as_bytes()).ok_or_else(out_of_memory)?;
+        let compiled = nginx_sys::ngx_pcalloc((*cf).pool, size_of::<nginx_sys::ngx_http_complex_value_t>())
+            .cast::<nginx_sys::ngx_http_complex_value_t>();
+        if compiled.is_null() {
+            return Err(out_of_memory());
+        }
+        let mut compile: nginx_sys::ngx_http_compile_complex_value_t = std::mem::zeroed();
+        compile.cf = cf;
+        compile.value = &raw mut value;
+        compile.complex_value = compiled;
+        if nginx_sys::ngx_http_compile_complex_value(&raw mut compile) != nginx::OK {
+            return Err(DirectiveError::invalid("pincer_balance", "affinity", source, "a known variable"));
+        }
+        Ok(&*compiled)
+    }
+}
+
+pub(crate) unsafe extern "C" fn status(cf: *mut ngx_conf_t, _: *mut ngx_command_t, _: *mut c_void) -> *mut c_char {
+    page(cf, "pincer_status", status_page::status_handler)
+}
+
+pub(crate) unsafe extern "C" fn metrics(cf: *mut ngx_conf_t, _: *mut ngx_command_t, _: *mut c_void) -> *mut c_char {
+    page(cf, "pincer_metrics", status_page::metrics_handler)
+}
+
+fn page(
+    cf: *mut ngx_conf_t,
+    directive: &'static str,
+    handler: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> nginx_sys::ngx_int_t,
+) -> *mut c_char {
+    report(cf, || {
+        // SAFETY: a directive of a location: the context's `loc_conf` has a slot for the core module.
+        unsafe {
+            main_conf_of(cf).needs_zone.get_or_insert(directive);
+            let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
+            let index = (*&raw const nginx_sys::ngx_http_core_module).ctx_index;
+            let location = (*(*context).loc_conf.add(index)).cast::<nginx_sys::ngx_http_core_loc_conf_t>();
+            (*location).handler = Some(handler);
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,320 @@
+//! The event loop's side of the feed: starts the thread, publishes into the zone what it received, and tells it what came of that.
+//!
+//! Only worker 0 runs a feed. During a reload the old and the new worker 0 both do; the lease in the zone decides who writes.
+//! What arrives is checked as a whole before anything changes. Never blocks: the thread hands over through a slot and an eventfd.
+
+use super::conf::MainConf;
+use super::{clock, log, nginx, process, wake, zone};
+use crate::feed::{Config, Event, EventLevel, Feed, Received, state, stats, translate};
+use nginx_sys::{ngx_connection_t, ngx_event_t};
+use pincer_proto::v1::{DeclaredPeer, DeclaredUpstream, Hello};
+use std::cell::RefCell;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a stopping worker waits for the thread.
+const STOP_DEADLINE: Duration = Duration::from_millis(500);
+
+struct Running {
+    feed: Feed,
+    main: &'static MainConf,
+    connection: *mut ngx_connection_t,
+    connected: bool,
+}
+
+thread_local! {
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
+}
+
+/// Puts the last good revision from disk into a zone that has none. In the master, as root; a damaged file is set aside.
+pub(crate) fn restore(main: &'static MainConf) {
+    let (Some(path), Some(zone)) = (&main.state_path, main.zone.get()) else { return };
+    prepare_directory(path);
+    if zone.header.revision() != 0 {
+        return;
+    }
+    match state::load(path) {
+        state::Loaded::Missing => {}
+        state::Loaded::Good(snapshot) => match publish(main, &snapshot) {
+            Ok(()) => log::write_cycle(
+                log::NGX_LOG_NOTICE,
+                &format!("restores the last good revision, revision={}, file={}", snapshot.revision, path.display()),
+            ),
+            Err(reason) => set_aside(path, &reason),
+        },
+        state::Loaded::Damaged { reason } => set_aside(path, &reason),
+        state::Loaded::Unreadable(error) => log::write_cycle(
+            log::NGX_LOG_ERR,
+            &format!("cannot read the state file, serves from nginx.conf, file={}, error={error}", path.display()),
+        ),
+    }
+}
+
+fn set_aside(path: &Path, reason: &str) {
+    let outcome = match state::set_aside(path) {
+        Ok(moved) => format!("moved to {}", moved.display()),
+        Err(error) => format!("cannot be moved: {error}"),
+    };
+    let message = format!("state file {} is damaged ({reason}), {outcome}, serves from nginx.conf", path.display());
+    log::write_cycle(log::NGX_LOG_ERR, &message);
+}
+
+/// Makes the state file's directory, if it is missing, for the user that workers run as, who write there.
+fn prepare_directory(path: &Path) {
+    let Some(directory) = path.parent().filter(|directory| !directory.exists()) else { return };
+    if let Err(error) = std::fs::create_dir_all(directory) {
+        let message = format!("cannot make the state file's directory, directory={}, error={error}", directory.display());
+        log::write_cycle(log::NGX_LOG_ERR, &message);
+        return;
+    }
+    // SAFETY: the core module's configuration exists in every cycle; -1 leaves an owner as it is.
+    let (user, group) = unsafe {
+        let core = *(*nginx_sys::ngx_cycle).conf_ctx.add((*&raw const nginx_sys::ngx_core_module).index);
+        let core = core.cast::<nginx_sys::ngx_core_conf_t>();
+        ((*core).user, (*core).group)
+    };
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if root && let Err(error) = std::os::unix::fs::chown(directory, Some(user), Some(group)) {
+        let message = format!("cannot give the state file's directory to the workers, directory={}, error={error}", directory.display());
+        log::write_cycle(log::NGX_LOG_ERR, &message);
+    }
+}
+
+/// Starts the thread, in worker 0.
+pub(crate) fn start(main: &'static MainConf) {
+    let Some(plane) = &main.control_plane else { return };
+    if process::worker().is_none() {
+        return;
+    }
+    stop();
+    if let Err(error) = try_start(main, plane) {
+        log::write_cycle(log::NGX_LOG_ERR, &format!("cannot start the feed, serves what the zone has, error={error}"));
+    }
+}
+
+fn try_start(main: &'static MainConf, plane: &crate::conf::control::ControlPlaneArgs) -> std::io::Result<()> {
+    let loop_end = wake::eventfd().ok_or_else(std::io::Error::last_os_error)?;
+    // SAFETY: duplicates a descriptor of ours, for the thread alone.
+    let thread_end = unsafe { libc::fcntl(loop_end, libc::F_DUPFD_CLOEXEC, 0) };
+    if thread_end < 0 {
+        let error = std::io::Error::last_os_error();
+        // SAFETY: ours, and nobody else has it.
+        unsafe { libc::close(loop_end) };
+        return Err(error);
+    }
+    // SAFETY: just made, and nobody else owns it.
+    let wake_fd = unsafe { OwnedFd::from_raw_fd(thread_end) };
+    let connection = wake::listen(loop_end, on_wake, wake::Lifetime::UntilStop)
+        .ok_or_else(|| std::io::Error::other("no free connection for the feed, raise worker_connections"))?;
+    let config = Config {
+        endpoints: plane.endpoints.clone(),
+        tls: main.tls.clone(),
+        hello: hello(main, plane),
+        state_path: main.state_path.clone(),
+        wake: wake_fd,
+        seed: clock::entropy(),
+        applied_revision: main.zone.get().map_or(0, |zone| zone.header.revision()),
+    };
+    match with_signals_blocked(|| Feed::start(config)) {
+        Ok(feed) => {
+            RUNNING.replace(Some(Running { feed, main, connection, connected: false }));
+            Ok(())
+        }
+        Err(error) => {
+            // SAFETY: the connection made above, used by nobody else.
+            unsafe { nginx_sys::ngx_close_connection(connection) };
+            Err(error)
+        }
+    }
+}
+
+/// Threads inherit the mask of their maker, and nginx's signals belong to its loop.
+fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
+    // SAFETY: plain sets on this stack, filled by the calls; the old mask is restored in every case.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
+        let started = start();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, std::ptr::null_mut());
+        started
+    }
+}
+
+/// Who we are, and what nginx.conf declares.
+fn hello(main: &MainConf, plane: &crate::conf::control::ControlPlaneArgs) -> Hello {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let declared = main.upstreams.borrow();
+    let upstreams = declared.iter().map(|upstream| DeclaredUpstream {
+        name: text(&upstream.name.borrow()),
+        peers: upstream
+            .peers
+            .borrow()
+            .iter()
+            .map(|peer| DeclaredPeer {
+                address: text(&peer.name),
+                server: text(&peer.server),
+                weight: peer.weight,
+                max_conns: peer.max_conns,
+                backup: peer.backup,
+                down: peer.down,
+            })
+            .collect(),
+    });
+    Hello {
+        node: plane.node.clone().unwrap_or_else(host_name),
+        instance_id: main.instance_id.borrow().clone(),
+        module_version: env!("CARGO_PKG_VERSION").to_owned(),
+        nginx_version: text(nginx_sys::NGINX_VERSION.to_bytes()),
+        worker_processes: worker_processes(),
+        upstreams: upstreams.collect(),
+        applied_revision: 0,
+    }
+}
+
+fn worker_processes() -> u32 {
+    // SAFETY: the core module's configuration exists in every cycle.
+    let workers = unsafe {
+        let core = *(*nginx_sys::ngx_cycle).conf_ctx.add((*&raw const nginx_sys::ngx_core_module).index);
+        (*core.cast::<nginx_sys::ngx_core_conf_t>()).worker_processes
+    };
+    u32::try_from(workers).unwrap_or(1)
+}
+
+fn host_name() -> String {
+    // SAFETY: the cycle holds the host's name since its start.
+    let name = unsafe { nginx::bytes((*nginx_sys::ngx_cycle).hostname) };
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// The thread has something: events, a snapshot, or a change of its connection. Or a graceful stop begins.
+unsafe extern "C" fn on_wake(event: *mut ngx_event_t) {
+    super::guard("feed wake", (), || {
+        // SAFETY: nginx calls with the read event of the feed's connection.
+        let (descriptor, closing) = unsafe {
+            let connection = (*event).data.cast::<ngx_connection_t>();
+            ((*connection).fd, (*connection).close() != 0)
+        };
+        if closing {
+            stop();
+            return;
+        }
+        wake::drain(descriptor);
+        RUNNING.with_borrow_mut(|running| {
+            if let Some(running) = running {
+                running.serve();
+            }
+        });
+    });
+}
+
+impl Running {
+    fn serve(&mut self) {
+        for event in self.feed.drain_events() {
+            log_event(&event);
+        }
+        self.note_connection();
+        if let Some(received) = self.feed.take() {
+            self.publish(&received);
+        }
+    }
+
+    /// Copies the state of the link into the zone, for the status page.
+    fn note_connection(&mut self) {
+        let Some(zone) = self.main.zone.get() else { return };
+        let Some(worker) = process::worker() else { return };
+        if !zone.feed_acquire(worker, self.main.generation.get()) {
+            return;
+        }
+        let status = self.feed.status();
+        let now = clock::now();
+        let link = &zone.header.connection;
+        match (status.connected, std::mem::replace(&mut self.connected, status.connected)) {
+            (true, false) => link.opened(status.endpoint, now),
+            (false, true) => link.closed(now),
+            _ => {}
+        }
+        if let Some(age) = status.last_message_age {
+            link.message(pincer_core::time::MonoNs(now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(0))));
+        }
+    }
+
+    /// Puts a snapshot into the zone and says so, or says why not.
+    fn publish(&self, received: &Received) {
+        let Some(zone) = self.main.zone.get() else { return };
+        let Some(worker) = process::worker() else { return };
+        // A newer configuration's worker 0 writes from now on; its own feed gets the same snapshot.
+        if !zone.feed_acquire(worker, self.main.generation.get()) {
+            return;
+        }
+        let revision = received.snapshot.revision;
+        if zone.header.revision() == revision {
+            self.feed.applied(revision, received.arrived.elapsed());
+            return;
+        }
+        match publish(self.main, &received.snapshot) {
+            Ok(()) => {
+                let took = received.arrived.elapsed();
+                log::write_cycle(
+                    log::NGX_LOG_INFO,
+                    &format!("applies a revision, revision={revision}, took_us={}", took.as_micros()),
+                );
+                self.feed.applied(revision, took);
+                process::kick_all();
+            }
+            Err(reason) => {
+                zone.header.connection.refused();
+                log::write_cycle(log::NGX_LOG_ERR, &format!("refuses a revision, revision={revision}, reason={reason}"));
+                self.feed.refused(revision, reason);
+            }
+        }
+    }
+}
+
+/// Checks the snapshot and puts it into the zone, all or nothing.
+fn publish(main: &MainConf, snapshot: &pincer_proto::v1::Snapshot) -> Result<(), String> {
+    let Some(zone) = main.zone.get() else { return Err("there is no zone".to_owned()) };
+    let translated = translate::translate(snapshot, &main.allow_peers).map_err(|error| error.to_string())?;
+    translated.with_overlay(|overlay| {
+        zone::locked(main, || zone.overlay_apply(overlay, clock::now())).map_err(|error| error.to_string())
+    })
+}
+
+fn log_event(event: &Event) {
+    let level = match event.level {
+        EventLevel::Error => log::NGX_LOG_ERR,
+        EventLevel::Warning => log::NGX_LOG_WARN,
+        EventLevel::Notice => log::NGX_LOG_NOTICE,
+    };
+    log::write_cycle(level, &event.message);
+}
+
+/// Once a second: gives the thread fresh counts for the control plane, and refreshes the link's state.
+pub(crate) fn report() {
+    RUNNING.with_borrow_mut(|running| {
+        if let Some(running) = running
+            && let Some(zone) = running.main.zone.get()
+        {
+            running.note_connection();
+            running.feed.stats(stats::of(&zone.snapshot(clock::now())));
+        }
+    });
+}
+
+/// Stops the thread and waits for it, but not for long.
+pub(crate) fn stop() {
+    let Some(running) = RUNNING.take() else { return };
+    // SAFETY: the feed's own connection; nginx does not touch it once it is closed.
+    unsafe { nginx_sys::ngx_close_connection(running.connection) };
+    if let (Some(zone), Some(worker)) = (running.main.zone.get(), process::worker()) {
+        if running.connected && zone.feed_holds(worker, running.main.generation.get()) {
+            zone.header.connection.closed(clock::now());
+        }
+        zone.feed_release(worker);
+    }
+    if !running.feed.stop(STOP_DEADLINE) {
+        log::write_cycle(log::NGX_LOG_WARN, "left the feed's thread running, it did not stop in 500 ms");
+    }
+}

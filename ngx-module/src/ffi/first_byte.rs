@@ -1,0 +1,175 @@
+//! Takes the time of an answer's header and of its body's first byte, where they arrive.
+//!
+//! The header filter runs first of all filters, right after nginx parsed the header: if body bytes are in `u->buffer` already, the first byte
+//! is now. If not, it hooks the connection's `recv` and `recv_chain` for exactly one successful read. Body filters and nginx's
+//! pipe see the data late (buffering), so they can't tell. No sample for answers without a body. Cost: one test per answer,
+//! two pointer swaps where the body comes later.
+
+use super::request::{self, Hook, RequestState, Stage};
+use super::{clock, nginx};
+use nginx_sys::{
+    NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_int_t, ngx_uint_t,
+    off_t, u_char,
+};
+use pincer_core::zone::Signal;
+use std::cell::Cell;
+
+thread_local! {
+    /// The filter that stands after ours. Set by the master before it forks.
+    static NEXT: Cell<ngx_http_output_header_filter_pt> = const { Cell::new(None) };
+}
+
+/// Puts the header filter in front of all others.
+pub(crate) fn install() {
+    // SAFETY: configuration time, one thread.
+    unsafe {
+        NEXT.set(nginx_sys::ngx_http_top_header_filter);
+        nginx_sys::ngx_http_top_header_filter = Some(header_filter);
+    }
+}
+
+unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx passes a live request.
+    super::guard("header filter", (), || unsafe { observe(r) });
+    match NEXT.get() {
+        // SAFETY: the filter that nginx had installed before ours.
+        Some(next) => unsafe { next(r) },
+        None => nginx::OK,
+    }
+}
+
+/// # Safety
+/// `r` is live.
+unsafe fn observe(r: *mut ngx_http_request_t) {
+    // SAFETY: as the caller vouches; the checks make sure that the header is the peer's, fresh, and that we hold the peer.
+    unsafe {
+        let u = (*r).upstream;
+        if u.is_null() || (*r).cached() != 0 || (*u).peer.connection.is_null() || (*u).header_sent() != 0 {
+            return;
+        }
+        let state = nginx::request_ctx(r).cast::<RequestState>();
+        if state.is_null() || (*state).stage != Stage::Holding || (*state).header_ns.is_some() {
+            return;
+        }
+        let signal = (*state).conf.params.get().signal;
+        let Some(ticket) = (*state).ticket.as_mut() else { return };
+        (*state).header_ns = Some(clock::now().since(ticket.start));
+        let has_body = expects_body(r);
+        if signal == Signal::Header || (signal == Signal::FirstByte && !has_body) {
+            (*state).zone.signal_seen(ticket, (*state).worker);
+        }
+        if has_body {
+            if (*u).buffer.last > (*u).buffer.pos {
+                seen(state);
+            } else {
+                hook(state, (*u).peer.connection);
+            }
+        }
+    }
+}
+
+/// Whether the answer has a body whose first byte means something.
+///
+/// # Safety
+/// `r` is live and its upstream's header parsed.
+unsafe fn expects_body(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let headers = &(*(*r).upstream).headers_in;
+        (*r).method != NGX_HTTP_HEAD as ngx_uint_t
+            && !matches!(headers.status_n, 204 | 304)
+            && headers.content_length_n != 0
+    }
+}
+
+/// The first byte is here.
+///
+/// # Safety
+/// `state` is live and holds a peer.
+unsafe fn seen(state: *mut RequestState) {
+    // SAFETY: as the caller vouches.
+    let this = unsafe { &mut *state };
+    let Some(ticket) = this.ticket.as_mut() else { return };
+    let first_byte_ns = clock::now().since(ticket.start);
+    if this.conf.params.get().signal == Signal::FirstByte {
+        this.zone.signal_seen(ticket, this.worker);
+    }
+    this.first_byte_ns = Some(first_byte_ns);
+    if let Some(attempt) = this.attempt() {
+        attempt.first_byte_ns = Some(first_byte_ns);
+    }
+}
+
+/// # Safety
+/// `state` is live and holds the peer of `connection`.
+unsafe fn hook(state: *mut RequestState, connection: *mut ngx_connection_t) {
+    // SAFETY: as the caller vouches; TLS has put its own functions in place by now and is wrapped as they are.
+    unsafe {
+        (*state).hook = Some(Hook { connection, recv: (*connection).recv, recv_chain: (*connection).recv_chain });
+        (*connection).recv = Some(recv);
+        (*connection).recv_chain = Some(recv_chain);
+    }
+}
+
+/// Takes the hook off, if it is on. The connection may be keepalive's by now: its functions are restored all the same.
+///
+/// # Safety
+/// `state` is live.
+pub(crate) unsafe fn unhook(state: *mut RequestState) {
+    // SAFETY: as the caller vouches; connection objects are elements of nginx's own array and never freed, and this one cannot have been
+    // reused between nginx's `free` and here.
+    unsafe {
+        if let Some(hook) = (*state).hook.take() {
+            (*hook.connection).recv = hook.recv;
+            (*hook.connection).recv_chain = hook.recv_chain;
+        }
+    }
+}
+
+/// The hooked request of an upstream connection.
+///
+/// # Safety
+/// `connection` is hooked, so its data is a live request with a record.
+unsafe fn hooked(connection: *const ngx_connection_t) -> Option<(*mut RequestState, Hook)> {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let state = request::find((*connection).data.cast::<ngx_http_request_t>())?;
+        (*state).hook.map(|hook| (state, hook))
+    }
+}
+
+/// After a hooked read of `n` bytes.
+///
+/// # Safety
+/// `state` is live.
+unsafe fn after_read(state: *mut RequestState, n: isize) {
+    if n > 0 {
+        super::guard("first byte", (), || {
+            // SAFETY: as the caller vouches.
+            unsafe {
+                unhook(state);
+                seen(state);
+            }
+        });
+    }
+}
+
+unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
+    // SAFETY: nginx calls with its own connection and buffer; the hook names the function that stood here before.
+    unsafe {
+        let Some((state, Hook { recv: Some(original), .. })) = hooked(connection) else { return nginx::ERROR };
+        let n = original(connection, buffer, size);
+        after_read(state, n);
+        n
+    }
+}
+
+unsafe extern "C" fn recv_chain(connection: *mut ngx_connection_t, chain: *mut ngx_chain_t, limit: off_t) -> isize {
+    // SAFETY: as in `recv`.
+    unsafe {
+        let Some((state, Hook { recv_chain: Some(original), .. })) = hooked(connection) else { return nginx::ERROR };
+        let n = original(connection, chain, limit);
+        after_read(state, n);
+        n
+    }
+}

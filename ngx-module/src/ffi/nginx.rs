@@ -1,0 +1,185 @@
+//! nginx's macros and inline functions that bindgen cannot see, and the few casts that everything else would repeat.
+
+use nginx_sys::{
+    ngx_array_t, ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_request_t, ngx_int_t, ngx_msec_t,
+    ngx_pool_t, ngx_queue_t, ngx_str_t,
+};
+use std::ffi::c_void;
+
+pub(crate) const OK: ngx_int_t = nginx_sys::NGX_OK as ngx_int_t;
+pub(crate) const ERROR: ngx_int_t = nginx_sys::NGX_ERROR as ngx_int_t;
+pub(crate) const AGAIN: ngx_int_t = nginx_sys::NGX_AGAIN as ngx_int_t;
+pub(crate) const BUSY: ngx_int_t = nginx_sys::NGX_BUSY as ngx_int_t;
+pub(crate) const DONE: ngx_int_t = nginx_sys::NGX_DONE as ngx_int_t;
+
+/// nginx's "not set" of `ngx_msec_t`.
+pub(crate) const MSEC_UNSET: ngx_msec_t = ngx_msec_t::MAX;
+
+/// The bytes of an nginx string.
+///
+/// # Safety
+/// `string` is null-free or empty, and what it points at outlives `'a`.
+pub(crate) unsafe fn bytes<'a>(string: ngx_str_t) -> &'a [u8] {
+    if string.len == 0 || string.data.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller vouches for `len` readable bytes at `data` for `'a`.
+    unsafe { std::slice::from_raw_parts(string.data, string.len) }
+}
+
+/// The elements of an nginx array.
+///
+/// # Safety
+/// `array` is null or a live array whose elements are `T`, unchanged during `'a`.
+pub(crate) unsafe fn elements<'a, T>(array: *const ngx_array_t) -> &'a [T] {
+    if array.is_null() {
+        return &[];
+    }
+    // SAFETY: not null, so a live array as the caller vouches.
+    let (elts, nelts) = unsafe { ((*array).elts, (*array).nelts) };
+    if nelts == 0 || elts.is_null() {
+        return &[];
+    }
+    // SAFETY: `elts` holds `nelts` elements of `T`, as the caller vouches.
+    unsafe { std::slice::from_raw_parts(elts.cast(), nelts) }
+}
+
+/// Copies `source` into `pool`; `None` when memory is out.
+///
+/// # Safety
+/// `pool` is live.
+pub(crate) unsafe fn pool_copy(pool: *mut ngx_pool_t, source: &[u8]) -> Option<ngx_str_t> {
+    // SAFETY: `pool` is live; `ngx_pnalloc` answers null or `len` writable bytes.
+    let data = unsafe { nginx_sys::ngx_pnalloc(pool, source.len().max(1)) }.cast::<u8>();
+    if data.is_null() {
+        return None;
+    }
+    // SAFETY: `data` has room for `source`, and fresh memory does not overlap it.
+    unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), data, source.len()) };
+    Some(ngx_str_t { len: source.len(), data })
+}
+
+/// Hands `value` to `pool`, which drops it when it is destroyed. Null when memory is out.
+///
+/// # Safety
+/// `pool` is live.
+pub(crate) unsafe fn pool_box<T>(pool: *mut ngx_pool_t, value: T) -> *mut T {
+    unsafe extern "C" fn drop_box<T>(data: *mut c_void) {
+        // SAFETY: nginx calls a cleanup once, with the data stored below: a pointer from `Box::into_raw`.
+        drop(unsafe { Box::from_raw(data.cast::<T>()) });
+    }
+    // SAFETY: `pool` is live; a size of 0 asks for the cleanup record only.
+    let cleanup = unsafe { nginx_sys::ngx_pool_cleanup_add(pool, 0) };
+    if cleanup.is_null() {
+        return std::ptr::null_mut();
+    }
+    let boxed = Box::into_raw(Box::new(value));
+    // SAFETY: `cleanup` is the live record just added.
+    unsafe {
+        (*cleanup).handler = Some(drop_box::<T>);
+        (*cleanup).data = boxed.cast();
+    }
+    boxed
+}
+
+/// This module's `http {}` configuration in `cycle`; null if there is no `http {}`.
+///
+/// # Safety
+/// `cycle` is live and its configuration has been read.
+pub(crate) unsafe fn cycle_main_conf(cycle: *const ngx_cycle_t) -> *mut super::conf::MainConf {
+    // SAFETY: `conf_ctx` has a slot for every module's index; `ngx_http_module` is nginx's own.
+    unsafe {
+        let context = *(*cycle).conf_ctx.add(nginx_sys::ngx_http_module.index);
+        if context.is_null() {
+            return std::ptr::null_mut();
+        }
+        let context = context.cast::<ngx_http_conf_ctx_t>();
+        (*(*context).main_conf.add(super::module::context_index())).cast()
+    }
+}
+
+/// This module's context of `request`.
+///
+/// # Safety
+/// `request` is live.
+pub(crate) unsafe fn request_ctx(request: *const ngx_http_request_t) -> *mut c_void {
+    // SAFETY: `ctx` has a slot for every http module.
+    unsafe { *(*request).ctx.add(super::module::context_index()) }
+}
+
+/// Stores this module's context of `request`.
+///
+/// # Safety
+/// `request` is live.
+pub(crate) unsafe fn set_request_ctx(request: *mut ngx_http_request_t, ctx: *mut c_void) {
+    // SAFETY: `ctx` has a slot for every http module.
+    unsafe { *(*request).ctx.add(super::module::context_index()) = ctx };
+}
+
+/// Milliseconds of nginx's cached monotonic clock.
+pub(crate) fn current_msec() -> ngx_msec_t {
+    // SAFETY: a word that only this process's event loop writes, read on that loop.
+    unsafe { nginx_sys::ngx_current_msec }
+}
+
+/// Runs `event`'s handler later in this turn of the event loop; once, however often it is posted.
+///
+/// # Safety
+/// `event` stays where it is until it ran or was unposted.
+pub(crate) unsafe fn post(event: *mut ngx_event_t) {
+    // SAFETY: the queue is nginx's own and initialised in every worker; `event` as the caller vouches.
+    unsafe { nginx_sys::ngx_post_event(event, &raw mut nginx_sys::ngx_posted_events) };
+}
+
+/// Takes `event` out of the posted events and out of the timers, if it is there.
+///
+/// # Safety
+/// `event` is live.
+pub(crate) unsafe fn cancel(event: *mut ngx_event_t) {
+    // SAFETY: `posted` and `timer_set` say that the links are in place.
+    unsafe {
+        if (*event).posted() != 0 {
+            nginx_sys::ngx_delete_posted_event(event);
+        }
+        if (*event).timer_set() != 0 {
+            nginx_sys::ngx_del_timer(event);
+        }
+    }
+}
+
+/// Arms `event` to run in `ms`, unless it is armed.
+///
+/// # Safety
+/// `event` is live and stays where it is until it fired or was cancelled; its `log` is set.
+pub(crate) unsafe fn arm(event: *mut ngx_event_t, ms: ngx_msec_t) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if (*event).timer_set() == 0 {
+            nginx_sys::ngx_add_timer(event, ms);
+        }
+    }
+}
+
+/// Whether `queue` has no element.
+///
+/// # Safety
+/// `queue` is an initialised head.
+pub(crate) unsafe fn queue_is_empty(queue: *const ngx_queue_t) -> bool {
+    // SAFETY: as the caller vouches.
+    unsafe { std::ptr::eq((*queue).next, queue) }
+}
+
+/// Closes a connection and its pool, as nginx closes an upstream connection.
+///
+/// # Safety
+/// `connection` is open and nobody uses it afterwards.
+pub(crate) unsafe fn close_connection(connection: *mut ngx_connection_t) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if !(*connection).pool.is_null() {
+            nginx_sys::ngx_destroy_pool((*connection).pool);
+            (*connection).pool = std::ptr::null_mut();
+        }
+        nginx_sys::ngx_close_connection(connection);
+    }
+}

@@ -1,0 +1,189 @@
+//! What the module keeps for a request: its place in the queue, the slot it holds, and the times that variables show.
+//!
+//! One record for each request or subrequest, in the request's pool, found again through the pool's cleanups when nginx has
+//! zeroed the module's context (internal redirects do). Bound: [`ATTEMPTS_MAX`] attempts are remembered.
+
+use super::conf::UpstreamConf;
+use super::nginx;
+use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_queue_t, ngx_recv_chain_pt, ngx_recv_pt, ngx_str_t};
+use pincer_core::time::MonoNs;
+use pincer_core::zone::{NAME_MAX, SOCKADDR_MAX, Ticket, WorkerIdx, Zone};
+use std::ffi::c_void;
+
+/// Attempts whose times are kept for the variables; later ones are served all the same.
+pub(crate) const ATTEMPTS_MAX: usize = 8;
+
+/// Where the attempt stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// No attempt is under way.
+    Idle,
+    /// In the queue, on a placeholder connection.
+    Parked,
+    /// A slot has come; nginx is about to ask for the peer.
+    Granted,
+    /// A peer serves the request.
+    Holding,
+}
+
+/// The times of one attempt, as the variables show them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct AttemptTimes {
+    pub(crate) first_byte_ns: Option<u64>,
+    pub(crate) queue_ns: Option<u64>,
+    /// The first attempt after an internal redirect: shown behind a colon.
+    pub(crate) redirected: bool,
+}
+
+/// The pointers that the first-byte hook replaced.
+#[derive(Clone, Copy)]
+pub(crate) struct Hook {
+    pub(crate) connection: *mut ngx_connection_t,
+    pub(crate) recv: ngx_recv_pt,
+    pub(crate) recv_chain: ngx_recv_chain_pt,
+}
+
+/// The record.
+pub(crate) struct RequestState {
+    pub(crate) request: *mut ngx_http_request_t,
+    pub(crate) conf: &'static UpstreamConf,
+    pub(crate) zone: &'static Zone<'static>,
+    pub(crate) worker: WorkerIdx,
+    pub(crate) stage: Stage,
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) header_ns: Option<u64>,
+    pub(crate) first_byte_ns: Option<u64>,
+    /// Peers that failed this request.
+    pub(crate) tried: pincer_core::pick::PeerSet,
+    pub(crate) affinity: Option<u64>,
+    /// Round robin's data, once a fault of ours made it serve this request.
+    pub(crate) fallback: Option<*mut c_void>,
+    /// A failure on this side (no socket, no memory): not the peer's fault.
+    pub(crate) local_fault: bool,
+    /// The queue's key, and when the wait began.
+    pub(crate) key: u64,
+    pub(crate) parked_at: MonoNs,
+    pub(crate) link: ngx_queue_t,
+    /// Posted right after parking: takes nginx's connect timer off, then looks for a slot.
+    pub(crate) settle_event: ngx_event_t,
+    /// The queue's timeout; not cancelable, so a draining worker stays for its waiters.
+    pub(crate) timeout_event: ngx_event_t,
+    pub(crate) hook: Option<Hook>,
+    pub(crate) attempts: [AttemptTimes; ATTEMPTS_MAX],
+    pub(crate) attempts_len: usize,
+    /// The next attempt is the first after an internal redirect.
+    pub(crate) redirect_pending: bool,
+    pub(crate) sockaddr: [u8; SOCKADDR_MAX],
+    pub(crate) name: ngx_str_t,
+    pub(crate) name_bytes: [u8; NAME_MAX],
+}
+
+impl RequestState {
+    /// The attempt that is under way, for its times.
+    pub(crate) fn attempt(&mut self) -> Option<&mut AttemptTimes> {
+        let last = self.attempts_len.checked_sub(1)?;
+        self.attempts.get_mut(last)
+    }
+
+    /// Begins another attempt's times.
+    pub(crate) fn attempt_begin(&mut self) {
+        let redirected = std::mem::take(&mut self.redirect_pending);
+        if self.attempts_len < ATTEMPTS_MAX {
+            self.attempts[self.attempts_len] = AttemptTimes { redirected, ..AttemptTimes::default() };
+            self.attempts_len += 1;
+        }
+    }
+
+    /// The times of all attempts so far.
+    pub(crate) fn times(&self) -> &[AttemptTimes] {
+        &self.attempts[..self.attempts_len]
+    }
+}
+
+/// The record of `request`, if it has one.
+///
+/// # Safety
+/// `request` is live; the pointer is good as long as the request, and only one reference is made of it at a time.
+pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut RequestState> {
+    // SAFETY: `request` is live.
+    let state = unsafe { nginx::request_ctx(request) };
+    if !state.is_null() {
+        return Some(state.cast());
+    }
+    // SAFETY: the pool's cleanups are a list that only grows while the request lives.
+    let mut cleanup = unsafe { (*(*request).pool).cleanup };
+    while !cleanup.is_null() {
+        // SAFETY: a live element of that list; ours carry a `RequestState`.
+        unsafe {
+            if (*cleanup).handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, on_pool_destroyed as CleanupHandler)) {
+                let state = (*cleanup).data.cast::<RequestState>();
+                // Subrequests share the main request's pool: each record names its own.
+                if (*state).request == request {
+                    nginx::set_request_ctx(request, state.cast());
+                    return Some(state);
+                }
+            }
+            cleanup = (*cleanup).next;
+        }
+    }
+    None
+}
+
+type CleanupHandler = unsafe extern "C" fn(*mut c_void);
+
+/// Makes the record of `request`; `None` when memory is out.
+///
+/// # Safety
+/// `request` is live and has none yet.
+pub(crate) unsafe fn create(
+    request: *mut ngx_http_request_t,
+    conf: &'static UpstreamConf,
+    zone: &'static Zone<'static>,
+    worker: WorkerIdx,
+) -> Option<*mut RequestState> {
+    // SAFETY: the request's pool is live; memory that is not zeroed yet is written below before anyone reads it.
+    unsafe {
+        let cleanup = nginx_sys::ngx_pool_cleanup_add((*request).pool, size_of::<RequestState>());
+        if cleanup.is_null() {
+            return None;
+        }
+        let state = (*cleanup).data.cast::<RequestState>();
+        state.write(RequestState {
+            request,
+            conf,
+            zone,
+            worker,
+            stage: Stage::Idle,
+            ticket: None,
+            header_ns: None,
+            first_byte_ns: None,
+            tried: 0,
+            affinity: None,
+            fallback: None,
+            local_fault: false,
+            key: 0,
+            parked_at: MonoNs(0),
+            link: std::mem::zeroed(),
+            settle_event: std::mem::zeroed(),
+            timeout_event: std::mem::zeroed(),
+            hook: None,
+            attempts: [AttemptTimes::default(); ATTEMPTS_MAX],
+            attempts_len: 0,
+            redirect_pending: false,
+            sockaddr: [0; SOCKADDR_MAX],
+            name: ngx_str_t { len: 0, data: std::ptr::null_mut() },
+            name_bytes: [0; NAME_MAX],
+        });
+        (*cleanup).handler = Some(on_pool_destroyed);
+        nginx::set_request_ctx(request, state.cast());
+        Some(state)
+    }
+}
+
+/// The request's end. Whatever it still holds is given back here, should nginx ever have forgotten to call `free`.
+unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
+    super::guard("request cleanup", (), || {
+        // SAFETY: nginx calls a cleanup once, with the record stored above, before the pool's memory goes.
+        unsafe { super::balancer::abandon(data.cast::<RequestState>()) };
+    });
+}

@@ -1,0 +1,91 @@
+//! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_revision`.
+
+use super::request::{self, AttemptTimes};
+use super::{conf, nginx};
+use crate::phase::times;
+use nginx_sys::{
+    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t, ngx_uint_t,
+};
+
+type Getter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_variable_value_t, usize) -> ngx_int_t;
+
+const VARIABLES: [(&str, Getter); 3] =
+    [("pincer_ttft", ttft), ("pincer_queue_time", queue_time), ("pincer_revision", revision)];
+
+/// Registers the variables, before nginx reads `http {}`.
+pub(crate) unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    super::guard("preconfiguration", nginx::ERROR, || {
+        for (name, getter) in VARIABLES {
+            let mut name = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
+            // SAFETY: `cf` is live; nginx copies the name (in lower case) and answers null or the variable.
+            unsafe {
+                let variable = nginx_sys::ngx_http_add_variable(cf, &raw mut name, NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t);
+                if variable.is_null() {
+                    return nginx::ERROR;
+                }
+                (*variable).get_handler = Some(getter);
+            }
+        }
+        nginx::OK
+    })
+}
+
+unsafe extern "C" fn ttft(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
+    // SAFETY: nginx passes a live request and a value to fill.
+    unsafe { attempts(r, value, |attempt| attempt.first_byte_ns) }
+}
+
+unsafe extern "C" fn queue_time(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
+    // SAFETY: as above.
+    unsafe { attempts(r, value, |attempt| attempt.queue_ns) }
+}
+
+/// # Safety
+/// `r` is live, `value` is writable.
+unsafe fn attempts(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    time: fn(&AttemptTimes) -> Option<u64>,
+) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: as the caller vouches.
+        let text = unsafe {
+            request::find(r)
+                .map(|state| times::text((*state).times().iter().map(|attempt| (time(attempt), attempt.redirected))))
+        };
+        // SAFETY: as the caller vouches.
+        unsafe { fill(r, value, &text.unwrap_or_default()) }
+    })
+}
+
+unsafe extern "C" fn revision(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: nginx passes a live request and a value to fill; the request's configuration outlives it.
+        unsafe {
+            let zone = conf::of_request(r).and_then(|main| main.zone.get());
+            let text = zone.map(|zone| zone.header.revision().to_string());
+            fill(r, value, &text.unwrap_or_default())
+        }
+    })
+}
+
+/// Gives nginx `text`, copied into the request's pool; empty text is "not found".
+///
+/// # Safety
+/// `r` is live, `value` is writable.
+unsafe fn fill(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, text: &str) -> ngx_int_t {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if text.is_empty() {
+            (*value).set_not_found(1);
+            return nginx::OK;
+        }
+        let Some(copy) = nginx::pool_copy((*r).pool, text.as_bytes()) else { return nginx::ERROR };
+        (*value).data = copy.data;
+        (*value).set_len(u32::try_from(copy.len).unwrap_or(0));
+        (*value).set_valid(1);
+        (*value).set_no_cacheable(0);
+        (*value).set_not_found(0);
+    }
+    nginx::OK
+}

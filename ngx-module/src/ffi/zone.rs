@@ -1,0 +1,199 @@
+//! The shared zone: asks nginx for the memory, lays the core's records out in it, and puts nginx.conf's peers there.
+//!
+//! The zone is one slab allocation that is never freed, so records need no allocator. Reserving happens while a reload can still fail;
+//! peers are configured in `init_module`, when it no longer can, so a reload that fails changes no traffic.
+
+use super::conf::{MainConf, UpstreamConf};
+use super::{clock, log, module, nginx};
+use nginx_sys::{ngx_conf_t, ngx_int_t, ngx_shm_zone_t, ngx_slab_pool_t};
+use pincer_core::zone::{Header, Layout, PeerSpec, Settings, UpstreamIdx, Zone};
+use std::ffi::c_void;
+
+/// A cache line: the alignment of the records.
+const LINE: usize = 64;
+
+/// nginx's slab page, and what it keeps for each.
+const PAGE: usize = 4096;
+
+/// Asks for the zone's memory; nginx calls `init_zone` once it is there.
+pub(crate) fn declare(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
+    let Some(args) = &main.zone_args else { return Ok(()) };
+    // SAFETY: `cf` is live; the name's copy lives in the configuration's pool; `ngx_shared_memory_add` answers null or a live zone.
+    unsafe {
+        let mut name = nginx::pool_copy((*cf).pool, args.name.as_bytes()).ok_or("memory is out")?;
+        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, module::module().cast());
+        if zone.is_null() {
+            return Err(format!("\"pincer_zone\" \"{}\" cannot be added", args.name));
+        }
+        if !(*zone).data.is_null() {
+            return Err(format!("\"pincer_zone\" \"{}\" is duplicate, one is needed", args.name));
+        }
+        (*zone).init = Some(init_zone);
+        (*zone).data = std::ptr::from_mut(main).cast();
+        main.shm_zone.set(Some(&*zone));
+    }
+    Ok(())
+}
+
+/// nginx has mapped the memory: new, or the running one at a reload (then `old` is the running configuration).
+unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
+    super::guard("zone init", nginx::ERROR, || {
+        // SAFETY: nginx passes the zone of `declare`, whose data is the new configuration; one thread.
+        let (pool, main) = unsafe { ((*shm_zone).shm.addr.cast::<ngx_slab_pool_t>(), &*(*shm_zone).data.cast::<MainConf>()) };
+        // SAFETY: as above.
+        let zone = unsafe { if old.is_null() { make(pool, main) } else { reuse(pool) } };
+        match zone.and_then(|zone| adopt(zone, main).map(|()| zone)) {
+            Ok(_) => nginx::OK,
+            Err(message) => {
+                log::write_cycle(log::NGX_LOG_EMERG, &message);
+                nginx::ERROR
+            }
+        }
+    })
+}
+
+/// Lays a new zone out.
+///
+/// # Safety
+/// `pool` is the head of a fresh shared zone, mapped for its whole size.
+unsafe fn make(pool: *mut ngx_slab_pool_t, main: &MainConf) -> Result<&'static Zone<'static>, String> {
+    // SAFETY: as the caller vouches; a pool counts its free pages.
+    let usable = unsafe { (*pool).pfree }.saturating_sub(1) * PAGE;
+    let size_bytes = main.zone_args.as_ref().map_or(0, |args| args.size_bytes);
+    let layout = Layout::for_bytes(usable.saturating_sub(LINE)).map_err(|small| {
+        let peers: usize = main.upstreams.borrow().iter().map(|upstream| upstream.peers.borrow().len()).sum();
+        let need = Layout::bytes_for(main.upstreams.borrow().len(), peers).max(small.need);
+        too_small(size_bytes, need, peers)
+    })?;
+    // SAFETY: the slab allocator answers null or zeroed memory that nobody else gets; its size was just computed.
+    unsafe {
+        let memory = nginx_sys::ngx_slab_calloc(pool, layout.bytes + LINE).cast::<u8>();
+        if memory.is_null() {
+            return Err(format!("\"pincer_zone\" cannot use {} bytes of its own memory", layout.bytes));
+        }
+        // Pages are aligned beyond a line: the first line is the zone's name, the core's records follow.
+        memory.cast::<[u64; 2]>().write([clock::entropy(), clock::entropy()]);
+        let memory = memory.add(LINE);
+        (*memory.cast::<Header>()).init(&layout);
+        (*pool).data = memory.cast();
+        Ok(map(memory, &layout))
+    }
+}
+
+/// Finds the running zone in its memory.
+///
+/// # Safety
+/// `pool` is the head of a zone that [`make`] has laid out.
+unsafe fn reuse(pool: *mut ngx_slab_pool_t) -> Result<&'static Zone<'static>, String> {
+    // SAFETY: as the caller vouches: `data` is what `make` stored.
+    unsafe {
+        let memory = (*pool).data.cast::<u8>();
+        let layout = if memory.is_null() { None } else { (*memory.cast::<Header>()).layout() };
+        let layout = layout.ok_or("\"pincer_zone\" was made by another version of the module, restart nginx or rename the zone")?;
+        Ok(map(memory, &layout))
+    }
+}
+
+/// # Safety
+/// `memory` is aligned to a cache line and has `layout.bytes` bytes, zeroed or written by the core, mapped as long as the process lives.
+unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
+    // SAFETY: as the caller vouches; every record is a struct of atomics, for which any bytes are a value, so sharing them is sound.
+    let zone = unsafe {
+        Zone {
+            header: &*memory.cast(),
+            workers: std::slice::from_raw_parts(memory.add(layout.workers_at).cast(), pincer_core::zone::WORKERS_MAX),
+            upstreams: std::slice::from_raw_parts(memory.add(layout.upstreams_at).cast(), layout.upstreams),
+            peers: std::slice::from_raw_parts(memory.add(layout.peers_at).cast(), layout.peers),
+        }
+    };
+    // A few words for each configuration that was ever loaded: not worth an owner.
+    Box::leak(Box::new(zone))
+}
+
+fn too_small(size_bytes: usize, need_bytes: usize, peers: usize) -> String {
+    let need_kib = (need_bytes + need_bytes / 64 + 16 * PAGE).div_ceil(1024).next_multiple_of(4);
+    format!("\"pincer_zone\" size {}k is too small, {need_kib}k needed for {peers} peers", size_bytes / 1024)
+}
+
+/// The zone's random name: the same over a reload, another after a restart.
+fn instance_id(zone: &Zone<'_>) -> String {
+    // SAFETY: `make` wrote the name into the line before the header; both only in configuration, on one thread.
+    let [high, low] = unsafe { std::ptr::from_ref(zone.header).byte_sub(LINE).cast::<[u64; 2]>().read() };
+    format!("{high:016x}{low:016x}")
+}
+
+/// Reserves what this configuration needs, and tells it where its zone is.
+fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
+    main.generation.set(zone.header.generation_begin());
+    main.zone.set(Some(zone));
+    main.instance_id.replace(instance_id(zone));
+    let mut peers_needed = 0;
+    for &upstream in main.upstreams.borrow().iter() {
+        let name = upstream.name.borrow();
+        let index = zone.upstream_reserve(&name).map_err(|error| format!("\"pincer_zone\" {error}"))?;
+        upstream.index.set(Some(index));
+        upstream.zone.set(Some(zone));
+        peers_needed += fresh_peers(zone, index, upstream);
+    }
+    let room = zone.room().peers;
+    if peers_needed > room {
+        let have = zone.peers.len();
+        let need = Layout::bytes_for(zone.upstreams.len(), have + peers_needed - room);
+        let size_bytes = main.zone_args.as_ref().map_or(0, |args| args.size_bytes);
+        return Err(too_small(size_bytes, need, have + peers_needed - room));
+    }
+    Ok(())
+}
+
+/// How many of the upstream's `server` addresses the zone does not have yet.
+fn fresh_peers(zone: &Zone<'_>, index: UpstreamIdx, upstream: &UpstreamConf) -> usize {
+    let peers = upstream.peers.borrow();
+    peers.iter().filter(|peer| zone.peer_find(index, &peer.sockaddr).is_none()).count()
+}
+
+/// Makes nginx.conf's peers those of the zone. In the master, once the configuration is in force.
+pub(crate) fn configure(main: &MainConf) -> Result<(), String> {
+    let Some(zone) = main.zone.get() else { return Ok(()) };
+    for &upstream in main.upstreams.borrow().iter() {
+        let Some(index) = upstream.index.get() else { continue };
+        let declared = upstream.peers.borrow();
+        let specs: Vec<PeerSpec<'_>> = declared
+            .iter()
+            .map(|peer| PeerSpec {
+                sockaddr: &peer.sockaddr,
+                name: &peer.name,
+                server: &peer.server,
+                weight: peer.weight,
+                max_conns: peer.max_conns,
+                max_fails: peer.max_fails,
+                max_fails_explicit: peer.max_fails_explicit,
+                fail_timeout_ms: peer.fail_timeout_ms,
+                backup: peer.backup,
+                down: peer.down,
+            })
+            .collect();
+        let settings = Settings {
+            queue_size: upstream.queue.map_or(0, |queue| queue.size),
+            signal: upstream.params.get().signal,
+        };
+        locked(main, || zone.upstream_configure(index, &settings, &specs, clock::now()))
+            .map_err(|error| format!("upstream {}: {error}", upstream.place.borrow()))?;
+    }
+    Ok(())
+}
+
+/// Runs a structural change under the slab mutex, which nginx's master frees when its holder dies.
+pub(crate) fn locked<T>(main: &MainConf, change: impl FnOnce() -> T) -> T {
+    let Some(shm_zone) = main.shm_zone.get() else { return change() };
+    let pool = shm_zone.shm.addr.cast::<ngx_slab_pool_t>();
+    // SAFETY: the zone's memory starts with its slab pool, whose mutex nginx has made.
+    unsafe { nginx_sys::ngx_shmtx_lock(&raw mut (*pool).mutex) };
+    // A panic in between must not keep the mutex: this process would go on and never give it back.
+    let changed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(change));
+    // SAFETY: locked above.
+    unsafe { nginx_sys::ngx_shmtx_unlock(&raw mut (*pool).mutex) };
+    match changed {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}

@@ -1,0 +1,55 @@
+//! Decides what an attempt at a peer says about that peer: a sample, a failure, or nothing.
+//!
+//! A peer that fails fast must not look fast, a client that leaves must not make its peer look slow, and a connection that the peer had
+//! closed while idle is nobody's fault.
+
+use pincer_core::zone::Outcome;
+
+/// What nginx knows when it frees a peer. Times run from the claim's start, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts {
+    /// nginx says the peer failed and tries the next.
+    pub(crate) failed: bool,
+    /// nginx tries the next although the peer answered (403, 404).
+    pub(crate) passed_on: bool,
+    /// The connection came from the keepalive cache.
+    pub(crate) cached: bool,
+    /// The peer's status; 0 = no header came.
+    pub(crate) status: usize,
+    /// The client is gone, or could not be written to.
+    pub(crate) client_gone: bool,
+    /// The answer's body came to its end, or the connection was upgraded.
+    pub(crate) complete: bool,
+    /// The fault lies on this side: no descriptor, no memory.
+    pub(crate) local_fault: bool,
+    /// To the header.
+    pub(crate) header_ns: Option<u64>,
+    /// To the first byte of the body.
+    pub(crate) first_byte_ns: Option<u64>,
+    /// Until now.
+    pub(crate) held_ns: u64,
+}
+
+const TOO_MANY_REQUESTS: usize = 429;
+const SERVER_ERRORS: std::ops::RangeInclusive<usize> = 500..=599;
+
+/// The outcome of the attempt.
+pub(crate) fn outcome(facts: &Facts) -> Outcome {
+    let stale_keepalive = facts.failed && facts.cached && facts.status == 0;
+    if facts.local_fault || stale_keepalive || facts.passed_on || facts.status == TOO_MANY_REQUESTS {
+        return Outcome::Neutral;
+    }
+    if facts.failed || SERVER_ERRORS.contains(&facts.status) {
+        return Outcome::Failure;
+    }
+    if facts.complete && facts.status != 0 {
+        return Outcome::Success {
+            first_byte_ns: facts.first_byte_ns,
+            header_ns: facts.header_ns,
+            last_byte_ns: Some(facts.held_ns),
+            held_ns: facts.held_ns,
+        };
+    }
+    // No header and no failure: nginx was told to stop, by the client. A header and no end: whose fault it is decides.
+    if facts.client_gone || facts.status == 0 { Outcome::Neutral } else { Outcome::Failure }
+}

@@ -1,0 +1,23 @@
+//! Writes the times of a request's attempts as nginx writes `$upstream_response_time`: seconds with milliseconds, a comma between attempts,
+//! a colon where an internal redirect began new ones, a dash where there is no time.
+
+use std::fmt::Write;
+
+/// One attempt: its time, and whether it is the first after an internal redirect.
+pub(crate) type Entry = (Option<u64>, bool);
+
+/// The text of `entries`; empty without any.
+pub(crate) fn text(entries: impl Iterator<Item = Entry>) -> String {
+    let mut text = String::new();
+    for (index, (nanoseconds, redirected)) in entries.enumerate() {
+        if index > 0 {
+            text.push_str(if redirected { " : " } else { ", " });
+        }
+        match nanoseconds {
+            // Writing to a String cannot fail.
+            Some(ns) => drop(write!(text, "{}.{:03}", ns / 1_000_000_000, ns / 1_000_000 % 1_000)),
+            None => text.push('-'),
+        }
+    }
+    text
+}
