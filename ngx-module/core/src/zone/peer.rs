@@ -274,7 +274,8 @@ impl Peer {
         let before = self.live();
         self.live.store(before.reused().0, SeqCst);
         if self.in_flight(WORKERS_MAX) != 0 {
-            self.live.store(before.reused().unlinked().0, SeqCst);
+            // The same life goes on: whoever holds a ticket of it still finds its generation.
+            self.live.store(before.unlinked().0, SeqCst);
             return false;
         }
         self.forget();
