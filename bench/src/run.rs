@@ -23,6 +23,9 @@ use crate::trace::{Arrival, Shape, draw};
 /// From the last proxy's start to the first arrival.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// A round with the cores busier than this measured the machine too: waits for a core begin to show in p99.
+const BUSY_MAX: f64 = 0.5;
+
 /// What every scenario needs: the programs and the clock.
 pub struct Stage {
     /// The programs that were found.
@@ -272,9 +275,11 @@ fn conditions(meter: &Meter, stage: &Stage, heats: &[Heat]) -> String {
     let late = sorted(stage.timers.take_lateness().iter().map(Duration::as_secs_f64).collect());
     let outcomes = heats.iter().flat_map(|heat| &heat.lanes).flat_map(|(_, outcomes)| outcomes);
     let lag = sorted(outcomes.map(|outcome| outcome.lag.as_secs_f64()).collect());
+    let busy = meter.busy();
+    let warning = if busy > BUSY_MAX { "; TOO BUSY to trust" } else { "" };
     format!(
-        "cores {:.0} % busy; timers late by {:.2} ms (p99 {:.2}); requests left late by {:.2} ms (p99 {:.2})",
-        meter.busy() * 100.0,
+        "cores {:.0} % busy; timers late by {:.2} ms (p99 {:.2}); requests left late by {:.2} ms (p99 {:.2}){warning}",
+        busy * 100.0,
         quantile(&late, 0.5) * 1e3,
         quantile(&late, 0.99) * 1e3,
         quantile(&lag, 0.5) * 1e3,

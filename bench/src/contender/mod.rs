@@ -23,6 +23,9 @@ pub const WORKERS: usize = 2;
 /// Connections a worker of nginx, or the whole of HAProxy, may hold: well over `client::OUTSTANDING_MAX`, and within 20,000 descriptors.
 pub const CONNECTIONS_MAX: usize = 8_192;
 
+/// A start is tried so often.
+const STARTS_MAX: usize = 3;
+
 /// One way of balancing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Contender {
@@ -118,6 +121,18 @@ impl Contender {
 
     /// Starts it in front of `servers`. An error says what its program said.
     pub fn start(self, programs: &Programs, servers: &[Server], options: Options) -> Result<Running> {
+        // Another process may take the port between the look and the start.
+        let mut tried = self.try_start(programs, servers, options);
+        for _ in 1..STARTS_MAX {
+            if tried.is_ok() {
+                break;
+            }
+            tried = self.try_start(programs, servers, options);
+        }
+        tried
+    }
+
+    fn try_start(self, programs: &Programs, servers: &[Server], options: Options) -> Result<Running> {
         let folder = tempfile::tempdir()?;
         let address = free_address()?;
         let command = match self {
