@@ -268,16 +268,16 @@ impl Peer {
         self.live.store(self.live().unlinked().0, SeqCst);
     }
 
-    /// Begins another life if nothing is in flight. The flag goes up before the count is read: a claim that counts itself in
-    /// afterwards sees it and takes itself out again.
+    /// Begins another life if nothing is in flight; otherwise the old one goes on, with its generation.
+    ///
+    /// The record is unlinked before the columns are read: a claim that counts itself in afterwards sees that and takes itself out
+    /// again, and one that came before is seen here.
     pub(super) fn try_reuse(&self) -> bool {
-        let before = self.live();
-        self.live.store(before.reused().0, SeqCst);
+        self.unlink();
         if self.in_flight(WORKERS_MAX) != 0 {
-            // The same life goes on: whoever holds a ticket of it still finds its generation.
-            self.live.store(before.unlinked().0, SeqCst);
             return false;
         }
+        self.live.store(self.live().reused().0, SeqCst);
         self.forget();
         true
     }
