@@ -1,0 +1,286 @@
+//! What the feed's thread and the event loop leave for each other: latest values only, so that neither can fill the other's memory.
+//!
+//! One mutex of this process, held for a few moves and never across a system call, an await or the drop of a snapshot. It is not in
+//! shared memory: who holds it dies only with everybody who could wait for it. Not on the path of any request.
+//! Bound: the newest snapshot, the one being applied and the one to be written; [`EVENTS_MAX`] events; one pending message of each kind.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pincer_proto::google::rpc;
+use pincer_proto::v1::{self, Snapshot, node_message::Message};
+use tokio::sync::{Notify, watch};
+
+use super::fault;
+
+/// Events kept for the event loop; the oldest go first, and how many went is said.
+pub(crate) const EVENTS_MAX: usize = 32;
+
+/// google.rpc.Code FAILED_PRECONDITION: this node cannot take the revision as things are.
+const FAILED_PRECONDITION: i32 = 9;
+
+/// A snapshot to publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    /// The whole state, as the control plane said it: not yet checked.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// When its last byte was here.
+    pub(crate) arrived: Instant,
+}
+
+/// How loud an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Good news.
+    Notice,
+    /// Served on, from what is known.
+    Warn,
+    /// An operator has to do something.
+    Error,
+}
+
+/// A line for the error log, without nginx's prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// Its level.
+    pub(crate) level: Level,
+    /// One line, no control characters.
+    pub(crate) text: String,
+}
+
+/// How the connection is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Status {
+    /// A stream is open.
+    pub(crate) connected: bool,
+    /// The endpoint of the stream, or of the last attempt, as an index into [`super::Config::endpoints`].
+    pub(crate) endpoint: usize,
+    /// Streams opened after the first.
+    pub(crate) reconnects: u64,
+    /// When the last message of the control plane arrived.
+    pub(crate) last_message: Option<Instant>,
+    /// Why the last stream or attempt ended; `None` until one did. Kept while connected.
+    pub(crate) last_error: Option<Arc<str>>,
+}
+
+#[derive(Default)]
+struct Board {
+    newest: Option<Received>,
+    taken: Option<Arc<Snapshot>>,
+    to_write: Option<Arc<Snapshot>>,
+    applied_revision: u64,
+    applied_count: u64,
+    ack: Option<v1::Ack>,
+    nack: Option<v1::Nack>,
+    stats: Option<v1::Stats>,
+    status: Status,
+    opened: u64,
+    events: VecDeque<Event>,
+    events_lost: u64,
+}
+
+/// Both ends' meeting place.
+pub(super) struct Shared {
+    board: Mutex<Board>,
+    /// There is something to send.
+    outbox: Notify,
+    /// There is something to write to disk.
+    disk: Notify,
+    keeps_state: bool,
+    wake: File,
+    stop: watch::Sender<Option<Instant>>,
+}
+
+impl Shared {
+    pub(super) fn new(wake: File, applied_revision: u64, keeps_state: bool) -> Self {
+        Self {
+            board: Mutex::new(Board { applied_revision, ..Board::default() }),
+            outbox: Notify::new(),
+            disk: Notify::new(),
+            keeps_state,
+            wake,
+            stop: watch::Sender::new(None),
+        }
+    }
+
+    /// Every store to the board is complete in itself, so a panic elsewhere leaves it valid.
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the event loop. A full counter (the only way to fail) means that it is awake already.
+    fn wake(&self) {
+        let _ = (&self.wake).write(&1_u64.to_ne_bytes());
+    }
+}
+
+/// What the event loop calls.
+impl Shared {
+    pub(super) fn take(&self) -> Option<Received> {
+        let mut board = self.board();
+        let received = board.newest.take()?;
+        let before = board.taken.replace(Arc::clone(&received.snapshot));
+        drop(board);
+        drop(before);
+        Some(received)
+    }
+
+    pub(super) fn applied(&self, revision: u64, took: Duration) {
+        let apply_duration = prost_types::Duration::try_from(took).ok();
+        let mut board = self.board();
+        board.applied_revision = revision;
+        board.applied_count += 1;
+        board.ack = Some(v1::Ack { revision, apply_duration });
+        let taken = board.taken.take_if(|taken| taken.revision == revision).filter(|_| self.keeps_state);
+        let before = if taken.is_some() { mem::replace(&mut board.to_write, taken) } else { None };
+        drop(board);
+        drop(before);
+        self.outbox.notify_one();
+        self.disk.notify_one();
+    }
+
+    pub(super) fn refused(&self, revision: u64, reason: &str) {
+        let message = fault::clean(reason, pincer_proto::limits::ERROR_BYTES_MAX);
+        let error = rpc::Status { code: FAILED_PRECONDITION, message, details: Vec::new() };
+        let mut board = self.board();
+        board.nack = Some(v1::Nack { revision, error: Some(error) });
+        let taken = board.taken.take_if(|taken| taken.revision == revision);
+        drop(board);
+        drop(taken);
+        self.outbox.notify_one();
+    }
+
+    pub(super) fn stats(&self, stats: v1::Stats) {
+        let before = self.board().stats.replace(stats);
+        drop(before);
+        self.outbox.notify_one();
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.board().status.clone()
+    }
+
+    pub(super) fn drain_events(&self) -> Vec<Event> {
+        let mut board = self.board();
+        let lost = mem::take(&mut board.events_lost);
+        let events = mem::take(&mut board.events);
+        drop(board);
+        let note = Event { level: Level::Warn, text: format!("left out feed events, count={lost}") };
+        (lost > 0).then_some(note).into_iter().chain(events).collect()
+    }
+
+    /// Tells the thread to end; what is being written to disk has until `until`.
+    pub(super) fn stop(&self, until: Instant) {
+        self.stop.send_if_modified(|stop| stop.replace(until).is_none());
+    }
+}
+
+/// What the feed's thread calls.
+impl Shared {
+    /// Resolves when the thread is to end, with the time that it has for it.
+    pub(super) async fn stopped(&self) -> Instant {
+        let mut stop = self.stop.subscribe();
+        let until = stop.wait_for(Option::is_some).await.ok().and_then(|until| *until);
+        until.unwrap_or_else(Instant::now)
+    }
+
+    /// Starts a session: the applied revision for its Hello. What an earlier session still had to say about revisions is void.
+    pub(super) fn begin_session(&self, endpoint: usize) -> u64 {
+        let mut board = self.board();
+        (board.ack, board.nack, board.status.endpoint) = (None, None, endpoint);
+        board.applied_revision
+    }
+
+    /// The stream is open.
+    pub(super) fn connected(&self) {
+        let mut board = self.board();
+        board.status.connected = true;
+        board.status.reconnects = board.opened;
+        board.opened += 1;
+        drop(board);
+        self.wake();
+    }
+
+    /// The stream, or the attempt to open one, has ended.
+    pub(super) fn disconnected(&self, reason: &str) {
+        let mut board = self.board();
+        let was_connected = mem::take(&mut board.status.connected);
+        board.status.last_error = Some(reason.into());
+        drop(board);
+        if was_connected {
+            self.wake();
+        }
+    }
+
+    /// Something came from the control plane.
+    pub(super) fn heard(&self, now: Instant) {
+        self.board().status.last_message = Some(now);
+    }
+
+    /// Puts a snapshot where the event loop finds it. A lower revision than one that waits there is not taken; that one's number is returned.
+    pub(super) fn deliver(&self, received: Received) -> Result<(), u64> {
+        let mut board = self.board();
+        let waiting = board.newest.as_ref().map_or(0, |newest| newest.snapshot.revision);
+        if received.snapshot.revision < waiting {
+            return Err(waiting);
+        }
+        let before = board.newest.replace(received);
+        drop(board);
+        drop(before);
+        self.wake();
+        Ok(())
+    }
+
+    /// Resolves when [`Shared::next_message`] may have something.
+    pub(super) async fn outbox(&self) {
+        self.outbox.notified().await;
+    }
+
+    /// The next message to send: what became of revisions, lowest first, then statistics.
+    pub(super) fn next_message(&self) -> Option<Message> {
+        let mut board = self.board();
+        let nack_first = match (&board.nack, &board.ack) {
+            (Some(nack), Some(ack)) => nack.revision < ack.revision,
+            (nack, _) => nack.is_some(),
+        };
+        if nack_first {
+            return board.nack.take().map(Message::Nack);
+        }
+        let ack = board.ack.take().map(Message::Ack);
+        ack.or_else(|| board.stats.take().map(Message::Stats))
+    }
+
+    /// How often the event loop has applied a revision; a change means that the control plane is of use.
+    pub(super) fn applied_count(&self) -> u64 {
+        self.board().applied_count
+    }
+
+    /// Resolves when [`Shared::to_write`] may have something.
+    pub(super) async fn disk(&self) {
+        self.disk.notified().await;
+    }
+
+    /// The snapshot to keep on disk.
+    pub(super) fn to_write(&self) -> Option<Arc<Snapshot>> {
+        self.board().to_write.take()
+    }
+
+    /// Puts back what could not be written, unless there is a newer one.
+    pub(super) fn write_later(&self, snapshot: Arc<Snapshot>) {
+        self.board().to_write.get_or_insert(snapshot);
+    }
+
+    /// Leaves a line for the error log.
+    pub(super) fn event(&self, level: Level, text: String) {
+        let mut board = self.board();
+        let oldest = if board.events.len() >= EVENTS_MAX { board.events.pop_front() } else { None };
+        board.events_lost += u64::from(oldest.is_some());
+        board.events.push_back(Event { level, text });
+        drop(board);
+        self.wake();
+    }
+}
