@@ -1,0 +1,21 @@
+# Thin: each target is a few lines, the work is in tools/ and in cargo. README.md explains what they do.
+.PHONY: demo test setup bench lint asan
+.DEFAULT_GOAL := test
+
+setup:
+	@tools/setup.sh
+
+demo: setup
+	@tools/demo.sh
+
+test: setup
+	@tools/test.sh
+
+lint: setup
+	@tools/test.sh lint
+
+bench: setup
+	@tools/bench.sh $(BENCH)
+
+asan: setup
+	@tools/asan.sh

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# All checks, the cheap ones first. "test.sh lint" stops after those that run no test.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/steps.sh
+
+stable_module() {
+    NGINX_SOURCE_DIR=$PWD/.nginx/stable NGINX_BUILD_DIR=$PWD/.nginx/stable/objs \
+        cargo build --quiet -p ngx_http_pincer_module --target-dir target/stable
+}
+
+on_stable() {
+    PINCER_NGINX=$PWD/.nginx/stable/objs/nginx PINCER_MODULE=$PWD/target/stable/debug/libngx_http_pincer_module.so \
+        cargo test --quiet --test balance --test protocols --test waiting
+}
+
+step "format" cargo fmt --all --check
+step "tidy" cargo test --quiet --test tidy
+step "clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings
+[ "${1:-}" = lint ] && exit 0
+
+step "build" cargo build --workspace
+step "module for nginx stable" stable_module
+step "tests without nginx" cargo test --quiet -p pincer-core -p pincer-proto -p pincer-control
+step "end to end on nginx stable" on_stable
+[ -x tools/asan.sh ] && step "address sanitizer, short form" tools/asan.sh short
+# Last, so that the run ends with the test runner's own lines.
+began=$SECONDS
+echo "== end to end on Debian's nginx"
+cargo test --no-fail-fast
+echo "== end to end on Debian's nginx: $((SECONDS - began)) s, all: $SECONDS s" >&2
