@@ -201,11 +201,13 @@ fn read_certificates(main: &mut MainConf) -> Result<(), String> {
             Err(format!("\"{directive}\" file \"{}\" holds no PEM block, \"-----BEGIN …\" is needed", path.display()))
         }
     };
-    main.tls = Some(TlsMaterial {
+    let tls = TlsMaterial {
         certificate_pem: read(&main.files.certificate, "pincer_control_plane_certificate")?,
         key_pem: read(&main.files.certificate_key, "pincer_control_plane_certificate_key")?,
         ca_pem: read(&main.files.trusted_certificate, "pincer_control_plane_trusted_certificate")?,
         server_name: main.files.name.clone(),
-    });
+    };
+    tls.check().map_err(|reason| format!("\"pincer_control_plane\" {reason}"))?;
+    main.tls = Some(tls);
     Ok(())
 }

@@ -5,9 +5,10 @@
 
 use super::conf::MainConf;
 use super::{clock, log, nginx, process, wake, zone};
-use crate::feed::{Config, Event, EventLevel, Feed, Received, state, stats, translate};
+use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, state, translate};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
-use pincer_proto::v1::{DeclaredPeer, DeclaredUpstream, Hello};
+use pincer_core::time::MonoNs;
+use pincer_proto::v1::{DeclaredPeer, DeclaredUpstream, Hello, Snapshot};
 use std::cell::RefCell;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
@@ -109,7 +110,7 @@ fn try_start(main: &'static MainConf, plane: &crate::conf::control::ControlPlane
         .ok_or_else(|| std::io::Error::other("no free connection for the feed, raise worker_connections"))?;
     let config = Config {
         endpoints: plane.endpoints.clone(),
-        tls: main.tls.clone(),
+        tls: main.tls.as_ref().map(copy_of),
         hello: hello(main, plane),
         state_path: main.state_path.clone(),
         wake: wake_fd,
@@ -126,6 +127,16 @@ fn try_start(main: &'static MainConf, plane: &crate::conf::control::ControlPlane
             unsafe { nginx_sys::ngx_close_connection(connection) };
             Err(error)
         }
+    }
+}
+
+/// The thread gets a copy: the configuration may go before it.
+fn copy_of(tls: &TlsMaterial) -> TlsMaterial {
+    TlsMaterial {
+        ca_pem: tls.ca_pem.clone(),
+        certificate_pem: tls.certificate_pem.clone(),
+        key_pem: tls.key_pem.clone(),
+        server_name: tls.server_name.clone(),
     }
 }
 
@@ -232,12 +243,13 @@ impl Running {
         let now = clock::now();
         let link = &zone.header.connection;
         match (status.connected, std::mem::replace(&mut self.connected, status.connected)) {
-            (true, false) => link.opened(status.endpoint, now),
+            (true, false) => link.opened(u32::try_from(status.endpoint).unwrap_or(0), now),
             (false, true) => link.closed(now),
             _ => {}
         }
-        if let Some(age) = status.last_message_age {
-            link.message(pincer_core::time::MonoNs(now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(0))));
+        if let Some(heard) = status.last_message {
+            let age_ns = u64::try_from(heard.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            link.message(MonoNs(now.0.saturating_sub(age_ns)));
         }
     }
 
@@ -274,7 +286,7 @@ impl Running {
 }
 
 /// Checks the snapshot and puts it into the zone, all or nothing.
-fn publish(main: &MainConf, snapshot: &pincer_proto::v1::Snapshot) -> Result<(), String> {
+fn publish(main: &MainConf, snapshot: &Snapshot) -> Result<(), String> {
     let Some(zone) = main.zone.get() else { return Err("there is no zone".to_owned()) };
     let translated = translate::translate(snapshot, &main.allow_peers).map_err(|error| error.to_string())?;
     translated.with_overlay(|overlay| {
@@ -284,11 +296,11 @@ fn publish(main: &MainConf, snapshot: &pincer_proto::v1::Snapshot) -> Result<(),
 
 fn log_event(event: &Event) {
     let level = match event.level {
-        EventLevel::Error => log::NGX_LOG_ERR,
-        EventLevel::Warning => log::NGX_LOG_WARN,
-        EventLevel::Notice => log::NGX_LOG_NOTICE,
+        Level::Error => log::NGX_LOG_ERR,
+        Level::Warn => log::NGX_LOG_WARN,
+        Level::Notice => log::NGX_LOG_NOTICE,
     };
-    log::write_cycle(level, &event.message);
+    log::write_cycle(level, &event.text);
 }
 
 /// Once a second: gives the thread fresh counts for the control plane, and refreshes the link's state.

@@ -2,17 +2,19 @@
 //!
 //! The header filter runs first of all filters, right after nginx parsed the header: if body bytes are in `u->buffer` already, the first byte
 //! is now. If not, it hooks the connection's `recv` and `recv_chain` for exactly one successful read. Body filters and nginx's
-//! pipe see the data late (buffering), so they can't tell. No sample for answers without a body. Cost: one test per answer,
+//! pipe see the data late (buffering), so they can't tell. With `grpc_pass` the first bytes may be SETTINGS or PING, so the hook sits on the
+//! reading of frames instead and waits for one that gives data to the client. No sample for answers without a body. Cost: one test per answer,
 //! two pointer swaps where the body comes later.
 
 use super::request::{self, Hook, RequestState, Stage};
 use super::{clock, nginx};
 use nginx_sys::{
-    NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_int_t, ngx_uint_t,
-    off_t, u_char,
+    NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
+    ngx_uint_t, off_t, u_char,
 };
 use pincer_core::zone::Signal;
 use std::cell::Cell;
+use std::ffi::c_void;
 
 thread_local! {
     /// The filter that stands after ours. Set by the master before it forks.
@@ -59,7 +61,9 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
             (*state).zone.signal_seen(ticket, (*state).worker);
         }
         if has_body {
-            if (*u).buffer.last > (*u).buffer.pos {
+            if is_grpc(u) {
+                hook_frames(state, u);
+            } else if (*u).buffer.last > (*u).buffer.pos {
                 seen(state);
             } else {
                 hook(state, (*u).peer.connection);
@@ -105,7 +109,8 @@ unsafe fn seen(state: *mut RequestState) {
 unsafe fn hook(state: *mut RequestState, connection: *mut ngx_connection_t) {
     // SAFETY: as the caller vouches; TLS has put its own functions in place by now and is wrapped as they are.
     unsafe {
-        (*state).hook = Some(Hook { connection, recv: (*connection).recv, recv_chain: (*connection).recv_chain });
+        (*state).hook =
+            Some(Hook::Connection { connection, recv: (*connection).recv, recv_chain: (*connection).recv_chain });
         (*connection).recv = Some(recv);
         (*connection).recv_chain = Some(recv_chain);
     }
@@ -119,10 +124,55 @@ pub(crate) unsafe fn unhook(state: *mut RequestState) {
     // SAFETY: as the caller vouches; connection objects are elements of nginx's own array and never freed, and this one cannot have been
     // reused between nginx's `free` and here.
     unsafe {
-        if let Some(hook) = (*state).hook.take() {
-            (*hook.connection).recv = hook.recv;
-            (*hook.connection).recv_chain = hook.recv_chain;
+        match (*state).hook.take() {
+            Some(Hook::Connection { connection, recv, recv_chain }) => {
+                (*connection).recv = recv;
+                (*connection).recv_chain = recv_chain;
+            }
+            Some(Hook::Frames { upstream, filter, context }) => {
+                (*upstream).input_filter = filter;
+                (*upstream).input_filter_ctx = context;
+            }
+            None => {}
         }
+    }
+}
+
+/// Whether the peer speaks grpc, by the scheme of `grpc_pass`.
+///
+/// # Safety
+/// `u` is live.
+unsafe fn is_grpc(u: *const ngx_http_upstream_t) -> bool {
+    // SAFETY: as the caller vouches; the scheme lives in the configuration.
+    unsafe { nginx::bytes((*u).schema).starts_with(b"grpc") }
+}
+
+/// # Safety
+/// `state` is live and holds the peer of `upstream`.
+unsafe fn hook_frames(state: *mut RequestState, upstream: *mut ngx_http_upstream_t) {
+    // SAFETY: as the caller vouches. The filter and its context go together and are put back together.
+    unsafe {
+        (*state).hook =
+            Some(Hook::Frames { upstream, filter: (*upstream).input_filter, context: (*upstream).input_filter_ctx });
+        (*upstream).input_filter = Some(frames);
+        (*upstream).input_filter_ctx = state.cast();
+    }
+}
+
+/// Stands before grpc's filter until a DATA frame has given bytes.
+unsafe extern "C" fn frames(data: *mut c_void, bytes: isize) -> ngx_int_t {
+    let state = data.cast::<RequestState>();
+    // SAFETY: nginx passes the context that `hook_frames` stored, of a live request.
+    unsafe {
+        let Some(Hook::Frames { upstream, filter: Some(original), context }) = (*state).hook else { return nginx::ERROR };
+        let answer = original(context, bytes);
+        if !(*upstream).out_bufs.is_null() {
+            super::guard("first byte", (), || {
+                unhook(state);
+                seen(state);
+            });
+        }
+        answer
     }
 }
 
@@ -157,7 +207,7 @@ unsafe fn after_read(state: *mut RequestState, n: isize) {
 unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
     // SAFETY: nginx calls with its own connection and buffer; the hook names the function that stood here before.
     unsafe {
-        let Some((state, Hook { recv: Some(original), .. })) = hooked(connection) else { return nginx::ERROR };
+        let Some((state, Hook::Connection { recv: Some(original), .. })) = hooked(connection) else { return nginx::ERROR };
         let n = original(connection, buffer, size);
         after_read(state, n);
         n
@@ -167,7 +217,7 @@ unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char
 unsafe extern "C" fn recv_chain(connection: *mut ngx_connection_t, chain: *mut ngx_chain_t, limit: off_t) -> isize {
     // SAFETY: as in `recv`.
     unsafe {
-        let Some((state, Hook { recv_chain: Some(original), .. })) = hooked(connection) else { return nginx::ERROR };
+        let Some((state, Hook::Connection { recv_chain: Some(original), .. })) = hooked(connection) else { return nginx::ERROR };
         let n = original(connection, chain, limit);
         after_read(state, n);
         n

@@ -12,9 +12,6 @@ pub(crate) const AGAIN: ngx_int_t = nginx_sys::NGX_AGAIN as ngx_int_t;
 pub(crate) const BUSY: ngx_int_t = nginx_sys::NGX_BUSY as ngx_int_t;
 pub(crate) const DONE: ngx_int_t = nginx_sys::NGX_DONE as ngx_int_t;
 
-/// nginx's "not set" of `ngx_msec_t`.
-pub(crate) const MSEC_UNSET: ngx_msec_t = ngx_msec_t::MAX;
-
 /// The bytes of an nginx string.
 ///
 /// # Safety

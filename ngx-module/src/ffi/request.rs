@@ -5,7 +5,10 @@
 
 use super::conf::UpstreamConf;
 use super::nginx;
-use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_queue_t, ngx_recv_chain_pt, ngx_recv_pt, ngx_str_t};
+use nginx_sys::{
+    ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_queue_t, ngx_recv_chain_pt, ngx_recv_pt,
+    ngx_str_t,
+};
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{NAME_MAX, SOCKADDR_MAX, Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
@@ -35,13 +38,17 @@ pub(crate) struct AttemptTimes {
     pub(crate) redirected: bool,
 }
 
-/// The pointers that the first-byte hook replaced.
+/// What the first-byte hook replaced.
 #[derive(Clone, Copy)]
-pub(crate) struct Hook {
-    pub(crate) connection: *mut ngx_connection_t,
-    pub(crate) recv: ngx_recv_pt,
-    pub(crate) recv_chain: ngx_recv_chain_pt,
+pub(crate) enum Hook {
+    /// The reading functions of the peer's connection.
+    Connection { connection: *mut ngx_connection_t, recv: ngx_recv_pt, recv_chain: ngx_recv_chain_pt },
+    /// grpc's reading of frames.
+    Frames { upstream: *mut ngx_http_upstream_t, filter: InputFilter, context: *mut c_void },
 }
+
+/// nginx's `u->input_filter`.
+pub(crate) type InputFilter = Option<unsafe extern "C" fn(*mut c_void, isize) -> ngx_int_t>;
 
 /// The record.
 pub(crate) struct RequestState {
