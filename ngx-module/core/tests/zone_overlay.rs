@@ -111,7 +111,10 @@ fn any_fault_refuses_the_whole_revision() {
     let flood: Vec<String> = (0..100).map(|i| format!("h{i}:1")).collect();
     let flood: Vec<_> = flood.iter().map(|name| added(name)).collect();
     let refused: [(&[PeerOverlay<'_>], &str); 8] = [
-        (&[good, PeerOverlay { weight: Some(65_536), ..over("b:1") }], "weight 65536 of peer \"b:1\" in upstream \"llm\""),
+        (
+            &[good, PeerOverlay { weight: Some(65_536), ..over("b:1") }],
+            "weight 65536 of peer \"b:1\" in upstream \"llm\"",
+        ),
         (&[good, PeerOverlay { max_conns: Some(65_536), ..over("b:1") }], "max_conns 65536"),
         (&[good, good], "peer \"a:1\" is given twice in upstream \"llm\""),
         (&[good, over(&long)], "129 bytes, 1 to 128"),
@@ -149,8 +152,10 @@ fn upstreams_of_other_nodes_are_counted_and_ignored() {
     let (heap, _) = pool(&[spec("a:1", 2)]);
     let zone = heap.zone();
     let elsewhere = [added("q:1"), added("r:1")];
-    let upstreams =
-        [UpstreamOverlay { name: b"elsewhere", peers: &elsewhere }, UpstreamOverlay { name: b"llm", peers: &[over("b:1")] }];
+    let upstreams = [
+        UpstreamOverlay { name: b"elsewhere", peers: &elsewhere },
+        UpstreamOverlay { name: b"llm", peers: &[over("b:1")] },
+    ];
     zone.overlay_apply(&Overlay { revision: 1, upstreams: &upstreams }, NOW).unwrap();
     assert_eq!((zone.header.unknown(), names(&zone).len(), zone.room().peers), (2, 1, 63));
 }

@@ -93,7 +93,9 @@ impl Model<'_> {
                 self.workers[i].2.kicked = true;
             }
             Step::Look => match zone.least_head(u, |_| false) {
-                Some((owner, key)) if owner == w && worker.published == Some(key) => worker.steps.push_front(Step::Claim),
+                Some((owner, key)) if owner == w && worker.published == Some(key) => {
+                    worker.steps.push_front(Step::Claim)
+                }
                 Some(_) => worker.steps.push_front(Step::Kick),
                 None => {}
             },

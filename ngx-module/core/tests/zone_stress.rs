@@ -218,7 +218,12 @@ fn change(zone: &Zone<'_>, u: UpstreamIdx, revision: u64, seed: &mut u64) {
         })
         .collect();
     let state = [None, Some(PeerState::Draining), Some(PeerState::Down)][(random(seed) % 3) as usize];
-    peers.push(PeerOverlay { name: b"other:1", state, weight: Some((random(seed) % 5) as u32), ..PeerOverlay::default() });
+    peers.push(PeerOverlay {
+        name: b"other:1",
+        state,
+        weight: Some((random(seed) % 5) as u32),
+        ..PeerOverlay::default()
+    });
     let overlay = Overlay { revision, upstreams: &[UpstreamOverlay { name: b"llm", peers: &peers }] };
     // Records of peers that just went may still be held: then the revision is refused, and nothing may have changed.
     let before = zone.header.revision();

@@ -4,7 +4,8 @@
 use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{
-    BalanceParams, Claim, HeapZone, Outcome, PeerSpec, ProcessId, Settings, Signal, Ticket, UpstreamIdx, WorkerIdx, Zone,
+    BalanceParams, Claim, HeapZone, Outcome, PeerSpec, ProcessId, Settings, Signal, Ticket, UpstreamIdx, WorkerIdx,
+    Zone,
 };
 
 pub const MS: u64 = 1_000_000;
