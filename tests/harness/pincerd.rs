@@ -64,7 +64,7 @@ impl Pincerd {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("pincerd's log");
         let mut command = Command::new(paths::pincerd());
         command.arg("--dev").arg(self.dev());
-        command.args(["--grpc-listen", &self.endpoint(), "--http-listen", &format!("127.0.0.1:{}", self.http_port)]);
+        command.args(["--listen", &self.endpoint(), "--http-listen", &format!("127.0.0.1:{}", self.http_port)]);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("pincerd's log")).stderr(log);
         self.process = Some(command.spawn().expect("pincerd starts"));
         let http = self.http().within(limit(2.0));

@@ -169,10 +169,28 @@ impl Builder {
     }
 
     /// Uses this text as the whole nginx.conf. `{{port}}`, `{{status_port}}`, `{{prefix}}` and `{{load_module}}` are filled in.
+    /// It must not set `daemon` or `pid`.
     #[must_use]
     pub fn whole(mut self, text: impl Into<String>) -> Self {
         self.whole = Some(text.into());
         self
+    }
+
+    /// Uses a file of `nginx-conf/` with the replacements every one of them needs, and these.
+    ///
+    /// # Panics
+    /// When the file is not there or a replacement matches nothing.
+    #[must_use]
+    pub fn example(self, name: &str, replacements: &[(&str, &str)]) -> Self {
+        let path = paths::repository().join("nginx-conf").join(name);
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let ours = [
+            ("load_module modules/libngx_http_pincer_module.so;", "{{load_module}}"),
+            ("127.0.0.1:8080", "127.0.0.1:{{port}}"),
+            ("127.0.0.1:8081", "127.0.0.1:{{status_port}}"),
+            ("/var/log/nginx/", "logs/"),
+        ];
+        self.whole(conf::replace(&text, &[&ours, replacements].concat()))
     }
 
     /// Forgets all directives, so that others can take their place; for [`Nginx::reconfigure`].
@@ -231,7 +249,8 @@ impl Builder {
 
     /// True when the harness serves the status of a zone at a port of its own.
     pub(super) fn has_status(&self) -> bool {
-        self.module && self.whole.is_none() && self.http.contains("pincer_zone")
+        let own = |text: &String| text.contains("{{status_port}}");
+        self.module && self.whole.as_ref().map_or(self.http.contains("pincer_zone"), own)
     }
 
     /// Writes nginx.conf.
@@ -244,6 +263,9 @@ impl Builder {
         let mut command = Command::new(super::binary());
         let error_log = self.prefix.path().join("logs/error.log");
         command.arg("-p").arg(self.prefix.path()).args(["-c", "conf/nginx.conf", "-e"]).arg(error_log);
+        if self.whole.is_some() {
+            command.args(["-g", "daemon off; pid logs/nginx.pid;"]);
+        }
         command
     }
 
