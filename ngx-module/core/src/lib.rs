@@ -1,7 +1,9 @@
 //! Pincer's logic.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod affinity;
+pub mod backoff;
 pub mod breaker;
 pub mod estimate;
 pub mod histogram;
