@@ -10,6 +10,7 @@ mod client;
 mod connect;
 mod fault;
 mod persist;
+pub(crate) mod report;
 mod session;
 mod shared;
 pub(crate) mod state;

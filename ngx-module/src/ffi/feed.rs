@@ -5,6 +5,7 @@
 
 use super::conf::MainConf;
 use super::{clock, log, nginx, process, wake, zone};
+use crate::conf::control::ControlPlaneArgs;
 use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, state, translate};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::time::MonoNs;
@@ -94,7 +95,7 @@ pub(crate) fn start(main: &'static MainConf) {
     }
 }
 
-fn try_start(main: &'static MainConf, plane: &crate::conf::control::ControlPlaneArgs) -> std::io::Result<()> {
+fn try_start(main: &'static MainConf, plane: &ControlPlaneArgs) -> std::io::Result<()> {
     let loop_end = wake::eventfd().ok_or_else(std::io::Error::last_os_error)?;
     // SAFETY: duplicates a descriptor of ours, for the thread alone.
     let thread_end = unsafe { libc::fcntl(loop_end, libc::F_DUPFD_CLOEXEC, 0) };
@@ -154,33 +155,36 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Who we are, and what nginx.conf declares.
-fn hello(main: &MainConf, plane: &crate::conf::control::ControlPlaneArgs) -> Hello {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let declared = main.upstreams.borrow();
-    let upstreams = declared.iter().map(|upstream| DeclaredUpstream {
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The peers of nginx.conf, as the control plane hears of them.
+fn declared(main: &MainConf) -> Vec<DeclaredUpstream> {
+    let peer = |peer: &super::conf::DeclaredPeer| DeclaredPeer {
+        address: text(&peer.name),
+        server: text(&peer.server),
+        weight: peer.weight,
+        max_conns: peer.max_conns,
+        backup: peer.backup,
+        down: peer.down,
+    };
+    let upstream = |upstream: &&super::conf::UpstreamConf| DeclaredUpstream {
         name: text(&upstream.name.borrow()),
-        peers: upstream
-            .peers
-            .borrow()
-            .iter()
-            .map(|peer| DeclaredPeer {
-                address: text(&peer.name),
-                server: text(&peer.server),
-                weight: peer.weight,
-                max_conns: peer.max_conns,
-                backup: peer.backup,
-                down: peer.down,
-            })
-            .collect(),
-    });
+        peers: upstream.peers.borrow().iter().map(peer).collect(),
+    };
+    main.upstreams.borrow().iter().map(upstream).collect()
+}
+
+/// Who we are, and what nginx.conf declares.
+fn hello(main: &MainConf, plane: &ControlPlaneArgs) -> Hello {
     Hello {
         node: plane.node.clone().unwrap_or_else(host_name),
         instance_id: main.instance_id.borrow().clone(),
         module_version: env!("CARGO_PKG_VERSION").to_owned(),
         nginx_version: text(nginx_sys::NGINX_VERSION.to_bytes()),
         worker_processes: worker_processes(),
-        upstreams: upstreams.collect(),
+        upstreams: declared(main),
         applied_revision: 0,
     }
 }
@@ -197,7 +201,7 @@ fn worker_processes() -> u32 {
 fn host_name() -> String {
     // SAFETY: the cycle holds the host's name since its start.
     let name = unsafe { nginx::bytes((*nginx_sys::ngx_cycle).hostname) };
-    String::from_utf8_lossy(name).into_owned()
+    text(name)
 }
 
 /// The thread has something: events, a snapshot, or a change of its connection. Or a graceful stop begins.
@@ -262,10 +266,6 @@ impl Running {
             return;
         }
         let revision = received.snapshot.revision;
-        if zone.header.revision() == revision {
-            self.feed.applied(revision, received.arrived.elapsed());
-            return;
-        }
         match publish(self.main, &received.snapshot) {
             Ok(()) => {
                 let took = received.arrived.elapsed();
@@ -279,7 +279,7 @@ impl Running {
             Err(reason) => {
                 zone.header.connection.refused();
                 log::write_cycle(log::NGX_LOG_ERR, &format!("refuses a revision, revision={revision}, reason={reason}"));
-                self.feed.refused(revision, reason);
+                self.feed.refused(revision, &reason);
             }
         }
     }
@@ -288,8 +288,9 @@ impl Running {
 /// Checks the snapshot and puts it into the zone, all or nothing.
 fn publish(main: &MainConf, snapshot: &Snapshot) -> Result<(), String> {
     let Some(zone) = main.zone.get() else { return Err("there is no zone".to_owned()) };
-    let translated = translate::translate(snapshot, &main.allow_peers).map_err(|error| error.to_string())?;
-    translated.with_overlay(|overlay| {
+    let rules = translate::Rules::new(&declared(main), main.allow_peers.clone());
+    let checked = rules.check(snapshot).map_err(|fault| fault.to_string())?;
+    checked.with_overlay(|overlay| {
         zone::locked(main, || zone.overlay_apply(overlay, clock::now())).map_err(|error| error.to_string())
     })
 }

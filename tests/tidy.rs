@@ -1,0 +1,152 @@
+//! Rules that keep the project as ARCHITECTURE.md says: arrows between crates, unsafe in one folder, every unsafe block explained, every
+//! directive and variable documented, files of a readable size. Reads files only; takes under a second.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Lines of the longest file allowed.
+const LINES_MAX: usize = 500;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files that git tracks below `folder` with this ending.
+fn tracked(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let output = Command::new("git").args(["ls-files", "-z", folder]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    let names = String::from_utf8(output.stdout).unwrap();
+    let files = names.split('\0').filter(|name| name.ends_with(ending)).map(|name| root().join(name));
+    files.filter(|path| path.exists()).collect()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Code only: no comment, no string that spans a line's end.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+#[test]
+fn crates_depend_on_each_other_only_as_the_architecture_says() {
+    let allowed: [(&str, &[&str]); 6] = [
+        ("pincer-core", &[]),
+        ("pincer-proto", &[]),
+        ("ngx_http_pincer_module", &["pincer-core", "pincer-proto"]),
+        ("pincer-control", &["pincer-core", "pincer-proto"]),
+        ("pincer-bench", &["pincer-core", "pincer-proto", "pincer-control", "pincer-e2e"]),
+        ("pincer-e2e", &["pincer-core", "pincer-proto", "pincer-control", "ngx_http_pincer_module", "pincer-bench"]),
+    ];
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ours: BTreeSet<&str> = allowed.iter().map(|(name, _)| *name).collect();
+    let mut seen = 0;
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let (_, may) = allowed.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name} is new: add it to this test"));
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let to = dependency["name"].as_str().unwrap();
+            assert!(!ours.contains(to) || may.contains(&to), "{name} must not depend on {to}");
+            let nginx = ["ngx", "nginx-sys"].contains(&to);
+            assert!(!nginx || name == "ngx_http_pincer_module", "only the module may depend on {to}, not {name}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen} packages are fewer than the layout has");
+}
+
+#[test]
+fn unsafe_stands_only_in_the_folder_that_borders_nginx() {
+    let mut checked = 0;
+    for path in tracked(".", ".rs") {
+        let inside = path.strip_prefix(root()).unwrap().starts_with("ngx-module/src/ffi");
+        let bordering_libc = path.strip_prefix(root()).unwrap().starts_with("tests") || path.strip_prefix(root()).unwrap().starts_with("bench");
+        if inside || bordering_libc {
+            continue;
+        }
+        checked += 1;
+        for (number, line) in read(&path).lines().enumerate() {
+            let words = code(line);
+            let found = words.contains("unsafe {") || words.contains("unsafe fn") || words.contains("unsafe impl") || words.contains("unsafe extern");
+            assert!(!found, "{}:{}: unsafe outside ngx-module/src/ffi", path.display(), number + 1);
+        }
+    }
+    assert!(checked > 30, "only {checked} files were looked at");
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    let mut blocks = 0;
+    for path in tracked("ngx-module/src/ffi", ".rs") {
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            if !code(line).contains("unsafe {") && !code(line).contains("unsafe impl") {
+                continue;
+            }
+            blocks += 1;
+            // Up to the start of the statement: a note may be a few lines long and stand above a multi-line expression.
+            let above = &lines[index.saturating_sub(8)..=index];
+            let explained = above.iter().any(|line| line.contains("SAFETY:"));
+            assert!(explained, "{}:{}: unsafe without a SAFETY note above it", path.display(), index + 1);
+        }
+    }
+    assert!(blocks > 50, "only {blocks} unsafe blocks were found");
+}
+
+#[test]
+fn the_core_forbids_unsafe_and_knows_no_clock_randomness_or_io() {
+    let library = read(&root().join("ngx-module/core/src/lib.rs"));
+    assert!(library.contains("#![forbid(unsafe_code)]"));
+    for path in tracked("ngx-module/core/src", ".rs") {
+        for (number, line) in read(&path).lines().enumerate() {
+            for banned in ["Instant::now", "SystemTime", "std::fs", "std::net::Tcp", "rand::rng", "std::thread::sleep"] {
+                assert!(!code(line).contains(banned), "{}:{}: {banned} in the core", path.display(), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_directive_and_variable_is_documented() {
+    let readme = read(&root().join("README.md"));
+    let directives = read(&root().join("ngx-module/src/ffi/module.rs"));
+    let variables = read(&root().join("ngx-module/src/ffi/variables.rs"));
+    let quoted = |text: &str, open: &str| -> BTreeSet<String> {
+        let after = text.split(open).skip(1);
+        after.filter_map(|rest| rest.split('"').next()).filter(|name| name.starts_with("pincer_")).map(str::to_owned).collect()
+    };
+    let directives = quoted(&directives, "c\"");
+    let variables = quoted(&variables, "(\"");
+    assert!(directives.len() >= 11 && variables.len() >= 3, "{directives:?} {variables:?}");
+    for name in directives {
+        assert!(readme.contains(&format!("`{name}")), "README.md does not document the directive {name}");
+    }
+    for name in variables {
+        assert!(readme.contains(&format!("`${name}`")), "README.md does not document the variable ${name}");
+    }
+}
+
+#[test]
+fn files_stay_short_enough_to_read() {
+    for path in tracked(".", ".rs") {
+        let lines = read(&path).lines().count();
+        assert!(lines <= LINES_MAX, "{}: {lines} lines, {LINES_MAX} are allowed", path.display());
+    }
+}
+
+#[test]
+fn every_source_file_says_what_it_is() {
+    for path in tracked(".", ".rs") {
+        let text = read(&path);
+        let first = text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("//!"), "{}: the first line is no //! header", path.display());
+    }
+}
