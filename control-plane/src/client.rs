@@ -19,6 +19,8 @@ use crate::dev::{self, Name};
 
 /// For the whole of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For an answer to begin.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A quiet connection is asked for a sign of life, and ends without one.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,6 +51,9 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
+    /// `DIR/endpoint` is not there.
+    #[error("{0} is not there: pincerd --dev has not been started there")]
+    NotStarted(PathBuf),
     /// `DIR/endpoint` has another form.
     #[error("{0} holds no line grpc=ADDRESS")]
     EndpointFile(PathBuf),
@@ -75,9 +80,12 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether what was given is wrong, not the network or the server.
+    /// Whether what was given is wrong, not the network or the server. A `--dev` folder without an endpoint has no pincerd yet.
     pub fn is_usage(&self) -> bool {
-        !matches!(self, Self::Unreachable { .. } | Self::Silent(_))
+        match self {
+            Self::Unreachable { .. } | Self::Silent(_) | Self::EndpointFile(_) | Self::NotStarted(_) => false,
+            Self::File { .. } | Self::Endpoint { .. } | Self::Tls(_) => true,
+        }
     }
 }
 
@@ -111,6 +119,7 @@ impl Target {
         let channel = Endpoint::from_shared(format!("https://{endpoint}"))
             .map_err(|_| bad())?
             .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -130,7 +139,11 @@ fn read(path: &Path) -> Result<String, ConnectError> {
 /// The gRPC address that pincerd wrote into its `--dev` folder.
 pub fn dev_endpoint(folder: &Path) -> Result<String, ConnectError> {
     let path = folder.join(dev::ENDPOINT_FILE);
-    let text = read(&path)?;
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ConnectError::NotStarted(path)),
+        Err(source) => return Err(ConnectError::File { path, source }),
+        Ok(text) => text,
+    };
     let address = text.lines().find_map(|line| line.strip_prefix("grpc="));
     address.map(str::to_owned).ok_or(ConnectError::EndpointFile(path))
 }

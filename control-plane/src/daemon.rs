@@ -26,7 +26,7 @@ use crate::{
 #[command(name = "pincerd", version)]
 pub struct Args {
     /// Where nodes and operators connect, by gRPC with mutual TLS; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9443")]
+    #[arg(long, alias = "grpc-listen", value_name = "ADDRESS", default_value = "127.0.0.1:9443")]
     pub listen: SocketAddr,
     /// Where /healthz and /metrics are, by plain HTTP; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9444")]

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
-//pub mod ctl;
+pub mod ctl;
 pub mod daemon;
 pub mod declared;
 pub mod dev;

@@ -1,0 +1,183 @@
+//! pincerctl: the operators' command over `ControlService`.
+//!
+//! Exit status: 0 done; 2 usage: the command, a name or a value is wrong, what is named doesn't exist, or the certificate isn't an operator's; 3 conflict: an etag
+//! is old, it exists already, or its state forbids it; 4 pincerd is not reachable; 5 a node refused the revision or didn't acknowledge it in time (the
+//! change is made all the same); 1 anything else. Results go to stdout, all else to stderr. Bound: `client`'s deadlines.
+
+mod args;
+mod change;
+mod file;
+mod show;
+mod wait;
+mod watch;
+
+use std::{io, io::Write as _};
+
+use clap::Parser as _;
+use pincer_proto::v1::{self, control_service_client::ControlServiceClient};
+use serde::Serialize;
+use tonic::{Code, Status, transport::Channel};
+
+use crate::{
+    client::{self, ConnectError},
+    names,
+};
+use args::{Args, NodeVerb, Noun, Output, PeerVerb, UpstreamVerb};
+
+type Client = ControlServiceClient<Channel>;
+
+/// Entries asked for at once.
+const PAGE_SIZE: i32 = 1000;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("{}", told(.0))]
+    Call(#[from] Status),
+    #[error("revision {revision} is made, but {why}")]
+    NotApplied { revision: u64, why: &'static str },
+    #[error("cannot write the result: {0}")]
+    Write(#[from] io::Error),
+    #[error("cannot write the result: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// What the server said; a transport's error by its cause.
+fn told(status: &Status) -> String {
+    let message = show::plain(status.message());
+    match std::error::Error::source(status) {
+        Some(source) => format!("pincerd is not reachable: {message}: {source}"),
+        None => message,
+    }
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Connect(error) if error.is_usage() => 2,
+            Self::Connect(_) => 4,
+            Self::Call(status) => match status.code() {
+                Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => 3,
+                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => 4,
+                Code::Internal | Code::DataLoss | Code::Unimplemented => 1,
+                _ => 2,
+            },
+            Self::NotApplied { .. } => 5,
+            // Nobody reads any more, as in `pincerctl watch | head`.
+            Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Write(_) | Self::Json(_) => 1,
+        }
+    }
+}
+
+/// Runs the process's command line; its exit status.
+pub async fn main() -> u8 {
+    let args = Args::parse();
+    match run(args).await {
+        Ok(()) => 0,
+        Err(failure) => {
+            let code = failure.exit_code();
+            if code != 0 {
+                eprintln!("pincerctl: {failure}");
+            }
+            code
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Failure> {
+    if args.wait.is_some() && !args.noun.is_change() {
+        return Err(Failure::Usage("--wait goes with peer set, add and remove, and with apply".to_owned()));
+    }
+    let prepared = change::prepare(&args.noun)?;
+    let mut client = client::control(args.target.resolve()?.connect().await?);
+    if let Some(change) = prepared {
+        return change::run(&mut client, change, args.output, args.wait).await;
+    }
+    match args.noun {
+        Noun::Upstream { verb: UpstreamVerb::List } => {
+            let upstreams = list_upstreams(&mut client).await?;
+            print(args.output, &show::Upstreams::from(upstreams))
+        }
+        Noun::Upstream { verb: UpstreamVerb::Get { upstream } } => {
+            let name = upstream_name(&upstream)?;
+            let got = client.get_upstream(v1::GetUpstreamRequest { name: name.clone() }).await?.into_inner();
+            let peers = list_peers(&mut client, &name).await?;
+            print(args.output, &show::UpstreamAndPeers::new(&got, peers))
+        }
+        Noun::Peer { verb: PeerVerb::List { upstream } } => {
+            let peers = list_peers(&mut client, &upstream_name(&upstream)?).await?;
+            print(args.output, &show::Peers::from(peers))
+        }
+        Noun::Node { verb: NodeVerb::List } => {
+            let (nodes, revision) = list_nodes(&mut client).await?;
+            print(args.output, &show::Nodes::new(nodes, revision))
+        }
+        Noun::Watch => watch::run(&mut client, args.output).await,
+        Noun::Peer { .. } | Noun::Apply { .. } => Err(Failure::Usage("nothing to do".to_owned())),
+    }
+}
+
+fn upstream_name(upstream: &str) -> Result<String, Failure> {
+    names::check_upstream(upstream).map_err(|fault| Failure::Usage(fault.to_string()))?;
+    Ok(names::upstream_name(upstream))
+}
+
+async fn list_upstreams(client: &mut Client) -> Result<Vec<v1::Upstream>, Failure> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListUpstreamsRequest { page_size: PAGE_SIZE, page_token };
+        let page = client.list_upstreams(request).await?.into_inner();
+        all.extend(page.upstreams);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+async fn list_peers(client: &mut Client, parent: &str) -> Result<Vec<v1::Peer>, Failure> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListPeersRequest { parent: parent.to_owned(), page_size: PAGE_SIZE, page_token };
+        let page = client.list_peers(request).await?.into_inner();
+        all.extend(page.peers);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+async fn list_nodes(client: &mut Client) -> Result<(Vec<v1::Node>, u64), Failure> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListNodesRequest { page_size: PAGE_SIZE, page_token };
+        let page = client.list_nodes(request).await?.into_inner();
+        all.extend(page.nodes);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok((all, page.revision));
+        }
+    }
+}
+
+/// Prints a result, whole.
+fn print<T: Serialize + show::Table>(output: Output, result: &T) -> Result<(), Failure> {
+    let text = match output {
+        Output::Table => result.table(),
+        Output::Json => serde_json::to_string(result)? + "\n",
+    };
+    print_text(&text)
+}
+
+fn print_text(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}

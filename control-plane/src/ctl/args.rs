@@ -1,0 +1,308 @@
+//! pincerctl's command line, and where it finds pincerd.
+//!
+//! For each of endpoint, CA, certificate and key: its own flag, else `--dev`, else its environment variable, else `PINCER_DEV_DIR`. A flag always beats the
+//! environment. Pure but for reading the environment and `DIR/endpoint`.
+
+use std::{env, path::PathBuf, time::Duration};
+
+use clap::{Args as ArgGroup, Parser, Subcommand, ValueEnum};
+use pincer_proto::limits;
+
+use super::Failure;
+use crate::{
+    client::{self, Target},
+    dev::{self, Name},
+    model::State,
+};
+
+/// When only certificates are given.
+const ENDPOINT_DEFAULT: &str = "127.0.0.1:9443";
+
+/// Reads and changes what Pincer's control plane feeds to nginx.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pincerctl",
+    version,
+    after_help = "Exit status: 0 done, 2 usage, 3 conflict, 4 pincerd not reachable, 5 refused by a node or not in time"
+)]
+pub struct Args {
+    /// How results are printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table, global = true)]
+    pub output: Output,
+    /// After a change, wait at most TIME (as 500ms, 10s, 1m) until every connected node has it
+    #[arg(long, value_name = "TIME", value_parser = parse_time, global = true)]
+    pub wait: Option<Duration>,
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+/// Forms of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs: one object, or one a line for watch
+    Json,
+}
+
+/// Where pincerd is.
+#[derive(Debug, ArgGroup)]
+pub struct TargetArgs {
+    /// Address of pincerd, HOST:PORT [env: PINCER_ENDPOINT] [default: 127.0.0.1:9443]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    endpoint: Option<String>,
+    /// The CA that signed pincerd's certificate, PEM [env: PINCER_CA]
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+    /// Your certificate (OU=pincer-operator), PEM [env: PINCER_CERT]
+    #[arg(long, value_name = "FILE", global = true)]
+    cert: Option<PathBuf>,
+    /// Its key, PEM [env: PINCER_KEY]
+    #[arg(long, value_name = "FILE", global = true)]
+    key: Option<PathBuf>,
+    /// The folder of a pincerd --dev, which has all of these [env: PINCER_DEV_DIR]
+    #[arg(long, value_name = "DIR", global = true)]
+    dev: Option<PathBuf>,
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+impl TargetArgs {
+    /// Where pincerd is, after flags and environment.
+    pub fn resolve(self) -> Result<Target, Failure> {
+        let dev_variable = variable("PINCER_DEV_DIR");
+        let file = |flag: Option<PathBuf>, name: &str, option: &str, in_dev: fn(&PathBuf) -> PathBuf| {
+            flag.or_else(|| self.dev.as_ref().map(in_dev))
+                .or_else(|| variable(name))
+                .or_else(|| dev_variable.as_ref().map(in_dev))
+                .ok_or_else(|| Failure::Usage(format!("say who you are: {option} FILE or {name}, or --dev DIR")))
+        };
+        let ca = file(self.ca, "PINCER_CA", "--ca", |dev| dev.join(dev::CA_FILE))?;
+        let certificate = file(self.cert, "PINCER_CERT", "--cert", |dev| Name::Operator.certificate(dev))?;
+        let key = file(self.key, "PINCER_KEY", "--key", |dev| Name::Operator.key(dev))?;
+        let endpoint = match (self.endpoint, &self.dev, env::var("PINCER_ENDPOINT"), &dev_variable) {
+            (Some(endpoint), ..) => endpoint,
+            (None, Some(dev), ..) => client::dev_endpoint(dev)?,
+            (None, None, Ok(endpoint), _) if !endpoint.is_empty() => endpoint,
+            (None, None, _, Some(dev)) => client::dev_endpoint(dev)?,
+            _ => ENDPOINT_DEFAULT.to_owned(),
+        };
+        Ok(Target { endpoint, ca, certificate, key })
+    }
+}
+
+/// What a command is about.
+#[derive(Debug, Subcommand)]
+pub enum Noun {
+    /// Upstreams that nginx declares
+    Upstream {
+        #[command(subcommand)]
+        verb: UpstreamVerb,
+    },
+    /// Peers of an upstream
+    Peer {
+        #[command(subcommand)]
+        verb: PeerVerb,
+    },
+    /// The nginx instances that are fed
+    Node {
+        #[command(subcommand)]
+        verb: NodeVerb,
+    },
+    /// Make the settings of the upstreams in a file exactly those in the file, in one revision
+    Apply {
+        /// YAML or JSON; - for standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Check, show what would change, change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print nodes and revisions as they change
+    Watch,
+}
+
+impl Noun {
+    /// Whether it makes a revision.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Peer { verb } => !matches!(verb, PeerVerb::List { .. }),
+            Self::Apply { dry_run, .. } => !dry_run,
+            Self::Upstream { .. } | Self::Node { .. } | Self::Watch => false,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UpstreamVerb {
+    /// All upstreams
+    List,
+    /// One, with its peers
+    Get {
+        /// As in nginx.conf
+        upstream: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeVerb {
+    /// All nodes, and what they have applied
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PeerVerb {
+    /// An upstream's peers
+    List {
+        /// As in nginx.conf
+        upstream: String,
+    },
+    /// Set a peer's weight, slots or state
+    Set {
+        #[command(flatten)]
+        peer: PeerArgs,
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// Only if the peer's etag is this still
+        #[arg(long)]
+        etag: Option<String>,
+    },
+    /// Add a peer that nginx.conf does not declare
+    Add {
+        #[command(flatten)]
+        peer: PeerArgs,
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Remove a peer that was added
+    Remove {
+        #[command(flatten)]
+        peer: PeerArgs,
+        /// Only if the peer's etag is this still
+        #[arg(long)]
+        etag: Option<String>,
+    },
+}
+
+#[derive(Debug, ArgGroup)]
+pub struct PeerArgs {
+    /// As in nginx.conf
+    pub upstream: String,
+    /// IPv4:port, [IPv6]:port or unix:/path
+    pub address: String,
+}
+
+/// A value, or the wish to have nginx.conf's again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting<T> {
+    To(T),
+    Unset,
+}
+
+impl<T> Setting<T> {
+    /// The value; `None` for unset.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::To(value) => Some(value),
+            Self::Unset => None,
+        }
+    }
+}
+
+#[derive(Debug, ArgGroup)]
+pub struct SettingsArgs {
+    /// Share of the requests among peers of like speed, 0 to 65535; 0: no new ones; "unset": nginx.conf's
+    #[arg(long, value_name = "N", value_parser = parse_number)]
+    pub weight: Option<Setting<u32>>,
+    /// Requests at once, 0 to 65535; 0: unlimited; "unset": nginx.conf's
+    #[arg(long, value_name = "N", value_parser = parse_number)]
+    pub max_conns: Option<Setting<u32>>,
+    /// active, draining or down; "unset": nginx.conf's
+    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    pub state: Option<Setting<State>>,
+}
+
+fn parse_number(text: &str) -> Result<Setting<u32>, String> {
+    match text.parse() {
+        _ if text == "unset" => Ok(Setting::Unset),
+        Ok(number) if number <= limits::PEER_VALUE_MAX => Ok(Setting::To(number)),
+        _ => Err(format!("is not 0 to {} or \"unset\"", limits::PEER_VALUE_MAX)),
+    }
+}
+
+fn parse_state(text: &str) -> Result<Setting<State>, String> {
+    match text {
+        "active" => Ok(Setting::To(State::Active)),
+        "draining" => Ok(Setting::To(State::Draining)),
+        "down" => Ok(Setting::To(State::Down)),
+        "unset" => Ok(Setting::Unset),
+        _ => Err("is not active, draining, down or \"unset\"".to_owned()),
+    }
+}
+
+/// A time as nginx writes it, of one unit: `500ms`, `10s`, `1m`, `1h`; without a unit seconds. At most a day.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_ms = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("has another unit than ms, s, m, h".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "is not a time as 500ms, 10s, 1m".to_owned())?;
+    match number.checked_mul(unit_ms) {
+        Some(time_ms) if time_ms <= DAY_MS => Ok(Duration::from_millis(time_ms)),
+        _ => Err("is more than a day".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_as_nginx_writes_them() {
+        for (text, time_ms) in [("500ms", 500), ("10s", 10_000), ("10", 10_000), ("2m", 120_000), ("24h", 86_400_000)] {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(time_ms)));
+        }
+        for text in ["", "s", "1d", "-1s", "1.5s", "25h", "99999999999999999999s", "18446744073709551615h", "é"] {
+            assert!(parse_time(text).is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn the_contracts_commands_are_read() {
+        for line in [
+            "-o json upstream list",
+            "upstream get llm",
+            "peer list llm",
+            "--wait 5s peer set llm 127.0.0.1:1 --weight 0 --max-conns 4 --state draining",
+            "peer set llm 127.0.0.1:1 --weight unset --wait 5s -o table",
+            "peer add llm unix:/a",
+            "peer remove llm 127.0.0.1:1",
+            "node list",
+            "apply -f a.yaml --dry-run",
+            "watch",
+        ] {
+            let words = ["pincerctl"].into_iter().chain(line.split(' '));
+            assert!(Args::try_parse_from(words).is_ok(), "{line}");
+        }
+        for line in ["peer set llm 127.0.0.1:1 --weight 65536", "peer set llm 127.0.0.1:1 --state off", "class list"] {
+            let words = ["pincerctl"].into_iter().chain(line.split(' '));
+            assert_eq!(Args::try_parse_from(words).map(drop).map_err(|e| e.exit_code()), Err(2), "{line}");
+        }
+    }
+}

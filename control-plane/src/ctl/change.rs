@@ -1,0 +1,127 @@
+//! The commands that make a revision: checked as far as possible before anything is sent, then made, then waited for.
+
+use std::{
+    io,
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use pincer_proto::v1;
+
+use super::{
+    Client, Failure, Output,
+    args::{Noun, PeerArgs, PeerVerb, Setting, SettingsArgs},
+    file, print, show, upstream_name, wait,
+};
+use crate::{model::State, names};
+
+/// A change, ready to be sent.
+pub enum Change {
+    Update(v1::UpdatePeerRequest),
+    Create(v1::CreatePeerRequest),
+    Delete(v1::DeletePeerRequest),
+    Apply(v1::ApplyUpstreamsRequest),
+}
+
+/// Reads the command; `None` if it changes nothing.
+pub fn prepare(noun: &Noun) -> Result<Option<Change>, Failure> {
+    Ok(Some(match noun {
+        Noun::Peer { verb: PeerVerb::Set { peer, settings, etag } } => update(peer, settings, etag.clone())?,
+        Noun::Peer { verb: PeerVerb::Add { peer, settings } } => create(peer, settings)?,
+        Noun::Peer { verb: PeerVerb::Remove { peer, etag } } => Change::Delete(v1::DeletePeerRequest {
+            name: peer_name(peer)?,
+            etag: etag.clone().unwrap_or_default(),
+            validate_only: false,
+        }),
+        Noun::Apply { file, dry_run } => {
+            Change::Apply(v1::ApplyUpstreamsRequest { upstreams: file::read(file)?, validate_only: *dry_run })
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn address(peer: &PeerArgs) -> Result<String, Failure> {
+    names::parse_address(&peer.address).map_err(|fault| Failure::Usage(fault.to_string()))
+}
+
+fn peer_name(peer: &PeerArgs) -> Result<String, Failure> {
+    Ok(format!("{}/peers/{}", upstream_name(&peer.upstream)?, address(peer)?))
+}
+
+/// The settings as a peer, with the fields that were given.
+fn settings(given: &SettingsArgs) -> (v1::Peer, Vec<String>) {
+    let peer = v1::Peer {
+        weight: given.weight.and_then(Setting::value),
+        max_conns: given.max_conns.and_then(Setting::value),
+        state: State::to_proto(given.state.and_then(Setting::value)).into(),
+        ..v1::Peer::default()
+    };
+    let fields = [
+        ("weight", given.weight.is_some()),
+        ("max_conns", given.max_conns.is_some()),
+        ("state", given.state.is_some()),
+    ];
+    (peer, fields.into_iter().filter(|(_, is_given)| *is_given).map(|(field, _)| field.to_owned()).collect())
+}
+
+fn update(peer: &PeerArgs, given: &SettingsArgs, etag: Option<String>) -> Result<Change, Failure> {
+    let (settings, paths) = settings(given);
+    if paths.is_empty() {
+        return Err(Failure::Usage("say what to set: --weight, --max-conns or --state".to_owned()));
+    }
+    let peer = v1::Peer { name: peer_name(peer)?, etag: etag.unwrap_or_default(), ..settings };
+    let update_mask = Some(prost_types::FieldMask { paths });
+    Ok(Change::Update(v1::UpdatePeerRequest { peer: Some(peer), update_mask, validate_only: false }))
+}
+
+fn create(peer: &PeerArgs, given: &SettingsArgs) -> Result<Change, Failure> {
+    Ok(Change::Create(v1::CreatePeerRequest {
+        parent: upstream_name(&peer.upstream)?,
+        peer_id: address(peer)?,
+        peer: Some(settings(given).0),
+        validate_only: false,
+    }))
+}
+
+async fn send(client: &mut Client, change: Change) -> Result<show::Change, Failure> {
+    let mut done = show::Change { revision: 0, dry_run: false, peer: None, changes: None, nodes: None };
+    let peer = match change {
+        Change::Update(request) => client.update_peer(request).await?.into_inner(),
+        Change::Create(request) => client.create_peer(request).await?.into_inner(),
+        Change::Delete(request) => {
+            done.revision = client.delete_peer(request).await?.into_inner().revision;
+            return Ok(done);
+        }
+        Change::Apply(request) => {
+            done.dry_run = request.validate_only;
+            let applied = client.apply_upstreams(request).await?.into_inner();
+            done.revision = applied.revision;
+            done.changes = Some(applied.changes.iter().map(show::PeerChange::from).collect());
+            return Ok(done);
+        }
+    };
+    done.revision = peer.revision;
+    done.peer = Some((&peer).into());
+    Ok(done)
+}
+
+/// Makes the change, prints it, and waits for the nodes if asked to.
+pub async fn run(client: &mut Client, change: Change, output: Output, limit: Option<Duration>) -> Result<(), Failure> {
+    let mut done = send(client, change).await?;
+    let made = Instant::now();
+    let Some(limit) = limit else { return print(output, &done) };
+    if output == Output::Table {
+        print(output, &done)?;
+    }
+    let nodes = wait::run(client, done.revision, made, limit, output).await?;
+    if nodes.is_empty() {
+        // Nobody to wait for is no failure, but worth a word.
+        writeln!(io::stderr(), "pincerctl: no node is connected")?;
+    }
+    let verdict = wait::verdict(done.revision, &nodes);
+    if output == Output::Json {
+        done.nodes = Some(nodes);
+        print(output, &done)?;
+    }
+    verdict
+}

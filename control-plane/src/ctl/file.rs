@@ -1,0 +1,177 @@
+//! The file of `pincerctl apply`, YAML or JSON:
+//!
+//! ```yaml
+//! upstreams:
+//!   llm:
+//!     peers:
+//!       "127.0.0.1:8001": { weight: 9, max_conns: 4, state: active }
+//!       "127.0.0.1:8009": { add: true }
+//! ```
+//!
+//! For each upstream named it says all settings: a peer that is left out goes back to nginx.conf's, or is removed if it was added. Unknown words are refused. A
+//! file that starts with `{` is read as JSON. Bound: `FILE_BYTES_MAX`.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    marker::PhantomData,
+    path::Path,
+};
+
+use pincer_proto::v1;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+
+use super::Failure;
+use crate::{model::State, names};
+
+/// Far more than the largest request that the control plane takes.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(deserialize_with = "pairs")]
+    upstreams: Vec<(String, Upstream)>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Upstream {
+    #[serde(deserialize_with = "pairs")]
+    peers: Vec<(String, Option<Peer>)>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Peer {
+    #[serde(default)]
+    weight: Option<u32>,
+    #[serde(default)]
+    max_conns: Option<u32>,
+    #[serde(default)]
+    state: Option<State>,
+    #[serde(default)]
+    add: bool,
+    #[serde(default)]
+    etag: String,
+}
+
+/// Reads a map as pairs, so that a key given twice reaches the control plane, which refuses it, and isn't dropped in silence.
+fn pairs<'de, D: Deserializer<'de>, V: Deserialize<'de>>(deserializer: D) -> Result<Vec<(String, V)>, D::Error> {
+    struct Pairs<V>(PhantomData<V>);
+
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Pairs<V> {
+        type Value = Vec<(String, V)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                all.push(pair);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_map(Pairs(PhantomData))
+}
+
+/// Reads the file; `-` is standard input.
+pub fn read(path: &Path) -> Result<Vec<v1::UpstreamSettings>, Failure> {
+    let failed = |why: &dyn fmt::Display| Failure::Usage(format!("{}: {why}", path.display()));
+    let mut text = String::new();
+    let source: io::Result<Box<dyn Read>> =
+        if path == Path::new("-") { Ok(Box::new(io::stdin())) } else { File::open(path).map(|f| Box::new(f) as _) };
+    let source = source.map_err(|error| failed(&error))?;
+    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(failed(&format!("is longer than {FILE_BYTES_MAX} bytes")));
+    }
+    parse(&text).map_err(|why| failed(&why))
+}
+
+fn parse(text: &str) -> Result<Vec<v1::UpstreamSettings>, String> {
+    let document: Document = if text.trim_start().starts_with('{') {
+        serde_json::from_str(text).map_err(|error| error.to_string())?
+    } else {
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())?
+    };
+    Ok(document.upstreams.into_iter().map(upstream).collect())
+}
+
+fn upstream((name, upstream): (String, Upstream)) -> v1::UpstreamSettings {
+    v1::UpstreamSettings {
+        name: names::upstream_name(&name),
+        peers: upstream.peers.into_iter().map(|(address, given)| peer(address, given.unwrap_or_default())).collect(),
+    }
+}
+
+fn peer(peer_id: String, given: Peer) -> v1::PeerSettings {
+    v1::PeerSettings {
+        peer_id,
+        weight: given.weight,
+        max_conns: given.max_conns,
+        state: State::to_proto(given.state).into(),
+        add: given.add,
+        etag: given.etag,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_and_json_say_the_same() {
+        let yaml = "
+upstreams:
+  llm:
+    peers:
+      127.0.0.1:8001: { weight: 9, state: draining }
+      '[::1]:80':
+        add: true
+      unix:/run/a.sock:
+  other:
+    peers: {}
+";
+        let json = r#"{"upstreams": {
+            "llm": {"peers": {
+                "127.0.0.1:8001": {"weight": 9, "state": "draining"}, "[::1]:80": {"add": true}, "unix:/run/a.sock": null}},
+            "other": {"peers": {}}}}"#;
+        let read = parse(yaml).unwrap();
+        assert_eq!(read, parse(json).unwrap());
+        assert_eq!((read.len(), read[0].peers.len()), (2, 3));
+        assert_eq!((read[0].peers[0].weight, read[0].peers[0].state()), (Some(9), v1::PeerState::Draining));
+        assert!(read[0].peers[1].add);
+    }
+
+    #[test]
+    fn a_key_given_twice_is_not_lost() {
+        let json = r#"{"upstreams": {"llm": {"peers": {"127.0.0.1:1": {"weight": 1}, "127.0.0.1:1": {"weight": 2}}}}}"#;
+        assert_eq!(parse(json).unwrap()[0].peers.len(), 2);
+    }
+
+    #[test]
+    fn what_the_format_does_not_know_is_refused() {
+        for text in [
+            "",
+            "{}",
+            "[]",
+            "upstreams: 1",
+            "upstreams: {llm: {}}",
+            "upstreams: {llm: {peers: {a: {wieght: 1}}}}",
+            "upstreams: {llm: {peers: {a: {weight: -1}}}}",
+            "upstreams: {llm: {peers: {a: {state: off}}}}",
+            "upstreams: {}\nclasses: {}",
+        ] {
+            assert!(parse(text).is_err(), "{text:?} was taken");
+        }
+    }
+}
