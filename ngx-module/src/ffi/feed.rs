@@ -30,9 +30,11 @@ thread_local! {
 }
 
 /// Puts the last good revision from disk into a zone that has none. In the master, as root; a damaged file is set aside.
-pub(crate) fn restore(main: &'static MainConf) {
+///
+/// `owner` is the user and group that workers run as.
+pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
     let (Some(path), Some(zone)) = (&main.state_path, main.zone.get()) else { return };
-    prepare_directory(path);
+    prepare_directory(path, owner);
     if zone.header.revision() != 0 {
         return;
     }
@@ -63,19 +65,13 @@ fn set_aside(path: &Path, reason: &str) {
 }
 
 /// Makes the state file's directory, if it is missing, for the user that workers run as, who write there.
-fn prepare_directory(path: &Path) {
+fn prepare_directory(path: &Path, (user, group): (u32, u32)) {
     let Some(directory) = path.parent().filter(|directory| !directory.exists()) else { return };
     if let Err(error) = std::fs::create_dir_all(directory) {
         let message = format!("cannot make the state file's directory, directory={}, error={error}", directory.display());
         log::write_cycle(log::NGX_LOG_ERR, &message);
         return;
     }
-    // SAFETY: the core module's configuration exists in every cycle; -1 leaves an owner as it is.
-    let (user, group) = unsafe {
-        let core = *(*nginx_sys::ngx_cycle).conf_ctx.add((*&raw const nginx_sys::ngx_core_module).index);
-        let core = core.cast::<nginx_sys::ngx_core_conf_t>();
-        ((*core).user, (*core).group)
-    };
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if root && let Err(error) = std::os::unix::fs::chown(directory, Some(user), Some(group)) {
         let message = format!("cannot give the state file's directory to the workers, directory={}, error={error}", directory.display());
@@ -190,12 +186,8 @@ fn hello(main: &MainConf, plane: &ControlPlaneArgs) -> Hello {
 }
 
 fn worker_processes() -> u32 {
-    // SAFETY: the core module's configuration exists in every cycle.
-    let workers = unsafe {
-        let core = *(*nginx_sys::ngx_cycle).conf_ctx.add((*&raw const nginx_sys::ngx_core_module).index);
-        (*core.cast::<nginx_sys::ngx_core_conf_t>()).worker_processes
-    };
-    u32::try_from(workers).unwrap_or(1)
+    // SAFETY: a worker's cycle is complete.
+    u32::try_from(unsafe { nginx::core_conf(nginx_sys::ngx_cycle) }.worker_processes).unwrap_or(1)
 }
 
 fn host_name() -> String {

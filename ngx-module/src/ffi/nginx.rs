@@ -95,6 +95,15 @@ pub(crate) unsafe fn cycle_main_conf(cycle: *const ngx_cycle_t) -> *mut super::c
     }
 }
 
+/// What stands outside of every block of nginx.conf: user, worker_processes.
+///
+/// # Safety
+/// `cycle` is live and its configuration has been read.
+pub(crate) unsafe fn core_conf<'a>(cycle: *const ngx_cycle_t) -> &'a nginx_sys::ngx_core_conf_t {
+    // SAFETY: the core module's configuration exists in every cycle, as long as the cycle.
+    unsafe { &*(*(*cycle).conf_ctx.add((*&raw const nginx_sys::ngx_core_module).index)).cast() }
+}
+
 /// This module's context of `request`.
 ///
 /// # Safety

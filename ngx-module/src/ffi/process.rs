@@ -93,13 +93,10 @@ pub(crate) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
             // A running master must not die of it: the peers stay as they were.
             log::write_cycle(log::NGX_LOG_EMERG, &message);
         }
-        feed::restore(main);
-        // SAFETY: the core module's configuration exists in every cycle.
-        let workers = unsafe {
-            let core = *(*cycle).conf_ctx.add((*&raw const nginx_sys::ngx_core_module).index);
-            (*core.cast::<nginx_sys::ngx_core_conf_t>()).worker_processes
-        };
-        wake::prepare(usize::try_from(workers).unwrap_or(1).max(1));
+        // SAFETY: the new cycle, whose configuration has been read.
+        let core = unsafe { nginx::core_conf(cycle) };
+        feed::restore(main, (core.user, core.group));
+        wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
         // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload, nothing else.
         unsafe {
             let cleanup = nginx_sys::ngx_pool_cleanup_add((*cycle).pool, 0);
