@@ -183,3 +183,44 @@ fn supervise(runtime: &Runtime, shared: &Shared, mut client: impl FnMut()) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared() -> Shared {
+        // Any writable file will do for a wake-up that nobody waits for.
+        Shared::new(File::options().write(true).open("/dev/null").unwrap(), 0, false)
+    }
+
+    #[test]
+    fn a_client_that_panics_is_started_again_and_said_so() {
+        let (runtime, shared) = (runtime().unwrap(), shared());
+        let mut starts = 0;
+        supervise(&runtime, &shared, || {
+            starts += 1;
+            assert!(starts > 1, "the first start fails");
+        });
+        assert_eq!(starts, 2);
+        let events = shared.drain_events();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0].level, Level::Error);
+        assert!(!shared.status().connected);
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_client_that_panics_again_and_again() {
+        let (runtime, shared) = (runtime().unwrap(), shared());
+        shared.stop(Instant::now());
+        supervise(&runtime, &shared, || panic!("always"));
+    }
+
+    #[test]
+    fn an_endpoint_list_that_is_empty_is_a_mistake_of_the_configuration() {
+        let wake = File::options().write(true).open("/dev/null").unwrap().into();
+        let (hello, endpoints) = (v1::Hello::default(), Vec::new());
+        let config = Config { endpoints, tls: None, hello, state_path: None, wake, seed: 1, applied_revision: 0 };
+        let error = Feed::start(config).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}

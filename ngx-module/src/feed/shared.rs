@@ -284,3 +284,71 @@ impl Shared {
         self.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(wake: File) -> Shared {
+        Shared::new(wake, 0, true)
+    }
+
+    fn null() -> File {
+        File::options().write(true).open("/dev/null").unwrap()
+    }
+
+    #[test]
+    fn events_are_bounded_and_what_was_left_out_is_counted() {
+        let shared = shared(null());
+        for number in 0..EVENTS_MAX + 5 {
+            shared.event(Level::Warn, number.to_string());
+        }
+        let events = shared.drain_events();
+        assert_eq!(events.len(), EVENTS_MAX + 1);
+        assert_eq!(events[0].text, "left out feed events, count=5");
+        assert_eq!(events[1].text, "5");
+        assert!(shared.drain_events().is_empty());
+    }
+
+    #[test]
+    fn words_about_revisions_go_up_lowest_first_and_before_statistics() {
+        let shared = shared(null());
+        shared.stats(v1::Stats::default());
+        shared.refused(4, "no");
+        shared.applied(5, Duration::ZERO);
+        assert!(matches!(shared.next_message(), Some(Message::Nack(v1::Nack { revision: 4, .. }))));
+        shared.refused(6, "no");
+        assert!(matches!(shared.next_message(), Some(Message::Ack(v1::Ack { revision: 5, .. }))));
+        assert!(matches!(shared.next_message(), Some(Message::Nack(_))));
+        assert!(matches!(shared.next_message(), Some(Message::Stats(_))));
+        assert_eq!(shared.next_message(), None);
+    }
+
+    #[test]
+    fn only_what_was_taken_and_applied_is_written_to_disk() {
+        let shared = shared(null());
+        let received = |revision| {
+            let snapshot = Snapshot { revision, ..Snapshot::default() };
+            Received { snapshot: snapshot.into(), arrived: Instant::now() }
+        };
+        assert_eq!(shared.deliver(received(5)), Ok(()));
+        shared.applied(5, Duration::ZERO);
+        assert_eq!(shared.to_write(), None, "nobody took it");
+        shared.take();
+        assert_eq!(shared.deliver(received(6)), Ok(()));
+        shared.applied(5, Duration::ZERO);
+        assert_eq!(shared.deliver(received(5)), Err(6));
+        let written = shared.to_write().unwrap();
+        assert_eq!(written.revision, 5);
+        shared.take();
+        shared.applied(6, Duration::ZERO);
+        shared.write_later(written);
+        assert_eq!(shared.to_write().unwrap().revision, 6, "the newer one stays");
+    }
+
+    #[test]
+    fn a_wake_up_that_cannot_be_written_is_none() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        shared(full).event(Level::Notice, "heard anyway".to_owned());
+    }
+}

@@ -12,6 +12,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use pincer_proto::limits;
 use pincer_proto::v1::Snapshot;
@@ -33,8 +35,9 @@ const FILE_BYTES_MAX: usize = HEADER_BYTES + limits::SNAPSHOT_BYTES_MAX;
 /// Owner only: addresses of replicas are nobody else's business.
 const MODE: u32 = 0o600;
 
-/// How often a temporary file that another process has just renamed is opened again.
-const REOPEN_MAX: usize = 3;
+/// How often, and after which pause, the temporary file is tried for while another process writes it: a second in all.
+const LOCK_TRIES: usize = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What is in the state file.
 #[derive(Debug)]
@@ -108,15 +111,19 @@ fn replace(path: &Path, temporary: &Path, file: &mut File, bytes: &[u8]) -> io::
     File::open(folder)?.sync_all()
 }
 
-/// Opens the temporary file such that nobody else writes to it. Does not wait: a stopped process may hold it for ever.
+/// Opens the temporary file such that nobody else writes to it. Does not wait for ever: a stopped process may hold it.
 fn open_locked(temporary: &Path) -> io::Result<File> {
-    for _ in 0..REOPEN_MAX {
+    for _ in 0..LOCK_TRIES {
         let file = OpenOptions::new().create(true).write(true).truncate(false).mode(MODE).open(temporary)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => break,
+            Err(TryLockError::WouldBlock) => {
+                thread::sleep(LOCK_PAUSE);
+                continue;
+            }
             Err(TryLockError::Error(error)) => return Err(error),
         }
+        // Whoever held it may have renamed it since it was opened.
         let ours = file.metadata()?;
         if fs::metadata(temporary).is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev()) {
             return Ok(file);
@@ -191,4 +198,135 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pincer_proto::v1::UpstreamConfig;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn snapshot(revision: u64) -> Snapshot {
+        let upstreams = vec![UpstreamConfig { name: "chat".to_owned(), peers: Vec::new() }];
+        Snapshot { revision, upstreams, ..Snapshot::default() }
+    }
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        (folder, path)
+    }
+
+    fn entries(folder: &tempfile::TempDir) -> usize {
+        fs::read_dir(folder.path()).unwrap().count()
+    }
+
+    #[test]
+    fn what_is_stored_is_loaded_and_only_the_owner_may_read_it() {
+        let (folder, path) = folder();
+        assert!(matches!(load(&path), Loaded::Missing));
+        assert_eq!(store(&path, &snapshot(7)).unwrap(), Stored::Written);
+        assert!(matches!(load(&path), Loaded::Good(found) if found == snapshot(7)));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(entries(&folder), 1);
+    }
+
+    #[test]
+    fn the_same_is_not_written_twice_and_a_higher_revision_stays() {
+        let (folder, path) = folder();
+        store(&path, &snapshot(7)).unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        assert_eq!(store(&path, &snapshot(7)).unwrap(), Stored::Same);
+        assert_eq!(store(&path, &snapshot(6)).unwrap(), Stored::Newer);
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+        let other = Snapshot { revision: 7, ..Snapshot::default() };
+        assert_eq!(store(&path, &other).unwrap(), Stored::Written, "same number, other content");
+        assert_eq!(entries(&folder), 1);
+    }
+
+    #[test]
+    fn any_changed_missing_or_additional_byte_is_damage() {
+        let (_folder, path) = folder();
+        store(&path, &snapshot(7)).unwrap();
+        let good = fs::read(&path).unwrap();
+        let is_damaged = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            matches!(load(&path), Loaded::Damaged { .. })
+        };
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << (at % 8);
+            assert!(is_damaged(&bytes), "byte {at}");
+            assert!(is_damaged(&good[..at]), "cut at {at}");
+        }
+        assert!(is_damaged(&[&good[..], b"x"].concat()));
+        assert!(is_damaged(&vec![0; FILE_BYTES_MAX + 1]));
+        assert!(!is_damaged(&good));
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_in_place_of_an_earlier_one_and_the_next_is_written() {
+        let (folder, path) = folder();
+        for content in ["first", "second"] {
+            fs::write(&path, content).unwrap();
+            let aside = set_aside(&path).unwrap();
+            assert_eq!(fs::read_to_string(&aside).unwrap(), content);
+            assert_eq!(aside, folder.path().join("state.damaged"));
+        }
+        fs::write(&path, "third").unwrap();
+        assert_eq!(store(&path, &snapshot(1)).unwrap(), Stored::Written, "damage does not stop a write");
+        assert!(matches!(load(&path), Loaded::Good(_)));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_neither_read_nor_waited_for() {
+        let (_folder, path) = folder();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(load(&path), Loaded::Unreadable(_)));
+        let device = path.join("device");
+        symlink("/dev/zero", &device).unwrap();
+        assert!(matches!(load(&device), Loaded::Unreadable(_)));
+        assert!(store(&path, &snapshot(1)).is_err());
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_what_was_there_and_no_temporary_file() {
+        let (folder, path) = folder();
+        store(&path, &snapshot(1)).unwrap();
+        let upstreams = vec![UpstreamConfig { name: "x".repeat(limits::SNAPSHOT_BYTES_MAX), peers: Vec::new() }];
+        let huge = Snapshot { revision: 2, upstreams, ..Snapshot::default() };
+        assert!(store(&path, &huge).unwrap_err().to_string().contains("at most"));
+        assert!(matches!(load(&path), Loaded::Good(found) if found.revision == 1));
+        assert_eq!(entries(&folder), 1);
+        assert!(store(&folder.path().join("missing/state"), &snapshot(1)).is_err());
+    }
+
+    #[test]
+    fn two_writers_never_mix_and_the_highest_revision_wins() {
+        let (folder, path) = folder();
+        std::thread::scope(|scope| {
+            for start in 1..=4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for revision in (start..200).step_by(4) {
+                        while store(path, &snapshot(revision)).is_err() {
+                            std::thread::yield_now();
+                        }
+                        assert!(matches!(load(path), Loaded::Good(found) if found.revision >= revision));
+                    }
+                });
+            }
+        });
+        assert!(matches!(load(&path), Loaded::Good(found) if found.revision == 199));
+        assert_eq!(entries(&folder), 1);
+    }
+
+    #[test]
+    fn a_temporary_file_left_by_a_killed_worker_is_used_again() {
+        let (folder, path) = folder();
+        fs::write(with_suffix(&path, ".tmp"), "half of a much longer state file that was never finished".repeat(9)).unwrap();
+        store(&path, &snapshot(3)).unwrap();
+        assert!(matches!(load(&path), Loaded::Good(found) if found.revision == 3));
+        assert_eq!(entries(&folder), 1);
+    }
 }

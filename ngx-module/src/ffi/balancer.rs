@@ -16,7 +16,7 @@ use nginx_sys::{
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::MILLISECOND_NS;
-use pincer_core::zone::{BalanceParams, Claim, Ticket, UpstreamIdx, Zone};
+use pincer_core::zone::{BalanceParams, Claim, NAME_MAX, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the breaker its own rule.
@@ -247,16 +247,16 @@ pub(crate) fn demand(state: &RequestState, queued: u32) -> Demand {
 }
 
 /// Gives nginx the peer of the ticket in hand. Address and name are copied: the zone's record may go to another peer after the release,
-/// and nginx reads both for its log.
+/// and nginx shows each attempt's name in its log.
 fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_int_t> {
     let ticket = state.ticket.as_ref()?;
     let peer = state.zone.peer(ticket.peer)?;
     let sockaddr_len = peer.sockaddr(&mut state.sockaddr).len();
-    let name_len = peer.name(&mut state.name_bytes).len();
-    state.name = nginx_sys::ngx_str_t { len: name_len, data: state.name_bytes.as_mut_ptr() };
+    let mut buffer = [0; NAME_MAX];
+    // SAFETY: the request is live.
+    pc.name = unsafe { nginx::pool_string((*state.request).pool, peer.name(&mut buffer)) }?;
     pc.sockaddr = state.sockaddr.as_mut_ptr().cast();
     pc.socklen = u32::try_from(sockaddr_len).ok()?;
-    pc.name = &raw mut state.name;
     state.header_ns = None;
     state.first_byte_ns = None;
     state.local_fault = false;

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 #[derive(Default)]
 pub(crate) struct MainConf {
     pub(crate) zone_args: Option<ZoneArgs>,
+    /// Where `pincer_zone` stands, for messages that come after it was read.
+    pub(crate) zone_place: String,
     pub(crate) shm_zone: Cell<Option<&'static ngx_shm_zone_t>>,
     /// Mapped once nginx has made the shared memory.
     pub(crate) zone: Cell<Option<&'static Zone<'static>>>,

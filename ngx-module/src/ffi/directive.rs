@@ -90,6 +90,7 @@ pub(crate) unsafe extern "C" fn zone(cf: *mut ngx_conf_t, _: *mut ngx_command_t,
         if let Some(state) = &parsed.state {
             main.state_path = Some(full_path(cf, state.as_bytes(), false)?);
         }
+        main.zone_place = place(cf);
         once(&mut main.zone_args, parsed, "pincer_zone")
     })
 }

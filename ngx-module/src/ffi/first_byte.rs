@@ -129,7 +129,8 @@ pub(crate) unsafe fn unhook(state: *mut RequestState) {
                 (*connection).recv = recv;
                 (*connection).recv_chain = recv_chain;
             }
-            Some(Hook::Frames { upstream, filter, context }) => {
+            Some(Hook::Frames { upstream, init, filter, context }) => {
+                (*upstream).input_filter_init = init;
                 (*upstream).input_filter = filter;
                 (*upstream).input_filter_ctx = context;
             }
@@ -152,10 +153,26 @@ unsafe fn is_grpc(u: *const ngx_http_upstream_t) -> bool {
 unsafe fn hook_frames(state: *mut RequestState, upstream: *mut ngx_http_upstream_t) {
     // SAFETY: as the caller vouches. The filter and its context go together and are put back together.
     unsafe {
-        (*state).hook =
-            Some(Hook::Frames { upstream, filter: (*upstream).input_filter, context: (*upstream).input_filter_ctx });
+        (*state).hook = Some(Hook::Frames {
+            upstream,
+            init: (*upstream).input_filter_init,
+            filter: (*upstream).input_filter,
+            context: (*upstream).input_filter_ctx,
+        });
+        (*upstream).input_filter_init = Some(frames_init);
         (*upstream).input_filter = Some(frames);
         (*upstream).input_filter_ctx = state.cast();
+    }
+}
+
+/// Passes grpc's own initialisation through, with its own context.
+unsafe extern "C" fn frames_init(data: *mut c_void) -> ngx_int_t {
+    // SAFETY: nginx passes the context that `hook_frames` stored, of a live request.
+    unsafe {
+        match (*data.cast::<RequestState>()).hook {
+            Some(Hook::Frames { init: Some(original), context, .. }) => original(context),
+            _ => nginx::ERROR,
+        }
     }
 }
 
@@ -164,7 +181,7 @@ unsafe extern "C" fn frames(data: *mut c_void, bytes: isize) -> ngx_int_t {
     let state = data.cast::<RequestState>();
     // SAFETY: nginx passes the context that `hook_frames` stored, of a live request.
     unsafe {
-        let Some(Hook::Frames { upstream, filter: Some(original), context }) = (*state).hook else { return nginx::ERROR };
+        let Some(Hook::Frames { upstream, filter: Some(original), context, .. }) = (*state).hook else { return nginx::ERROR };
         let answer = original(context, bytes);
         if !(*upstream).out_bufs.is_null() {
             super::guard("first byte", (), || {

@@ -56,6 +56,24 @@ pub(crate) unsafe fn pool_copy(pool: *mut ngx_pool_t, source: &[u8]) -> Option<n
     Some(ngx_str_t { len: source.len(), data })
 }
 
+/// Copies `source` into `pool`, behind a string that points at it; `None` when memory is out.
+///
+/// # Safety
+/// `pool` is live.
+pub(crate) unsafe fn pool_string(pool: *mut ngx_pool_t, source: &[u8]) -> Option<*mut ngx_str_t> {
+    // SAFETY: `pool` is live; `ngx_palloc` answers null or memory aligned to a word, with room for the string and its bytes.
+    unsafe {
+        let string = nginx_sys::ngx_palloc(pool, size_of::<ngx_str_t>() + source.len()).cast::<ngx_str_t>();
+        if string.is_null() {
+            return None;
+        }
+        let data = string.add(1).cast::<u8>();
+        std::ptr::copy_nonoverlapping(source.as_ptr(), data, source.len());
+        string.write(ngx_str_t { len: source.len(), data });
+        Some(string)
+    }
+}
+
 /// Hands `value` to `pool`, which drops it when it is destroyed. Null when memory is out.
 ///
 /// # Safety

@@ -9,7 +9,7 @@
 use super::conf::UpstreamConf;
 use super::request::{RequestState, Stage};
 use super::{balancer, clock, log, nginx, process, wake};
-use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t, ngx_queue_t, ngx_str_t};
+use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t, ngx_queue_t};
 use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{Claim, NO_KEY, Ticket, UpstreamIdx, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
@@ -118,7 +118,7 @@ unsafe fn state_of(link: *mut ngx_queue_t) -> *mut RequestState {
 
 /// The placeholder's address: an unnamed unix socket, so that nginx calls `free` for a waiting request too.
 static PLACEHOLDER_FAMILY: libc::sa_family_t = libc::AF_UNIX as libc::sa_family_t;
-const PLACEHOLDER_NAME: &str = "pincer queue";
+const PLACEHOLDER_NAME: &[u8] = b"pincer queue";
 
 /// Lets the request wait: NGX_AGAIN, or NGX_BUSY when the queue is full.
 ///
@@ -133,8 +133,9 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
         zone.queue_overflow(index);
         return nginx::BUSY;
     }
-    // SAFETY: `pc` is live.
-    let Some(placeholder) = (unsafe { placeholder(pc) }) else {
+    // SAFETY: `pc` and its request are live.
+    let parts = unsafe { nginx::pool_string((*this.request).pool, PLACEHOLDER_NAME).zip(placeholder(pc)) };
+    let Some((name, placeholder)) = parts else {
         zone.waiting_sub(index, worker);
         return nginx::ERROR;
     };
@@ -142,13 +143,12 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
     this.key = zone.next_key(index, PRIORITY_DEFAULT);
     this.parked_at = clock::now();
     this.stage = Stage::Parked;
-    this.name = ngx_str_t { len: PLACEHOLDER_NAME.len(), data: PLACEHOLDER_NAME.as_ptr().cast_mut() };
     // SAFETY: as the caller vouches; events and link live in the record, which stays in the request's pool.
     unsafe {
         (*pc).connection = placeholder;
         (*pc).sockaddr = (&raw const PLACEHOLDER_FAMILY).cast_mut().cast();
         (*pc).socklen = size_of::<libc::sa_family_t>() as u32;
-        (*pc).name = &raw mut this.name;
+        (*pc).name = name;
         conf.local.insert(state);
         prepare_event(&raw mut this.settle_event, state, on_settle);
         prepare_event(&raw mut this.timeout_event, state, on_timeout);

@@ -7,10 +7,9 @@ use super::conf::UpstreamConf;
 use super::nginx;
 use nginx_sys::{
     ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_queue_t, ngx_recv_chain_pt, ngx_recv_pt,
-    ngx_str_t,
 };
 use pincer_core::time::MonoNs;
-use pincer_core::zone::{NAME_MAX, SOCKADDR_MAX, Ticket, WorkerIdx, Zone};
+use pincer_core::zone::{SOCKADDR_MAX, Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
 
 /// Attempts whose times are kept for the variables; later ones are served all the same.
@@ -43,10 +42,12 @@ pub(crate) struct AttemptTimes {
 pub(crate) enum Hook {
     /// The reading functions of the peer's connection.
     Connection { connection: *mut ngx_connection_t, recv: ngx_recv_pt, recv_chain: ngx_recv_chain_pt },
-    /// grpc's reading of frames.
-    Frames { upstream: *mut ngx_http_upstream_t, filter: InputFilter, context: *mut c_void },
+    /// grpc's reading of frames: both functions take the one context.
+    Frames { upstream: *mut ngx_http_upstream_t, init: InputFilterInit, filter: InputFilter, context: *mut c_void },
 }
 
+/// nginx's `u->input_filter_init`.
+pub(crate) type InputFilterInit = Option<unsafe extern "C" fn(*mut c_void) -> ngx_int_t>;
 /// nginx's `u->input_filter`.
 pub(crate) type InputFilter = Option<unsafe extern "C" fn(*mut c_void, isize) -> ngx_int_t>;
 
@@ -81,8 +82,6 @@ pub(crate) struct RequestState {
     /// The next attempt is the first after an internal redirect.
     pub(crate) redirect_pending: bool,
     pub(crate) sockaddr: [u8; SOCKADDR_MAX],
-    pub(crate) name: ngx_str_t,
-    pub(crate) name_bytes: [u8; NAME_MAX],
 }
 
 impl RequestState {
@@ -150,11 +149,15 @@ pub(crate) unsafe fn create(
 ) -> Option<*mut RequestState> {
     // SAFETY: the request's pool is live; memory that is not zeroed yet is written below before anyone reads it.
     unsafe {
-        let cleanup = nginx_sys::ngx_pool_cleanup_add((*request).pool, size_of::<RequestState>());
+        // nginx aligns to a word, the set of tried peers wants two.
+        let slack = align_of::<RequestState>() - 1;
+        let cleanup = nginx_sys::ngx_pool_cleanup_add((*request).pool, size_of::<RequestState>() + slack);
         if cleanup.is_null() {
             return None;
         }
-        let state = (*cleanup).data.cast::<RequestState>();
+        let memory = (*cleanup).data.cast::<u8>();
+        let state = memory.add(memory.align_offset(align_of::<RequestState>())).cast::<RequestState>();
+        (*cleanup).data = state.cast();
         state.write(RequestState {
             request,
             conf,
@@ -178,8 +181,6 @@ pub(crate) unsafe fn create(
             attempts_len: 0,
             redirect_pending: false,
             sockaddr: [0; SOCKADDR_MAX],
-            name: ngx_str_t { len: 0, data: std::ptr::null_mut() },
-            name_bytes: [0; NAME_MAX],
         });
         (*cleanup).handler = Some(on_pool_destroyed);
         nginx::set_request_ctx(request, state.cast());

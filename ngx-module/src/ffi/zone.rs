@@ -45,7 +45,7 @@ unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) 
         match zone.and_then(|zone| adopt(zone, main).map(|()| zone)) {
             Ok(_) => nginx::OK,
             Err(message) => {
-                log::write_cycle(log::NGX_LOG_EMERG, &message);
+                log::write_cycle(log::NGX_LOG_EMERG, &format!("{message} {}", main.zone_place));
                 nginx::ERROR
             }
         }
