@@ -79,8 +79,8 @@ async fn streaming_conf_passes_tokens_as_they_come_and_websockets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_conf_follows_the_control_plane() {
-    let replicas = Replica::several(4, Settings::served_in(5.0)).await;
-    let added = Replica::named("added").service(ms(5)).start().await;
+    let replicas = Replica::several(4, Settings::served_in(2.0)).await;
+    let added = Replica::named("added").service(ms(2)).start().await;
     let pincerd = Pincerd::start().await;
     let (endpoint, dev) = (pincerd.endpoint(), format!("{}/", pincerd.dev().display()));
     let mut replacements = places(&replicas);
@@ -98,17 +98,20 @@ async fn live_conf_follows_the_control_plane() {
     })
     .await;
     let client = nginx.client();
-    let count = |name: &'static str| {
-        let client = client.clone();
-        async move { load::shares(&load::gets(&client, "/", 200, 1).await).get(name).copied().unwrap_or(0) }
-    };
-    assert!((30..=70).contains(&count("a").await));
+    let shares = || async { load::shares(&load::gets(&client, "/", 200, 1).await) };
+    let even = shares().await;
+    assert!(even.values().all(|count| (30..=70).contains(count)), "{even:?}");
+    let before = nginx.status().await.number("/revision");
     pincerd.must(&["--wait", "5s", "peer", "set", "chat", replicas[0].server(), "--weight", "9"]).await;
-    assert!((135..=165).contains(&count("a").await), "nine in twelve");
+    let weighted = shares().await;
+    assert!((135..=165).contains(&weighted["a"]), "nine in twelve: {weighted:?}");
     pincerd.must(&["--wait", "5s", "peer", "set", "chat", replicas[0].server(), "--state", "draining"]).await;
-    assert_eq!(count("a").await, 0);
+    let drained = shares().await;
+    assert!(!drained.contains_key("a"), "{drained:?}");
     pincerd.must(&["--wait", "5s", "peer", "add", "chat", added.server(), "--max-conns", "4"]).await;
-    assert!(count("added").await >= 20);
+    let grown = shares().await;
+    assert!(grown["added"] >= 20, "{grown:?}");
+    assert_eq!(nginx.status().await.number("/revision"), before + 3.0);
     let lines = nginx.logged(800).await;
-    assert!(lines.iter().any(|line| line.ends_with("revision=3")), "{:?}", lines.last());
+    assert!(lines[799].ends_with(&format!("revision={}", before + 3.0)), "{}", lines[799]);
 }

@@ -50,7 +50,10 @@ fn crates_depend_on_each_other_only_as_the_architecture_says() {
     let mut seen = 0;
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
-        let (_, may) = allowed.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name} is new: add it to this test"));
+        let (_, may) = allowed
+            .iter()
+            .find(|(known, _)| *known == name)
+            .unwrap_or_else(|| panic!("{name} is new: add it to this test"));
         for dependency in package["dependencies"].as_array().unwrap() {
             let to = dependency["name"].as_str().unwrap();
             assert!(!ours.contains(to) || may.contains(&to), "{name} must not depend on {to}");
@@ -67,14 +70,18 @@ fn unsafe_stands_only_in_the_folder_that_borders_nginx() {
     let mut checked = 0;
     for path in tracked(".", ".rs") {
         let inside = path.strip_prefix(root()).unwrap().starts_with("ngx-module/src/ffi");
-        let bordering_libc = path.strip_prefix(root()).unwrap().starts_with("tests") || path.strip_prefix(root()).unwrap().starts_with("bench");
+        let bordering_libc = path.strip_prefix(root()).unwrap().starts_with("tests")
+            || path.strip_prefix(root()).unwrap().starts_with("bench");
         if inside || bordering_libc {
             continue;
         }
         checked += 1;
         for (number, line) in read(&path).lines().enumerate() {
             let words = code(line);
-            let found = words.contains("unsafe {") || words.contains("unsafe fn") || words.contains("unsafe impl") || words.contains("unsafe extern");
+            let found = words.contains("unsafe {")
+                || words.contains("unsafe fn")
+                || words.contains("unsafe impl")
+                || words.contains("unsafe extern");
             assert!(!found, "{}:{}: unsafe outside ngx-module/src/ffi", path.display(), number + 1);
         }
     }
@@ -107,7 +114,8 @@ fn the_core_forbids_unsafe_and_knows_no_clock_randomness_or_io() {
     assert!(library.contains("#![forbid(unsafe_code)]"));
     for path in tracked("ngx-module/core/src", ".rs") {
         for (number, line) in read(&path).lines().enumerate() {
-            for banned in ["Instant::now", "SystemTime", "std::fs", "std::net::Tcp", "rand::rng", "std::thread::sleep"] {
+            for banned in ["Instant::now", "SystemTime", "std::fs", "std::net::Tcp", "rand::rng", "std::thread::sleep"]
+            {
                 assert!(!code(line).contains(banned), "{}:{}: {banned} in the core", path.display(), number + 1);
             }
         }
@@ -121,7 +129,11 @@ fn every_directive_and_variable_is_documented() {
     let variables = read(&root().join("ngx-module/src/ffi/variables.rs"));
     let quoted = |text: &str, open: &str| -> BTreeSet<String> {
         let after = text.split(open).skip(1);
-        after.filter_map(|rest| rest.split('"').next()).filter(|name| name.starts_with("pincer_")).map(str::to_owned).collect()
+        after
+            .filter_map(|rest| rest.split('"').next())
+            .filter(|name| name.starts_with("pincer_"))
+            .map(str::to_owned)
+            .collect()
     };
     let directives = quoted(&directives, "c\"");
     let variables = quoted(&variables, "(\"");
