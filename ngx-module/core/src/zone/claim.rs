@@ -129,7 +129,8 @@ impl Zone<'_> {
     /// `NoPeer` also for an index that is not the zone's. Counts the pick, and begins the time until the signal.
     pub fn claim(&self, u: UpstreamIdx, w: WorkerIdx, demand: &Demand, params: &BalanceParams, now: MonoNs) -> Claimed {
         let Some(upstream) = self.upstream(u) else { return Claimed { claim: Claim::NoPeer, kick: false } };
-        let mut scene = self.look(upstream, params, now);
+        let mut scene = Scene { views: ArrayVec::new(), seen: ArrayVec::new() };
+        self.look(upstream, &mut scene, params, now);
         let mut kick = false;
         for attempt in 0..ATTEMPTS {
             let (index, ties, why) = match pick(&scene.views, demand, params.theta) {
@@ -163,7 +164,8 @@ impl Zone<'_> {
         let high = self.workers_high();
         let has_slot = |view: &PeerView| view.slots == 0 || view.in_flight < view.slots;
         let free = |view: PeerView| view.admission != Admission::Shut && has_slot(&view);
-        (0..upstream.count()).any(|index| free(self.view(upstream, index, high, params, now).0))
+        let entries = (0..upstream.count()).filter_map(|index| self.peer(upstream.peer_at(index)?));
+        entries.into_iter().any(|peer| free(peer.view(peer.live(), high, params, now)))
     }
 
     /// The peer has shown the signal: its age no longer counts as slowness. Nothing is recorded before the release.
@@ -207,42 +209,30 @@ impl Zone<'_> {
         Claimed { claim, kick }
     }
 
-    fn look(&self, upstream: &Upstream, params: &BalanceParams, now: MonoNs) -> Scene {
+    /// Fills `scene` in place: it is some kilobytes, and a copy would cost more than the look.
+    #[inline]
+    fn look(&self, upstream: &Upstream, scene: &mut Scene, params: &BalanceParams, now: MonoNs) {
         let high = self.workers_high();
-        let mut scene = Scene { views: ArrayVec::new(), seen: ArrayVec::new() };
-        for index in 0..upstream.count() {
-            let (view, seen) = self.view(upstream, index, high, params, now);
-            scene.views.push(view);
-            scene.seen.push(seen);
+        for entry in upstream.peer_at.iter().take(upstream.count()) {
+            let at = entry.load(SeqCst).wrapping_sub(1);
+            let Some(peer) = self.peers.get(usize::from(at)) else {
+                scene.views.push(HOLE);
+                scene.seen.push((u16::MAX, 0));
+                continue;
+            };
+            let live = peer.live();
+            scene.views.push(peer.view(live, high, params, now));
+            scene.seen.push((at, live.generation()));
         }
-        scene
     }
 
     #[cold]
     fn look_again(&self, upstream: &Upstream, scene: &mut Scene, index: usize, params: &BalanceParams, now: MonoNs) {
-        let (view, seen) = self.view(upstream, index, self.workers_high(), params, now);
-        if let (Some(old_view), Some(old_seen)) = (scene.views.get_mut(index), scene.seen.get_mut(index)) {
-            *old_view = view;
-            *old_seen = seen;
-        }
-    }
-
-    /// The peer at table index `index`, with its record's index and generation.
-    #[inline]
-    fn view(
-        &self,
-        upstream: &Upstream,
-        index: usize,
-        high: usize,
-        params: &BalanceParams,
-        now: MonoNs,
-    ) -> (PeerView, (u16, u32)) {
-        match upstream.peer_at(index).and_then(|at| self.peer(at).map(|peer| (at, peer))) {
-            Some((at, peer)) => {
-                let live = peer.live();
-                (peer.view(live, high, params, now), (at.0, live.generation()))
-            }
-            None => (HOLE, (u16::MAX, 0)),
+        let Some((at, peer)) = upstream.peer_at(index).and_then(|at| Some((at, self.peer(at)?))) else { return };
+        let live = peer.live();
+        if let (Some(view), Some(seen)) = (scene.views.get_mut(index), scene.seen.get_mut(index)) {
+            *view = peer.view(live, self.workers_high(), params, now);
+            *seen = (at.0, live.generation());
         }
     }
 
@@ -295,9 +285,9 @@ const HOLE: PeerView = PeerView {
     max_conns: 1,
     weight: 0,
     service_ns: 0,
-    samples: 0,
+    error_ns: 0,
     usual_ns: 0,
-    last_ns: 0,
+    recent_ns: 0,
     hold_ns: 0,
     wrr_current: 0,
     admission: Admission::Shut,
@@ -311,13 +301,12 @@ fn pending_word(start: MonoNs) -> u64 {
 }
 
 impl Peer {
-    #[inline]
+    #[inline(always)]
     fn view(&self, live: Live, high: usize, params: &BalanceParams, now: MonoNs) -> PeerView {
         if !live.takes() {
             return HOLE;
         }
         let (in_flight, pending) = self.columns(high);
-        let estimate = self.estimate(params.signal);
         PeerView {
             identity: self.identity.load(Relaxed),
             in_flight,
@@ -326,15 +315,15 @@ impl Peer {
             slots: self.slow_start.slots(live.max_conns(), params.slow_start_ns, now),
             max_conns: live.max_conns(),
             weight: live.weight(),
-            service_ns: self.service_ns.load(Relaxed),
-            samples: estimate.samples(),
-            usual_ns: estimate.usual_ns(),
-            last_ns: estimate.last_ns(),
-            hold_ns: self.hold_ns.load(Relaxed),
+            service_ns: self.means.service_ns.load(Relaxed),
+            error_ns: self.means.error_ns.load(Relaxed),
+            usual_ns: self.means.usual_ns.load(Relaxed),
+            recent_ns: self.means.recent_ns.load(Relaxed),
+            hold_ns: self.means.hold_ns.load(Relaxed),
             wrr_current: self.credit.load(Relaxed),
             admission: self.breaker.admission(now),
             backup: live.is(Live::BACKUP),
-            explore_due: in_flight == 0 && estimate.explore_due(now),
+            explore_due: in_flight == 0 && self.estimate(params.signal).explore_due(now),
         }
     }
 

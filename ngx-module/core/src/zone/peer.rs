@@ -154,15 +154,26 @@ pub(super) struct PeerCounters {
     pub breaker_openings: AtomicU64,
 }
 
+/// What claims read of the estimates, as of the last sample: saves each of them the divisions and conversions.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct Means {
+    /// Of the upstream's signal, ns; 0 = none yet.
+    pub service_ns: AtomicU64,
+    pub error_ns: AtomicU64,
+    pub usual_ns: AtomicU64,
+    pub recent_ns: AtomicU64,
+    /// Of the time a slot is held, ns; 0 = none yet.
+    pub hold_ns: AtomicU64,
+}
+
 /// A peer's record. The first two cache lines are all that a claim reads of a peer besides the workers' columns.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Peer {
     pub(super) live: AtomicU64,
     pub(super) identity: AtomicU64,
-    /// Mean of the upstream's signal, as of the last sample: saves every claim the estimate's division.
-    pub(super) service_ns: AtomicU64,
-    pub(super) hold_ns: AtomicU64,
+    pub(super) means: Means,
     pub(super) credit: AtomicI64,
     pub(super) slow_start: SlowStart,
     pub(super) breaker: Breaker,
@@ -234,8 +245,12 @@ impl Peer {
 
     /// Publishes the means that claims read.
     pub(super) fn publish_means(&self, signal: Signal) {
-        self.service_ns.store(self.estimate(signal).mean_ns(), Relaxed);
-        self.hold_ns.store(self.hold.mean_ns(), Relaxed);
+        let estimate = self.estimate(signal);
+        self.means.service_ns.store(estimate.mean_ns(), Relaxed);
+        self.means.error_ns.store(estimate.error_ns(), Relaxed);
+        self.means.usual_ns.store(estimate.usual_ns(), Relaxed);
+        self.means.recent_ns.store(estimate.recent_ns(), Relaxed);
+        self.means.hold_ns.store(self.hold.mean_ns(), Relaxed);
     }
 
     /// The rule by which failures take this peer out.
@@ -284,8 +299,10 @@ impl Peer {
 
     /// Forgets all that an earlier life left behind.
     fn forget(&self) {
-        self.service_ns.store(0, SeqCst);
-        self.hold_ns.store(0, SeqCst);
+        let means = &self.means;
+        for mean in [&means.service_ns, &means.error_ns, &means.usual_ns, &means.recent_ns, &means.hold_ns] {
+            mean.store(0, SeqCst);
+        }
         self.credit.store(0, SeqCst);
         self.slow_start.reset();
         self.breaker.reset();
