@@ -17,6 +17,7 @@ mod stats;
 mod timer;
 mod trace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -38,6 +39,9 @@ struct Arguments {
     /// Short runs for a look; they prove nothing, and broken promises don't count.
     #[arg(long)]
     quick: bool,
+    /// Write every request of every lane to a file of its own in this folder: at, work, fate, latency, first byte, replica.
+    #[arg(long, value_name = "FOLDER")]
+    dump: Option<PathBuf>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -63,7 +67,7 @@ async fn main() -> ExitCode {
 }
 
 async fn measure(arguments: &Arguments) -> Result<Verdicts> {
-    let stage = Stage::new(arguments.quick)?;
+    let stage = Stage::new(arguments.quick, arguments.dump.clone())?;
     let scenarios = if arguments.scenarios.is_empty() { &Scenario::DEFAULT[..] } else { &arguments.scenarios };
     let mut verdicts = Verdicts::default();
     for scenario in scenarios {

@@ -6,6 +6,7 @@
 //! Never chooses what is measured: a scenario does. Bound: lanes × `client::OUTSTANDING_MAX` requests in flight.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub struct Stage {
     pub timers: Timers,
     /// Short runs, for a look; they prove nothing.
     pub quick: bool,
+    /// Where single requests are written, if anywhere.
+    dump: Option<PathBuf>,
     _thread: TimerThread,
 }
 
@@ -101,9 +104,9 @@ struct Lane {
 
 impl Stage {
     /// Finds the programs, starts the clock.
-    pub fn new(quick: bool) -> Result<Self> {
+    pub fn new(quick: bool, dump: Option<PathBuf>) -> Result<Self> {
         let thread = TimerThread::start()?;
-        Ok(Stage { programs: Programs::find(), timers: thread.timers(), quick, _thread: thread })
+        Ok(Stage { programs: Programs::find(), timers: thread.timers(), quick, dump, _thread: thread })
     }
 
     /// Starts one replica per entry of the pool.
@@ -113,6 +116,24 @@ impl Stage {
             replicas.push(Replica::start(index, spec.slots, *behaviour, self.timers.clone()).await?);
         }
         Ok(replicas)
+    }
+}
+
+impl Stage {
+    /// Writes the requests of `heats` as comma-separated lines, if they are to be kept; times in seconds.
+    fn keep(&self, heats: &[Heat], seeds: &[u64]) -> Result<()> {
+        let Some(folder) = &self.dump else { return Ok(()) };
+        std::fs::create_dir_all(folder)?;
+        for (heat, seed) in heats.iter().zip(seeds) {
+            for (contender, outcomes) in &heat.lanes {
+                let mut text = String::from("at,work,fate,latency,first_byte,replica\n");
+                for (arrival, outcome) in heat.trace.iter().zip(outcomes) {
+                    text.push_str(&outcome.line(arrival));
+                }
+                std::fs::write(folder.join(format!("{contender:?}.{seed}.csv")), text)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -150,6 +171,7 @@ impl Experiment {
             let meter = Meter::start();
             let label = format!("round {} of {count}", index + 1);
             heats.extend(self.round(stage, seeds, &label).await?);
+            stage.keep(&heats[heats.len() - seeds.len()..], seeds)?;
             println!("  {label}: {}", conditions(&meter, stage, &heats[heats.len() - seeds.len()..]));
         }
         Ok(heats)
@@ -237,6 +259,14 @@ async fn change(replicas: &[Replica], changes: &[Change], start: Instant, timers
 }
 
 impl Outcome {
+    fn line(&self, arrival: &Arrival) -> String {
+        let Outcome { fate, latency, first_byte, replica, .. } = self;
+        let (at, latency) = (self.at.as_secs_f64(), latency.as_secs_f64());
+        let first_byte = first_byte.map_or(String::new(), |time| time.as_secs_f64().to_string());
+        let replica = replica.map_or(String::new(), |index| index.to_string());
+        format!("{at},{},{fate:?},{latency},{first_byte},{replica}\n", arrival.work)
+    }
+
     fn of(arrival: &Arrival, sample: &Sample, start: Instant, end: Instant) -> Self {
         let intended = start + arrival.at;
         let since = |instant: Instant| instant.saturating_duration_since(intended);

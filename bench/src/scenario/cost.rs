@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::plain::{Backend, VARIANTS, Variant};
+use super::plain::{Backend, PEERS, VARIANTS, Variant};
 use crate::contender::{Programs, Running, root_folder};
 use crate::process::cpu_time;
 use crate::report::Verdicts;
@@ -54,7 +54,7 @@ pub async fn throughput(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
 }
 
 fn start(variant: &Variant, programs: &Programs, backend: &Backend) -> Result<Running> {
-    let prepared = variant.prepare(programs, backend, true)?;
+    let prepared = variant.prepare(programs, backend, PEERS, true)?;
     let mut command = pinned(0);
     command.extend(prepared.command);
     Running::start(&command, prepared.address, prepared.folder)

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::plain::{Backend, VARIANTS, Variant};
+use super::plain::{Backend, PEERS, VARIANTS, Variant};
 use crate::client::{Client, Fate};
 use crate::contender::{Running, on_path, root_folder};
 use crate::report::Verdicts;
@@ -15,6 +15,9 @@ use crate::run::Stage;
 
 /// Requests of the two runs. The first is past slow start, lazy binding and the opening of connections.
 const REQUESTS: [u32; 2] = [1_000, 4_000];
+
+/// Peers of the upstreams measured; the promise is judged with the most, since Pincer looks at each.
+const UPSTREAMS: [usize; 2] = [2, PEERS];
 
 /// Instructions that Pincer may add to a request.
 const MORE_MAX: f64 = 1_000.0;
@@ -26,48 +29,66 @@ pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
         return Ok(());
     }
     let backend = Backend::start(&stage.programs)?;
-    let mut plain = None;
-    println!("  {:<34} {:>14} {:>14}", "", "instructions", "more than plain");
-    for variant in VARIANTS.iter().filter(|variant| variant.can_run(&stage.programs)) {
-        let cost = per_request(stage, variant, &backend).await?;
-        let more = cost - *plain.get_or_insert(cost);
-        println!("  {:<34} {cost:14.0} {more:14.0}", variant.name);
-        if variant.name.starts_with("pincer") {
-            verdicts.at_most(
-                &format!("{}: instructions more than plain nginx, per request", variant.name),
-                more,
-                MORE_MAX,
-            );
-        }
+    for peers in UPSTREAMS {
+        let bench = Bench { stage, backend: &backend, peers };
+        bench.compare(verdicts).await?;
     }
     Ok(())
 }
 
-async fn per_request(stage: &Stage, variant: &Variant, backend: &Backend) -> Result<f64> {
-    let mut totals = [0.0; 2];
-    for (total, requests) in totals.iter_mut().zip(REQUESTS) {
-        *total = count(stage, variant, backend, requests).await?;
-    }
-    Ok((totals[1] - totals[0]) / f64::from(REQUESTS[1] - REQUESTS[0]))
+/// What all counts of one table share.
+struct Bench<'a> {
+    stage: &'a Stage,
+    backend: &'a Backend,
+    peers: usize,
 }
 
-async fn count(stage: &Stage, variant: &Variant, backend: &Backend, requests: u32) -> Result<f64> {
-    let prepared = variant.prepare(&stage.programs, backend, false)?;
-    let kept = root_folder().join("target/bench");
-    std::fs::create_dir_all(&kept)?;
-    let name: String = variant.name.chars().filter(|c| c.is_alphanumeric()).collect();
-    let profile = kept.join(format!("callgrind.{name}.{requests}"));
-    let option = format!("--callgrind-out-file={}", profile.display());
-    let mut command: Vec<String> = ["valgrind", "--tool=callgrind", &option].map(String::from).to_vec();
-    command.extend(prepared.command);
-    let running = Running::start(&command, prepared.address, prepared.folder)?;
-    let client = Client::new(running.address);
-    for _ in 0..requests {
-        ensure!(client.ask(1.0).await.fate() == Fate::Answered, "{}: a request failed", variant.name);
+impl Bench<'_> {
+    async fn compare(&self, verdicts: &mut Verdicts) -> Result<()> {
+        println!("  {:<34} {:>14} {:>16}", format!("{} peers", self.peers), "instructions", "more than plain");
+        let mut plain = None;
+        let mut ours = Vec::new();
+        for variant in VARIANTS.iter().filter(|variant| variant.can_run(&self.stage.programs)) {
+            let cost = self.per_request(variant).await?;
+            let more = cost - *plain.get_or_insert(cost);
+            println!("  {:<34} {cost:14.0} {more:16.0}", variant.name);
+            if variant.name.starts_with("pincer") {
+                ours.push((variant.name, more));
+            }
+        }
+        for (name, more) in ours.iter().filter(|_| self.peers == PEERS) {
+            let what = format!("{name}: instructions more than plain nginx, {PEERS} peers");
+            verdicts.at_most(&what, *more, MORE_MAX);
+        }
+        Ok(())
     }
-    // Ends the process, which writes the profile.
-    drop(running);
-    total(&profile)
+
+    async fn per_request(&self, variant: &Variant) -> Result<f64> {
+        let mut totals = [0.0; 2];
+        for (total, requests) in totals.iter_mut().zip(REQUESTS) {
+            *total = self.count(variant, requests).await?;
+        }
+        Ok((totals[1] - totals[0]) / f64::from(REQUESTS[1] - REQUESTS[0]))
+    }
+
+    async fn count(&self, variant: &Variant, requests: u32) -> Result<f64> {
+        let prepared = variant.prepare(&self.stage.programs, self.backend, self.peers, false)?;
+        let kept = root_folder().join("target/bench");
+        std::fs::create_dir_all(&kept)?;
+        let name: String = variant.name.chars().filter(|c| c.is_alphanumeric()).collect();
+        let profile = kept.join(format!("callgrind.{name}.{}peers.{requests}", self.peers));
+        let option = format!("--callgrind-out-file={}", profile.display());
+        let mut command: Vec<String> = ["valgrind", "--tool=callgrind", &option].map(String::from).to_vec();
+        command.extend(prepared.command);
+        let running = Running::start(&command, prepared.address, prepared.folder)?;
+        let client = Client::new(running.address);
+        for _ in 0..requests {
+            ensure!(client.ask(1.0).await.fate() == Fate::Answered, "{}: a request failed", variant.name);
+        }
+        // Ends the process, which writes the profile.
+        drop(running);
+        total(&profile)
+    }
 }
 
 fn total(profile: &Path) -> Result<f64> {

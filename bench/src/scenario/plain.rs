@@ -14,8 +14,8 @@ use crate::contender::nginx::{Conf, balance_of, command, load_module, write};
 use crate::contender::{Contender, Options, Programs, Running, Server};
 use crate::process::free_address;
 
-/// Peers of the upstream.
-const PEERS: usize = 8;
+/// Replicas there are, and so the most peers an upstream can have.
+pub const PEERS: usize = 8;
 
 /// Slots told to the variant that uses them: enough that nothing ever waits.
 const SLOTS: usize = 64;
@@ -51,8 +51,8 @@ impl Variant {
         !programs.available(&[self.contender]).is_empty()
     }
 
-    /// Writes its configuration: one worker beneath a master, or one process alone.
-    pub fn prepare(&self, programs: &Programs, backend: &Backend, master: bool) -> Result<Prepared> {
+    /// Writes its configuration for the first `peers` replicas: one worker beneath a master, or one process alone.
+    pub fn prepare(&self, programs: &Programs, backend: &Backend, peers: usize, master: bool) -> Result<Prepared> {
         let is_pincer = self.name.starts_with("pincer");
         let mut main = if is_pincer { load_module(programs)? } else { String::new() };
         if !master {
@@ -68,7 +68,7 @@ impl Variant {
         let folder = tempfile::tempdir()?;
         let address = free_address()?;
         let servers: Vec<Server> =
-            backend.addresses.iter().map(|&address| Server { address, slots: SLOTS, weight: 1 }).collect();
+            backend.addresses.iter().take(peers).map(|&address| Server { address, slots: SLOTS, weight: 1 }).collect();
         write(folder.path(), &conf, address, &servers, Options::default())?;
         let command = command(programs.nginx()?, folder.path());
         Ok(Prepared { command, address, folder })
