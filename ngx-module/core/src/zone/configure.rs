@@ -113,7 +113,6 @@ impl<'z> Zone<'z> {
         for spec in declared {
             check_spec(&name, spec)?;
         }
-        self.heal(u, upstream);
         let plan = self.plan(upstream, declared);
         let have = declared.len() + plan.added;
         if have > PEERS_MAX {

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use super::configure::{SOCKADDR_RANGE, check_name, check_range};
 use super::error::{OverlayError, ZoneError, printable};
 use super::peer::{Configured, MAX_CONNS_MAX, Peer, PeerState, WEIGHT_MAX};
-use super::{PeerIdx, Upstream, UpstreamIdx, Zone};
+use super::{PeerIdx, Upstream, Zone};
 use crate::pick::PEERS_MAX;
 use crate::time::MonoNs;
 
@@ -72,7 +72,6 @@ impl<'z> Zone<'z> {
         for (u, upstream) in self.upstreams_used() {
             let place = position(overlay, upstream);
             let peers = place.map_or(&[][..], |place| overlay.upstreams[place].peers);
-            self.heal(u, upstream);
             let mut leaving = self.override_linked(upstream, peers).into_iter();
             for addition in additions.iter().filter(|addition| Some(addition.upstream) == place) {
                 self.write_added(addition, now);
@@ -88,11 +87,6 @@ impl<'z> Zone<'z> {
         self.header.revision.store(overlay.revision, SeqCst);
         self.header.connection.applied();
         Ok(())
-    }
-
-    fn upstreams_used(&self) -> impl Iterator<Item = (UpstreamIdx, &'z Upstream)> {
-        let all = (0_u16..).zip(self.upstreams).map(|(index, upstream)| (UpstreamIdx(index), upstream));
-        all.filter(|(_, upstream)| upstream.is_used())
     }
 
     /// Validates all of it and reserves the records of peers to add.

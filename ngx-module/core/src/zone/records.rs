@@ -43,8 +43,9 @@ impl<'a> Zone<'a> {
 
     /// Reserves `need` free records, each at the start of a new life; on a shortage gives all back and says so.
     ///
-    /// Reserved records are referenced by nothing: dropping the list is the way to give them back.
+    /// Reserved records are referenced by nothing: dropping the list is the way to give them back. Heals first.
     pub(super) fn reserve_peers(&self, upstream: &[u8], need: usize) -> Result<Vec<PeerIdx>, ZoneError> {
+        self.heal();
         let free =
             (0_u16..).zip(self.peers).filter(|(at, peer)| !self.is_referenced(PeerIdx(*at), peer) && peer.try_reuse());
         let reserved: Vec<PeerIdx> = free.map(|(at, _)| PeerIdx(at)).take(need).collect();
@@ -61,7 +62,21 @@ impl<'a> Zone<'a> {
     }
 
     /// Clears table entries that lead nowhere: what a death during an earlier change left behind.
-    pub(super) fn heal(&self, u: UpstreamIdx, upstream: &Upstream) {
+    ///
+    /// All tables, and before any record is reserved: an entry that outlived its peer must not come to lead to another upstream's.
+    pub(super) fn heal(&self) {
+        for (u, upstream) in self.upstreams_used() {
+            self.heal_table(u, upstream);
+        }
+    }
+
+    /// The upstream records in use.
+    pub(super) fn upstreams_used(&self) -> impl Iterator<Item = (UpstreamIdx, &'a Upstream)> {
+        let all = (0_u16..).zip(self.upstreams).map(|(index, upstream)| (UpstreamIdx(index), upstream));
+        all.filter(|(_, upstream)| upstream.is_used())
+    }
+
+    fn heal_table(&self, u: UpstreamIdx, upstream: &Upstream) {
         for index in 0..upstream.count() {
             let leads =
                 |at| self.peer(at).is_some_and(|peer| peer.live().linked() && peer.home.load(SeqCst) == home(u, index));
@@ -99,4 +114,58 @@ impl<'a> Zone<'a> {
 
 fn home(u: UpstreamIdx, index: usize) -> u32 {
     (u32::from(u.0) + 1) << 16 | u32::try_from(index).unwrap_or(0) & 0xffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::MonoNs;
+    use crate::zone::{HeapZone, PeerSpec, Settings};
+
+    const A: PeerSpec<'static> = PeerSpec {
+        sockaddr: b"a",
+        name: b"a",
+        server: b"a",
+        weight: 1,
+        max_conns: 1,
+        max_fails: 1,
+        max_fails_explicit: false,
+        fail_timeout_ms: 0,
+        backup: false,
+        down: false,
+    };
+    const B: PeerSpec<'static> = PeerSpec { sockaddr: b"b", name: b"b", ..A };
+
+    fn configure(zone: &Zone<'_>, name: &[u8], peers: &[PeerSpec<'_>]) -> UpstreamIdx {
+        let u = zone.upstream_reserve(name).unwrap();
+        zone.upstream_configure(u, &Settings::default(), peers, MonoNs(1)).unwrap();
+        u
+    }
+
+    #[test]
+    fn a_death_between_the_two_stores_of_an_unlink_leads_no_upstream_to_another_ones_peer() {
+        let heap = HeapZone::new(2, 2);
+        let zone = heap.zone();
+        let u = configure(&zone, b"one", &[A, B]);
+        let upstream = zone.upstream(u).unwrap();
+        let at = upstream.peer_at(0).unwrap();
+        zone.peer(at).unwrap().unlink();
+        configure(&zone, b"two", &[B]);
+        assert_eq!(zone.linked(upstream).map(|(index, _, _)| index).collect::<Vec<_>>(), [1]);
+        assert_eq!(upstream.peer_at(0), None);
+    }
+
+    #[test]
+    fn a_death_before_the_table_entry_of_a_link_leaves_the_record_free() {
+        let heap = HeapZone::new(1, 2);
+        let zone = heap.zone();
+        let u = configure(&zone, b"one", &[A]);
+        let reserved = zone.reserve_peers(b"one", 1).unwrap()[0];
+        let peer = zone.peer(reserved).unwrap();
+        peer.home.store(home(u, 1), SeqCst);
+        peer.publish_live();
+        assert_eq!(zone.room().peers, 1);
+        configure(&zone, b"one", &[A, B]);
+        assert_eq!(zone.linked(zone.upstream(u).unwrap()).count(), 2);
+    }
 }

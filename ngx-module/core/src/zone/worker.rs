@@ -192,3 +192,46 @@ impl WorkerSlot {
         at != 0 && now_ns.saturating_sub(at) > limit_ns
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::{HeapZone, UpstreamIdx};
+
+    const fn process(pid: u32) -> ProcessId {
+        ProcessId { pid, start: 1 }
+    }
+
+    #[test]
+    fn a_reclaim_cut_short_by_death_is_finished_by_the_next_and_never_shared_with_a_live_one() {
+        let heap = HeapZone::new(1, 4);
+        let zone = heap.zone();
+        let w = zone.worker_join(process(1), 1).unwrap();
+        let slot = &zone.workers[usize::from(w.0)];
+        assert!(zone.waiting_add(UpstreamIdx(0), w, 9));
+        zone.peers[2].workers[0].in_flight.store(3, SeqCst);
+        // Process 2 begins to reclaim the dead 1 and gets no further than the queues.
+        assert!(slot.begin_reclaim(process(2), &|process| process.pid != 1));
+        zone.upstreams[0].clear_worker(0);
+        let while_it_lives = zone.reclaim_dead(process(3), |process| process.pid != 1);
+        assert_eq!(while_it_lives, Reclaimed::default());
+        let after_its_death = zone.reclaim_dead(process(3), |process| process.pid == 3);
+        assert_eq!((after_its_death.workers, after_its_death.requests), (1, 3));
+        assert_eq!(zone.worker_join(process(4), 1), Some(w));
+        assert_eq!(zone.reclaim_dead(process(3), |process| process.pid > 2), Reclaimed::default());
+    }
+
+    #[test]
+    fn the_mark_of_taken_slots_follows_joins_and_leaves() {
+        let heap = HeapZone::new(1, 1);
+        let zone = heap.zone();
+        let joined: Vec<_> = (1..=6).map(|pid| zone.worker_join(process(pid), 1).unwrap()).collect();
+        assert_eq!(zone.workers_high(), 6);
+        zone.worker_leave(joined[2]);
+        assert_eq!(zone.workers_high(), 6);
+        zone.reclaim_dead(process(1), |process| process.pid < 3);
+        assert_eq!(zone.workers_high(), 2);
+        assert_eq!(zone.worker_join(process(9), 1), Some(joined[2]));
+        assert_eq!(zone.workers_high(), 3);
+    }
+}
