@@ -2,9 +2,8 @@
 //!
 //! Says once per change what an operator should know: connected, lost, not reachable and why. The pause and its reasons are in
 //! [`pincer_core::backoff`]; it starts over only after a session that was of use, so a snapshot too large to read makes no tight loop.
-//! Ends only when told to. Bound: one connection at a time, one remembered reason for each replica.
+//! Ends only when told to. Bound: one connection at a time, [`REASONS_MAX`] remembered reasons for each replica.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pincer_core::backoff::Backoff;
@@ -13,6 +12,9 @@ use pincer_proto::v1::Hello;
 use super::connect::Target;
 use super::session::{self, Ended};
 use super::shared::{Level, Shared};
+
+/// Different reasons why one replica cannot be reached that are logged during one outage. One cause can show itself in two ways by turns.
+const REASONS_MAX: usize = 4;
 
 /// What the client needs besides the board.
 pub(super) struct Plan {
@@ -34,7 +36,7 @@ async fn serve(shared: &Shared, plan: &Plan) -> std::convert::Infallible {
     let mut random = SplitMix(plan.seed);
     let mut backoff = Backoff::default();
     let mut route = Route::default();
-    let mut journal = Journal { shared, plan, reasons: vec![None; plan.targets.len()] };
+    let mut journal = Journal { shared, plan, reasons: vec![Vec::new(); plan.targets.len()] };
     let replicas = u32::try_from(plan.targets.len()).unwrap_or(u32::MAX);
     loop {
         let index = route.next(plan.targets.len(), &mut random);
@@ -52,13 +54,13 @@ async fn serve(shared: &Shared, plan: &Plan) -> std::convert::Infallible {
 struct Journal<'j> {
     shared: &'j Shared,
     plan: &'j Plan,
-    /// Why it could not be reached, as last logged; forgotten when any replica is.
-    reasons: Vec<Option<Arc<str>>>,
+    /// Why each could not be reached, as logged; forgotten when any replica is.
+    reasons: Vec<Vec<String>>,
 }
 
 impl Journal<'_> {
     fn connected(&mut self, index: usize) {
-        self.reasons.fill(None);
+        self.reasons.iter_mut().for_each(Vec::clear);
         let address = &self.plan.targets[index].name;
         self.shared.event(Level::Notice, format!("connected to control plane, address={address}"));
     }
@@ -69,9 +71,12 @@ impl Journal<'_> {
         let address = &self.plan.targets[index].name;
         if ended.opened {
             self.shared.event(Level::Warn, format!("lost control plane, address={address}, reason={reason}"));
-        } else if self.reasons[index].as_deref() != Some(reason) {
+            return;
+        }
+        let known = &mut self.reasons[index];
+        if known.len() < REASONS_MAX && !known.iter().any(|known| known == reason) {
             self.shared.event(Level::Warn, format!("cannot reach control plane, address={address}, reason={reason}"));
-            self.reasons[index] = Some(reason.into());
+            known.push(reason.to_owned());
         }
     }
 }

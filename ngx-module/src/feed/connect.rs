@@ -71,7 +71,8 @@ impl Target {
             Endpoint::Tcp { .. } => (format!("{scheme}://{name}"), None),
             Endpoint::Unix(path) => (format!("{scheme}://{LOCAL_NAME}"), Some(UnixSocket(path.into()))),
         };
-        let unusable = |error: &tonic::transport::Error| format!("{name} is unusable: {}", Fault::transport(error).reason);
+        let unusable =
+            |error: &tonic::transport::Error| format!("{name} is unusable: {}", Fault::transport(error).reason);
         let mut endpoint = tonic::transport::Endpoint::from_shared(uri)
             .map_err(|error| unusable(&error))?
             .http2_keep_alive_interval(KEEPALIVE)

@@ -95,19 +95,21 @@ impl Feed {
     pub(crate) fn start(config: Config) -> io::Result<Self> {
         let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
         let targets = connect::targets(&config.endpoints, config.tls.as_ref()).map_err(invalid)?;
-        let shared = Arc::new(Shared::new(File::from(config.wake), config.applied_revision, config.state_path.is_some()));
+        let shared =
+            Arc::new(Shared::new(File::from(config.wake), config.applied_revision, config.state_path.is_some()));
         let plan = client::Plan { targets, hello: config.hello, seed: config.seed };
         let runtime = runtime()?;
         let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("pincer-feed".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-            supervise(&runtime, &theirs, || {
-                let client = client::run(&theirs, &plan);
-                let writer = persist::run(&theirs, config.state_path.as_deref());
-                runtime.block_on(async { tokio::join!(client, writer) });
-            });
-            // Whatever still resolves or writes is left behind: it must not hold up nginx.
-            runtime.shutdown_background();
-        })?;
+        let thread =
+            thread::Builder::new().name("pincer-feed".to_owned()).stack_size(STACK_BYTES).spawn(move || {
+                supervise(&runtime, &theirs, || {
+                    let client = client::run(&theirs, &plan);
+                    let writer = persist::run(&theirs, config.state_path.as_deref());
+                    runtime.block_on(async { tokio::join!(client, writer) });
+                });
+                // Whatever still resolves or writes is left behind: it must not hold up nginx.
+                runtime.shutdown_background();
+            })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -139,6 +141,11 @@ impl Feed {
     /// What is worth a line in the error log since the last call.
     pub(crate) fn drain_events(&self) -> Vec<Event> {
         self.shared.drain_events()
+    }
+
+    /// Tells the thread to end within `deadline`, and does not wait for it.
+    pub(crate) fn begin_stop(&self, deadline: Duration) {
+        self.shared.stop(Instant::now() + deadline);
     }
 
     /// Ends the thread; `false` if it has not ended `deadline` from now, in which case it is left behind.

@@ -2,7 +2,8 @@
 //!
 //! Waits only in one place for everything, so that nothing holds up a stop. Sends one message at a time: while the other side does not
 //! read, newer words replace older ones on the board. Believes nothing but the numbers it needs; the content is for [`super::translate`].
-//! Bounds: [`OUTGOING_MAX`] messages in the transport, silence of [`SILENCE_MAX`] from a control plane that is known to ping.
+//! A stream counts as open once something came over it, or no refusal came for [`SETTLING`]: a control plane opens the stream before it has
+//! read the Hello. Bounds: [`OUTGOING_MAX`] messages in the transport, silence of [`SILENCE_MAX`].
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -18,8 +19,14 @@ use super::shared::{Received, Shared};
 /// Messages handed to the transport and not yet sent.
 const OUTGOING_MAX: usize = 2;
 
-/// A control plane that pings and then says nothing for this long hangs, although its HTTP/2 layer may still answer.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A control plane pings every 5 s. One that misses four of them hangs, although its HTTP/2 layer may still answer.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// A control plane that has nothing to say, and does not refuse the Hello within this time, has taken it.
+const SETTLING: Duration = Duration::from_millis(250);
+
+/// A stream that stood this long was no part of a loop, whatever came of it.
+const LASTING: Duration = Duration::from_secs(10);
 
 /// How a session ended.
 pub(super) struct Ended {
@@ -30,11 +37,14 @@ pub(super) struct Ended {
     pub(super) useful: bool,
 }
 
-/// A stream that stood this long was no part of a loop, whatever came of it.
-const LASTING: Duration = Duration::from_secs(10);
-
 /// Runs one session with `target`; `on_open` is called once the stream is open.
-pub(super) async fn run(shared: &Shared, target: &Target, index: usize, hello: &Hello, on_open: impl FnOnce()) -> Ended {
+pub(super) async fn run(
+    shared: &Shared,
+    target: &Target,
+    index: usize,
+    hello: &Hello,
+    on_open: impl FnOnce(),
+) -> Ended {
     let applied_revision = shared.begin_session(index);
     let applied_before = shared.applied_count();
     let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
@@ -45,18 +55,23 @@ pub(super) async fn run(shared: &Shared, target: &Target, index: usize, hello: &
         Ok(incoming) => incoming,
         Err(fault) => return Ended { fault, opened: false, useful: false },
     };
-    let opened_at = Instant::now();
-    shared.connected();
-    on_open();
-    let mut session = Session { shared, outgoing, seen: None, pings: false, heard_at: opened_at };
+    let answered_at = Instant::now();
+    let mut session = Session { shared, outgoing, seen: None, heard_at: answered_at, settled: false };
+    let mut on_open = Some(on_open);
     let fault = loop {
         match session.step(&mut incoming).await {
             Ok(()) => {}
             Err(fault) => break fault,
         }
+        if session.settled
+            && let Some(on_open) = on_open.take()
+        {
+            shared.connected();
+            on_open();
+        }
     };
-    let useful = shared.applied_count() != applied_before || opened_at.elapsed() >= LASTING;
-    Ended { fault, opened: true, useful }
+    let useful = shared.applied_count() != applied_before || answered_at.elapsed() >= LASTING;
+    Ended { fault, opened: session.settled, useful }
 }
 
 struct Session<'s> {
@@ -64,14 +79,14 @@ struct Session<'s> {
     outgoing: mpsc::Sender<NodeMessage>,
     /// Revisions that came over this stream: only these may be answered on it.
     seen: Option<RangeInclusive<u64>>,
-    pings: bool,
     heard_at: Instant,
+    settled: bool,
 }
 
 impl Session<'_> {
     /// Waits for one thing to happen and deals with it.
     async fn step(&mut self, incoming: &mut tonic::Streaming<ControlMessage>) -> Result<(), Fault> {
-        let silent_at = self.heard_at + SILENCE_MAX;
+        let patience = if self.settled { SILENCE_MAX } else { SETTLING };
         tokio::select! {
             received = incoming.message() => match received {
                 Ok(Some(received)) => self.receive(received),
@@ -79,8 +94,11 @@ impl Session<'_> {
                 Err(status) => Err(Fault::status(&status)),
             },
             () = self.send() => Ok(()),
-            () = tokio::time::sleep_until(silent_at.into()), if self.pings => {
-                Err(Fault::own(format!("no message for {} s", SILENCE_MAX.as_secs())))
+            () = tokio::time::sleep_until((self.heard_at + patience).into()) => {
+                if std::mem::replace(&mut self.settled, true) {
+                    return Err(Fault::own(format!("no message for {} s", SILENCE_MAX.as_secs())));
+                }
+                Ok(())
             }
         }
     }
@@ -109,13 +127,12 @@ impl Session<'_> {
     }
 
     fn receive(&mut self, received: ControlMessage) -> Result<(), Fault> {
-        self.heard_at = Instant::now();
+        (self.heard_at, self.settled) = (Instant::now(), true);
         self.shared.heard(self.heard_at);
         match received.message {
             Some(control_message::Message::Snapshot(snapshot)) => self.deliver(snapshot),
-            Some(control_message::Message::Ping(_)) => self.pings = true,
-            // Of a later version: ours to ignore.
-            None => {}
+            // `None`: a word of a later version, ours to ignore.
+            Some(control_message::Message::Ping(_)) | None => {}
         }
         Ok(())
     }

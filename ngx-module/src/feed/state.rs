@@ -324,7 +324,8 @@ mod tests {
     #[test]
     fn a_temporary_file_left_by_a_killed_worker_is_used_again() {
         let (folder, path) = folder();
-        fs::write(with_suffix(&path, ".tmp"), "half of a much longer state file that was never finished".repeat(9)).unwrap();
+        fs::write(with_suffix(&path, ".tmp"), "half of a much longer state file that was never finished".repeat(9))
+            .unwrap();
         store(&path, &snapshot(3)).unwrap();
         assert!(matches!(load(&path), Loaded::Good(found) if found.revision == 3));
         assert_eq!(entries(&folder), 1);

@@ -70,7 +70,9 @@ pub(crate) enum PeerFault {
     #[error("state {0} is unknown, 0 to 3 is needed: the state")]
     State(i32),
     /// It is to be added and may not be.
-    #[error("added address is not within \"pincer_allow_peers\", add its block there or a \"server\" line: the address")]
+    #[error(
+        "added address is not within \"pincer_allow_peers\", add its block there or a \"server\" line: the address"
+    )]
     NotAllowed,
     /// It is a socket file that nginx.conf does not name.
     #[error("added address is a Unix socket, a \"server\" line is needed for it: the address")]
@@ -140,7 +142,11 @@ impl Rules {
         Ok((name, peers.collect::<Result<_, _>>()?))
     }
 
-    fn check_peer<'s>(&self, declared: Option<&HashSet<String>>, config: &'s PeerConfig) -> Result<CheckedPeer<'s>, PeerFault> {
+    fn check_peer<'s>(
+        &self,
+        declared: Option<&HashSet<String>>,
+        config: &'s PeerConfig,
+    ) -> Result<CheckedPeer<'s>, PeerFault> {
         for (name, value) in [("weight", config.weight), ("max_conns", config.max_conns)] {
             if let Some(value) = value.filter(|&value| value > limits::PEER_VALUE_MAX) {
                 return Err(PeerFault::Value { name, value });

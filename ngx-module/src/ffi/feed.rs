@@ -205,7 +205,12 @@ unsafe extern "C" fn on_wake(event: *mut ngx_event_t) {
             ((*connection).fd, (*connection).close() != 0)
         };
         if closing {
-            stop();
+            // Requests are still served: the thread is joined only when the process ends.
+            RUNNING.with_borrow_mut(|running| {
+                if let Some(running) = running {
+                    running.retire();
+                }
+            });
             return;
         }
         wake::drain(descriptor);
@@ -218,6 +223,23 @@ unsafe extern "C" fn on_wake(event: *mut ngx_event_t) {
 }
 
 impl Running {
+    /// Closes the loop's end, lets go of the lease and tells the thread to stop.
+    fn retire(&mut self) {
+        let connection = std::mem::replace(&mut self.connection, std::ptr::null_mut());
+        if connection.is_null() {
+            return;
+        }
+        // SAFETY: the feed's own connection; nginx does not touch it once it is closed.
+        unsafe { nginx_sys::ngx_close_connection(connection) };
+        if let (Some(zone), Some(worker)) = (self.main.zone.get(), process::worker()) {
+            if self.connected && zone.feed_holds(worker, self.main.generation.get()) {
+                zone.header.connection.closed(clock::now());
+            }
+            zone.feed_release(worker);
+        }
+        self.feed.begin_stop(STOP_DEADLINE);
+    }
+
     fn serve(&mut self) {
         for event in self.feed.drain_events() {
             log_event(&event);
@@ -299,7 +321,7 @@ fn log_event(event: &Event) {
 /// Once a second: gives the thread fresh counts for the control plane, and refreshes the link's state.
 pub(crate) fn report() {
     RUNNING.with_borrow_mut(|running| {
-        if let Some(running) = running
+        if let Some(running) = running.as_mut().filter(|running| !running.connection.is_null())
             && let Some(zone) = running.main.zone.get()
         {
             running.note_connection();
@@ -310,15 +332,8 @@ pub(crate) fn report() {
 
 /// Stops the thread and waits for it, but not for long.
 pub(crate) fn stop() {
-    let Some(running) = RUNNING.take() else { return };
-    // SAFETY: the feed's own connection; nginx does not touch it once it is closed.
-    unsafe { nginx_sys::ngx_close_connection(running.connection) };
-    if let (Some(zone), Some(worker)) = (running.main.zone.get(), process::worker()) {
-        if running.connected && zone.feed_holds(worker, running.main.generation.get()) {
-            zone.header.connection.closed(clock::now());
-        }
-        zone.feed_release(worker);
-    }
+    let Some(mut running) = RUNNING.take() else { return };
+    running.retire();
     if !running.feed.stop(STOP_DEADLINE) {
         log::write_cycle(log::NGX_LOG_WARN, "left the feed's thread running, it did not stop in 500 ms");
     }

@@ -138,8 +138,11 @@ pub(crate) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
 /// Takes a slot in the zone; without one, requests are served by round robin.
 fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
     reclaim();
-    // In a single process a reload comes here again: the slot stays.
-    let joined = worker().or_else(|| zone.worker_join(own_id(), main.generation.get()));
+    // In a single process a reload comes here again: slot and connection stay.
+    if worker().is_some() {
+        return;
+    }
+    let joined = zone.worker_join(own_id(), main.generation.get());
     PROCESS.with(|process| process.worker.set(joined));
     let Some(worker) = joined else {
         zone.header.counters.workers_refused.fetch_add(1, Relaxed);
@@ -190,11 +193,10 @@ fn start_housekeeping() {
     PROCESS.with(|process| {
         // SAFETY: only this thread has the cell, and no reference into it is kept. The box never moves its event.
         unsafe {
-            let mut event: Box<ngx_event_t> = Box::new(std::mem::zeroed());
+            let event = (*process.housekeeping.get()).get_or_insert_with(|| Box::new(std::mem::zeroed()));
             event.handler = Some(on_housekeeping);
             event.log = log::cycle_log();
             event.set_cancelable(1);
-            let event = (*process.housekeeping.get()).get_or_insert(event);
             event.data = std::ptr::from_mut::<ngx_event_t>(event).cast();
             nginx::arm(&raw mut **event, HOUSEKEEPING_MS);
         }

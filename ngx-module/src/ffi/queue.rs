@@ -232,14 +232,15 @@ pub(crate) unsafe fn leave(state: *mut RequestState) {
 
 /// A slot may be free: has the owner of the least key look. Cheap when nothing waits.
 pub(crate) fn kick(conf: &'static UpstreamConf, zone: &Zone<'_>) {
-    let (Some(index), Some(me)) = (conf.index.get(), process::worker()) else { return };
+    let Some(index) = conf.index.get() else { return };
     if zone.waiting(index) == 0 {
         return;
     }
     let now = clock::now();
-    let stale = |worker: WorkerIdx| worker != me && is_stale(zone, worker, now.0);
+    let me = process::worker();
+    let stale = |worker: WorkerIdx| Some(worker) != me && is_stale(zone, worker, now.0);
     match zone.least_head(index, stale) {
-        Some((worker, _)) if worker == me => drain_later(conf),
+        Some((worker, _)) if Some(worker) == me => drain_later(conf),
         Some((worker, _)) => kick_worker(zone, worker, now.0),
         None => {}
     }
@@ -268,6 +269,9 @@ pub(crate) fn drain_later(conf: &'static UpstreamConf) {
 /// Hands out slots to this worker's waiting requests, as long as theirs is the least key.
 pub(crate) fn drain(conf: &'static UpstreamConf) {
     let (Some(zone), Some(index), Some(me)) = (conf.zone.get(), conf.index.get(), process::worker()) else { return };
+    if let Some(slot) = zone.workers.get(usize::from(me.0)) {
+        slot.kick_answered();
+    }
     for _ in 0..RESUMES_MAX {
         let Some(state) = conf.local.first() else { return };
         let now = clock::now();
@@ -313,10 +317,6 @@ unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
         (*state).stage = Stage::Granted;
         let u = (*(*state).request).upstream;
         let placeholder = (*u).peer.connection;
-        if !nginx_state_is_current(u) {
-            balancer::abandon(state);
-            return;
-        }
         (*u).start_time = nginx::current_msec();
         let answer = nginx_sys::ngx_event_connect_peer(&raw mut (*u).peer);
         if answer != nginx::OK && answer != nginx::AGAIN && answer != nginx::DONE {
@@ -333,15 +333,6 @@ unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
         }
         run_write_handler((*u).peer.connection);
     }
-}
-
-/// A request that has been finalised has no placeholder any more.
-///
-/// # Safety
-/// `u` is live.
-unsafe fn nginx_state_is_current(u: *const ngx_http_upstream_t) -> bool {
-    // SAFETY: as the caller vouches.
-    unsafe { !u.is_null() && !(*u).peer.connection.is_null() }
 }
 
 /// Gives the new connection what nginx gave the placeholder.

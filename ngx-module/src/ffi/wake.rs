@@ -75,8 +75,13 @@ fn signal(descriptor: i32) {
     unsafe { libc::write(descriptor, one.as_ptr().cast(), one.len()) };
 }
 
-/// Empties an eventfd, so that a level-triggered event module does not spin. Only its one reader calls this.
+/// Empties an eventfd, so that a level-triggered event module does not spin. An edge-triggered one (epoll) is woken by every write and
+/// needs no read, which could take another process's wake-up where two zones share a slot's descriptor for a while.
 pub(crate) fn drain(descriptor: i32) {
+    // SAFETY: a word that nginx sets when it chooses its event module.
+    if unsafe { nginx_sys::ngx_event_flags } & nginx_sys::NGX_USE_CLEAR_EVENT as nginx_sys::ngx_uint_t != 0 {
+        return;
+    }
     let mut count = [0_u8; 8];
     // SAFETY: reads 8 bytes to this stack from a descriptor of ours.
     unsafe { libc::read(descriptor, count.as_mut_ptr().cast(), count.len()) };
