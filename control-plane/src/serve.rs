@@ -113,11 +113,6 @@ pub async fn run(
     for service in ["", "pincer.v1.NodeService", "pincer.v1.ControlService"] {
         health.set_service_status(service, ServingStatus::Serving).await;
     }
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
     let nodes = NodeServiceServer::new(Nodes::new(Arc::clone(&plane)))
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -145,6 +140,13 @@ pub async fn run(
         served = served => served.map(drop),
         () = deadline => Ok(()),
     }
+}
+
+/// What the reflection services know.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 fn tls_config(tls: Tls) -> ServerTlsConfig {

@@ -35,3 +35,6 @@ pub const PEER_VALUE_MAX: u32 = 65_535;
 
 /// The highest `Hello.applied_revision` that is believed: a number that JSON's readers hold exactly, and far from wrapping.
 pub const REVISION_MAX: u64 = (1 << 53) - 1;
+
+/// Declared peers of all upstreams of one node.
+pub const PEERS_PER_NODE_MAX: usize = 4096;

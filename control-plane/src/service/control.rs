@@ -62,7 +62,8 @@ impl Control {
         };
         let changed = self.change(op, validate_only).await?;
         // A leftover whose last setting was unset is gone: answered as it was left, without settings.
-        let record = changed.config.record(&upstream, &address).copied().unwrap_or_default();
+        let gone = Record { revision: changed.revision, ..Record::default() };
+        let record = changed.config.record(&upstream, &address).copied().unwrap_or(gone);
         Ok(Response::new(self.peer(&upstream, &address, Some(&record))?))
     }
 }
