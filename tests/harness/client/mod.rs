@@ -1,9 +1,10 @@
 //! HTTP clients for the tests: with a keepalive pool or one connection a request; times of header, first byte and end.
 //!
 //! Every call is bounded by the client's time limit (30 s unless told). HTTP/1.1 unless made with [`Client::h2c`]. What needs
-//! more control over the socket, such as giving up in the middle, is in [`raw`]; streams are in [`sse`] and [`ws`].
+//! more control over the socket, such as giving up in the middle, is in [`raw`] and [`pinned`]; streams are in [`sse`] and [`ws`].
 
 pub mod grpc;
+pub mod pinned;
 pub mod raw;
 pub mod sse;
 pub mod ws;

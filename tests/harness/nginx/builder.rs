@@ -58,6 +58,7 @@ pub struct Builder {
     server: String,
     listen: String,
     whole: Option<String>,
+    env: Vec<(String, String)>,
 }
 
 /// What `nginx -t` said.
@@ -96,6 +97,7 @@ impl Builder {
             server: String::new(),
             listen: String::new(),
             whole: None,
+            env: Vec::new(),
         }
     }
 
@@ -166,6 +168,13 @@ impl Builder {
     #[must_use]
     pub fn logging(self, format: &str) -> Self {
         self.http(format!("log_format test '{format}';")).server("access_log logs/access.log test;")
+    }
+
+    /// Sets a variable of nginx's environment; the workers keep it.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        self.env.push((name.to_owned(), value.as_ref().to_owned()));
+        self.main(format!("env {name};"))
     }
 
     /// Uses this text as the whole nginx.conf. `{{port}}`, `{{status_port}}`, `{{prefix}}` and `{{load_module}}` are filled in.
@@ -261,6 +270,7 @@ impl Builder {
     /// A command that runs nginx with this folder and configuration.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(super::binary());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let error_log = self.prefix.path().join("logs/error.log");
         command.arg("-p").arg(self.prefix.path()).args(["-c", "conf/nginx.conf", "-e"]).arg(error_log);
         if self.whole.is_some() {

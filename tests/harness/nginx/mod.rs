@@ -54,16 +54,21 @@ pub fn version() -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
-/// The nginx that the tests run: `PINCER_NGINX`, else `nginx` in the path.
+/// The nginx that the tests run: `PINCER_NGINX`, else `nginx` in the path. With its folder, as a binary upgrade wants it.
 #[must_use]
 pub fn binary() -> String {
-    std::env::var("PINCER_NGINX").unwrap_or_else(|_| "nginx".into())
+    let name = std::env::var("PINCER_NGINX").unwrap_or_else(|_| "nginx".into());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(&name)).find(|file| file.is_file());
+    found.map_or(name, |file| file.display().to_string())
 }
 
 /// A running nginx.
 pub struct Nginx {
     setup: Builder,
     process: MasterProcess,
+    /// The master is no child of ours: a binary upgrade started it.
+    upgraded: bool,
     pid: i32,
     expected: Mutex<Expected>,
     leave_in_flight: bool,
@@ -83,7 +88,7 @@ impl Nginx {
         command.stdin(std::process::Stdio::null()).stdout(said.try_clone().map_err(|e| e.to_string())?).stderr(said);
         let process = command.spawn().map_err(|error| format!("{}: {error}", binary()))?;
         let pid = i32::try_from(process.id()).map_err(|e| e.to_string())?;
-        let mut nginx = Self { setup, process, pid, expected: Mutex::default(), leave_in_flight: false };
+        let mut nginx = Self { setup, process, upgraded: false, pid, expected: Mutex::default(), leave_in_flight: false };
         match nginx.accepts().await {
             Ok(()) => Ok(nginx),
             Err(error) => {
@@ -276,6 +281,24 @@ impl Nginx {
         self.reload().await;
     }
 
+    /// Replaces the binary (USR2): a new master with new workers takes over, the old one finishes its requests and ends.
+    ///
+    /// # Panics
+    /// When either takes over 15 s.
+    pub async fn upgrade(&mut self) {
+        let (old, pid_file) = (self.pid, self.path("logs/nginx.pid"));
+        self.signal(Signal::USR2);
+        self.pid = crate::eventually_some("the new master has its workers", START_S, || async {
+            let pid = process::pid_in(&pid_file).filter(|pid| *pid != old)?;
+            let workers = process::children(pid).into_iter().filter(|child| child.role == Role::Worker).count();
+            (workers >= self.setup.workers).then_some(pid)
+        })
+        .await;
+        let _ = process::signal(old, Signal::QUIT);
+        assert!(self.ended(START_S), "the old master does not end:\n{}", self.tail());
+        self.upgraded = true;
+    }
+
     /// `/pincer_status` of the zone.
     pub async fn status(&self) -> Status {
         let reply = self.status_client().get("/pincer_status").await;
@@ -308,7 +331,11 @@ impl Nginx {
     }
 
     fn ended(&mut self, seconds: f64) -> bool {
-        wait::blocking(seconds, || !matches!(self.process.try_wait(), Ok(None)))
+        wait::blocking(seconds, || !self.runs())
+    }
+
+    fn runs(&mut self) -> bool {
+        if self.upgraded { process::runs(self.pid) } else { matches!(self.process.try_wait(), Ok(None)) }
     }
 
     /// Stops it whatever it takes; the text is what went wrong.
@@ -337,7 +364,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let running = matches!(self.process.try_wait(), Ok(None));
+        let running = self.runs();
         let in_flight = if running && self.setup.has_status() && !self.leave_in_flight && !std::thread::panicking() {
             status::settled(self.setup.status_port, SETTLE_S)
         } else {

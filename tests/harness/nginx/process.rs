@@ -61,6 +61,12 @@ fn role(pid: i32) -> Role {
     }
 }
 
+/// Whether a process runs: neither gone nor waiting to be buried.
+#[must_use]
+pub fn runs(pid: i32) -> bool {
+    parent(pid).is_some()
+}
+
 /// Sends a signal; false when there is no such process.
 #[must_use]
 pub fn signal(pid: i32, signal: Signal) -> bool {
