@@ -51,7 +51,8 @@ impl<'a> Address<'a> {
         if address.port() == 0 {
             return Err(refuse("a port from 1 to 65535"));
         }
-        if !is_spelling_of(text, &address) {
+        let has_zone = matches!(address, SocketAddr::V6(address) if address.scope_id() != 0);
+        if has_zone || !is_spelling_of(text, &address) {
             return Err(refuse("the shortest spelling without a zone"));
         }
         Ok(Self::Inet(address))
@@ -141,21 +142,35 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_system() {
-        use std::net::UdpSocket;
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let text = socket.local_addr().unwrap().to_string();
-        assert_eq!(Address::parse(&text).unwrap().ip(), Some(socket.local_addr().unwrap().ip()));
-        assert_eq!(Address::parse(&text).unwrap().sockaddr().len(), 16);
-    }
-
-    #[test]
     fn what_is_no_address_or_has_another_spelling_is_refused() {
         let long = format!("unix:/{}", "a".repeat(UNIX_PATH_BYTES_MAX));
         let wrong = [
-            "", ":", "10.0.0.1", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:08001", "010.0.0.1:80", "10.0.0.1:80 ", " 10.0.0.1:80",
-            "10.0.0.256:80", "host:80", "::1:80", "[::1]", "[::1]:0", "[::1%1]:80", "[::1%eth0]:80", "[0:0::1]:80", "[::A]:80", "[10.0.0.1]:80",
-            "unix:", "unix:relative", "unix:/with space", "unix:/a\n", "unix:/a\0b", "http://10.0.0.1:80", &long,
+            "",
+            ":",
+            "10.0.0.1",
+            "10.0.0.1:0",
+            "10.0.0.1:65536",
+            "10.0.0.1:08001",
+            "010.0.0.1:80",
+            "10.0.0.1:80 ",
+            " 10.0.0.1:80",
+            "10.0.0.256:80",
+            "host:80",
+            "::1:80",
+            "[::1]",
+            "[::1]:0",
+            "[::1%1]:80",
+            "[::1%eth0]:80",
+            "[0:0::1]:80",
+            "[::A]:80",
+            "[10.0.0.1]:80",
+            "unix:",
+            "unix:relative",
+            "unix:/with space",
+            "unix:/a\n",
+            "unix:/a\0b",
+            "http://10.0.0.1:80",
+            &long,
         ];
         for text in wrong {
             let error = Address::parse(text).unwrap_err();
