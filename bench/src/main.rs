@@ -39,7 +39,7 @@ struct Arguments {
     /// Short runs for a look; they prove nothing, and broken promises don't count.
     #[arg(long)]
     quick: bool,
-    /// Write every request of every lane to a file of its own in this folder: at, work, fate, latency, first byte, replica.
+    /// Write every request of every lane to a file of its own in this folder: at, work, status, fate, latency, first byte, replica.
     #[arg(long, value_name = "FOLDER")]
     dump: Option<PathBuf>,
 }

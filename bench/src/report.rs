@@ -146,7 +146,7 @@ mod tests {
     fn outcome(at_s: u64, fate: Fate, latency_s: u64) -> Outcome {
         let latency = Duration::from_secs(latency_s);
         let at = Duration::from_secs(at_s);
-        Outcome { at, fate, latency, first_byte: None, lag: Duration::ZERO, replica: None }
+        Outcome { at, status: 0, fate, latency, first_byte: None, lag: Duration::ZERO, replica: None }
     }
 
     #[test]

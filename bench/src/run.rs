@@ -8,6 +8,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -37,6 +38,8 @@ pub struct Stage {
     pub quick: bool,
     /// Where single requests are written, if anywhere.
     dump: Option<PathBuf>,
+    /// Experiments run so far, to tell their files apart.
+    experiments: AtomicUsize,
     _thread: TimerThread,
 }
 
@@ -76,6 +79,8 @@ pub struct Experiment {
 pub struct Outcome {
     /// Intended start, from the trace.
     pub at: Duration,
+    /// Status of the answer; 0 without one.
+    pub status: u16,
     /// Answered, failed, unfinished.
     pub fate: Fate,
     /// From the intended start to the end of the answer; for an unfinished request, to the end of the heat.
@@ -106,7 +111,14 @@ impl Stage {
     /// Finds the programs, starts the clock.
     pub fn new(quick: bool, dump: Option<PathBuf>) -> Result<Self> {
         let thread = TimerThread::start()?;
-        Ok(Stage { programs: Programs::find(), timers: thread.timers(), quick, dump, _thread: thread })
+        Ok(Stage {
+            programs: Programs::find(),
+            timers: thread.timers(),
+            quick,
+            dump,
+            experiments: AtomicUsize::new(0),
+            _thread: thread,
+        })
     }
 
     /// Starts one replica per entry of the pool.
@@ -124,13 +136,14 @@ impl Stage {
     fn keep(&self, heats: &[Heat], seeds: &[u64]) -> Result<()> {
         let Some(folder) = &self.dump else { return Ok(()) };
         std::fs::create_dir_all(folder)?;
+        let number = self.experiments.load(Ordering::Relaxed);
         for (heat, seed) in heats.iter().zip(seeds) {
             for (contender, outcomes) in &heat.lanes {
-                let mut text = String::from("at,work,fate,latency,first_byte,replica\n");
+                let mut text = String::from("at,work,status,fate,latency,first_byte,replica\n");
                 for (arrival, outcome) in heat.trace.iter().zip(outcomes) {
                     text.push_str(&outcome.line(arrival));
                 }
-                std::fs::write(folder.join(format!("{contender:?}.{seed}.csv")), text)?;
+                std::fs::write(folder.join(format!("{number}.{contender:?}.{seed}.csv")), text)?;
             }
         }
         Ok(())
@@ -156,6 +169,7 @@ impl Experiment {
 
     /// Runs one heat per seed, `at_once` of them at a time.
     pub async fn run(&self, stage: &Stage, seeds: &[u64], at_once: usize) -> Result<Vec<Heat>> {
+        stage.experiments.fetch_add(1, Ordering::Relaxed);
         let rounds = seeds.chunks(at_once.max(1));
         let count = rounds.len();
         println!(
@@ -260,11 +274,11 @@ async fn change(replicas: &[Replica], changes: &[Change], start: Instant, timers
 
 impl Outcome {
     fn line(&self, arrival: &Arrival) -> String {
-        let Outcome { fate, latency, first_byte, replica, .. } = self;
+        let Outcome { status, fate, latency, first_byte, replica, .. } = self;
         let (at, latency) = (self.at.as_secs_f64(), latency.as_secs_f64());
         let first_byte = first_byte.map_or(String::new(), |time| time.as_secs_f64().to_string());
         let replica = replica.map_or(String::new(), |index| index.to_string());
-        format!("{at},{},{fate:?},{latency},{first_byte},{replica}\n", arrival.work)
+        format!("{at},{},{status},{fate:?},{latency},{first_byte},{replica}\n", arrival.work)
     }
 
     fn of(arrival: &Arrival, sample: &Sample, start: Instant, end: Instant) -> Self {
@@ -272,6 +286,7 @@ impl Outcome {
         let since = |instant: Instant| instant.saturating_duration_since(intended);
         Outcome {
             at: arrival.at,
+            status: sample.status,
             fate: sample.fate(),
             latency: sample.latency(intended).unwrap_or_else(|| since(end)),
             first_byte: sample.first_byte.map(since),
