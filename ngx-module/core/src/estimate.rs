@@ -15,9 +15,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// `half_life=` when not configured, ns. With [`SPAN`] and the runs, the simulation is flat between 3 s and 30 s; 10 s is the middle.
-pub const HALF_LIFE_NS: u64 = 10 * SECOND_NS;
+pub const HALF_LIFE_NS: u64 = 5 * SECOND_NS;
 /// Most samples that count. 64 keep the mean of lognormal work of cv 1.2 within 11 % (one σ), under the 25 % that count as a tie.
-const SAMPLES_MAX: f32 = 64.0;
+const SAMPLES_MAX: f32 = 128.0;
+/// Until samples say otherwise they are taken to vary by this (standard deviation / mean), with the weight of [`PRIOR_SAMPLES`].
+const PRIOR_CV: f32 = 0.5;
+/// See [`PRIOR_CV`].
+const PRIOR_SAMPLES: f32 = 4.0;
 /// The half-life is at least so many mean services.
 const SPAN: f64 = 16.0;
 /// So many samples in a row above `FAR_UP` × mean are a new truth: by chance once in 160,000 samples of lognormal work of cv 1.2.
@@ -32,6 +36,16 @@ const FAR_DOWN: f32 = 4.0;
 const EXPLORE_AFTER_NS: u64 = SECOND_NS;
 /// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150 single explorations do.
 const USUAL_SAMPLES: u32 = 256;
+/// After so many samples a single one counts for at most [`USUAL_STEP`] times the usual mean.
+const USUAL_TRUSTED: u32 = 8;
+/// See [`USUAL_TRUSTED`].
+const USUAL_STEP: f32 = 4.0;
+/// A peer is unlike its usual self if its mean is this many times the usual one.
+pub const DEGRADED: f32 = 2.0;
+/// A sample under so many usual means is one of a healthy peer.
+const LIKE_USUAL: f32 = 1.25;
+/// So many of these in a row and a degraded peer has healed.
+const RUN_HEALED: u32 = 3;
 /// The mean age of requests without a signal counts for 1/`AGE_SCALE` of itself. Seen at a random moment, lognormal work of cv 1.2 has a
 /// mean age of 1.2 services: counted in full, chance alone would make half of all busy peers look slow.
 const AGE_SCALE: u64 = 3;
@@ -44,8 +58,10 @@ pub struct Estimate {
     sums: AtomicU64,
     /// Time of the last sample.
     last_at: AtomicU64,
-    /// The last sample, ns.
-    last: AtomicU64,
+    /// The last sample above, the one before it below, both f32 ns.
+    recent: AtomicU64,
+    /// Mean square deviation (ns²) above, standard error of the mean (ns) below, both f32. Racy by design.
+    spread: AtomicU64,
     /// f32 sum of the present run above, its length in bits 0–15, its side in bit 16 (1 = above). Racy by design: a lost update delays it.
     run: AtomicU64,
     /// f32 mean over the last [`USUAL_SAMPLES`] samples (ns) above, their number so far below. Racy by design.
@@ -58,16 +74,16 @@ impl Estimate {
     /// `value_ns` 0 counts as 1 ns. A sample that is older than the last one is folded in without ageing anything.
     pub fn record(&self, value_ns: u64, half_life_ns: u64, now: MonoNs) {
         let value_ns = value_ns.max(1);
-        self.last.store(value_ns, Relaxed);
         let elapsed_ns = now.since(MonoNs(self.last_at.fetch_max(now.0, Relaxed)));
         let value = value_ns as f32;
-        self.advance_usual(value);
+        self.recent.store(pack((value, unpack(self.recent.load(Relaxed)).0)), Relaxed);
         let run = self.advance_run(value);
+        self.advance_usual(value);
         let mut old = self.sums.load(Relaxed);
         loop {
             let new = fold(unpack(old), value, run, elapsed_ns, half_life_ns);
             match self.sums.compare_exchange_weak(old, pack(new), Relaxed, Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return self.advance_spread(unpack(old), unpack(pack(new)), value),
                 Err(seen) => old = seen,
             }
         }
@@ -77,8 +93,10 @@ impl Estimate {
     fn advance_run(&self, value: f32) -> Option<(f32, f32)> {
         let (sum, weight) = unpack(self.sums.load(Relaxed));
         let mean = sum / weight;
+        let usual = f32::from_bits(halves(self.usual.load(Relaxed)).0);
+        let healed = mean > usual * DEGRADED && value < usual * LIKE_USUAL;
         let above = weight > 0.0 && value > mean * FAR_UP;
-        let below = weight > 0.0 && value < mean / FAR_DOWN;
+        let below = weight > 0.0 && (healed || value < mean / FAR_DOWN);
         let old = self.run.load(Relaxed);
         if !above && !below {
             if old != 0 {
@@ -93,7 +111,12 @@ impl Estimate {
         } else {
             (value, 1)
         };
-        if length >= if above { RUN_UP } else { RUN_DOWN } {
+        let needed = match (above, healed) {
+            (true, _) => RUN_UP,
+            (false, true) => RUN_HEALED,
+            (false, false) => RUN_DOWN,
+        };
+        if length >= needed {
             self.run.store(0, Relaxed);
             return Some((run_sum, length as f32));
         }
@@ -101,14 +124,34 @@ impl Estimate {
         None
     }
 
+    /// Folds the sample into the spread, after the sums went from `old` to `new`.
+    fn advance_spread(&self, old: (f32, f32), new: (f32, f32), value: f32) {
+        let (mut square, _) = unpack(self.spread.load(Relaxed));
+        let mean = new.0 / new.1;
+        if old.1 > 0.0 {
+            let deviation = value - old.0 / old.1;
+            square += (deviation * deviation * (1.0 - 1.0 / new.1.max(1.0)) - square) / new.1.max(1.0);
+        }
+        let prior = PRIOR_SAMPLES * PRIOR_CV * PRIOR_CV * mean * mean;
+        let error = ((square * new.1 + prior) / (new.1 + PRIOR_SAMPLES) / new.1).sqrt();
+        self.spread.store(pack((square, error)), Relaxed);
+    }
+
+    /// Standard error of the mean, ns: how far it may be off by chance. 0 = no sample yet.
+    #[must_use]
+    pub fn error_ns(&self) -> u64 {
+        unpack(self.spread.load(Relaxed)).1 as u64
+    }
+
     fn advance_usual(&self, value: f32) {
         let (mean, count) = halves(self.usual.load(Relaxed));
         let (mean, count) = (f32::from_bits(mean), (count + 1).min(USUAL_SAMPLES));
+        let value = if count > USUAL_TRUSTED { value.min(mean * USUAL_STEP) } else { value };
         let mean = mean + (value - mean) / count as f32;
         self.usual.store(u64::from(mean.to_bits()) << 32 | u64::from(count), Relaxed);
     }
 
-    /// What the mean usually is, ns: it moves with samples only, and slowly. 0 = no sample yet.
+    /// What the mean usually is, ns: it moves with samples only, and slowly, so it is what a replica that fell ill may come back to. 0 = no sample yet.
     #[must_use]
     pub fn usual_ns(&self) -> u64 {
         f32::from_bits(halves(self.usual.load(Relaxed)).0) as u64
@@ -121,10 +164,11 @@ impl Estimate {
         if weight > 0.0 { ((sum / weight) as u64).max(1) } else { 0 }
     }
 
-    /// The last sample in ns; 0 = none.
+    /// The lesser of the last two samples in ns; 0 = none.
     #[must_use]
-    pub fn last_ns(&self) -> u64 {
-        self.last.load(Relaxed)
+    pub fn recent_ns(&self) -> u64 {
+        let (last, before) = unpack(self.recent.load(Relaxed));
+        if before > 0.0 { last.min(before) as u64 } else { last as u64 }
     }
 
     /// Effective number of samples in the mean, rounded, as of the last sample.
@@ -136,12 +180,12 @@ impl Estimate {
     /// Whether no sample came for so long that an exploration may be spent on this peer. True if there never was one.
     #[must_use]
     pub fn explore_due(&self, now: MonoNs) -> bool {
-        now.since(MonoNs(self.last_at.load(Relaxed))) > EXPLORE_AFTER_NS || self.last_ns() == 0
+        now.since(MonoNs(self.last_at.load(Relaxed))) > EXPLORE_AFTER_NS || self.last_at.load(Relaxed) == 0
     }
 
     /// Forgets everything (a record is reused for another peer).
     pub fn reset(&self) {
-        for word in [&self.sums, &self.last_at, &self.last, &self.run, &self.usual] {
+        for word in [&self.sums, &self.last_at, &self.recent, &self.spread, &self.run, &self.usual] {
             word.store(0, Relaxed);
         }
     }

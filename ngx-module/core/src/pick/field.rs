@@ -3,7 +3,7 @@
 //! A peer that has no sample is credited with the median of those that have one; if none has, all are alike.
 
 use super::{PEERS_MAX, PeerSet, PeerView, has_slot};
-use crate::estimate::effective_ns;
+use crate::estimate::{DEGRADED, effective_ns};
 use crate::time::MILLISECOND_NS;
 use arrayvec::ArrayVec;
 
@@ -11,12 +11,8 @@ use arrayvec::ArrayVec;
 const UNLEARNED_NS: u64 = 100 * MILLISECOND_NS;
 /// Peers within so many ns are ties whatever their ratio: less than that is the noise of scheduling, not a replica's speed.
 const TIE_NS: u64 = 2 * MILLISECOND_NS;
-
-/// Whether two service times are ties: within 25 % of the lesser, or within [`TIE_NS`].
-pub(super) const fn is_tie(one_ns: u64, other_ns: u64) -> bool {
-    let (low, high) = if one_ns < other_ns { (one_ns, other_ns) } else { (other_ns, one_ns) };
-    high - low <= low / 4 || high - low <= TIE_NS
-}
+/// Standard errors of the means that a difference must exceed to be believed.
+const ERRORS: u64 = 2;
 
 /// Indices of the bits that are set, rising.
 pub(super) fn bits(mut set: PeerSet) -> impl Iterator<Item = usize> {
@@ -33,12 +29,12 @@ pub(super) struct Field<'a> {
     pub(super) set: PeerSet,
     service_ns: ArrayVec<u64, PEERS_MAX>,
     learned: bool,
-    least_ns: u64,
+    best: usize,
 }
 
 impl<'a> Field<'a> {
     pub(super) fn new(peers: &'a [PeerView], set: PeerSet) -> Self {
-        let mut field = Self { peers, set, service_ns: ArrayVec::new(), learned: false, least_ns: u64::MAX };
+        let mut field = Self { peers, set, service_ns: ArrayVec::new(), learned: false, best: 0 };
         let (mut any, mut all) = (false, true);
         for i in bits(set) {
             any |= peers[i].service_ns != 0;
@@ -50,10 +46,8 @@ impl<'a> Field<'a> {
             let mean_ns = if peer.service_ns == 0 { default_ns } else { peer.service_ns };
             let service_ns = if any { effective_ns(mean_ns, peer.pending_age_ns) } else { UNLEARNED_NS };
             field.service_ns.push(service_ns);
-            if set & (1 << i) != 0 {
-                field.least_ns = field.least_ns.min(service_ns);
-            }
         }
+        field.best = bits(set).min_by_key(|&i| field.service_ns[i]).unwrap_or(0);
         field
     }
 
@@ -67,14 +61,27 @@ impl<'a> Field<'a> {
         self.service_ns[i]
     }
 
-    /// Whether peer `i` is three times as slow as it usually is: it may have been ill, and healed since.
-    pub(super) fn is_degraded(&self, i: usize) -> bool {
-        self.service_ns[i] / 3 > self.peers[i].usual_ns
+    /// The peer of least credited service time; any index if the set is empty.
+    pub(super) fn best(&self) -> usize {
+        self.best
     }
 
-    /// The least credited service time, ns.
-    pub(super) fn least_ns(&self) -> u64 {
-        self.least_ns
+    /// Whether two peers are of like speed: within 25 %, and twice the standard errors of the two means on top, but never beyond a factor of two;
+    /// or within [`TIE_NS`]. Without the errors, chance would split equal peers of varied work into fast and slow ones.
+    pub(super) fn is_tie(&self, one: usize, other: usize) -> bool {
+        let (low, high) = if self.service_ns[one] < self.service_ns[other] { (one, other) } else { (other, one) };
+        let (low_ns, gap_ns) = (self.service_ns[low], self.service_ns[high] - self.service_ns[low]);
+        if gap_ns <= low_ns / 4 || gap_ns <= TIE_NS {
+            return true;
+        }
+        let beyond_ns = (gap_ns - low_ns / 4) / ERRORS;
+        let square = |ns: u64| u128::from(ns) * u128::from(ns);
+        gap_ns < low_ns && square(beyond_ns) <= square(self.peers[low].error_ns) + square(self.peers[high].error_ns)
+    }
+
+    /// Whether peer `i` is slower than it usually is: it may have been ill, and healed since.
+    pub(super) fn is_degraded(&self, i: usize) -> bool {
+        self.service_ns[i] as f32 > DEGRADED * self.peers[i].usual_ns as f32
     }
 
     /// Time a request holds a slot of peer `i`, ns; grows with S_eff when that grows by age.
@@ -87,8 +94,8 @@ impl<'a> Field<'a> {
     }
 
     /// The eligible peers, beginning with a different one for each `turn`.
-    pub(super) fn rotated(&self, turn: usize) -> impl Iterator<Item = usize> {
-        let low = (1 << (turn % self.peers.len().clamp(1, PEERS_MAX))) - 1;
+    pub(super) fn rotated(&self, turn: u64) -> impl Iterator<Item = usize> {
+        let low = (1 << (turn % self.peers.len().clamp(1, PEERS_MAX) as u64)) - 1;
         bits(self.set & !low).chain(bits(self.set & low))
     }
 }

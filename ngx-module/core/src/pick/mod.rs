@@ -17,7 +17,7 @@ mod rule;
 mod share;
 
 use crate::affinity;
-use field::Field;
+use field::{Field, bits};
 pub use share::settle;
 
 /// Peers of one upstream, at most: the width of [`PeerSet`].
@@ -25,7 +25,7 @@ pub const PEERS_MAX: usize = 128;
 /// A set of peers of one upstream; bit `i` is peer `i`.
 pub type PeerSet = u128;
 /// The wait rule's θ: the part of the gain from waiting that the queue must eat up before a slower peer is taken.
-pub const THETA: f64 = 0.2;
+pub const THETA: f64 = 0.25;
 /// One request in so many may explore a peer that has not been heard of for a while.
 const EXPLORE_ONE_IN: u64 = 100;
 
@@ -61,10 +61,10 @@ pub struct PeerView {
     pub weight: u32,
     /// Learned mean of the signal in ns ([`crate::estimate::Estimate::mean_ns`]); 0 = unknown.
     pub service_ns: u64,
-    /// The last single sample of the signal in ns ([`crate::estimate::Estimate::last_ns`]); 0 = none.
-    pub last_ns: u64,
-    /// Effective number of samples in `service_ns` ([`crate::estimate::Estimate::samples`]).
-    pub samples: u32,
+    /// The lesser of the last two samples of the signal in ns ([`crate::estimate::Estimate::recent_ns`]); 0 = none.
+    pub recent_ns: u64,
+    /// Standard error of `service_ns` in ns ([`crate::estimate::Estimate::error_ns`]).
+    pub error_ns: u64,
     /// What the mean usually is, ns ([`crate::estimate::Estimate::usual_ns`]); 0 = unknown.
     pub usual_ns: u64,
     /// Learned mean time a slot is held in ns; 0 = unknown.
@@ -90,7 +90,8 @@ pub struct Demand {
     pub affinity: Option<u64>,
     /// Peers this request has already tried and failed on. (A peer that was found full belongs in the views as full, not here.)
     pub tried: PeerSet,
-    /// 64 random bits of the request, drawn once: a request that waits is not to explore the likelier the oftener it is looked at.
+    /// The request's number in its upstream (every hundredth may explore), or 64 random bits. One value for all attempts to place a request:
+    /// one that waits is not to explore the likelier the oftener it is looked at.
     pub random: u64,
 }
 
@@ -186,7 +187,7 @@ pub fn pick(peers: &[PeerView], demand: &Demand, theta: f64) -> Decision {
 
 fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: PeerSet, why: Why) -> Decision {
     if trial != 0 && (demand.tried == 0 || open == 0) {
-        if let Some(peer) = field::bits(trial).find(|&i| has_slot(&peers[i])) {
+        if let Some(peer) = bits(trial).find(|&i| has_slot(&peers[i])) {
             return Decision::Take { peer, ties: 0, why: Why::Trial };
         }
     }
@@ -208,33 +209,36 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
         return Decision::Wait;
     }
     // only slow start stands in the way: better an early request on a young peer than a 502
-    match field::bits(open).filter(|&i| has_room(&peers[i])).min_by_key(|&i| peers[i].in_flight) {
+    match bits(open).filter(|&i| has_room(&peers[i])).min_by_key(|&i| peers[i].in_flight) {
         Some(peer) => Decision::Take { peer, ties: 0, why },
         None => Decision::Full,
     }
 }
 
-/// The idle peer that is worth a request to learn from: never sampled; or unlike its usual self ([`field::Field::is_degraded`]) and its last sample was
-/// like the best peer's, so that looking again costs nothing; or not heard of for a while and it is its turn by chance.
+/// The idle peer that is worth a request to learn from. At once: one never sampled, or one unlike its usual self ([`field::Field::is_degraded`])
+/// whose recent sample was like the best peer's, so that looking again costs nothing. On every [`EXPLORE_ONE_IN`]th request: one that is unlike
+/// itself, or in turn another that was not heard of for a while; the slower it is by nature the seldomer, so that the loss stays
+/// under 1 % of the best service time.
 fn explore(field: &Field, demand: &Demand) -> Option<usize> {
     if !field.is_learned() {
         return None;
     }
-    let best_ns = field.least_ns();
-    let chance = (demand.random & 0xffff_ffff) * EXPLORE_ONE_IN >> 32;
-    let wanted = |&i: &usize| {
-        let peer = &field.peers[i];
-        if peer.in_flight != 0 || field::is_tie(field.service_ns(i), best_ns) {
-            return false;
-        }
-        // a peer that is slow by nature is explored the less the slower it is: the loss stays under 1 % of the best service time
-        let odds = if field.is_degraded(i) { 1 } else { field.service_ns(i).max(peer.usual_ns) / best_ns };
-        let by_chance = chance == 0 && (demand.random & 0xffff_ffff) * EXPLORE_ONE_IN % (1 << 32) * odds < 1 << 32;
-        peer.last_ns == 0 || (by_chance && peer.explore_due) || (field.is_degraded(i) && peer.last_ns < 2 * best_ns)
+    let best_ns = field.service_ns(field.best());
+    let is_idle_slow = |&i: &usize| field.peers[i].pending == 0 && field.is_free(i) && !field.is_tie(i, field.best());
+    let is_news = |&i: &usize| {
+        let recent_ns = field.peers[i].recent_ns;
+        recent_ns == 0 || (recent_ns < 2 * best_ns && field.is_degraded(i))
     };
-    // start at a random peer, so that each has its turn
-    let turn = (demand.random >> 32) as usize;
-    field.rotated(turn).find(wanted)
+    let news = bits(field.set).filter(is_idle_slow).find(is_news);
+    if news.is_some() || demand.random % EXPLORE_ONE_IN != 0 {
+        return news;
+    }
+    let turn = demand.random / EXPLORE_ONE_IN;
+    let due = || field.rotated(turn).filter(is_idle_slow).filter(|&i| field.peers[i].explore_due);
+    due().find(|&i| field.is_degraded(i)).or_else(|| {
+        let odds = |i: usize| (field.service_ns(i).max(field.peers[i].usual_ns) / best_ns).max(1);
+        due().next().filter(|&i| affinity::mix(turn) % odds(i) == 0)
+    })
 }
 
 const fn has_slot(peer: &PeerView) -> bool {

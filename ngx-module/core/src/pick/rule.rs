@@ -10,7 +10,7 @@
 //!
 //! Never chooses within a tie: that is [`super::share`].
 
-use super::field::{Field, bits, is_tie};
+use super::field::{Field, bits};
 use super::{Demand, PeerSet, share};
 
 /// The rule's answer.
@@ -44,7 +44,7 @@ fn cheapest(field: &Field) -> Option<Group> {
         if best.as_ref().is_some_and(|group| anchor_ns as f64 >= group.cost_ns) {
             break;
         }
-        let group = group_of(field, left, anchor_ns);
+        let group = group_of(field, left, anchor);
         left &= !group.members;
         if best.as_ref().is_none_or(|other| group.cost_ns < other.cost_ns) {
             best = Some(group);
@@ -53,12 +53,12 @@ fn cheapest(field: &Field) -> Option<Group> {
     best
 }
 
-fn group_of(field: &Field, left: PeerSet, anchor_ns: u64) -> Group {
-    let mut group = Group { members: 0, cost_ns: anchor_ns as f64, has_slots: false };
+fn group_of(field: &Field, left: PeerSet, anchor: usize) -> Group {
+    let mut group = Group { members: 0, cost_ns: field.service_ns(anchor) as f64, has_slots: false };
     let (mut pending, mut weight) = (0_u64, 0_u64);
     for i in bits(field.set) {
         let in_reach = left & (1 << i) != 0 || !field.is_free(i);
-        if in_reach && is_tie(field.service_ns(i), anchor_ns) {
+        if in_reach && field.is_tie(i, anchor) {
             let peer = &field.peers[i];
             group.members |= 1 << i;
             group.has_slots |= peer.max_conns != 0;

@@ -6,14 +6,17 @@
 //! whose credits are kept over all picks of the group; then the others. With equal weights this is fewest in flight per slot with round robin in a
 //! tie, exactly; idle, it is nginx's round robin, exactly; with 99 : 1 it is 1 % at any concurrency.
 //!
-//! If those that are owed are all full, weights have been set unlike `max_conns`: the request waits for them while the wait is under one
-//! service time, and goes over the share beyond that, because a lost slot costs everyone.
+//! If those that are owed are all full, weights have been set unlike `max_conns`: the request waits for them while the wait is under [`PATIENCE`]
+//! service times, and goes over the share beyond that, because a lost slot costs everyone.
 
 use super::field::{Field, bits};
 use super::rule::Choice;
 use super::{Demand, PeerSet};
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// Service times for which a request waits rather than go to a peer that has had its share. At a load of 0.8 on 8 slots, 1 lets a canary of 1 % have 7 %, 3 has 1.3 %.
+const PATIENCE: f64 = 3.0;
 
 /// How much the group owes a peer, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,13 +88,13 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
     }
 }
 
-/// Whether a slot of the full members comes within one service time for the whole queue.
+/// Whether the full members work off the whole queue within [`PATIENCE`] service times.
 fn is_short_wait(field: &Field, demand: &Demand, members: PeerSet) -> bool {
     let mut drained = 0.0;
     for i in bits(members).filter(|&i| !field.is_free(i)) {
         drained += f64::from(field.peers[i].slots) * field.service_ns(i) as f64 / field.hold_ns(i) as f64;
     }
-    f64::from(demand.queued) < drained
+    f64::from(demand.queued) < PATIENCE * drained
 }
 
 /// Smooth weighted round robin's bookkeeping after a pick: every peer of `ties` gains its weight, `chosen` pays the sum.
