@@ -28,6 +28,8 @@ use crate::{Client, eventually, wait};
 
 /// How long nginx may take to accept connections or to replace its workers, seconds.
 const START_S: f64 = 15.0;
+/// How long the feed may take to connect, seconds.
+const CONNECTED_S: f64 = 10.0;
 /// How long in-flight counts may take to return to zero after the last request, seconds.
 const SETTLE_S: f64 = 5.0;
 /// How long a finished request may take to be logged, seconds.
@@ -306,6 +308,15 @@ impl Nginx {
         let json: Value = serde_json::from_slice(&reply.body)
             .unwrap_or_else(|error| panic!("pincer_status is no JSON: {error}: {}", reply.text()));
         Status(json)
+    }
+
+    /// Waits until the feed is connected to the control plane.
+    ///
+    /// # Panics
+    /// When it is not within 10 s.
+    pub async fn connected(&self) {
+        let connected = || async { self.status().await.0["control_plane"]["connected"] == true };
+        eventually("the control plane is connected", CONNECTED_S, connected).await;
     }
 
     /// `/pincer_metrics` of the zone.
