@@ -16,7 +16,7 @@ use nginx_sys::{
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::MILLISECOND_NS;
-use pincer_core::zone::{BalanceParams, Claim, NAME_MAX, Ticket, UpstreamIdx, Zone};
+use pincer_core::zone::{BalanceParams, Claim, NAME_MAX, SOCKADDR_MAX, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the breaker its own rule.
@@ -251,12 +251,13 @@ pub(crate) fn demand(state: &RequestState, queued: u32) -> Demand {
 fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_int_t> {
     let ticket = state.ticket.as_ref()?;
     let peer = state.zone.peer(ticket.peer)?;
-    let sockaddr_len = peer.sockaddr(&mut state.sockaddr).len();
-    let mut buffer = [0; NAME_MAX];
+    let (mut sockaddr, mut name) = ([0; SOCKADDR_MAX], [0; NAME_MAX]);
+    let sockaddr = peer.sockaddr(&mut sockaddr);
     // SAFETY: the request is live.
-    pc.name = unsafe { nginx::pool_string((*state.request).pool, peer.name(&mut buffer)) }?;
-    pc.sockaddr = state.sockaddr.as_mut_ptr().cast();
-    pc.socklen = u32::try_from(sockaddr_len).ok()?;
+    let (name, copy) = unsafe { nginx::pool_pair((*state.request).pool, peer.name(&mut name), sockaddr) }?;
+    pc.name = name;
+    pc.sockaddr = copy.cast();
+    pc.socklen = u32::try_from(sockaddr.len()).ok()?;
     state.header_ns = None;
     state.first_byte_ns = None;
     state.local_fault = false;

@@ -6,7 +6,7 @@
 //! reading of frames instead and waits for one that gives data to the client. No sample for answers without a body. Cost: one test per answer,
 //! two pointer swaps where the body comes later.
 
-use super::request::{self, Hook, RequestState, Stage};
+use super::request::{self, Hook, RequestState, ShownTime, Stage};
 use super::{clock, nginx};
 use nginx_sys::{
     NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
@@ -100,7 +100,7 @@ unsafe fn seen(state: *mut RequestState) {
     }
     this.first_byte_ns = Some(first_byte_ns);
     if let Some(attempt) = this.attempt() {
-        attempt.first_byte_ns = Some(first_byte_ns);
+        attempt.first_byte = ShownTime::of_ns(first_byte_ns);
     }
 }
 

@@ -56,21 +56,23 @@ pub(crate) unsafe fn pool_copy(pool: *mut ngx_pool_t, source: &[u8]) -> Option<n
     Some(ngx_str_t { len: source.len(), data })
 }
 
-/// Copies `source` into `pool`, behind a string that points at it; `None` when memory is out.
+/// Copies `text` into `pool` as an nginx string, and `bytes` beside it, aligned to a word; `None` when memory is out.
 ///
 /// # Safety
 /// `pool` is live.
-pub(crate) unsafe fn pool_string(pool: *mut ngx_pool_t, source: &[u8]) -> Option<*mut ngx_str_t> {
-    // SAFETY: `pool` is live; `ngx_palloc` answers null or memory aligned to a word, with room for the string and its bytes.
+pub(crate) unsafe fn pool_pair(pool: *mut ngx_pool_t, text: &[u8], bytes: &[u8]) -> Option<(*mut ngx_str_t, *mut u8)> {
+    // SAFETY: `pool` is live; `ngx_palloc` answers null or memory aligned to a word, with room for the string and both contents.
     unsafe {
-        let string = nginx_sys::ngx_palloc(pool, size_of::<ngx_str_t>() + source.len()).cast::<ngx_str_t>();
+        let string = nginx_sys::ngx_palloc(pool, size_of::<ngx_str_t>() + bytes.len() + text.len()).cast::<ngx_str_t>();
         if string.is_null() {
             return None;
         }
-        let data = string.add(1).cast::<u8>();
-        std::ptr::copy_nonoverlapping(source.as_ptr(), data, source.len());
-        string.write(ngx_str_t { len: source.len(), data });
-        Some(string)
+        let copy = string.add(1).cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+        let data = copy.add(bytes.len());
+        std::ptr::copy_nonoverlapping(text.as_ptr(), data, text.len());
+        string.write(ngx_str_t { len: text.len(), data });
+        Some((string, copy))
     }
 }
 

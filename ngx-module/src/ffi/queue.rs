@@ -7,7 +7,7 @@
 //! could not be sent, breakers that may try again, and workers that died. Bound: `pincer_queue size=` over all workers.
 
 use super::conf::UpstreamConf;
-use super::request::{RequestState, Stage};
+use super::request::{Parking, RequestState, ShownTime, Stage};
 use super::{balancer, clock, log, nginx, process, wake};
 use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t, ngx_queue_t};
 use pincer_core::time::MILLISECOND_NS;
@@ -77,23 +77,23 @@ impl LocalQueue {
             return None;
         }
         let head = self.head.get();
-        // SAFETY: an initialised list of `RequestState::link`s, which leave it before their memory goes.
-        unsafe { (!nginx::queue_is_empty(head)).then(|| state_of((*head).next)) }
+        // SAFETY: an initialised list of `Parking::link`s, which leave it before their memory goes.
+        unsafe { (!nginx::queue_is_empty(head)).then(|| (*parking_of((*head).next)).state) }
     }
 
-    /// Puts `state` behind all keys that are not greater.
+    /// Puts `parking` behind all keys that are not greater.
     ///
     /// # Safety
-    /// `state` is live, stays where it is, and is in no list.
-    unsafe fn insert(&self, state: *mut RequestState) {
+    /// `parking` is live, stays where it is, and is in no list.
+    unsafe fn insert(&self, parking: *mut Parking) {
         let head = self.head.get();
         // SAFETY: as the caller vouches; the list as in `first`.
         unsafe {
             let mut after = (*head).prev;
-            while after != head && (*state_of(after)).key > (*state).key {
+            while after != head && (*parking_of(after)).key > (*parking).key {
                 after = (*after).prev;
             }
-            let link = &raw mut (*state).link;
+            let link = &raw mut (*parking).link;
             (*link).prev = after;
             (*link).next = (*after).next;
             (*(*after).next).prev = link;
@@ -104,20 +104,34 @@ impl LocalQueue {
     /// Publishes the key of the first request that waits here.
     fn publish(&self, zone: &Zone<'_>, index: UpstreamIdx, worker: WorkerIdx) {
         // SAFETY: what `first` gives is live.
-        let key = self.first().map_or(NO_KEY, |state| unsafe { (*state).key });
+        let key = self.first().map_or(NO_KEY, |state| unsafe { (*(*state).parking).key });
         zone.head_publish(index, worker, key);
     }
 }
 
 /// # Safety
 /// `link` is the `link` field of a live record.
-unsafe fn state_of(link: *mut ngx_queue_t) -> *mut RequestState {
+unsafe fn parking_of(link: *mut ngx_queue_t) -> *mut Parking {
     // SAFETY: as the caller vouches.
-    unsafe { link.byte_sub(std::mem::offset_of!(RequestState, link)).cast() }
+    unsafe { link.byte_sub(std::mem::offset_of!(Parking, link)).cast() }
+}
+
+/// The request's parking record, made if it never waited before; `None` when memory is out.
+///
+/// # Safety
+/// `state` is live and not parked.
+unsafe fn parking(state: *mut RequestState) -> Option<*mut Parking> {
+    // SAFETY: as the caller vouches; the pool answers null or memory aligned to a word, and zeroes are a value of the record.
+    unsafe {
+        if (*state).parking.is_null() {
+            (*state).parking = nginx_sys::ngx_pcalloc((*(*state).request).pool, size_of::<Parking>()).cast();
+        }
+        (!(*state).parking.is_null()).then(|| (*state).parking)
+    }
 }
 
 /// The placeholder's address: an unnamed unix socket, so that nginx calls `free` for a waiting request too.
-static PLACEHOLDER_FAMILY: libc::sa_family_t = libc::AF_UNIX as libc::sa_family_t;
+const PLACEHOLDER_FAMILY: [u8; 2] = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
 const PLACEHOLDER_NAME: &[u8] = b"pincer queue";
 
 /// Lets the request wait: NGX_AGAIN, or NGX_BUSY when the queue is full.
@@ -134,27 +148,32 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
         return nginx::BUSY;
     }
     // SAFETY: `pc` and its request are live.
-    let parts = unsafe { nginx::pool_string((*this.request).pool, PLACEHOLDER_NAME).zip(placeholder(pc)) };
-    let Some((name, placeholder)) = parts else {
+    let parts = unsafe {
+        nginx::pool_pair((*this.request).pool, PLACEHOLDER_NAME, &PLACEHOLDER_FAMILY)
+            .zip(parking(state))
+            .and_then(|parts| placeholder(pc).map(|placeholder| (parts, placeholder)))
+    };
+    let Some((((name, sockaddr), parking), placeholder)) = parts else {
         zone.waiting_sub(index, worker);
         return nginx::ERROR;
     };
     conf.local.prepare(conf);
-    this.key = zone.next_key(index, PRIORITY_DEFAULT);
-    this.parked_at = clock::now();
     this.stage = Stage::Parked;
     // SAFETY: as the caller vouches; events and link live in the record, which stays in the request's pool.
     unsafe {
         (*pc).connection = placeholder;
-        (*pc).sockaddr = (&raw const PLACEHOLDER_FAMILY).cast_mut().cast();
-        (*pc).socklen = size_of::<libc::sa_family_t>() as u32;
+        (*pc).sockaddr = sockaddr.cast();
+        (*pc).socklen = PLACEHOLDER_FAMILY.len() as u32;
         (*pc).name = name;
-        conf.local.insert(state);
-        prepare_event(&raw mut this.settle_event, state, on_settle);
-        prepare_event(&raw mut this.timeout_event, state, on_timeout);
-        nginx::arm(&raw mut this.timeout_event, ngx_msec_t::try_from(queue.timeout_ms).unwrap_or(ngx_msec_t::MAX >> 1));
+        (*parking).state = state;
+        (*parking).key = zone.next_key(index, PRIORITY_DEFAULT);
+        (*parking).parked_at = clock::now();
+        conf.local.insert(parking);
+        prepare_event(&raw mut (*parking).settle_event, state, on_settle);
+        prepare_event(&raw mut (*parking).timeout_event, state, on_timeout);
+        nginx::arm(&raw mut (*parking).timeout_event, ngx_msec_t::try_from(queue.timeout_ms).unwrap_or(ngx_msec_t::MAX >> 1));
         nginx::arm(conf.local.tick_event.get(), TICK_MS);
-        nginx::post(&raw mut this.settle_event);
+        nginx::post(&raw mut (*parking).settle_event);
     }
     conf.local.publish(zone, index, worker);
     nginx::AGAIN
@@ -198,13 +217,14 @@ unsafe fn placeholder(pc: *const ngx_peer_connection_t) -> Option<*mut ngx_conne
 unsafe fn unlink(state: *mut RequestState) {
     // SAFETY: a parked record is in the list of its upstream.
     unsafe {
-        nginx_sys::ngx_queue_remove(&raw mut (*state).link);
-        nginx::cancel(&raw mut (*state).settle_event);
-        nginx::cancel(&raw mut (*state).timeout_event);
+        let parking = (*state).parking;
+        nginx_sys::ngx_queue_remove(&raw mut (*parking).link);
+        nginx::cancel(&raw mut (*parking).settle_event);
+        nginx::cancel(&raw mut (*parking).timeout_event);
         (*state).stage = Stage::Idle;
-        let waited_ns = clock::now().since((*state).parked_at);
+        let waited_ns = clock::now().since((*parking).parked_at);
         if let Some(attempt) = (*state).attempt() {
-            attempt.queue_ns = Some(waited_ns);
+            attempt.queue = ShownTime::of_ns(waited_ns);
         }
         let conf = (*state).conf;
         if let Some(index) = conf.index.get() {
@@ -308,7 +328,7 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
 unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
     // SAFETY: a parked request has its upstream and its placeholder; nginx is not inside this request, as a drain runs from the loop.
     unsafe {
-        let waited_ns = clock::now().since((*state).parked_at);
+        let waited_ns = clock::now().since((*(*state).parking).parked_at);
         unlink(state);
         if let Some(index) = (*state).conf.index.get() {
             (*state).zone.queue_left(index, waited_ns);
@@ -449,7 +469,7 @@ unsafe extern "C" fn on_timeout(event: *mut ngx_event_t) {
         unsafe {
             let state = (*event).data.cast::<RequestState>();
             if let Some(index) = (*state).conf.index.get() {
-                (*state).zone.queue_timeout(index, clock::now().since((*state).parked_at));
+                (*state).zone.queue_timeout(index, clock::now().since((*(*state).parking).parked_at));
             }
             let u = (*(*state).request).upstream;
             leave(state);

@@ -9,10 +9,10 @@ use nginx_sys::{
     ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_queue_t, ngx_recv_chain_pt, ngx_recv_pt,
 };
 use pincer_core::time::MonoNs;
-use pincer_core::zone::{SOCKADDR_MAX, Ticket, WorkerIdx, Zone};
+use pincer_core::zone::{Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
 
-/// Attempts whose times are kept for the variables; later ones are served all the same.
+/// Attempts whose times are kept for the variables; later ones are served all the same. At most 8: `redirects` has a bit for each.
 pub(crate) const ATTEMPTS_MAX: usize = 8;
 
 /// Where the attempt stands.
@@ -31,10 +31,37 @@ pub(crate) enum Stage {
 /// The times of one attempt, as the variables show them.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct AttemptTimes {
-    pub(crate) first_byte_ns: Option<u64>,
-    pub(crate) queue_ns: Option<u64>,
-    /// The first attempt after an internal redirect: shown behind a colon.
-    pub(crate) redirected: bool,
+    pub(crate) first_byte: ShownTime,
+    pub(crate) queue: ShownTime,
+}
+
+/// A time in milliseconds, or none; kept small, since every request has some. Longest: 49 days.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ShownTime(u32);
+
+impl ShownTime {
+    /// From nanoseconds.
+    pub(crate) fn of_ns(ns: u64) -> Self {
+        Self(u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
+    /// Milliseconds; `None` if there was no such time.
+    pub(crate) fn ms(self) -> Option<u32> {
+        self.0.checked_sub(1)
+    }
+}
+
+/// What a waiting request needs besides; made when it first waits.
+pub(crate) struct Parking {
+    pub(crate) state: *mut RequestState,
+    /// The queue's key, and when the wait began.
+    pub(crate) key: u64,
+    pub(crate) parked_at: MonoNs,
+    pub(crate) link: ngx_queue_t,
+    /// Posted right after parking: takes nginx's connect timer off, then looks for a slot.
+    pub(crate) settle_event: ngx_event_t,
+    /// The queue's timeout; not cancelable, so a draining worker stays for its waiters.
+    pub(crate) timeout_event: ngx_event_t,
 }
 
 /// What the first-byte hook replaced.
@@ -68,41 +95,36 @@ pub(crate) struct RequestState {
     pub(crate) fallback: Option<*mut c_void>,
     /// A failure on this side (no socket, no memory): not the peer's fault.
     pub(crate) local_fault: bool,
-    /// The queue's key, and when the wait began.
-    pub(crate) key: u64,
-    pub(crate) parked_at: MonoNs,
-    pub(crate) link: ngx_queue_t,
-    /// Posted right after parking: takes nginx's connect timer off, then looks for a slot.
-    pub(crate) settle_event: ngx_event_t,
-    /// The queue's timeout; not cancelable, so a draining worker stays for its waiters.
-    pub(crate) timeout_event: ngx_event_t,
+    pub(crate) parking: *mut Parking,
     pub(crate) hook: Option<Hook>,
     pub(crate) attempts: [AttemptTimes; ATTEMPTS_MAX],
-    pub(crate) attempts_len: usize,
-    /// The next attempt is the first after an internal redirect.
+    pub(crate) attempts_len: u8,
+    /// Bit i: attempt i is the first after an internal redirect, shown behind a colon.
+    pub(crate) redirects: u8,
+    /// The next attempt is such a one.
     pub(crate) redirect_pending: bool,
-    pub(crate) sockaddr: [u8; SOCKADDR_MAX],
 }
 
 impl RequestState {
     /// The attempt that is under way, for its times.
     pub(crate) fn attempt(&mut self) -> Option<&mut AttemptTimes> {
         let last = self.attempts_len.checked_sub(1)?;
-        self.attempts.get_mut(last)
+        self.attempts.get_mut(usize::from(last))
     }
 
     /// Begins another attempt's times.
     pub(crate) fn attempt_begin(&mut self) {
         let redirected = std::mem::take(&mut self.redirect_pending);
-        if self.attempts_len < ATTEMPTS_MAX {
-            self.attempts[self.attempts_len] = AttemptTimes { redirected, ..AttemptTimes::default() };
+        if usize::from(self.attempts_len) < ATTEMPTS_MAX {
+            self.redirects |= u8::from(redirected) << self.attempts_len;
             self.attempts_len += 1;
         }
     }
 
-    /// The times of all attempts so far.
-    pub(crate) fn times(&self) -> &[AttemptTimes] {
-        &self.attempts[..self.attempts_len]
+    /// The times of all attempts so far, and whether each is the first after an internal redirect.
+    pub(crate) fn times(&self) -> impl Iterator<Item = (&AttemptTimes, bool)> {
+        let attempts = self.attempts.iter().take(usize::from(self.attempts_len));
+        attempts.enumerate().map(|(index, times)| (times, self.redirects >> index & 1 == 1))
     }
 }
 
@@ -171,16 +193,12 @@ pub(crate) unsafe fn create(
             affinity: None,
             fallback: None,
             local_fault: false,
-            key: 0,
-            parked_at: MonoNs(0),
-            link: std::mem::zeroed(),
-            settle_event: std::mem::zeroed(),
-            timeout_event: std::mem::zeroed(),
+            parking: std::ptr::null_mut(),
             hook: None,
             attempts: [AttemptTimes::default(); ATTEMPTS_MAX],
             attempts_len: 0,
+            redirects: 0,
             redirect_pending: false,
-            sockaddr: [0; SOCKADDR_MAX],
         });
         (*cleanup).handler = Some(on_pool_destroyed);
         nginx::set_request_ctx(request, state.cast());

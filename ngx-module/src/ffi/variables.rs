@@ -1,6 +1,6 @@
 //! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_revision`.
 
-use super::request::{self, AttemptTimes};
+use super::request::{self, AttemptTimes, ShownTime};
 use super::{conf, nginx};
 use crate::phase::times;
 use nginx_sys::{
@@ -32,12 +32,12 @@ pub(crate) unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int
 
 unsafe extern "C" fn ttft(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
     // SAFETY: nginx passes a live request and a value to fill.
-    unsafe { attempts(r, value, |attempt| attempt.first_byte_ns) }
+    unsafe { attempts(r, value, |attempt| attempt.first_byte) }
 }
 
 unsafe extern "C" fn queue_time(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
     // SAFETY: as above.
-    unsafe { attempts(r, value, |attempt| attempt.queue_ns) }
+    unsafe { attempts(r, value, |attempt| attempt.queue) }
 }
 
 /// # Safety
@@ -45,13 +45,13 @@ unsafe extern "C" fn queue_time(r: *mut ngx_http_request_t, value: *mut ngx_http
 unsafe fn attempts(
     r: *mut ngx_http_request_t,
     value: *mut ngx_http_variable_value_t,
-    time: fn(&AttemptTimes) -> Option<u64>,
+    time: fn(&AttemptTimes) -> ShownTime,
 ) -> ngx_int_t {
     super::guard("variable", nginx::ERROR, || {
         // SAFETY: as the caller vouches.
         let text = unsafe {
             request::find(r)
-                .map(|state| times::text((*state).times().iter().map(|attempt| (time(attempt), attempt.redirected))))
+                .map(|state| times::text((*state).times().map(|(attempt, redirected)| (time(attempt).ms(), redirected))))
         };
         // SAFETY: as the caller vouches.
         unsafe { fill(r, value, &text.unwrap_or_default()) }

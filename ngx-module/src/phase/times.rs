@@ -3,19 +3,19 @@
 
 use std::fmt::Write;
 
-/// One attempt: its time, and whether it is the first after an internal redirect.
-pub(crate) type Entry = (Option<u64>, bool);
+/// One attempt: its time in milliseconds, and whether it is the first after an internal redirect.
+pub(crate) type Entry = (Option<u32>, bool);
 
 /// The text of `entries`; empty without any.
 pub(crate) fn text(entries: impl Iterator<Item = Entry>) -> String {
     let mut text = String::new();
-    for (index, (nanoseconds, redirected)) in entries.enumerate() {
+    for (index, (time_ms, redirected)) in entries.enumerate() {
         if index > 0 {
             text.push_str(if redirected { " : " } else { ", " });
         }
-        match nanoseconds {
+        match time_ms {
             // Writing to a String cannot fail.
-            Some(ns) => drop(write!(text, "{}.{:03}", ns / 1_000_000_000, ns / 1_000_000 % 1_000)),
+            Some(ms) => drop(write!(text, "{}.{:03}", ms / 1_000, ms % 1_000)),
             None => text.push('-'),
         }
     }
