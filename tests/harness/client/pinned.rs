@@ -80,6 +80,7 @@ impl Pinned {
         let failed = |error: &dyn std::error::Error| CallError::NoAnswer(error.to_string());
         let request = Request::get(path).header("host", "test").body(Full::default()).map_err(|error| failed(&error))?;
         let exchange = async {
+            self.sender.ready().await.map_err(|error| failed(&error))?;
             let response = self.sender.send_request(request).await.map_err(|error| failed(&error))?;
             let (head, body) = response.into_parts();
             let body = body.collect().await.map_err(|_| CallError::Cut(0))?.to_bytes();
