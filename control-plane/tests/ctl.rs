@@ -1,5 +1,7 @@
 //! pincerctl as operators use it: its output and its exit status.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Daemon, Node, PATIENCE, ctl, eventually, file, weight};

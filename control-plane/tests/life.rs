@@ -1,5 +1,7 @@
 //! pincerd's life: killed, ended, started again, and who may talk to it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use std::{

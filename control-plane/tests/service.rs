@@ -1,5 +1,7 @@
 //! pincerd's services against a node that pretends and a real operator's client.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Daemon, Node, add, eventually, hello, peer_name, weight};

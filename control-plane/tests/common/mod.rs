@@ -3,6 +3,7 @@
 //! Nothing here sleeps for a fixed time: everything waits for a condition, at most `PATIENCE`.
 
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::{
     io::{BufRead as _, BufReader},
