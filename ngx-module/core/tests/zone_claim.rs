@@ -154,6 +154,8 @@ fn a_dead_worker_is_reclaimed_once_with_all_it_held() {
     assert_eq!((in_flight(&zone, "a:1"), zone.waiting(u)), (1, 0));
     assert_eq!((zone.least_head(u, |_| false), zone.feed_holder()), (None, None));
     drop(lost);
+    assert_eq!(join(&zone, 3), dead, "its slot is free, and clean");
+    assert_eq!((in_flight(&zone, "a:1"), zone.waiting(u)), (1, 0));
     zone.release(kept, live, GOOD, &PARAMS, NOW, 0);
     assert_eq!(in_flight(&zone, "a:1"), 0);
 }
