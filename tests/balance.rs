@@ -119,6 +119,7 @@ async fn a_replica_that_was_slow_gets_its_share_again_when_it_is_healed() {
     let replicas = Replica::several(3, Settings::served_in(5.0)).await;
     let nginx = Nginx::builder().workers(2).balanced("pincer_balance;", Replica::servers(&replicas), "").start().await;
     let client = nginx.client();
+    load::gets(&client, "/", 300, 4).await;
     replicas[0].change(|settings| settings.slow_factor = 40.0);
     let replies = load::gets(&client, "/", 300, 4).await;
     assert!(share(&replies, "a") <= 0.15, "{:?}", load::shares(&replies));
