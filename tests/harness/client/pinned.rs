@@ -17,6 +17,8 @@ pub const LOCATION: &str = "location = /pid { return 200 $pid; }";
 
 /// Longest call, seconds.
 const CALL_S: f64 = 20.0;
+/// Longest wait for a worker that may be stopped, seconds.
+const OPEN_S: f64 = 0.2;
 /// Connections opened at most to find one of each worker.
 const OPENED_MAX: usize = 1000;
 
@@ -51,13 +53,24 @@ impl Pinned {
     /// # Panics
     /// When that takes over a thousand connections.
     pub async fn to_all(nginx: &Nginx) -> Vec<Self> {
+        Self::to_others(nginx, &[]).await
+    }
+
+    /// [`Pinned::to_all`] but these workers, which may be stopped.
+    ///
+    /// # Panics
+    /// When that takes over a thousand connections.
+    pub async fn to_others(nginx: &Nginx, left_out: &[i32]) -> Vec<Self> {
         let mut missing = nginx.workers();
+        missing.retain(|pid| !left_out.contains(pid));
         let mut found = Vec::new();
         for _ in 0..OPENED_MAX {
             if missing.is_empty() {
                 return found;
             }
-            let pinned = Self::open(&nginx.address()).await.unwrap_or_else(|error| panic!("{error}"));
+            // A connection that a stopped worker is to take is never answered.
+            let opened = tokio::time::timeout(limit(OPEN_S), Self::open(&nginx.address())).await;
+            let Ok(Ok(pinned)) = opened else { continue };
             if missing.contains(&pinned.worker) {
                 missing.retain(|pid| *pid != pinned.worker);
                 found.push(pinned);
@@ -78,7 +91,8 @@ impl Pinned {
     /// When the connection ends before the answer does.
     pub async fn get(&mut self, path: &str) -> Result<Answer, CallError> {
         let failed = |error: &dyn std::error::Error| CallError::NoAnswer(error.to_string());
-        let request = Request::get(path).header("host", "test").body(Full::default()).map_err(|error| failed(&error))?;
+        let request =
+            Request::get(path).header("host", "test").body(Full::default()).map_err(|error| failed(&error))?;
         let exchange = async {
             self.sender.ready().await.map_err(|error| failed(&error))?;
             let response = self.sender.send_request(request).await.map_err(|error| failed(&error))?;

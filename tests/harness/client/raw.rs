@@ -42,6 +42,11 @@ impl Sent {
         let _ = self.stream.set_zero_linger();
     }
 
+    /// Whether the server has neither answered nor closed, as far as is known within 5 ms.
+    pub async fn is_open(&self) -> bool {
+        tokio::time::timeout(Duration::from_millis(5), self.stream.peek(&mut [0])).await.is_err()
+    }
+
     /// Reads until at least one more byte is there, or `within` is over; true when something came.
     pub async fn something(&mut self, within: Duration) -> bool {
         let mut buffer = [0; 4096];
