@@ -6,8 +6,8 @@
 //! whose credits are kept over all picks of the group; then the others. With equal weights this is fewest in flight per slot with round robin in a
 //! tie, exactly; idle, it is nginx's round robin, exactly; with 99 : 1 it is 1 % at any concurrency.
 //!
-//! If those that are owed are all full, weights have been set unlike `max_conns`: the request waits for them while the wait is under [`PATIENCE`]
-//! service times, and goes over the share beyond that, because a lost slot costs everyone.
+//! If the one whose turn it is is full, weights have been set unlike `max_conns` (with equal weights a full peer is never owed anything): the
+//! request waits for it while the queue is under [`PATIENCE`] service times long, and goes over the share beyond that, because a lost slot costs everyone.
 
 use super::field::{Field, bits};
 use super::rule::Choice;
@@ -15,7 +15,7 @@ use super::{Demand, PeerSet};
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Service times for which a request waits rather than go to a peer that has had its share. At a load of 0.8 on 8 slots, 1 lets a canary of 1 % have 7 %, 3 has 1.3 %.
+/// Service times for which a request waits rather than go to a peer that has had its share: at a load of 0.8 on 8 slots a canary of 1 % then has 1.3 %.
 const PATIENCE: f64 = 3.0;
 
 /// How much the group owes a peer, best first.
@@ -26,20 +26,39 @@ enum Claim {
     None,
 }
 
-struct Candidate {
-    peer: usize,
-    claim: Claim,
-    in_flight: u64,
-    quota: u64,
-    credit: i64,
+/// One peer of a group of like speed, as sharing sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrant {
+    /// Its index, for the caller.
+    pub peer: usize,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// slots · weight, or the weight where slots are unlimited; under 2^32.
+    pub quota: u64,
+    /// Smooth weighted round robin's credit, its weight added.
+    pub credit: i64,
 }
 
-impl Candidate {
-    fn beats(&self, other: &Self) -> bool {
-        if self.claim != other.claim {
-            return self.claim < other.claim;
+impl Entrant {
+    /// How much a group with `quotas` in all, and `in_flight` requests, owes it. Both under 2^28, respectively 2^39, as they are by their bounds.
+    #[inline]
+    fn claim(&self, quotas: u64, in_flight: u64) -> Claim {
+        let due = self.quota.saturating_mul(in_flight + 1);
+        if (self.in_flight + 1).saturating_mul(quotas) <= due {
+            Claim::Whole
+        } else if self.in_flight.saturating_mul(quotas) < due {
+            Claim::Part
+        } else {
+            Claim::None
         }
-        let (mine, theirs) = match self.claim {
+    }
+
+    #[inline]
+    fn beats(&self, claim: Claim, other: &Self, other_claim: Claim) -> bool {
+        if claim != other_claim {
+            return claim < other_claim;
+        }
+        let (mine, theirs) = match claim {
             Claim::Part => (0, 0),
             Claim::Whole | Claim::None => {
                 (self.in_flight.saturating_mul(other.quota), other.in_flight.saturating_mul(self.quota))
@@ -47,51 +66,62 @@ impl Candidate {
         };
         mine < theirs || (mine == theirs && self.credit > other.credit)
     }
+
+    /// The one that is owed most; `None` if there is none, or (`owed_only`) none that is owed anything.
+    #[inline]
+    pub fn best(
+        entrants: impl Iterator<Item = Self>,
+        quotas: u64,
+        in_flight: u64,
+        owed_only: bool,
+    ) -> Option<Self> {
+        let mut best: Option<(Self, Claim)> = None;
+        for entrant in entrants {
+            let claim = entrant.claim(quotas, in_flight);
+            if best.is_none_or(|(other, other_claim)| entrant.beats(claim, &other, other_claim)) {
+                best = Some((entrant, claim));
+            }
+        }
+        best.filter(|&(_, claim)| !owed_only || claim != Claim::None).map(|(entrant, _)| entrant)
+    }
 }
 
 /// Chooses among `members`, of which at least one is free.
 pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice {
     let unlimited = bits(members).any(|i| field.peers[i].slots == 0);
-    let quota = |i: usize| {
+    let entrant = |i: usize| {
         let peer = &field.peers[i];
-        u64::from(peer.weight).saturating_mul(if unlimited { 1 } else { u64::from(peer.slots) })
+        Entrant {
+            peer: i,
+            in_flight: u64::from(peer.in_flight),
+            quota: u64::from(peer.weight).saturating_mul(if unlimited { 1 } else { u64::from(peer.slots) }),
+            credit: peer.wrr_current.saturating_add(i64::from(peer.weight)),
+        }
     };
-    let (mut quotas, mut in_flight) = (0_u64, 0_u64);
+    let (mut quotas, mut in_flight, mut full) = (0_u64, 0_u64, 0);
     for i in bits(members) {
-        quotas = quotas.saturating_add(quota(i));
-        in_flight += u64::from(field.peers[i].in_flight);
+        let entrant = entrant(i);
+        quotas = quotas.saturating_add(entrant.quota);
+        in_flight += entrant.in_flight;
+        full |= PeerSet::from(!field.is_free(i)) << i;
     }
-    let mut best: Option<Candidate> = None;
-    for i in bits(members).filter(|&i| field.is_free(i)) {
-        let peer = &field.peers[i];
-        let load = u64::from(peer.in_flight);
-        let due = quota(i).saturating_mul(in_flight + 1);
-        let claim = if (load + 1).saturating_mul(quotas) <= due {
-            Claim::Whole
-        } else if load.saturating_mul(quotas) < due {
-            Claim::Part
-        } else {
-            Claim::None
-        };
-        let credit = peer.wrr_current.saturating_add(i64::from(peer.weight));
-        let candidate = Candidate { peer: i, claim, in_flight: load, quota: quota(i), credit };
-        if best.as_ref().is_none_or(|other| candidate.beats(other)) {
-            best = Some(candidate);
+    let Some(best) = Entrant::best(bits(members & !full).map(entrant), quotas, in_flight, false) else {
+        return Choice::AllFull;
+    };
+    if full != 0 && demand.can_wait && is_short_wait(field, demand, full) {
+        let owed = Entrant::best(bits(full).map(entrant), quotas, in_flight, true);
+        let claim = |entrant: &Entrant| entrant.claim(quotas, in_flight);
+        if owed.is_some_and(|owed| owed.beats(claim(&owed), &best, claim(&best))) {
+            return Choice::Wait;
         }
     }
-    match best {
-        None => Choice::AllFull,
-        Some(over) if over.claim == Claim::None && demand.can_wait && is_short_wait(field, demand, members) => {
-            Choice::Wait
-        }
-        Some(chosen) => Choice::Take { peer: chosen.peer, ties: members },
-    }
+    Choice::Take { peer: best.peer, ties: members }
 }
 
 /// Whether the full members work off the whole queue within [`PATIENCE`] service times.
-fn is_short_wait(field: &Field, demand: &Demand, members: PeerSet) -> bool {
+fn is_short_wait(field: &Field, demand: &Demand, full: PeerSet) -> bool {
     let mut drained = 0.0;
-    for i in bits(members).filter(|&i| !field.is_free(i)) {
+    for i in bits(full) {
         drained += f64::from(field.peers[i].slots) * field.service_ns(i) as f64 / field.hold_ns(i) as f64;
     }
     f64::from(demand.queued) < PATIENCE * drained
