@@ -103,8 +103,14 @@ impl Builder {
 
     /// Stock nginx: without our module.
     #[must_use]
-    pub fn stock(mut self) -> Self {
-        self.module = false;
+    pub fn stock(self) -> Self {
+        self.module(false)
+    }
+
+    /// Loads our module, or not.
+    #[must_use]
+    pub fn module(mut self, loaded: bool) -> Self {
+        self.module = loaded;
         self
     }
 
