@@ -56,37 +56,43 @@ pub(super) async fn run(
         Err(fault) => return Ended { fault, opened: false, useful: false },
     };
     let answered_at = Instant::now();
-    let mut session = Session { shared, outgoing, seen: None, heard_at: answered_at, settled: false };
-    let mut on_open = Some(on_open);
+    let mut session = Session { shared, outgoing, seen: None, heard_at: answered_at, on_open: Some(on_open) };
     let fault = loop {
         match session.step(&mut incoming).await {
             Ok(()) => {}
             Err(fault) => break fault,
         }
-        if session.settled
-            && let Some(on_open) = on_open.take()
-        {
-            shared.connected();
-            on_open();
-        }
     };
     let useful = shared.applied_count() != applied_before || answered_at.elapsed() >= LASTING;
-    Ended { fault, opened: session.settled, useful }
+    Ended { fault, opened: session.is_settled(), useful }
 }
 
-struct Session<'s> {
+struct Session<'s, F> {
     shared: &'s Shared,
     outgoing: mpsc::Sender<NodeMessage>,
     /// Revisions that came over this stream: only these may be answered on it.
     seen: Option<RangeInclusive<u64>>,
     heard_at: Instant,
-    settled: bool,
+    /// To be called when the stream counts as open; `None` once it does.
+    on_open: Option<F>,
 }
 
-impl Session<'_> {
+impl<F: FnOnce()> Session<'_, F> {
+    fn is_settled(&self) -> bool {
+        self.on_open.is_none()
+    }
+
+    /// The stream counts as open from now on.
+    fn settle(&mut self) {
+        if let Some(on_open) = self.on_open.take() {
+            self.shared.connected();
+            on_open();
+        }
+    }
+
     /// Waits for one thing to happen and deals with it.
     async fn step(&mut self, incoming: &mut tonic::Streaming<ControlMessage>) -> Result<(), Fault> {
-        let patience = if self.settled { SILENCE_MAX } else { SETTLING };
+        let patience = if self.is_settled() { SILENCE_MAX } else { SETTLING };
         tokio::select! {
             received = incoming.message() => match received {
                 Ok(Some(received)) => self.receive(received),
@@ -95,9 +101,10 @@ impl Session<'_> {
             },
             () = self.send() => Ok(()),
             () = tokio::time::sleep_until((self.heard_at + patience).into()) => {
-                if std::mem::replace(&mut self.settled, true) {
+                if self.is_settled() {
                     return Err(Fault::own(format!("no message for {} s", SILENCE_MAX.as_secs())));
                 }
+                self.settle();
                 Ok(())
             }
         }
@@ -127,8 +134,10 @@ impl Session<'_> {
     }
 
     fn receive(&mut self, received: ControlMessage) -> Result<(), Fault> {
-        (self.heard_at, self.settled) = (Instant::now(), true);
+        self.heard_at = Instant::now();
         self.shared.heard(self.heard_at);
+        // Before the snapshot is handed over: who takes it sees a stream that is open.
+        self.settle();
         match received.message {
             Some(control_message::Message::Snapshot(snapshot)) => self.deliver(snapshot),
             // `None`: a word of a later version, ours to ignore.

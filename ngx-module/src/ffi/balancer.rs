@@ -217,7 +217,10 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
     let can_wait = this.conf.queue.is_some();
     if !can_wait || this.zone.waiting(index) == 0 {
         let now = clock::now();
-        let claimed = this.zone.claim(index, this.worker, &demand(this, 1), &this.conf.params.get(), now);
+        let (demand, params) = (demand(this, 1), this.conf.params.get());
+        let mut plan = this.conf.plan.try_borrow_mut().ok()?;
+        let claimed = this.zone.claim_planned(index, this.worker, &mut plan, &demand, &params, now);
+        drop(plan);
         if claimed.kick && can_wait {
             queue::kick(this.conf, this.zone);
         }

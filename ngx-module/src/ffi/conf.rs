@@ -8,7 +8,7 @@ use crate::conf::control::{Cidr, ControlPlaneArgs};
 use crate::conf::zone::ZoneArgs;
 use crate::feed::TlsMaterial;
 use nginx_sys::{ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t};
-use pincer_core::zone::{BalanceParams, UpstreamIdx, Zone};
+use pincer_core::zone::{BalanceParams, Plan, UpstreamIdx, Zone};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::path::PathBuf;
@@ -74,6 +74,7 @@ pub(crate) struct UpstreamConf {
     pub(crate) place: RefCell<String>,
     pub(crate) zone: Cell<Option<&'static Zone<'static>>>,
     pub(crate) initialised: Cell<bool>,
+    pub(crate) plan: RefCell<Plan>,
     pub(crate) local: LocalQueue,
     pub(crate) sessions: RefCell<Sessions>,
 }

@@ -42,7 +42,7 @@ impl<'a> Field<'a> {
         }
         field.learned = any;
         let default_ns = if all { 0 } else { median_ns(peers, set) };
-        for (i, peer) in peers.iter().take(PEERS_MAX).enumerate() {
+        for peer in peers.iter().take(PEERS_MAX) {
             let mean_ns = if peer.service_ns == 0 { default_ns } else { peer.service_ns };
             let service_ns = if any { effective_ns(mean_ns, peer.pending_age_ns) } else { UNLEARNED_NS };
             field.service_ns.push(service_ns);

@@ -13,12 +13,14 @@
 //! Bound: the first [`PEERS_MAX`] peers are looked at.
 
 mod field;
+mod plan;
 mod rule;
 mod share;
 
 use crate::affinity;
 use field::{Field, bits};
-pub use share::settle;
+pub use plan::plan;
+pub use share::{Entrant, settle};
 
 /// Peers of one upstream, at most: the width of [`PeerSet`].
 pub const PEERS_MAX: usize = 128;
@@ -27,7 +29,7 @@ pub type PeerSet = u128;
 /// The wait rule's θ: the part of the gain from waiting that the queue must eat up before a slower peer is taken.
 pub const THETA: f64 = 0.25;
 /// One request in so many may explore a peer that has not been heard of for a while.
-const EXPLORE_ONE_IN: u64 = 100;
+pub const EXPLORE_ONE_IN: u64 = 100;
 
 /// Whether a peer may take requests now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

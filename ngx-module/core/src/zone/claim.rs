@@ -104,9 +104,10 @@ pub enum Outcome {
 }
 
 /// Peers as the pick sees them, and what their records said at that moment.
-struct Scene {
-    views: ArrayVec<PeerView, PEERS_MAX>,
-    seen: ArrayVec<(u16, u32), PEERS_MAX>,
+#[derive(Default)]
+pub(super) struct Scene {
+    pub views: ArrayVec<PeerView, PEERS_MAX>,
+    pub seen: ArrayVec<(u16, u32), PEERS_MAX>,
 }
 
 impl Scene {
@@ -121,7 +122,17 @@ impl Scene {
 }
 
 /// A slot was not to be had after all.
-struct Lost;
+pub(super) struct Lost;
+
+/// A peer's record as it was seen, and how many requests it may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    pub at: u16,
+    pub generation: u32,
+    pub index: u8,
+    /// 0 = unlimited.
+    pub slots: u32,
+}
 
 impl Zone<'_> {
     /// Takes a slot of the best peer of `u` for worker `w`, if the rule finds one worth taking. `now` is monotonic.
@@ -211,7 +222,7 @@ impl Zone<'_> {
 
     /// Fills `scene` in place: it is some kilobytes, and a copy would cost more than the look.
     #[inline]
-    fn look(&self, upstream: &Upstream, scene: &mut Scene, params: &BalanceParams, now: MonoNs) {
+    pub(super) fn look(&self, upstream: &Upstream, scene: &mut Scene, params: &BalanceParams, now: MonoNs) {
         let high = self.workers_high();
         for entry in upstream.peer_at.iter().take(upstream.count()) {
             let at = entry.load(SeqCst).wrapping_sub(1);
@@ -239,11 +250,19 @@ impl Zone<'_> {
     /// Counts one request in, and out again if that was one too many or the record changed since it was looked at.
     fn take(&self, scene: &Scene, index: usize, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
         let &(at, generation) = scene.seen.get(index).ok_or(Lost)?;
-        let peer = self.peers.get(usize::from(at)).ok_or(Lost)?;
-        let worker = peer.workers.get(usize::from(w.0)).ok_or(Lost)?;
         // A pick may let go of a limit that slow start alone set, but never of `max_conns`.
         let limit = |view: &PeerView| if view.in_flight < view.slots { view.slots } else { view.max_conns };
         let slots = scene.views.get(index).map_or(0, limit);
+        let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots };
+        self.sit(&seat, w, why, now)
+    }
+
+    /// [`Self::take`] for a seat that is known.
+    #[inline]
+    pub(super) fn sit(&self, seat: &Seat, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
+        let &Seat { at, generation, index, slots } = seat;
+        let peer = self.peers.get(usize::from(at)).ok_or(Lost)?;
+        let worker = peer.workers.get(usize::from(w.0)).ok_or(Lost)?;
         worker.in_flight.fetch_add(1, SeqCst);
         let trial = why == Why::Trial;
         if !self.may_keep(peer, generation, slots) || (trial && !peer.breaker.begin_trial(now)) {
@@ -252,7 +271,6 @@ impl Zone<'_> {
         }
         worker.pending.store(worker.pending.load(Relaxed).wrapping_add(pending_word(now)), Relaxed);
         peer.counters.picks[why as usize].fetch_add(1, Relaxed);
-        let index = u8::try_from(index).unwrap_or(u8::MAX);
         Ok(Ticket { peer: PeerIdx(at), generation, index, start: now, why, trial, pending: true })
     }
 
@@ -382,7 +400,7 @@ impl Peer {
         let hold_ns = if params.signal == Signal::LastByte { last_byte_ns } else { held_ns };
         self.hold.record(hold_ns, params.half_life_ns, now);
         self.service_times.record(held_ns);
-        self.publish_means(params.signal);
+        self.sampled(params.signal, now);
     }
 }
 

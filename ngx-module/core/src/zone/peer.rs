@@ -14,6 +14,7 @@ use crate::breaker::{Breaker, Rule};
 use crate::estimate::Estimate;
 use crate::histogram::Histogram;
 use crate::slow_start::SlowStart;
+use crate::time::{MILLISECOND_NS, MonoNs};
 
 /// The greatest weight, from nginx.conf or the control plane.
 pub const WEIGHT_MAX: u32 = 65_535;
@@ -26,6 +27,10 @@ pub const SOCKADDR_MAX: usize = 112;
 
 /// Reasons of a pick: the variants of [`crate::pick::Why`].
 pub const WHYS: usize = 6;
+/// Samples after which the means are published anew.
+const PUBLISH_SAMPLES: u64 = 8;
+/// Time after which any sample publishes them, ns.
+const PUBLISH_NS: u64 = 20 * MILLISECOND_NS;
 
 /// A peer's state as operators set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +159,7 @@ pub(super) struct PeerCounters {
     pub breaker_openings: AtomicU64,
 }
 
-/// What claims read of the estimates, as of the last sample: saves each of them the divisions and conversions.
+/// What claims read of the estimates, as of one of the last samples: saves each of them the divisions and conversions.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct Means {
@@ -165,6 +170,10 @@ pub(super) struct Means {
     pub recent_ns: AtomicU64,
     /// Of the time a slot is held, ns; 0 = none yet.
     pub hold_ns: AtomicU64,
+    /// When they were published.
+    pub at: AtomicU64,
+    /// Samples since then.
+    pub unpublished: AtomicU64,
 }
 
 /// A peer's record. The first two cache lines are all that a claim reads of a peer besides the workers' columns.
@@ -251,6 +260,20 @@ impl Peer {
         self.means.usual_ns.store(estimate.usual_ns(), Relaxed);
         self.means.recent_ns.store(estimate.recent_ns(), Relaxed);
         self.means.hold_ns.store(self.hold.mean_ns(), Relaxed);
+    }
+
+    /// [`Self::publish_means`] after a sample; while samples come fast only on every [`PUBLISH_SAMPLES`]th, as each moves the means by a hundredth.
+    pub(super) fn sampled(&self, signal: Signal, now: MonoNs) {
+        let means = &self.means;
+        let unpublished = means.unpublished.load(Relaxed) + 1;
+        let settled = means.recent_ns.load(Relaxed) != 0;
+        if settled && unpublished < PUBLISH_SAMPLES && now.since(MonoNs(means.at.load(Relaxed))) < PUBLISH_NS {
+            means.unpublished.store(unpublished, Relaxed);
+            return;
+        }
+        means.unpublished.store(0, Relaxed);
+        means.at.store(now.0, Relaxed);
+        self.publish_means(signal);
     }
 
     /// The rule by which failures take this peer out.
