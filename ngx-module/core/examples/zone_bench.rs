@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::MonoNs;
-use pincer_core::zone::{BalanceParams, Claim, HeapZone, Outcome, PeerSpec, ProcessId, Settings, Signal};
+use pincer_core::zone::{BalanceParams, Claim, HeapZone, Outcome, PeerSpec, Plan, ProcessId, Settings, Signal};
 
 const MS: u64 = 1_000_000;
 const GOOD: Outcome = Outcome::Success {
@@ -35,12 +35,13 @@ fn main() {
     }
     let joined = (1..=workers).filter_map(|pid| zone.worker_join(ProcessId { pid, start: 1 }, 1));
     let Some(w) = joined.last() else { return };
+    let mut plan = Plan::new();
     let (mut held, mut taken, mut random, started) = (Vec::with_capacity(4), 0, 1_u64, Instant::now());
     for round in 0..rounds {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let now = MonoNs(1_000_000_000 + u64::from(round) * MS);
         let demand = Demand { queued: 1, can_wait: true, affinity: None, tried: 0, random: random >> 1 };
-        if let Claim::Taken(mut ticket) = zone.claim(u, w, black_box(&demand), &PARAMS, now).claim {
+        if let Claim::Taken(mut ticket) = zone.claim_planned(u, w, &mut plan, black_box(&demand), &PARAMS, now).claim {
             taken += 1;
             zone.signal_seen(&mut ticket, w);
             held.push(ticket);

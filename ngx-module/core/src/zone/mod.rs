@@ -22,6 +22,7 @@ mod queue;
 mod records;
 mod snapshot;
 mod upstream;
+mod view;
 mod worker;
 
 pub use bytes::Bytes;
@@ -34,8 +35,8 @@ pub use heap::HeapZone;
 pub use layout::{Layout, TooSmall};
 pub use overlay::{Overlay, PeerOverlay, UpstreamOverlay};
 pub use peer::{MAX_CONNS_MAX, NAME_MAX, Peer, PeerState, SOCKADDR_MAX, WEIGHT_MAX, WHYS};
-pub use queue::NO_KEY;
 pub use plan::Plan;
+pub use queue::NO_KEY;
 pub use snapshot::{PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
 pub use upstream::Upstream;
 pub use worker::{ProcessId, Reclaimed, WorkerSlot};

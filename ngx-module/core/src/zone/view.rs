@@ -1,0 +1,168 @@
+//! A peer as a claim sees it, and what a release teaches it.
+//!
+//! `pending` packs the number of requests without their signal and the sum of their starts into one word, so that their mean age is read
+//! consistently; sums of such words over workers are such words again. Decides nothing: the estimates, the breaker and the ramp do.
+//! Cost: two loads per worker and a dozen more. Bound: 65,535 requests of one peer without their signal; beyond, ages are wrong, nothing else.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::claim::{BalanceParams, Outcome, Signal};
+use super::peer::{Live, Peer};
+use crate::pick::{Admission, PeerView};
+use crate::time::MonoNs;
+
+/// A hole in the table, as the pick sees it.
+pub(super) const HOLE: PeerView = PeerView {
+    identity: 0,
+    in_flight: 0,
+    pending: 0,
+    pending_age_ns: 0,
+    slots: 1,
+    max_conns: 1,
+    weight: 0,
+    service_ns: 0,
+    error_ns: 0,
+    usual_ns: 0,
+    recent_ns: 0,
+    hold_ns: 0,
+    wrr_current: 0,
+    admission: Admission::Shut,
+    backup: false,
+    explore_due: false,
+};
+
+/// What a request that starts at `start` adds to its column's `pending`.
+pub(super) fn pending_word(start: MonoNs) -> u64 {
+    ((start.0 / 1_000) << 16).wrapping_add(1)
+}
+
+impl Peer {
+    #[inline(always)]
+    pub(super) fn view(&self, live: Live, high: usize, params: &BalanceParams, now: MonoNs) -> PeerView {
+        if !live.takes() {
+            return HOLE;
+        }
+        let (in_flight, pending) = self.columns(high);
+        PeerView {
+            identity: self.identity.load(Relaxed),
+            in_flight,
+            pending: (pending & COUNT_MASK) as u32,
+            pending_age_ns: mean_age_ns(pending, now),
+            slots: self.slow_start.slots(live.max_conns(), params.slow_start_ns, now),
+            max_conns: live.max_conns(),
+            weight: live.weight(),
+            service_ns: self.means.service_ns.load(Relaxed),
+            error_ns: self.means.error_ns.load(Relaxed),
+            usual_ns: self.means.usual_ns.load(Relaxed),
+            recent_ns: self.means.recent_ns.load(Relaxed),
+            hold_ns: self.means.hold_ns.load(Relaxed),
+            wrr_current: self.credit.load(Relaxed),
+            admission: self.breaker.admission(now),
+            backup: live.is(Live::BACKUP),
+            explore_due: in_flight == 0 && self.estimate(params.signal).explore_due(now),
+        }
+    }
+
+    /// Requests in flight and the sum of the `pending` words, over the first `high` workers.
+    #[inline]
+    fn columns(&self, high: usize) -> (u32, u64) {
+        self.workers.iter().take(high).fold((0, 0), |(in_flight, pending), worker| {
+            (
+                u32::wrapping_add(in_flight, worker.in_flight.load(SeqCst)),
+                u64::wrapping_add(pending, worker.pending.load(Relaxed)),
+            )
+        })
+    }
+
+    pub(super) fn learn(&self, trial: bool, outcome: Outcome, params: &BalanceParams, now: MonoNs, random: u64) {
+        match outcome {
+            Outcome::Success { first_byte_ns, header_ns, last_byte_ns, held_ns } => {
+                self.sample(first_byte_ns, header_ns, last_byte_ns.unwrap_or(held_ns), held_ns, params, now);
+                if self.breaker.success(trial, self.rule()) {
+                    self.slow_start.begin(now);
+                } else {
+                    self.slow_start.success(self.live().max_conns(), params.slow_start_ns, now);
+                }
+            }
+            Outcome::Failure => {
+                self.counters.failures.fetch_add(1, Relaxed);
+                if self.breaker.failure(trial, self.rule(), random, now) {
+                    self.counters.breaker_openings.fetch_add(1, Relaxed);
+                }
+            }
+            Outcome::Neutral => {
+                self.counters.neutral.fetch_add(1, Relaxed);
+                if trial {
+                    self.breaker.trial_void();
+                }
+            }
+        }
+    }
+
+    fn sample(
+        &self,
+        first_byte_ns: Option<u64>,
+        header_ns: Option<u64>,
+        last_byte_ns: u64,
+        held_ns: u64,
+        params: &BalanceParams,
+        now: MonoNs,
+    ) {
+        if let Some(value_ns) = first_byte_ns {
+            self.first_byte.record(value_ns, params.half_life_ns, now);
+            self.first_byte_times.record(value_ns);
+        }
+        if let Some(value_ns) = header_ns.filter(|_| params.signal == Signal::Header) {
+            self.header.record(value_ns, params.half_life_ns, now);
+        }
+        let hold_ns = if params.signal == Signal::LastByte { last_byte_ns } else { held_ns };
+        self.hold.record(hold_ns, params.half_life_ns, now);
+        self.service_times.record(held_ns);
+        self.sampled(params.signal, now);
+    }
+}
+
+/// The count in a `pending` word, or in a sum of them.
+const COUNT_MASK: u64 = 0xffff;
+
+/// Mean age of what a sum of `pending` words counts; 0 when it counts nothing.
+#[inline]
+fn mean_age_ns(pending: u64, now: MonoNs) -> u64 {
+    let count = pending & COUNT_MASK;
+    if count == 0 {
+        return 0;
+    }
+    // Starts are summed modulo 2^48 µs; so is the sum of ages, which is small but may be a hair below zero.
+    let ages_us = (count.wrapping_mul(now.0 / 1_000) << 16).wrapping_sub(pending & !COUNT_MASK) >> 16;
+    if ages_us >> 47 == 0 { ages_us / count * 1_000 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: u64 = 1_000;
+
+    fn sum(starts_us: &[u64]) -> u64 {
+        starts_us.iter().fold(0, |sum, us| u64::wrapping_add(sum, pending_word(MonoNs(us * US))))
+    }
+
+    #[test]
+    fn what_has_not_shown_its_signal_counts_by_its_mean_age() {
+        let now = MonoNs(10_000_000 * US);
+        assert_eq!(mean_age_ns(0, now), 0);
+        assert_eq!(mean_age_ns(sum(&[9_000_000, 8_000_000]), now), 1_500_000 * US);
+    }
+
+    #[test]
+    fn the_mean_age_survives_the_sum_of_starts_wrapping_around() {
+        let days_us = 86_400_000_000 * 3_000;
+        let starts: Vec<u64> = (0..500).map(|i| days_us - i).collect();
+        assert_eq!(mean_age_ns(sum(&starts), MonoNs((days_us + 1_000_000) * US)) / US, 1_000_000 + 249);
+    }
+
+    #[test]
+    fn a_start_a_hair_ahead_of_now_is_no_age_at_all() {
+        assert_eq!(mean_age_ns(sum(&[1_000_001]), MonoNs(1_000_000 * US)), 0);
+    }
+}
