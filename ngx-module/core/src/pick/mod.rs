@@ -188,10 +188,9 @@ pub fn pick(peers: &[PeerView], demand: &Demand, theta: f64) -> Decision {
 }
 
 fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: PeerSet, why: Why) -> Decision {
-    if trial != 0 && (demand.tried == 0 || open == 0) {
-        if let Some(peer) = bits(trial).find(|&i| has_slot(&peers[i])) {
-            return Decision::Take { peer, ties: 0, why: Why::Trial };
-        }
+    let may_try = demand.tried == 0 || open == 0;
+    if let Some(peer) = bits(trial).find(|&i| may_try && has_slot(&peers[i])) {
+        return Decision::Take { peer, ties: 0, why: Why::Trial };
     }
     let field = Field::new(peers, open);
     if let Some(key) = demand.affinity {
@@ -232,14 +231,14 @@ fn explore(field: &Field, demand: &Demand) -> Option<usize> {
         recent_ns == 0 || (recent_ns < 2 * best_ns && field.is_degraded(i))
     };
     let news = bits(field.set).filter(is_idle_slow).find(is_news);
-    if news.is_some() || demand.random % EXPLORE_ONE_IN != 0 {
+    if news.is_some() || !demand.random.is_multiple_of(EXPLORE_ONE_IN) {
         return news;
     }
     let turn = demand.random / EXPLORE_ONE_IN;
     let due = || field.rotated(turn).filter(is_idle_slow).filter(|&i| field.peers[i].explore_due);
     due().find(|&i| field.is_degraded(i)).or_else(|| {
         let odds = |i: usize| (field.service_ns(i).max(field.peers[i].usual_ns) / best_ns).max(1);
-        due().next().filter(|&i| affinity::mix(turn) % odds(i) == 0)
+        due().next().filter(|&i| affinity::mix(turn).is_multiple_of(odds(i)))
     })
 }
 

@@ -69,12 +69,7 @@ impl Entrant {
 
     /// The one that is owed most; `None` if there is none, or (`owed_only`) none that is owed anything.
     #[inline]
-    pub fn best(
-        entrants: impl Iterator<Item = Self>,
-        quotas: u64,
-        in_flight: u64,
-        owed_only: bool,
-    ) -> Option<Self> {
+    pub fn best(entrants: impl Iterator<Item = Self>, quotas: u64, in_flight: u64, owed_only: bool) -> Option<Self> {
         let mut best: Option<(Self, Claim)> = None;
         for entrant in entrants {
             let claim = entrant.claim(quotas, in_flight);

@@ -74,7 +74,7 @@ impl Zone<'_> {
         let ordinary = demand.affinity.is_none()
             && demand.tried == 0
             && demand.queued <= 1
-            && demand.random % EXPLORE_ONE_IN != 0;
+            && !demand.random.is_multiple_of(EXPLORE_ONE_IN);
         if ordinary {
             if !plan.is_good(now) {
                 self.make_plan(u, plan, params, now);
@@ -103,14 +103,23 @@ impl Zone<'_> {
             in_flight += u64::from(load);
             loads.push(load);
         }
-        let entrants = plan.members.iter().zip(&loads).enumerate().filter_map(|(peer, (member, &load))| {
-            if member.seat.slots != 0 && load >= member.seat.slots {
-                return None;
-            }
-            let credit = self.peers.get(usize::from(member.seat.at))?.credit.load(Relaxed) + i64::from(member.weight);
-            Some(Entrant { peer, in_flight: u64::from(load), quota: member.quota, credit })
-        });
-        Entrant::best(entrants, plan.quotas, in_flight, true).map(|best| best.peer)
+        let is_full = |peer: usize| {
+            let slots = plan.members.get(peer).map_or(0, |member| member.seat.slots);
+            slots != 0 && loads.get(peer).is_none_or(|&load| load >= slots)
+        };
+        let entrants = |full: bool| {
+            let loads = plan.members.iter().zip(&loads).enumerate();
+            loads.filter(move |&(peer, _)| is_full(peer) == full).filter_map(|(peer, (member, &load))| {
+                let record = self.peers.get(usize::from(member.seat.at))?;
+                let credit = record.credit.load(Relaxed) + i64::from(member.weight);
+                Some(Entrant { peer, in_flight: u64::from(load), quota: member.quota, credit })
+            })
+        };
+        // A full peer that is owed a request may be worth waiting for.
+        if Entrant::best(entrants(true), plan.quotas, in_flight, true).is_some() {
+            return None;
+        }
+        Entrant::best(entrants(false), plan.quotas, in_flight, true).map(|best| best.peer)
     }
 
     /// Takes a slot of `chosen`. `None`: it is taken out of service, or full after all, so the plan no longer holds; others may have missed a slot

@@ -1,0 +1,13 @@
+//! The balancing policy, as sentences: the real code in a simulated upstream with a virtual clock.
+
+mod affinity;
+mod breaker;
+mod estimate;
+mod faults;
+mod load;
+mod rules;
+mod shares;
+mod sim;
+mod slow_start;
+mod speed;
+mod streams;

@@ -1,0 +1,267 @@
+//! The pick's rules, one by one, and properties that hold for any input.
+
+use crate::load::{MS, S};
+use pincer_core::pick::{Admission, Decision, Demand, PeerView, THETA, Why, pick, settle};
+use proptest::prelude::*;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// An idle peer of four slots and 100 ms, well known.
+pub fn view() -> PeerView {
+    PeerView {
+        identity: 1,
+        in_flight: 0,
+        pending: 0,
+        pending_age_ns: 0,
+        slots: 4,
+        max_conns: 4,
+        weight: 1,
+        service_ns: 100 * MS,
+        error_ns: MS,
+        usual_ns: 100 * MS,
+        recent_ns: 100 * MS,
+        hold_ns: 100 * MS,
+        wrr_current: 0,
+        admission: Admission::Open,
+        backup: false,
+        explore_due: false,
+    }
+}
+
+fn slow() -> PeerView {
+    PeerView { service_ns: S, usual_ns: S, recent_ns: S, hold_ns: S, ..view() }
+}
+
+fn full(peer: PeerView) -> PeerView {
+    PeerView { in_flight: peer.slots, pending: peer.slots, pending_age_ns: MS, ..peer }
+}
+
+fn demand() -> Demand {
+    Demand { queued: 1, can_wait: true, affinity: None, tried: 0, random: 1 }
+}
+
+fn taken(peers: &[PeerView], demand: &Demand) -> Option<(usize, Why)> {
+    match pick(peers, demand, THETA) {
+        Decision::Take { peer, why, .. } => Some((peer, why)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_free_fast_peer_is_taken() {
+    assert_eq!(taken(&[slow(), view()], &demand()), Some((1, Why::Fastest)));
+}
+
+#[test]
+fn a_short_queue_waits_for_the_fast_peer_and_a_long_one_takes_the_slow() {
+    let peers = [full(view()), slow()];
+    // R = 4 / 100 ms, so 0.25 · 900 ms of it are 9 requests
+    assert_eq!(pick(&peers, &Demand { queued: 8, ..demand() }, THETA), Decision::Wait);
+    assert_eq!(taken(&peers, &Demand { queued: 9, ..demand() }), Some((1, Why::Fastest)));
+}
+
+#[test]
+fn a_request_that_cannot_wait_takes_the_slow_peer() {
+    assert_eq!(taken(&[full(view()), slow()], &Demand { can_wait: false, ..demand() }), Some((1, Why::Fastest)));
+}
+
+#[test]
+fn when_all_are_full_a_request_waits_or_is_told_so() {
+    let peers = [full(view()), full(slow())];
+    assert_eq!(pick(&peers, &demand(), THETA), Decision::Wait);
+    assert_eq!(pick(&peers, &Demand { can_wait: false, ..demand() }, THETA), Decision::Full);
+}
+
+#[test]
+fn without_peers_there_is_none() {
+    assert_eq!(pick(&[], &demand(), THETA), Decision::NoPeer);
+    let shut = PeerView { admission: Admission::Shut, ..view() };
+    let weightless = PeerView { weight: 0, ..view() };
+    assert_eq!(pick(&[shut, weightless], &demand(), THETA), Decision::NoPeer);
+    assert_eq!(pick(&[view()], &Demand { tried: 1, ..demand() }, THETA), Decision::NoPeer);
+}
+
+#[test]
+fn when_nobody_has_a_sample_all_are_ties() {
+    let unknown = PeerView { service_ns: 0, hold_ns: 0, usual_ns: 0, recent_ns: 0, error_ns: 0, ..view() };
+    let peers = [unknown; 5];
+    assert!(matches!(pick(&peers, &demand(), THETA), Decision::Take { ties: 0b1_1111, .. }));
+}
+
+#[test]
+fn a_peer_without_a_sample_gets_one_request_and_then_counts_as_the_median() {
+    let unknown = PeerView { service_ns: 0, hold_ns: 0, usual_ns: 0, recent_ns: 0, error_ns: 0, ..view() };
+    let peers = [view(), slow(), slow(), unknown];
+    assert_eq!(taken(&peers, &demand()), Some((3, Why::Explore)));
+    let busy = PeerView { in_flight: 1, pending: 1, pending_age_ns: MS, ..unknown };
+    assert_eq!(taken(&[view(), slow(), slow(), busy], &demand()), Some((0, Why::Fastest)));
+}
+
+#[test]
+fn an_idle_peer_not_heard_of_is_explored_by_every_hundredth_request_one_at_a_time() {
+    let stale = PeerView { service_ns: 180 * MS, usual_ns: 180 * MS, explore_due: true, ..view() };
+    let explores =
+        |peer: PeerView, random| taken(&[view(), peer], &Demand { random, ..demand() }) == Some((1, Why::Explore));
+    assert_eq!((1..=1_000).filter(|&n| explores(stale, n)).count(), 10);
+    let busy = PeerView { in_flight: 1, pending: 1, pending_age_ns: MS, ..stale };
+    assert_eq!((1..=1_000).filter(|&n| explores(busy, n)).count(), 0);
+    let streaming = PeerView { in_flight: 1, ..stale };
+    assert_eq!((1..=1_000).filter(|&n| explores(streaming, n)).count(), 10);
+}
+
+#[test]
+fn a_peer_that_is_slow_by_nature_is_explored_the_less_the_slower_it_is() {
+    let peers = [view(), PeerView { explore_due: true, ..slow() }];
+    let count = (1..=100_000)
+        .filter(|&random| taken(&peers, &Demand { random, ..demand() }) == Some((1, Why::Explore)))
+        .count();
+    assert!((60..=140).contains(&count), "{count}");
+}
+
+#[test]
+fn a_peer_that_answers_like_the_best_again_is_looked_at_again_at_once() {
+    let healing = PeerView { service_ns: S, recent_ns: 110 * MS, ..view() };
+    assert_eq!(taken(&[view(), healing], &demand()), Some((1, Why::Explore)));
+}
+
+#[test]
+fn a_half_open_peer_gets_the_first_request_but_not_one_that_has_failed_before() {
+    let trial = PeerView { admission: Admission::Trial, ..view() };
+    assert_eq!(taken(&[view(), trial, view()], &demand()), Some((1, Why::Trial)));
+    assert_eq!(taken(&[view(), trial, view()], &Demand { tried: 0b100, ..demand() }), Some((0, Why::Fastest)));
+    assert_eq!(taken(&[view(), trial], &Demand { tried: 0b01, ..demand() }), Some((1, Why::Trial)));
+}
+
+#[test]
+fn an_ejected_peer_is_the_last_resort_after_the_backups() {
+    let ejected = PeerView { admission: Admission::Ejected, ..view() };
+    let backup = PeerView { backup: true, ..slow() };
+    assert_eq!(taken(&[ejected, backup], &demand()), Some((1, Why::Backup)));
+    assert_eq!(taken(&[ejected, backup], &Demand { tried: 0b10, ..demand() }), Some((0, Why::LastResort)));
+}
+
+#[test]
+fn a_backup_helps_out_when_all_primaries_are_full_only_if_the_request_cannot_wait() {
+    let backup = PeerView { backup: true, ..view() };
+    assert_eq!(pick(&[full(view()), backup], &demand(), THETA), Decision::Wait);
+    assert_eq!(taken(&[full(view()), backup], &Demand { can_wait: false, ..demand() }), Some((1, Why::Backup)));
+}
+
+#[test]
+fn a_limit_of_the_slow_start_alone_refuses_nobody() {
+    let ramping = PeerView { slots: 1, in_flight: 1, pending: 1, ..view() };
+    assert_eq!(pick(&[ramping], &demand(), THETA), Decision::Wait);
+    assert_eq!(taken(&[ramping], &Demand { can_wait: false, ..demand() }), Some((0, Why::Fastest)));
+}
+
+#[test]
+fn a_hanging_peer_loses_its_place_by_the_age_of_its_requests() {
+    let hanging = PeerView { in_flight: 1, pending: 1, pending_age_ns: 5 * S, ..view() };
+    assert_eq!(taken(&[hanging, slow()], &demand()), Some((1, Why::Fastest)));
+}
+
+#[test]
+fn affinity_is_sticky_until_its_peer_is_full_and_then_waits_only_if_all_are() {
+    let peers: Vec<PeerView> = (1..=4).map(|identity| PeerView { identity, ..view() }).collect();
+    let keyed = Demand { affinity: Some(99), ..demand() };
+    let Some((home, Why::Affinity)) = taken(&peers, &keyed) else { panic!("no affinity") };
+    let mut busy = peers.clone();
+    busy[home] = full(busy[home]);
+    assert!(taken(&busy, &keyed).is_some_and(|(peer, why)| peer != home && why == Why::Affinity));
+    let all_full: Vec<PeerView> = peers.into_iter().map(full).collect();
+    assert_eq!(pick(&all_full, &keyed, THETA), Decision::Wait);
+}
+
+#[test]
+fn settling_is_smooth_weighted_round_robin() {
+    let credits: [AtomicI64; 3] = Default::default();
+    let weights = [5, 1, 1];
+    let mut order = String::new();
+    for _ in 0..7 {
+        let peers: Vec<PeerView> =
+            (0..3).map(|i| PeerView { weight: weights[i], wrr_current: credits[i].load(Relaxed), ..view() }).collect();
+        let Decision::Take { peer, ties, .. } = pick(&peers, &demand(), THETA) else { panic!("not taken") };
+        settle(ties, peer, |i| weights[i], |i| &credits[i]);
+        order.push(char::from(b'a' + u8::try_from(peer).unwrap()));
+    }
+    assert_eq!(order, "aabacaa", "nginx's own order");
+    assert!(credits.iter().all(|credit| credit.load(Relaxed) == 0));
+}
+
+#[test]
+fn credits_stay_bounded_when_load_decides_for_long() {
+    let credits: [AtomicI64; 2] = Default::default();
+    for _ in 0..10_000 {
+        settle(0b11, 0, |_| 7, |i| &credits[i]);
+    }
+    assert!(credits.iter().all(|credit| credit.load(Relaxed).abs() <= 28));
+}
+
+fn any_admission() -> impl Strategy<Value = Admission> {
+    prop_oneof![
+        6 => Just(Admission::Open),
+        1 => Just(Admission::Trial),
+        1 => Just(Admission::Ejected),
+        1 => Just(Admission::Shut)
+    ]
+}
+
+prop_compose! {
+    fn any_peer()(
+        (in_flight, pending, slots, max_conns) in (0..9_u32, 0..9_u32, 0..8_u32, 0..8_u32),
+        (weight, identity, wrr_current) in (prop_oneof![Just(0), 1..9_u32, Just(u32::MAX)], any::<u64>(), any::<i64>()),
+        (service_ns, hold_ns, pending_age_ns) in (prop_oneof![Just(0), 1..100 * S, Just(u64::MAX)], 0..100 * S, 0..100 * S),
+        (error_ns, usual_ns, recent_ns) in (0..S, 0..100 * S, 0..100 * S),
+        (admission, backup, explore_due) in (any_admission(), any::<bool>(), any::<bool>()),
+    ) -> PeerView {
+        PeerView {
+            identity, in_flight, pending: pending.min(in_flight), pending_age_ns, slots, max_conns, weight, service_ns,
+            error_ns, usual_ns, recent_ns, hold_ns, wrr_current, admission, backup, explore_due,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_input_the_pick_keeps_its_promises(
+        peers in prop::collection::vec(any_peer(), 0..12),
+        (queued, can_wait, affinity) in (0..100_u32, any::<bool>(), any::<Option<u64>>()),
+        (tried, random) in (0..4096_u128, any::<u64>()),
+    ) {
+        let demand = Demand { queued, can_wait, affinity, tried, random };
+        let is_eligible = |i: usize| {
+            peers[i].weight > 0 && peers[i].admission != Admission::Shut && tried >> i & 1 == 0
+        };
+        let has_room = |peer: &PeerView| peer.max_conns == 0 || peer.in_flight < peer.max_conns;
+        let has_slot = |peer: &PeerView| peer.slots == 0 || peer.in_flight < peer.slots;
+        match pick(&peers, &demand, THETA) {
+            Decision::Take { peer, ties, why } => {
+                prop_assert!(is_eligible(peer));
+                prop_assert!(has_slot(&peers[peer]) || (!can_wait && has_room(&peers[peer])));
+                prop_assert!(ties == 0 || ties >> peer & 1 == 1);
+                prop_assert_eq!(why == Why::Trial, peers[peer].admission == Admission::Trial);
+                prop_assert!(why != Why::LastResort || peers[peer].admission == Admission::Ejected);
+                let primaries = (0..peers.len()).any(|i| {
+                    is_eligible(i) && !peers[i].backup && peers[i].admission == Admission::Open
+                });
+                prop_assert!(why != Why::Backup || !primaries || !can_wait);
+            }
+            Decision::Wait => prop_assert!(can_wait),
+            Decision::Full => {
+                prop_assert!(!can_wait);
+                prop_assert!((0..peers.len()).any(is_eligible));
+            }
+            Decision::NoPeer => prop_assert!(!(0..peers.len()).any(is_eligible)),
+        }
+    }
+
+    #[test]
+    fn somebody_serves_an_idle_upstream(peers in prop::collection::vec(any_peer(), 1..12), random in any::<u64>()) {
+        let idle: Vec<PeerView> = peers.iter().map(|peer| PeerView {
+            in_flight: 0, pending: 0, pending_age_ns: 0, weight: peer.weight.max(1), admission: Admission::Open, ..*peer
+        }).collect();
+        let demand = Demand { random, ..demand() };
+        let is_taken = matches!(pick(&idle, &demand, THETA), Decision::Take { .. });
+        prop_assert!(is_taken);
+    }
+}
