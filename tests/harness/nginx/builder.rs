@@ -11,7 +11,7 @@ use super::Nginx;
 use crate::{conf, limit, paths, ports};
 
 /// The frame around a test's own directives. Workers drop root as in production, so they may not rely on root's files.
-const TEMPLATE: &str = r#"daemon off;
+const TEMPLATE: &str = r#"daemon {{daemon}};
 master_process on;
 {{load_module}}
 worker_processes {{workers}};
@@ -59,6 +59,7 @@ pub struct Builder {
     listen: String,
     whole: Option<String>,
     env: Vec<(String, String)>,
+    pub(super) detached: bool,
 }
 
 /// What `nginx -t` said.
@@ -98,6 +99,7 @@ impl Builder {
             listen: String::new(),
             whole: None,
             env: Vec::new(),
+            detached: false,
         }
     }
 
@@ -176,6 +178,13 @@ impl Builder {
         self.http(format!("log_format test '{format}';")).server("access_log logs/access.log test;")
     }
 
+    /// A daemon, no child of the test: nginx takes USR2 only then.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.detached = true;
+        self
+    }
+
     /// Sets a variable of nginx's environment; the workers keep it.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Self {
@@ -252,6 +261,7 @@ impl Builder {
         ];
         let text = parts.iter().fold(template, |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value));
         let values = [
+            ("daemon", if self.detached { "on" } else { "off" }),
             ("load_module", load_module.as_str()),
             ("workers", &workers),
             ("level", &level),

@@ -69,8 +69,6 @@ pub fn binary() -> String {
 pub struct Nginx {
     setup: Builder,
     process: MasterProcess,
-    /// The master is no child of ours: a binary upgrade started it.
-    upgraded: bool,
     pid: i32,
     expected: Mutex<Expected>,
     leave_in_flight: bool,
@@ -90,7 +88,7 @@ impl Nginx {
         command.stdin(std::process::Stdio::null()).stdout(said.try_clone().map_err(|e| e.to_string())?).stderr(said);
         let process = command.spawn().map_err(|error| format!("{}: {error}", binary()))?;
         let pid = i32::try_from(process.id()).map_err(|e| e.to_string())?;
-        let mut nginx = Self { setup, process, upgraded: false, pid, expected: Mutex::default(), leave_in_flight: false };
+        let mut nginx = Self { setup, process, pid, expected: Mutex::default(), leave_in_flight: false };
         match nginx.accepts().await {
             Ok(()) => Ok(nginx),
             Err(error) => {
@@ -107,7 +105,9 @@ impl Nginx {
         let start = std::time::Instant::now();
         let pid_file = self.path("logs/nginx.pid");
         while start.elapsed() < crate::limit(START_S) {
-            if let Ok(Some(status)) = self.process.try_wait() {
+            if let Ok(Some(status)) = self.process.try_wait()
+                && !(self.setup.detached && status.success())
+            {
                 return Err(format!("exited with {status}"));
             }
             if let Some(pid) = process::pid_in(&pid_file) {
@@ -283,7 +283,8 @@ impl Nginx {
         self.reload().await;
     }
 
-    /// Replaces the binary (USR2): a new master with new workers takes over, the old one finishes its requests and ends.
+    /// Replaces the binary (USR2): a new master with new workers takes over, the old one finishes its requests and ends. Needs
+    /// [`Builder::detached`].
     ///
     /// # Panics
     /// When either takes over 15 s.
@@ -297,8 +298,8 @@ impl Nginx {
         })
         .await;
         let _ = process::signal(old, Signal::QUIT);
-        assert!(self.ended(START_S), "the old master does not end:\n{}", self.tail());
-        self.upgraded = true;
+        let ended = || async { !process::runs(old) };
+        eventually("the old master ends", START_S, ended).await;
     }
 
     /// `/pincer_status` of the zone.
@@ -346,7 +347,7 @@ impl Nginx {
     }
 
     fn runs(&mut self) -> bool {
-        if self.upgraded { process::runs(self.pid) } else { matches!(self.process.try_wait(), Ok(None)) }
+        if self.setup.detached { process::runs(self.pid) } else { matches!(self.process.try_wait(), Ok(None)) }
     }
 
     /// Stops it whatever it takes; the text is what went wrong.
