@@ -35,7 +35,7 @@ async fn every_request_is_proxied_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_equal_peers_share_1500_requests_within_a_fifth() {
-    let replicas = Replica::several(5, Settings::served_in(3.0)).await;
+    let replicas = Replica::several(5, Settings::served_in(8.0)).await;
     let nginx = Nginx::builder().workers(2).balanced("pincer_balance;", Replica::servers(&replicas), "").start().await;
     let replies = load::gets(&nginx.client(), "/", 1500, 10).await;
     for (name, count) in load::shares(&replies) {
@@ -45,7 +45,7 @@ async fn five_equal_peers_share_1500_requests_within_a_fifth() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_equal_peers_with_slots_and_a_queue_share_evenly_too() {
-    let replicas = Replica::several(5, Settings::served_in(3.0)).await;
+    let replicas = Replica::several(5, Settings::served_in(8.0)).await;
     let nginx = Nginx::builder()
         .workers(2)
         .balanced("pincer_balance; pincer_queue size=100 timeout=10s;", Replica::servers(&replicas), "max_conns=4")
