@@ -174,6 +174,10 @@ impl Breaker {
     /// May be told at the first byte already, so that a trial that streams for minutes does not hold the peer back.
     /// Successes of requests that were sent before it opened are not counted.
     pub fn success(&self, trial: bool, rule: Rule) -> bool {
+        // A clean record of ten under the adaptive rule: nothing can change.
+        if self.word.load(Relaxed) == u64::from(WINDOW << WINDOW) << 40 && matches!(rule, Rule::Adaptive) {
+            return false;
+        }
         self.update(|word| match word.phase {
             Phase::Trial if trial => Some(Word { phase: Phase::Closed, history: 0, time_ms: 0, ..word }),
             // nginx's count starts anew with a success; the usual case, a clean peer, writes nothing

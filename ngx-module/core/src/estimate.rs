@@ -65,7 +65,7 @@ pub struct Estimate {
     last_at: AtomicU64,
     /// The last sample above, the one before it below, both f32 ns.
     recent: AtomicU64,
-    /// Mean square deviation (ns²) above, standard error of the mean (ns) below, both f32. Racy by design.
+    /// f32 mean square deviation (ns²) above. Racy by design.
     spread: AtomicU64,
     /// f32 sum of the present run above, its length in bits 0–15, its side in bit 16 (1 = above). Racy by design: a lost update delays it.
     run: AtomicU64,
@@ -74,34 +74,50 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Folds one sample in.
+    /// Folds one sample in; `true` if it ended a run that has become a new truth and replaced the mean.
     ///
     /// `value_ns` 0 counts as 1 ns. A sample that is older than the last one is folded in without ageing anything.
-    pub fn record(&self, value_ns: u64, half_life_ns: u64, now: MonoNs) {
-        let value_ns = value_ns.max(1);
-        let elapsed_ns = now.since(MonoNs(self.last_at.fetch_max(now.0, Relaxed)));
-        let value = value_ns as f32;
+    pub fn record(&self, value_ns: u64, half_life_ns: u64, now: MonoNs) -> bool {
+        let value = value_ns.max(1) as f32;
+        let (sum, weight) = unpack(self.sums.load(Relaxed));
+        let mean = if weight > 0.0 { sum / weight } else { value };
         self.recent.store(pack((value, unpack(self.recent.load(Relaxed)).0)), Relaxed);
-        let run = self.advance_run(value);
+        let run = self.advance_run(value, mean);
         self.advance_usual(value);
+        let weight = self.fold_in(value, run, half_life_ns, now);
+        self.advance_spread(value - mean, weight);
+        run.is_some()
+    }
+
+    /// Folds one sample into the mean alone, at a fraction of the cost: no run, spread or usual mean is kept of it.
+    ///
+    /// For a time that rises and falls with another one that is recorded in full: `renewed` says that that one's mean was replaced, so this
+    /// one's is too.
+    pub fn follow(&self, value_ns: u64, renewed: bool, half_life_ns: u64, now: MonoNs) {
+        let value = value_ns.max(1) as f32;
+        self.fold_in(value, renewed.then_some((value, 1.0)), half_life_ns, now);
+    }
+
+    /// Returns the weight of the new mean.
+    #[inline]
+    fn fold_in(&self, value: f32, run: Option<(f32, f32)>, half_life_ns: u64, now: MonoNs) -> f32 {
+        let elapsed_ns = now.since(MonoNs(self.last_at.fetch_max(now.0, Relaxed)));
         let mut old = self.sums.load(Relaxed);
         loop {
             let new = fold(unpack(old), value, run, elapsed_ns, half_life_ns);
             match self.sums.compare_exchange_weak(old, pack(new), Relaxed, Relaxed) {
-                Ok(_) => return self.advance_spread(unpack(old), unpack(pack(new)), value),
+                Ok(_) => return new.1,
                 Err(seen) => old = seen,
             }
         }
     }
 
     /// Adds the sample to the run of outliers it continues; returns sum and length of a run that has become a new truth.
-    fn advance_run(&self, value: f32) -> Option<(f32, f32)> {
-        let (sum, weight) = unpack(self.sums.load(Relaxed));
-        let mean = sum / weight;
+    fn advance_run(&self, value: f32, mean: f32) -> Option<(f32, f32)> {
         let usual = f32::from_bits(halves(self.usual.load(Relaxed)).0);
         let healed = mean > usual * DEGRADED && value < usual * LIKE_USUAL;
-        let above = weight > 0.0 && value > mean * FAR_UP;
-        let below = weight > 0.0 && (healed || value < mean / FAR_DOWN);
+        let above = value > mean * FAR_UP;
+        let below = healed || value < mean / FAR_DOWN;
         let old = self.run.load(Relaxed);
         if !above && !below {
             if old != 0 {
@@ -129,23 +145,25 @@ impl Estimate {
         None
     }
 
-    /// Folds the sample into the spread, after the sums went from `old` to `new`.
-    fn advance_spread(&self, old: (f32, f32), new: (f32, f32), value: f32) {
-        let (mut square, _) = unpack(self.spread.load(Relaxed));
-        let mean = new.0 / new.1;
-        if old.1 > 0.0 {
-            let deviation = value - old.0 / old.1;
-            square += (deviation * deviation * (1.0 - 1.0 / new.1.max(1.0)) - square) / new.1.max(1.0);
-        }
-        let prior = PRIOR_SAMPLES * PRIOR_CV * PRIOR_CV * mean * mean;
-        let error = ((square * new.1 + prior) / (new.1 + PRIOR_SAMPLES) / new.1).sqrt();
-        self.spread.store(pack((square, error)), Relaxed);
+    /// Folds a sample's distance from the mean into the spread; `weight` is that of the mean it made.
+    fn advance_spread(&self, deviation: f32, weight: f32) {
+        let (square, _) = unpack(self.spread.load(Relaxed));
+        let part = 1.0 / weight.max(1.0);
+        let square = square + (deviation * deviation * (1.0 - part) - square) * part;
+        self.spread.store(pack((square, 0.0)), Relaxed);
     }
 
     /// Standard error of the mean, ns: how far it may be off by chance. 0 = no sample yet.
     #[must_use]
     pub fn error_ns(&self) -> u64 {
-        whole(unpack(self.spread.load(Relaxed)).1)
+        let (sum, weight) = unpack(self.sums.load(Relaxed));
+        if weight <= 0.0 {
+            return 0;
+        }
+        let (square, _) = unpack(self.spread.load(Relaxed));
+        let mean = sum / weight;
+        let prior = PRIOR_SAMPLES * PRIOR_CV * PRIOR_CV * mean * mean;
+        ((square * weight + prior) / (weight + PRIOR_SAMPLES) / weight).sqrt() as u64
     }
 
     fn advance_usual(&self, value: f32) {

@@ -27,28 +27,47 @@ pub(super) fn bits(mut set: PeerSet) -> impl Iterator<Item = usize> {
 pub(super) struct Field<'a> {
     pub(super) peers: &'a [PeerView],
     pub(super) set: PeerSet,
+    /// Those of `set` that are ties of the best.
+    pub(super) like_best: PeerSet,
     service_ns: ArrayVec<u64, PEERS_MAX>,
     learned: bool,
     best: usize,
 }
 
 impl<'a> Field<'a> {
+    #[inline]
     pub(super) fn new(peers: &'a [PeerView], set: PeerSet) -> Self {
-        let mut field = Self { peers, set, service_ns: ArrayVec::new(), learned: false, best: 0 };
-        let (mut any, mut all) = (false, true);
-        for i in bits(set) {
-            any |= peers[i].service_ns != 0;
-            all &= peers[i].service_ns != 0;
-        }
-        field.learned = any;
-        let default_ns = if all { 0 } else { median_ns(peers, set) };
-        for peer in peers.iter().take(PEERS_MAX) {
-            let mean_ns = if peer.service_ns == 0 { default_ns } else { peer.service_ns };
-            let service_ns = if any { effective_ns(mean_ns, peer.pending_age_ns) } else { UNLEARNED_NS };
+        let mut field = Self { peers, set, like_best: 0, service_ns: ArrayVec::new(), learned: true, best: 0 };
+        let (mut least_ns, mut all) = (u64::MAX, true);
+        for (i, peer) in peers.iter().take(PEERS_MAX).enumerate() {
+            let service_ns = effective_ns(peer.service_ns, peer.pending_age_ns);
             field.service_ns.push(service_ns);
+            if set >> i & 1 == 1 {
+                all &= peer.service_ns != 0;
+                if service_ns < least_ns {
+                    (least_ns, field.best) = (service_ns, i);
+                }
+            }
         }
-        field.best = bits(set).min_by_key(|&i| field.service_ns[i]).unwrap_or(0);
+        if !all {
+            field.guess();
+        }
+        for i in bits(set) {
+            field.like_best |= PeerSet::from(field.is_tie(i, field.best)) << i;
+        }
         field
+    }
+
+    /// Credits the peers without a sample with the median of the others.
+    #[cold]
+    fn guess(&mut self) {
+        self.learned = bits(self.set).any(|i| self.peers[i].service_ns != 0);
+        let median_ns = median_ns(self.peers, self.set);
+        for (i, peer) in self.peers.iter().take(PEERS_MAX).enumerate() {
+            let mean_ns = if peer.service_ns == 0 { median_ns } else { peer.service_ns };
+            self.service_ns[i] = if self.learned { effective_ns(mean_ns, peer.pending_age_ns) } else { UNLEARNED_NS };
+        }
+        self.best = bits(self.set).min_by_key(|&i| self.service_ns[i]).unwrap_or(0);
     }
 
     /// Whether any peer has a sample.
@@ -68,6 +87,7 @@ impl<'a> Field<'a> {
 
     /// Whether two peers are of like speed: within 25 %, and twice the standard errors of the two means on top, but never beyond a factor of two;
     /// or within [`TIE_NS`]. Without the errors, chance would split equal peers of varied work into fast and slow ones.
+    #[inline]
     pub(super) fn is_tie(&self, one: usize, other: usize) -> bool {
         let (low, high) = if self.service_ns[one] < self.service_ns[other] { (one, other) } else { (other, one) };
         let (low_ns, gap_ns) = (self.service_ns[low], self.service_ns[high] - self.service_ns[low]);
@@ -93,10 +113,10 @@ impl<'a> Field<'a> {
         has_slot(&self.peers[i])
     }
 
-    /// The eligible peers, beginning with a different one for each `turn`.
-    pub(super) fn rotated(&self, turn: u64) -> impl Iterator<Item = usize> {
+    /// The peers of `set`, beginning with a different one for each `turn`.
+    pub(super) fn rotated(&self, set: PeerSet, turn: u64) -> impl Iterator<Item = usize> {
         let low = (1 << (turn % self.peers.len().clamp(1, PEERS_MAX) as u64)) - 1;
-        bits(self.set & !low).chain(bits(self.set & low))
+        bits(set & !low).chain(bits(set & low))
     }
 }
 

@@ -224,18 +224,22 @@ fn explore(field: &Field, demand: &Demand) -> Option<usize> {
     if !field.is_learned() {
         return None;
     }
+    let slower = field.set & !field.like_best;
+    if slower == 0 {
+        return None;
+    }
     let best_ns = field.service_ns(field.best());
-    let is_idle_slow = |&i: &usize| field.peers[i].pending == 0 && field.is_free(i) && !field.is_tie(i, field.best());
+    let is_idle = |&i: &usize| field.peers[i].pending == 0 && field.is_free(i);
     let is_news = |&i: &usize| {
         let recent_ns = field.peers[i].recent_ns;
         recent_ns == 0 || (recent_ns < 2 * best_ns && field.is_degraded(i))
     };
-    let news = bits(field.set).filter(is_idle_slow).find(is_news);
+    let news = bits(slower).filter(is_idle).find(is_news);
     if news.is_some() || !demand.random.is_multiple_of(EXPLORE_ONE_IN) {
         return news;
     }
     let turn = demand.random / EXPLORE_ONE_IN;
-    let due = || field.rotated(turn).filter(is_idle_slow).filter(|&i| field.peers[i].explore_due);
+    let due = || field.rotated(slower, turn).filter(is_idle).filter(|&i| field.peers[i].explore_due);
     due().find(|&i| field.is_degraded(i)).or_else(|| {
         let odds = |i: usize| (field.service_ns(i).max(field.peers[i].usual_ns) / best_ns).max(1);
         due().next().filter(|&i| affinity::mix(turn).is_multiple_of(odds(i)))

@@ -11,7 +11,7 @@
 //! Never chooses within a tie: that is [`super::share`].
 
 use super::field::{Field, bits};
-use super::{Demand, PeerSet, share};
+use super::{Demand, PeerSet, PeerView, share};
 
 /// The rule's answer.
 pub(super) enum Choice {
@@ -30,59 +30,69 @@ struct Group {
 
 pub(super) fn choose(field: &Field, demand: &Demand, theta: f64) -> Choice {
     let Some(group) = cheapest(field) else { return Choice::AllFull };
-    if demand.can_wait && group.has_slots && is_worth_waiting(field, demand, theta, &group) {
+    let is_best = group.members >> field.best() & 1 == 1;
+    if demand.can_wait && group.has_slots && !is_best && is_worth_waiting(field, demand, theta, &group) {
         return Choice::Wait;
     }
     share::choose(field, demand, group.members)
 }
 
 fn cheapest(field: &Field) -> Option<Group> {
-    let mut left = bits(field.set).filter(|&i| field.is_free(i)).fold(0, |set: PeerSet, i| set | 1 << i);
+    let mut left: PeerSet = 0;
+    for i in bits(field.set) {
+        left |= PeerSet::from(field.is_free(i)) << i;
+    }
     let mut best: Option<Group> = None;
-    while let Some(anchor) = bits(left).min_by_key(|&i| field.service_ns(i)) {
-        let anchor_ns = field.service_ns(anchor);
-        if best.as_ref().is_some_and(|group| anchor_ns as f64 >= group.cost_ns) {
+    let mut anchor = Some(field.best()).filter(|&i| left >> i & 1 == 1).or_else(|| fastest(field, left));
+    while let Some(i) = anchor {
+        let anchor_ns = field.service_ns(i) as f64;
+        if best.as_ref().is_some_and(|group| anchor_ns >= group.cost_ns) {
             break;
         }
-        let group = group_of(field, left, anchor);
+        let group = group_of(field, left, i);
         left &= !group.members;
+        let is_final = group.has_slots;
         if best.as_ref().is_none_or(|other| group.cost_ns < other.cost_ns) {
             best = Some(group);
         }
+        // its cost is its S, and all that follow have a greater one
+        anchor = if is_final { None } else { fastest(field, left) };
     }
     best
 }
 
+fn fastest(field: &Field, set: PeerSet) -> Option<usize> {
+    bits(set).min_by_key(|&i| field.service_ns(i))
+}
+
 fn group_of(field: &Field, left: PeerSet, anchor: usize) -> Group {
-    let mut group = Group { members: 0, cost_ns: field.service_ns(anchor) as f64, has_slots: false };
-    let (mut pending, mut weight) = (0_u64, 0_u64);
-    for i in bits(field.set) {
-        let in_reach = left & (1 << i) != 0 || !field.is_free(i);
-        if in_reach && field.is_tie(i, anchor) {
-            let peer = &field.peers[i];
-            group.members |= 1 << i;
-            group.has_slots |= peer.max_conns != 0;
-            pending += u64::from(peer.pending);
-            weight += u64::from(peer.weight);
-        }
+    let mut members = field.like_best;
+    if anchor != field.best() {
+        let full = bits(field.set).filter(|&i| !field.is_free(i)).fold(0, |set: PeerSet, i| set | 1 << i);
+        members = bits(left | full).filter(|&i| field.is_tie(i, anchor)).fold(0, |set, i| set | 1 << i);
     }
-    if !group.has_slots {
-        let total: u64 = bits(field.set).map(|i| u64::from(field.peers[i].weight)).sum();
-        let mean = total as f64 / f64::from(field.set.count_ones());
-        group.cost_ns *= 1.0 + pending as f64 * mean / weight as f64;
+    let has_slots = bits(members).any(|i| field.peers[i].max_conns != 0);
+    let mut group = Group { members, cost_ns: field.service_ns(anchor) as f64, has_slots };
+    if !has_slots {
+        let sum = |set: PeerSet, of: fn(&PeerView) -> u32| {
+            bits(set).map(|i| u64::from(of(&field.peers[i]))).sum::<u64>() as f64
+        };
+        let mean = sum(field.set, |peer| peer.weight) / f64::from(field.set.count_ones());
+        group.cost_ns *= 1.0 + sum(members, |peer| peer.pending) * mean / sum(members, |peer| peer.weight);
     }
     group
 }
 
+/// Whether a slot of the faster peers, all of which are full, comes soon enough.
 fn is_worth_waiting(field: &Field, demand: &Demand, theta: f64, group: &Group) -> bool {
     let chosen_ns = group.cost_ns;
     let (mut drain_per_ns, mut least_ns) = (0.0, f64::MAX);
     for i in bits(field.set & !group.members) {
-        let service_ns = field.service_ns(i);
+        let service_ns = field.service_ns(i) as f64;
         let peer = &field.peers[i];
-        if !field.is_free(i) && peer.max_conns != 0 && (service_ns as f64) < chosen_ns {
+        if !field.is_free(i) && peer.max_conns != 0 && service_ns < chosen_ns {
             drain_per_ns += f64::from(peer.slots) / field.hold_ns(i) as f64;
-            least_ns = f64::min(least_ns, service_ns as f64);
+            least_ns = least_ns.min(service_ns);
         }
     }
     drain_per_ns > 0.0 && f64::from(demand.queued) < theta * (chosen_ns - least_ns) * drain_per_ns

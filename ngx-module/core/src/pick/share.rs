@@ -11,7 +11,7 @@
 
 use super::field::{Field, bits};
 use super::rule::Choice;
-use super::{Demand, PeerSet};
+use super::{Demand, PeerSet, PeerView};
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -44,9 +44,10 @@ impl Entrant {
     #[inline]
     fn claim(&self, quotas: u64, in_flight: u64) -> Claim {
         let due = self.quota.saturating_mul(in_flight + 1);
-        if (self.in_flight + 1).saturating_mul(quotas) <= due {
+        let had = self.in_flight.saturating_mul(quotas);
+        if had.saturating_add(quotas) <= due {
             Claim::Whole
-        } else if self.in_flight.saturating_mul(quotas) < due {
+        } else if had < due {
             Claim::Part
         } else {
             Claim::None
@@ -83,23 +84,23 @@ impl Entrant {
 
 /// Chooses among `members`, of which at least one is free.
 pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice {
-    let unlimited = bits(members).any(|i| field.peers[i].slots == 0);
-    let entrant = |i: usize| {
-        let peer = &field.peers[i];
-        Entrant {
-            peer: i,
-            in_flight: u64::from(peer.in_flight),
-            quota: u64::from(peer.weight).saturating_mul(if unlimited { 1 } else { u64::from(peer.slots) }),
-            credit: peer.wrr_current.saturating_add(i64::from(peer.weight)),
-        }
-    };
-    let (mut quotas, mut in_flight, mut full) = (0_u64, 0_u64, 0);
+    let mut full: PeerSet = 0;
+    let (mut unlimited, mut weights, mut places, mut in_flight) = (false, 0_u64, 0_u64, 0_u64);
     for i in bits(members) {
-        let entrant = entrant(i);
-        quotas = quotas.saturating_add(entrant.quota);
-        in_flight += entrant.in_flight;
+        let peer = &field.peers[i];
+        unlimited |= peer.slots == 0;
+        weights += u64::from(peer.weight);
+        places = places.saturating_add(places_of(peer));
+        in_flight += u64::from(peer.in_flight);
         full |= PeerSet::from(!field.is_free(i)) << i;
     }
+    let quotas = if unlimited { weights } else { places };
+    let entrant = |i: usize| {
+        let peer = &field.peers[i];
+        let quota = if unlimited { u64::from(peer.weight) } else { places_of(peer) };
+        let credit = peer.wrr_current.saturating_add(i64::from(peer.weight));
+        Entrant { peer: i, in_flight: u64::from(peer.in_flight), quota, credit }
+    };
     let Some(best) = Entrant::best(bits(members & !full).map(entrant), quotas, in_flight, false) else {
         return Choice::AllFull;
     };
@@ -111,6 +112,11 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
         }
     }
     Choice::Take { peer: best.peer, ties: members }
+}
+
+const fn places_of(peer: &PeerView) -> u64 {
+    // both are under 2^32
+    peer.weight as u64 * peer.slots as u64
 }
 
 /// Whether the full members work off the whole queue within [`PATIENCE`] service times.

@@ -255,14 +255,13 @@ impl Zone<'_> {
         let limit = |view: &PeerView| if view.in_flight < view.slots { view.slots } else { view.max_conns };
         let slots = scene.views.get(index).map_or(0, limit);
         let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots };
-        self.sit(&seat, w, why, now)
+        self.sit(self.peers.get(usize::from(at)).ok_or(Lost)?, &seat, w, why, now)
     }
 
     /// [`Self::take`] for a seat that is known.
     #[inline]
-    pub(super) fn sit(&self, seat: &Seat, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
+    pub(super) fn sit(&self, peer: &Peer, seat: &Seat, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
         let &Seat { at, generation, index, slots } = seat;
-        let peer = self.peers.get(usize::from(at)).ok_or(Lost)?;
         let worker = peer.workers.get(usize::from(w.0)).ok_or(Lost)?;
         worker.in_flight.fetch_add(1, SeqCst);
         let trial = why == Why::Trial;

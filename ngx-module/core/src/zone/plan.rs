@@ -8,10 +8,10 @@
 //! Cost: about 40 instructions a peer of the group, a pick every [`CLAIMS`] claims. Bound: [`PEERS_MAX`] peers.
 
 use arrayvec::ArrayVec;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::Relaxed;
 
-use super::claim::{Claim, Claimed, Scene, Seat};
-use super::{BalanceParams, Ticket, UpstreamIdx, WorkerIdx, Zone};
+use super::claim::{Claim, Claimed, Lost, Scene, Seat};
+use super::{BalanceParams, Peer, UpstreamIdx, WorkerIdx, Zone};
 use crate::pick::{Demand, EXPLORE_ONE_IN, Entrant, PEERS_MAX, Why, plan};
 use crate::time::{MILLISECOND_NS, MonoNs};
 
@@ -24,33 +24,38 @@ const CLAIMS: u32 = 64;
 
 /// See the file's header. [`Plan::new`] is an empty one, which is made at its first use.
 #[derive(Debug)]
-pub struct Plan {
+pub struct Plan<'z> {
     made: MonoNs,
     claims: u32,
-    members: ArrayVec<Member, PEERS_MAX>,
+    /// All quotas are the same, so that the least loaded is owed most.
+    even: bool,
+    members: ArrayVec<Member<'z>, PEERS_MAX>,
     quotas: u64,
     weights: i64,
 }
 
 /// A peer of the group.
 #[derive(Clone, Copy, Debug)]
-struct Member {
-    seat: Seat,
+struct Member<'z> {
+    peer: &'z Peer,
+    /// Fewer requests than this fit; all do where slots are unlimited.
+    slots: u32,
     weight: u32,
     quota: u64,
+    seat: Seat,
 }
 
-impl Default for Plan {
+impl Default for Plan<'_> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Plan {
+impl Plan<'_> {
     /// A plan that is not made yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { made: MonoNs(0), claims: 0, members: ArrayVec::new_const(), quotas: 0, weights: 0 }
+        Self { made: MonoNs(0), claims: 0, even: false, members: ArrayVec::new_const(), quotas: 0, weights: 0 }
     }
 
     #[inline]
@@ -58,15 +63,64 @@ impl Plan {
         let age_ns = now.since(self.made);
         age_ns < FRESH_NS || (age_ns < STALE_NS && self.claims < CLAIMS)
     }
+
+    /// The member that is owed most; `None` when that needs a pick.
+    #[inline]
+    fn choose(&self, workers_high: usize) -> Option<usize> {
+        if self.even { self.least_loaded(workers_high) } else { self.most_owed(workers_high) }
+    }
+
+    /// Of equal quotas the free member with the fewest requests is owed most, whatever the others have; credit decides between equals.
+    #[inline]
+    fn least_loaded(&self, workers_high: usize) -> Option<usize> {
+        let mut best = None;
+        let (mut best_load, mut best_credit) = (u32::MAX, i64::MIN);
+        for (index, member) in self.members.iter().enumerate() {
+            let load = member.peer.in_flight(workers_high);
+            if load > best_load || load >= member.slots {
+                continue;
+            }
+            let credit = member.peer.credit.load(Relaxed);
+            if load < best_load || credit > best_credit {
+                (best, best_load, best_credit) = (Some(index), load, credit);
+            }
+        }
+        best
+    }
+
+    fn most_owed(&self, workers_high: usize) -> Option<usize> {
+        let mut loads: ArrayVec<u32, PEERS_MAX> = ArrayVec::new();
+        loads.extend(self.members.iter().map(|member| member.peer.in_flight(workers_high)));
+        let in_flight = loads.iter().map(|&load| u64::from(load)).sum();
+        let free = self.members.iter().zip(&loads).enumerate().filter(|(_, (member, load))| **load < member.slots);
+        let entrants = free.map(|(peer, (member, &load))| {
+            let credit = member.peer.credit.load(Relaxed) + i64::from(member.weight);
+            Entrant { peer, in_flight: u64::from(load), quota: member.quota, credit }
+        });
+        Entrant::best(entrants, self.quotas, in_flight, true).map(|best| best.peer)
+    }
+
+    /// Smooth weighted round robin's bookkeeping, as [`crate::pick::settle`].
+    #[inline]
+    fn settle(&self, chosen: usize) {
+        let bound = 2 * self.weights;
+        for (index, member) in self.members.iter().enumerate() {
+            let gain = i64::from(member.weight) - if index == chosen { self.weights } else { 0 };
+            let credit = member.peer.credit.fetch_add(gain, Relaxed) + gain;
+            if credit.abs() > bound {
+                member.peer.credit.store(bound * credit.signum(), Relaxed);
+            }
+        }
+    }
 }
 
-impl Zone<'_> {
+impl<'z> Zone<'z> {
     /// [`Zone::claim`], by the short way where it gives the same.
     pub fn claim_planned(
         &self,
         u: UpstreamIdx,
         w: WorkerIdx,
-        plan: &mut Plan,
+        plan: &mut Plan<'z>,
         demand: &Demand,
         params: &BalanceParams,
         now: MonoNs,
@@ -75,85 +129,34 @@ impl Zone<'_> {
             && demand.tried == 0
             && demand.queued <= 1
             && !demand.random.is_multiple_of(EXPLORE_ONE_IN);
-        if ordinary {
-            if !plan.is_good(now) {
-                self.make_plan(u, plan, params, now);
-            }
-            if let Some(chosen) = self.choose_by(plan) {
-                if let Some(ticket) = self.sit_by(plan, chosen, w, now) {
-                    return Claimed { claim: Claim::Taken(ticket), kick: false };
-                }
-                let claimed = self.claim(u, w, demand, params, now);
-                return Claimed { kick: true, ..claimed };
-            }
+        if !ordinary {
+            return self.claim(u, w, demand, params, now);
         }
-        self.claim(u, w, demand, params, now)
-    }
-
-    /// The member that is owed most; `None` when that needs a pick.
-    #[inline]
-    fn choose_by(&self, plan: &mut Plan) -> Option<usize> {
+        if !plan.is_good(now) {
+            self.make_plan(u, plan, params, now);
+        }
         plan.claims += 1;
-        let high = self.workers_high();
-        let mut loads: ArrayVec<u32, PEERS_MAX> = ArrayVec::new();
-        let mut in_flight = 0;
-        for member in &plan.members {
-            let columns = self.peers.get(usize::from(member.seat.at))?.workers.iter().take(high);
-            let load = columns.map(|column| column.in_flight.load(SeqCst)).fold(0, u32::wrapping_add);
-            in_flight += u64::from(load);
-            loads.push(load);
-        }
-        let is_full = |peer: usize| {
-            let slots = plan.members.get(peer).map_or(0, |member| member.seat.slots);
-            slots != 0 && loads.get(peer).is_none_or(|&load| load >= slots)
-        };
-        let entrants = |full: bool| {
-            let loads = plan.members.iter().zip(&loads).enumerate();
-            loads.filter(move |&(peer, _)| is_full(peer) == full).filter_map(|(peer, (member, &load))| {
-                let record = self.peers.get(usize::from(member.seat.at))?;
-                let credit = record.credit.load(Relaxed) + i64::from(member.weight);
-                Some(Entrant { peer, in_flight: u64::from(load), quota: member.quota, credit })
-            })
-        };
-        // A full peer that is owed a request may be worth waiting for.
-        if Entrant::best(entrants(true), plan.quotas, in_flight, true).is_some() {
-            return None;
-        }
-        Entrant::best(entrants(false), plan.quotas, in_flight, true).map(|best| best.peer)
-    }
-
-    /// Takes a slot of `chosen`. `None`: it is taken out of service, or full after all, so the plan no longer holds; others may have missed a slot
-    /// meanwhile.
-    #[inline]
-    fn sit_by(&self, plan: &mut Plan, chosen: usize, w: WorkerIdx, now: MonoNs) -> Option<Ticket> {
-        let member = plan.members.get(chosen)?;
-        let Ok(ticket) = self.sit(&member.seat, w, Why::Fastest, now) else {
-            self.header.counters.collisions.fetch_add(1, Relaxed);
-            plan.members.clear();
-            return None;
-        };
-        self.settle_plan(plan, chosen);
-        Some(ticket)
-    }
-
-    /// Smooth weighted round robin's bookkeeping, as [`crate::pick::settle`].
-    #[inline]
-    fn settle_plan(&self, plan: &Plan, chosen: usize) {
-        let bound = 2 * plan.weights;
-        for (peer, member) in plan.members.iter().enumerate() {
-            let Some(record) = self.peers.get(usize::from(member.seat.at)) else { continue };
-            let gain = i64::from(member.weight) - if peer == chosen { plan.weights } else { 0 };
-            let credit = record.credit.fetch_add(gain, Relaxed) + gain;
-            if credit.abs() > bound {
-                record.credit.store(bound * credit.signum(), Relaxed);
+        let Some(chosen) = plan.choose(self.workers_high()) else { return self.claim(u, w, demand, params, now) };
+        let Some(member) = plan.members.get(chosen) else { return self.claim(u, w, demand, params, now) };
+        match self.sit(member.peer, &member.seat, w, Why::Fastest, now) {
+            Ok(ticket) => {
+                plan.settle(chosen);
+                Claimed { claim: Claim::Taken(ticket), kick: false }
+            }
+            // Taken out of service, or full after all: the plan no longer holds, and others may have missed a slot meanwhile.
+            Err(Lost) => {
+                self.header.counters.collisions.fetch_add(1, Relaxed);
+                plan.members.clear();
+                Claimed { kick: true, ..self.claim(u, w, demand, params, now) }
             }
         }
     }
 
     /// Groups the peers anew. Leaves no members when every claim needs a pick of its own.
     #[cold]
-    fn make_plan(&self, u: UpstreamIdx, kept: &mut Plan, params: &BalanceParams, now: MonoNs) {
-        *kept = Plan { made: now, ..Plan::new() };
+    fn make_plan(&self, u: UpstreamIdx, kept: &mut Plan<'z>, params: &BalanceParams, now: MonoNs) {
+        kept.members.clear();
+        (kept.made, kept.claims, kept.even, kept.quotas, kept.weights) = (now, 0, true, 0, 0);
         let Some(upstream) = self.upstream(u) else { return };
         let mut scene = Scene::default();
         self.look(upstream, &mut scene, params, now);
@@ -161,11 +164,14 @@ impl Zone<'_> {
         let members = || scene.views.iter().zip(&scene.seen).enumerate().filter(|(index, _)| group >> index & 1 == 1);
         let unlimited = members().any(|(_, (view, _))| view.slots == 0);
         for (index, (view, &(at, generation))) in members() {
+            let Some(peer) = self.peers.get(usize::from(at)) else { continue };
             let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots: view.slots };
             let quota = u64::from(view.weight) * if unlimited { 1 } else { u64::from(view.slots) };
+            let slots = if view.slots == 0 { u32::MAX } else { view.slots };
+            kept.even &= kept.members.first().is_none_or(|first| first.quota == quota && first.slots == slots);
             kept.quotas += quota;
             kept.weights += i64::from(view.weight);
-            kept.members.push(Member { seat, weight: view.weight, quota });
+            kept.members.push(Member { peer, slots, weight: view.weight, quota, seat });
         }
     }
 }

@@ -108,15 +108,22 @@ impl Peer {
         params: &BalanceParams,
         now: MonoNs,
     ) {
+        let half_life_ns = params.half_life_ns;
+        let mut renewed = false;
         if let Some(value_ns) = first_byte_ns {
-            self.first_byte.record(value_ns, params.half_life_ns, now);
+            renewed = self.first_byte.record(value_ns, half_life_ns, now);
             self.first_byte_times.record(value_ns);
         }
-        if let Some(value_ns) = header_ns.filter(|_| params.signal == Signal::Header) {
-            self.header.record(value_ns, params.half_life_ns, now);
+        match params.signal {
+            Signal::FirstByte => self.hold.follow(held_ns, renewed, half_life_ns, now),
+            Signal::Header => {
+                renewed = header_ns.is_some_and(|value_ns| self.header.record(value_ns, half_life_ns, now));
+                self.hold.follow(held_ns, renewed, half_life_ns, now);
+            }
+            Signal::LastByte => {
+                self.hold.record(last_byte_ns, half_life_ns, now);
+            }
         }
-        let hold_ns = if params.signal == Signal::LastByte { last_byte_ns } else { held_ns };
-        self.hold.record(hold_ns, params.half_life_ns, now);
         self.service_times.record(held_ns);
         self.sampled(params.signal, now);
     }
