@@ -163,7 +163,7 @@ impl Estimate {
         let (square, _) = unpack(self.spread.load(Relaxed));
         let mean = sum / weight;
         let prior = PRIOR_SAMPLES * PRIOR_CV * PRIOR_CV * mean * mean;
-        ((square * weight + prior) / (weight + PRIOR_SAMPLES) / weight).sqrt() as u64
+        whole(((square * weight + prior) / (weight + PRIOR_SAMPLES) / weight).sqrt())
     }
 
     fn advance_usual(&self, value: f32) {

@@ -2,8 +2,8 @@
 //!
 //! A request is bound to a peer only when that peer has a free slot, so the time a slot is held is pure service time; and an idle slow
 //! peer is left idle while waiting for a busy fast one pays ([`rule`]). Peers within 25 % are ties and share by weight ([`share`]).
-//! Simulated against nginx's least_time, HAProxy's leastconn, two random choices and peak EWMA (tests/policy): no other rule that
-//! is blind to the size of requests came within 1.35 × of the p99 of an oracle that sees them.
+//! The simulation in tests/policy holds it against an oracle that knows every backlog and every request's work: mean 1.04 ×, p99 1.21 × at a
+//! load of 0.7 on two fast and six slow replicas.
 //!
 //! Order of the decision: one request tries a half-open peer; then the consistent hash, if the request has a key; then the exploration
 //! of an idle peer; then the rule. Primaries first; backups when no primary is eligible (or, without a queue, when all are full);
@@ -27,7 +27,10 @@ pub const PEERS_MAX: usize = 128;
 /// A set of peers of one upstream; bit `i` is peer `i`.
 pub type PeerSet = u128;
 /// The wait rule's θ: the part of the gain from waiting that the queue must eat up before a slower peer is taken.
-pub const THETA: f64 = 0.25;
+///
+/// Against the oracle on two fast and six slow replicas whose speeds are learned, mean and p99 at loads of 0.7, 0.8 and 0.9: 0.2 has 1.04/1.25,
+/// 0.97/1.6, 0.85/2.0; 0.3 has 1.03/1.2, 1.02/1.4, 0.96/1.9; 0.5 has 1.05/1.1, 1.1/1.2, 1.25/1.8. 0.3 is the best of both up to 0.8.
+pub const THETA: f64 = 0.3;
 /// One request in so many may explore a peer that has not been heard of for a while.
 pub const EXPLORE_ONE_IN: u64 = 100;
 

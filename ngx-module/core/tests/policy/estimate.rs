@@ -112,7 +112,11 @@ fn concurrent_samples_are_all_counted() {
     let estimate = Estimate::default();
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..25).for_each(|_| estimate.record(100 * MS, HALF_LIFE_NS, at(0))));
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    estimate.record(100 * MS, HALF_LIFE_NS, at(0));
+                }
+            });
         }
     });
     assert_eq!(estimate.samples(), 100);

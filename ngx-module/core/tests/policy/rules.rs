@@ -55,9 +55,9 @@ fn a_free_fast_peer_is_taken() {
 #[test]
 fn a_short_queue_waits_for_the_fast_peer_and_a_long_one_takes_the_slow() {
     let peers = [full(view()), slow()];
-    // R = 4 / 100 ms, so 0.25 · 900 ms of it are 9 requests
-    assert_eq!(pick(&peers, &Demand { queued: 8, ..demand() }, THETA), Decision::Wait);
-    assert_eq!(taken(&peers, &Demand { queued: 9, ..demand() }), Some((1, Why::Fastest)));
+    // R = 4 / 100 ms, so 0.3 · 900 ms of it are 10.8 requests
+    assert_eq!(pick(&peers, &Demand { queued: 10, ..demand() }, THETA), Decision::Wait);
+    assert_eq!(taken(&peers, &Demand { queued: 11, ..demand() }), Some((1, Why::Fastest)));
 }
 
 #[test]

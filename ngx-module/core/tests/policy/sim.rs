@@ -351,10 +351,8 @@ impl Sim {
         if failed {
             peer.breaker.failure(trial, self.rule, random, now);
         } else {
-            if learns_at_end {
-                peer.signal.record(self.requests[r].first - started, half_life_ns, now);
-            }
-            peer.hold.record(self.now - started, half_life_ns, now);
+            let renewed = learns_at_end && peer.signal.record(self.requests[r].first - started, half_life_ns, now);
+            peer.hold.follow(self.now - started, renewed, half_life_ns, now);
             if peer.breaker.success(trial, self.rule) {
                 peer.ramp.begin(now);
             } else {
