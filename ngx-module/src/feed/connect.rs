@@ -85,9 +85,9 @@ impl Target {
             .buffer_size(CALLS_MAX);
         if let Some(tls) = tls {
             let config = tls_config(tls)?;
-            endpoint = endpoint
-                .tls_config(config)
-                .map_err(|error| format!("certificates are unusable: {}", Fault::transport(&error).reason))?;
+            endpoint = endpoint.tls_config(config).map_err(|error| {
+                format!("certificate, key or name is unusable: {}", Fault::transport(&error).reason)
+            })?;
         }
         Ok(Self { name, endpoint, socket })
     }

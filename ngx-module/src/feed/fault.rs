@@ -33,10 +33,9 @@ impl Fault {
 
     /// What the other side, or the transport in its name, says of a call.
     pub(super) fn status(status: &tonic::Status) -> Self {
-        let mut reason = format!("{:?}: {}", status.code(), status.message());
-        if let Some(cause) = status.source() {
-            append(&mut reason, &describe(cause));
-        }
+        // With a cause the message only repeats its beginning.
+        let message = status.source().map_or_else(|| status.message().to_owned(), describe);
+        let reason = format!("{:?}: {message}", status.code());
         let ending = status.source().map_or(Ending::Failed, ending);
         Self { reason: clean(&reason, TEXT_BYTES_MAX), ending }
     }

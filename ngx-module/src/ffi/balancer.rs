@@ -4,7 +4,7 @@
 //! upstream and is what serves a request when something of ours fails.
 
 use super::conf::{DeclaredPeer, UpstreamConf};
-use super::request::{RequestState, Stage};
+use super::request::{RequestState, Stage, Tried};
 use super::{clock, conf, first_byte, log, nginx, process, queue, request, session};
 use crate::conf::DirectiveError;
 use crate::phase::outcome::{Facts, outcome};
@@ -15,7 +15,7 @@ use nginx_sys::{
 };
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::{Demand, THETA};
-use pincer_core::time::MILLISECOND_NS;
+use pincer_core::time::{MILLISECOND_NS, MonoNs};
 use pincer_core::zone::{BalanceParams, Claim, NAME_MAX, SOCKADDR_MAX, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
 
@@ -150,8 +150,8 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
         };
         abandon(state);
         (*state).conf = conf;
-        (*state).tried = 0;
-        (*state).fallback = None;
+        (*state).tried = Tried::default();
+        (*state).fallback = std::ptr::null_mut();
         (*state).redirect_pending = (*state).attempts_len > 0;
         (*state).affinity = affinity(r, conf);
         let pc = &mut (*(*r).upstream).peer;
@@ -170,22 +170,22 @@ fn tries(zone: &Zone<'_>, index: UpstreamIdx) -> ngx_uint_t {
     zone.upstream(index).map_or(1, |upstream| upstream.peers_len()).max(1)
 }
 
-/// The hash of the affinity variable; `None` without one, or when it is empty.
+/// The hash of the affinity variable; 0 without one, or when it is empty.
 ///
 /// # Safety
 /// `r` is live.
-unsafe fn affinity(r: *mut ngx_http_request_t, conf: &UpstreamConf) -> Option<u64> {
-    let compiled = conf.affinity.get()?;
+unsafe fn affinity(r: *mut ngx_http_request_t, conf: &UpstreamConf) -> u64 {
+    let Some(compiled) = conf.affinity.get() else { return 0 };
     // SAFETY: `r` is live, `compiled` was compiled for this configuration and nginx only reads it.
     let value = unsafe {
         let mut value = nginx_sys::ngx_str_t { len: 0, data: std::ptr::null_mut() };
         let compiled = std::ptr::from_ref(compiled).cast_mut();
         if nginx_sys::ngx_http_complex_value(r, compiled, &raw mut value) != nginx::OK {
-            return None;
+            return 0;
         }
         nginx::bytes(value)
     };
-    (!value.is_empty()).then(|| xxhash_rust::xxh3::xxh3_64(value))
+    if value.is_empty() { 0 } else { xxhash_rust::xxh3::xxh3_64(value).max(1) }
 }
 
 /// nginx wants a peer.
@@ -204,7 +204,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
 unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> Option<ngx_int_t> {
     // SAFETY: as the caller vouches.
     let (pc, this) = unsafe { (&mut *pc, &mut *state) };
-    if this.fallback.is_some() {
+    if !this.fallback.is_null() {
         return None;
     }
     pc.set_cached(0);
@@ -243,8 +243,8 @@ pub(crate) fn demand(state: &RequestState, queued: u32) -> Demand {
     Demand {
         queued,
         can_wait: state.conf.queue.is_some(),
-        affinity: state.affinity,
-        tried: state.tried,
+        affinity: (state.affinity != 0).then_some(state.affinity),
+        tried: state.tried.set(),
         random: clock::random(),
     }
 }
@@ -261,8 +261,8 @@ fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_
     pc.name = name;
     pc.sockaddr = copy.cast();
     pc.socklen = u32::try_from(sockaddr.len()).ok()?;
-    state.header_ns = None;
-    state.first_byte_ns = None;
+    state.header_ns = 0;
+    state.first_byte_ns = 0;
     state.local_fault = false;
     state.stage = Stage::Holding;
     Some(nginx::OK)
@@ -274,8 +274,8 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
     super::guard("peer.free", (), || {
         // SAFETY: nginx passes what `init_ours` stored, of a live request.
         unsafe {
-            if let Some(fallback) = (*state).fallback {
-                nginx_sys::ngx_http_upstream_free_round_robin_peer(pc, fallback, flags);
+            if !(*state).fallback.is_null() {
+                nginx_sys::ngx_http_upstream_free_round_robin_peer(pc, (*state).fallback, flags);
                 return;
             }
             match (*state).stage {
@@ -284,7 +284,8 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
                 Stage::Granted => abandon(state),
                 Stage::Holding => {
                     first_byte::unhook(state);
-                    finish(&mut *state, &facts(pc, state, flags));
+                    let now = clock::now();
+                    finish(&mut *state, &facts(pc, state, flags, now), now);
                 }
             }
             (*pc).tries = (*pc).tries.saturating_sub(1);
@@ -293,18 +294,19 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
 }
 
 /// Gives the slot back, with what the attempt says of the peer, and lets the next one in.
-fn finish(state: &mut RequestState, facts: &Facts) {
+fn finish(state: &mut RequestState, facts: &Facts, now: MonoNs) {
     state.stage = Stage::Idle;
     let Some(ticket) = state.ticket.take() else { return };
-    if facts.failed && !facts.cached {
-        state.tried |= 1 << ticket.index;
+    // A connection that the peer had closed while idle says nothing: nginx may try that peer again, and does.
+    if facts.failed && (!facts.cached || facts.status != 0) {
+        state.tried.add(ticket.index);
     }
-    release(state, ticket, facts);
+    release(state, ticket, facts, now);
 }
 
-fn release(state: &RequestState, ticket: Ticket, facts: &Facts) {
+fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
     let params = state.conf.params.get();
-    state.zone.release(ticket, state.worker, outcome(facts), &params, clock::now(), clock::random());
+    state.zone.release(ticket, state.worker, outcome(facts), &params, now, clock::random());
     if state.conf.queue.is_some() {
         queue::kick(state.conf, state.zone);
     }
@@ -314,12 +316,12 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts) {
 ///
 /// # Safety
 /// `pc` and `state` belong to one live request, whose upstream is `r->upstream`.
-unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, flags: ngx_uint_t) -> Facts {
+unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, flags: ngx_uint_t, now: MonoNs) -> Facts {
     // SAFETY: as the caller vouches; `pipe` is set whenever `buffering` is.
     unsafe {
         let r = (*state).request;
         let u = (*r).upstream;
-        let start = (*state).ticket.as_ref().map_or_else(clock::now, |ticket| ticket.start);
+        let start = (*state).ticket.as_ref().map_or(now, |ticket| ticket.start);
         Facts {
             failed: flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0,
             passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
@@ -328,11 +330,16 @@ unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, fl
             client_gone: (*(*r).connection).error() != 0 || (*(*r).connection).timedout() != 0,
             complete: is_complete(pc, u),
             local_fault: (*state).local_fault,
-            header_ns: (*state).header_ns,
-            first_byte_ns: (*state).first_byte_ns,
-            held_ns: clock::now().since(start),
+            header_ns: some((*state).header_ns),
+            first_byte_ns: some((*state).first_byte_ns),
+            held_ns: now.since(start),
         }
     }
+}
+
+/// A time of the record, which has 0 for none.
+fn some(ns: u64) -> Option<u64> {
+    (ns != 0).then_some(ns)
 }
 
 /// Whether the answer came to its end, as far as nginx reads it.
@@ -368,7 +375,7 @@ pub(crate) unsafe fn abandon(state: *mut RequestState) {
         first_byte::unhook(state);
         (*state).stage = Stage::Idle;
         if let Some(ticket) = (*state).ticket.take() {
-            release(&*state, ticket, &Facts { local_fault: true, ..Facts::default() });
+            release(&*state, ticket, &Facts { local_fault: true, ..Facts::default() }, clock::now());
         }
     }
 }
@@ -383,8 +390,8 @@ unsafe fn fallback_get(pc: *mut ngx_peer_connection_t, state: *mut RequestState)
     unsafe {
         abandon(state);
         let data = match (*state).fallback {
-            Some(data) => data,
-            None => {
+            data if !data.is_null() => data,
+            _ => {
                 let r = (*state).request;
                 let u = (*r).upstream;
                 let peer = &mut (*u).peer;
@@ -395,7 +402,7 @@ unsafe fn fallback_get(pc: *mut ngx_peer_connection_t, state: *mut RequestState)
                 if answer != nginx::OK {
                     return nginx::BUSY;
                 }
-                (*state).fallback = Some(data);
+                (*state).fallback = data;
                 data
             }
         };

@@ -1,5 +1,6 @@
 //! The two impure inputs of the core: monotonic time and random bits.
 
+use super::LoopStatic;
 use pincer_core::time::MonoNs;
 use std::cell::Cell;
 
@@ -13,29 +14,25 @@ pub(crate) fn now() -> MonoNs {
     MonoNs(seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds))
 }
 
-thread_local! {
-    /// State of xorshift64* (Vigna 2016); 0 = not seeded yet.
-    static STATE: Cell<u64> = const { Cell::new(0) };
-}
+/// State of xorshift64* (Vigna 2016); 0 = not seeded yet.
+static STATE: LoopStatic<Cell<u64>> = LoopStatic::new(Cell::new(0));
 
 /// 64 random bits: good enough to break ties and spread trials, never for secrets.
 pub(crate) fn random() -> u64 {
-    STATE.with(|state| {
-        let mut x = state.get();
-        if x == 0 {
-            x = entropy() | 1;
-        }
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        state.set(x);
-        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    })
+    let mut x = STATE.get();
+    if x == 0 {
+        x = entropy() | 1;
+    }
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    STATE.set(x);
+    x.wrapping_mul(0x2545_F491_4F6C_DD1D)
 }
 
 /// Forgets the state, so that a forked worker does not repeat its master's or sibling's numbers.
 pub(crate) fn reseed() {
-    STATE.with(|state| state.set(0));
+    STATE.set(0);
 }
 
 /// 64 bits from the kernel.

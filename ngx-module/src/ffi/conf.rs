@@ -74,7 +74,7 @@ pub(crate) struct UpstreamConf {
     pub(crate) place: RefCell<String>,
     pub(crate) zone: Cell<Option<&'static Zone<'static>>>,
     pub(crate) initialised: Cell<bool>,
-    pub(crate) plan: RefCell<Plan>,
+    pub(crate) plan: RefCell<Plan<'static>>,
     pub(crate) local: LocalQueue,
     pub(crate) sessions: RefCell<Sessions>,
 }

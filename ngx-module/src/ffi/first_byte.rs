@@ -7,19 +7,18 @@
 //! two pointer swaps where the body comes later.
 
 use super::request::{self, Hook, RequestState, ShownTime, Stage};
-use super::{clock, nginx};
+use super::{LoopStatic, clock, nginx};
 use nginx_sys::{
     NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
     ngx_uint_t, off_t, u_char,
 };
+use pincer_core::time::MonoNs;
 use pincer_core::zone::Signal;
 use std::cell::Cell;
 use std::ffi::c_void;
 
-thread_local! {
-    /// The filter that stands after ours. Set by the master before it forks.
-    static NEXT: Cell<ngx_http_output_header_filter_pt> = const { Cell::new(None) };
-}
+/// The filter that stands after ours. Set by the master before it forks.
+static NEXT: LoopStatic<Cell<ngx_http_output_header_filter_pt>> = LoopStatic::new(Cell::new(None));
 
 /// Puts the header filter in front of all others.
 pub(crate) fn install() {
@@ -50,12 +49,13 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
             return;
         }
         let state = nginx::request_ctx(r).cast::<RequestState>();
-        if state.is_null() || (*state).stage != Stage::Holding || (*state).header_ns.is_some() {
+        if state.is_null() || (*state).stage != Stage::Holding || (*state).header_ns != 0 {
             return;
         }
         let signal = (*state).conf.params.get().signal;
         let Some(ticket) = (*state).ticket.as_mut() else { return };
-        (*state).header_ns = Some(clock::now().since(ticket.start));
+        let now = clock::now();
+        (*state).header_ns = now.since(ticket.start).max(1);
         let has_body = expects_body(r);
         if signal == Signal::Header || (signal == Signal::FirstByte && !has_body) {
             (*state).zone.signal_seen(ticket, (*state).worker);
@@ -64,7 +64,7 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
             if is_grpc(u) {
                 hook_frames(state, u);
             } else if (*u).buffer.last > (*u).buffer.pos {
-                seen(state);
+                seen(state, now);
             } else {
                 hook(state, (*u).peer.connection);
             }
@@ -90,18 +90,44 @@ unsafe fn expects_body(r: *const ngx_http_request_t) -> bool {
 ///
 /// # Safety
 /// `state` is live and holds a peer.
-unsafe fn seen(state: *mut RequestState) {
+unsafe fn seen(state: *mut RequestState, now: MonoNs) {
     // SAFETY: as the caller vouches.
     let this = unsafe { &mut *state };
     let Some(ticket) = this.ticket.as_mut() else { return };
-    let first_byte_ns = clock::now().since(ticket.start);
+    let first_byte_ns = now.since(ticket.start).max(1);
     if this.conf.params.get().signal == Signal::FirstByte {
         this.zone.signal_seen(ticket, this.worker);
     }
-    this.first_byte_ns = Some(first_byte_ns);
+    this.first_byte_ns = first_byte_ns;
     if let Some(attempt) = this.attempt() {
         attempt.first_byte = ShownTime::of_ns(first_byte_ns);
     }
+}
+
+/// Remembers what a hook replaces; `false` when memory is out, and there is to be no hook then.
+///
+/// # Safety
+/// `state` is live and has no hook.
+unsafe fn put(state: *mut RequestState, hook: Hook) -> bool {
+    // SAFETY: as the caller vouches; the pool answers null or memory aligned to a word.
+    unsafe {
+        let memory = nginx_sys::ngx_palloc((*(*state).request).pool, size_of::<Hook>()).cast::<Hook>();
+        if memory.is_null() {
+            return false;
+        }
+        memory.write(hook);
+        (*state).hook = memory;
+    }
+    true
+}
+
+/// What the hook had replaced; afterwards there is none.
+///
+/// # Safety
+/// `state` is live.
+unsafe fn taken(state: *mut RequestState) -> Option<Hook> {
+    // SAFETY: as the caller vouches; a hook's record lives in the request's pool.
+    unsafe { std::mem::replace(&mut (*state).hook, std::ptr::null_mut()).as_ref().copied() }
 }
 
 /// # Safety
@@ -109,8 +135,10 @@ unsafe fn seen(state: *mut RequestState) {
 unsafe fn hook(state: *mut RequestState, connection: *mut ngx_connection_t) {
     // SAFETY: as the caller vouches; TLS has put its own functions in place by now and is wrapped as they are.
     unsafe {
-        (*state).hook =
-            Some(Hook::Connection { connection, recv: (*connection).recv, recv_chain: (*connection).recv_chain });
+        let (recv_before, recv_chain_before) = ((*connection).recv, (*connection).recv_chain);
+        if !put(state, Hook::Connection { connection, recv: recv_before, recv_chain: recv_chain_before }) {
+            return;
+        }
         (*connection).recv = Some(recv);
         (*connection).recv_chain = Some(recv_chain);
     }
@@ -124,7 +152,7 @@ pub(crate) unsafe fn unhook(state: *mut RequestState) {
     // SAFETY: as the caller vouches; connection objects are elements of nginx's own array and never freed, and this one cannot have been
     // reused between nginx's `free` and here.
     unsafe {
-        match (*state).hook.take() {
+        match taken(state) {
             Some(Hook::Connection { connection, recv, recv_chain }) => {
                 (*connection).recv = recv;
                 (*connection).recv_chain = recv_chain;
@@ -153,12 +181,15 @@ unsafe fn is_grpc(u: *const ngx_http_upstream_t) -> bool {
 unsafe fn hook_frames(state: *mut RequestState, upstream: *mut ngx_http_upstream_t) {
     // SAFETY: as the caller vouches. The filter and its context go together and are put back together.
     unsafe {
-        (*state).hook = Some(Hook::Frames {
+        let hook = Hook::Frames {
             upstream,
             init: (*upstream).input_filter_init,
             filter: (*upstream).input_filter,
             context: (*upstream).input_filter_ctx,
-        });
+        };
+        if !put(state, hook) {
+            return;
+        }
         (*upstream).input_filter_init = Some(frames_init);
         (*upstream).input_filter = Some(frames);
         (*upstream).input_filter_ctx = state.cast();
@@ -169,7 +200,7 @@ unsafe fn hook_frames(state: *mut RequestState, upstream: *mut ngx_http_upstream
 unsafe extern "C" fn frames_init(data: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx passes the context that `hook_frames` stored, of a live request.
     unsafe {
-        match (*data.cast::<RequestState>()).hook {
+        match (*data.cast::<RequestState>()).hook.as_ref().copied() {
             Some(Hook::Frames { init: Some(original), context, .. }) => original(context),
             _ => nginx::ERROR,
         }
@@ -181,12 +212,12 @@ unsafe extern "C" fn frames(data: *mut c_void, bytes: isize) -> ngx_int_t {
     let state = data.cast::<RequestState>();
     // SAFETY: nginx passes the context that `hook_frames` stored, of a live request.
     unsafe {
-        let Some(Hook::Frames { upstream, filter: Some(original), context, .. }) = (*state).hook else { return nginx::ERROR };
+        let Some(&Hook::Frames { upstream, filter: Some(original), context, .. }) = (*state).hook.as_ref() else { return nginx::ERROR };
         let answer = original(context, bytes);
         if !(*upstream).out_bufs.is_null() {
             super::guard("first byte", (), || {
                 unhook(state);
-                seen(state);
+                seen(state, clock::now());
             });
         }
         answer
@@ -201,7 +232,7 @@ unsafe fn hooked(connection: *const ngx_connection_t) -> Option<(*mut RequestSta
     // SAFETY: as the caller vouches.
     unsafe {
         let state = request::find((*connection).data.cast::<ngx_http_request_t>())?;
-        (*state).hook.map(|hook| (state, hook))
+        (*state).hook.as_ref().map(|hook| (state, *hook))
     }
 }
 
@@ -215,7 +246,7 @@ unsafe fn after_read(state: *mut RequestState, n: isize) {
             // SAFETY: as the caller vouches.
             unsafe {
                 unhook(state);
-                seen(state);
+                seen(state, clock::now());
             }
         });
     }

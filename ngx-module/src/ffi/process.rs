@@ -1,7 +1,7 @@
 //! A process's life: the master prepares, a worker joins the zone, keeps house once a second, and leaves.
 
 use super::conf::MainConf;
-use super::{clock, feed, log, nginx, queue, wake, zone};
+use super::{LoopStatic, clock, feed, log, nginx, queue, wake, zone};
 use nginx_sys::{NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_cycle_t, ngx_event_t, ngx_int_t, ngx_msec_t, ngx_uint_t};
 use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
@@ -22,27 +22,23 @@ struct Process {
     housekeeping: UnsafeCell<Option<Box<ngx_event_t>>>,
 }
 
-thread_local! {
-    static PROCESS: Process = const {
-        Process {
-            main: Cell::new(None),
-            worker: Cell::new(None),
-            placeholder: Cell::new(-1),
-            panic_logged: Cell::new(false),
-            fail_open_logged: Cell::new(false),
-            housekeeping: UnsafeCell::new(None),
-        }
-    };
-}
+static PROCESS: LoopStatic<Process> = LoopStatic::new(Process {
+    main: Cell::new(None),
+    worker: Cell::new(None),
+    placeholder: Cell::new(-1),
+    panic_logged: Cell::new(false),
+    fail_open_logged: Cell::new(false),
+    housekeeping: UnsafeCell::new(None),
+});
 
 /// This worker's slot in the zone; `None` outside workers and when the zone has no slot left.
 pub(crate) fn worker() -> Option<WorkerIdx> {
-    PROCESS.with(|process| process.worker.get())
+    PROCESS.worker.get()
 }
 
 /// The configuration that this worker runs.
 pub(crate) fn main_conf() -> Option<&'static MainConf> {
-    PROCESS.with(|process| process.main.get())
+    PROCESS.main.get()
 }
 
 fn zone() -> Option<&'static Zone<'static>> {
@@ -51,14 +47,12 @@ fn zone() -> Option<&'static Zone<'static>> {
 
 /// A descriptor for a waiting request's placeholder: a duplicate of one that no event loop watches.
 pub(crate) fn placeholder_descriptor() -> Option<i32> {
-    PROCESS.with(|process| {
-        if process.placeholder.get() < 0 {
-            process.placeholder.set(wake::eventfd()?);
-        }
-        // SAFETY: duplicates a descriptor of ours.
-        let copy = unsafe { libc::fcntl(process.placeholder.get(), libc::F_DUPFD_CLOEXEC, 0) };
-        (copy >= 0).then_some(copy)
-    })
+    if PROCESS.placeholder.get() < 0 {
+        PROCESS.placeholder.set(wake::eventfd()?);
+    }
+    // SAFETY: duplicates a descriptor of ours.
+    let copy = unsafe { libc::fcntl(PROCESS.placeholder.get(), libc::F_DUPFD_CLOEXEC, 0) };
+    (copy >= 0).then_some(copy)
 }
 
 /// Counts a panic at `place`, and logs the first of this process.
@@ -66,7 +60,7 @@ pub(crate) fn count_panic(place: &str) {
     if let Some(zone) = zone() {
         zone.header.counters.faults.fetch_add(1, Relaxed);
     }
-    if PROCESS.with(|process| !process.panic_logged.replace(true)) {
+    if !PROCESS.panic_logged.replace(true) {
         log::write_cycle(log::NGX_LOG_CRIT, &format!("panicked, the request goes on without pincer, place={place}"));
     }
 }
@@ -76,7 +70,7 @@ pub(crate) fn count_fail_open() {
     if let Some(zone) = zone() {
         zone.header.counters.fail_open.fetch_add(1, Relaxed);
     }
-    if PROCESS.with(|process| !process.fail_open_logged.replace(true)) {
+    if !PROCESS.fail_open_logged.replace(true) {
         log::write_cycle(log::NGX_LOG_ERR, "serves by plain round robin, the zone has no slot for this worker or a fault occurred");
     }
 }
@@ -124,7 +118,7 @@ pub(crate) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
         // SAFETY: the cycle this process runs for; its configuration lives as long as the process serves it.
         let Some(main) = (unsafe { nginx::cycle_main_conf(cycle).as_ref::<'static>() }) else { return };
         let Some(zone) = main.zone.get() else { return };
-        PROCESS.with(|process| process.main.set(Some(main)));
+        PROCESS.main.set(Some(main));
         join(main, zone);
         start_housekeeping();
         // SAFETY: set by nginx before `init_process`.
@@ -143,7 +137,7 @@ fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
         return;
     }
     let joined = zone.worker_join(own_id(), main.generation.get());
-    PROCESS.with(|process| process.worker.set(joined));
+    PROCESS.worker.set(joined);
     let Some(worker) = joined else {
         zone.header.counters.workers_refused.fetch_add(1, Relaxed);
         log::write_cycle(log::NGX_LOG_ERR, "has no slot in the zone for this worker, old workers may still be draining");
@@ -158,7 +152,7 @@ fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
 pub(crate) unsafe extern "C" fn exit_process(_: *mut ngx_cycle_t) {
     super::guard("exit_process", (), || {
         feed::stop();
-        let Some(worker) = PROCESS.with(|process| process.worker.take()) else { return };
+        let Some(worker) = PROCESS.worker.take() else { return };
         if let Some(zone) = zone() {
             zone.worker_leave(worker);
             kick_all();
@@ -190,17 +184,15 @@ pub(crate) fn kick_all() {
 }
 
 fn start_housekeeping() {
-    PROCESS.with(|process| {
-        // SAFETY: only this thread has the cell, and no reference into it is kept. The box never moves its event.
-        unsafe {
-            let event = (*process.housekeeping.get()).get_or_insert_with(|| Box::new(std::mem::zeroed()));
-            event.handler = Some(on_housekeeping);
-            event.log = log::cycle_log();
-            event.set_cancelable(1);
-            event.data = std::ptr::from_mut::<ngx_event_t>(event).cast();
-            nginx::arm(&raw mut **event, HOUSEKEEPING_MS);
-        }
-    });
+    // SAFETY: only this thread has the cell, and no reference into it is kept. The box never moves its event.
+    unsafe {
+        let event = (*PROCESS.housekeeping.get()).get_or_insert_with(|| Box::new(std::mem::zeroed()));
+        event.handler = Some(on_housekeeping);
+        event.log = log::cycle_log();
+        event.set_cancelable(1);
+        event.data = std::ptr::from_mut::<ngx_event_t>(event).cast();
+        nginx::arm(&raw mut **event, HOUSEKEEPING_MS);
+    }
 }
 
 unsafe extern "C" fn on_housekeeping(event: *mut ngx_event_t) {

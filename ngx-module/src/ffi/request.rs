@@ -13,7 +13,7 @@ use pincer_core::zone::{Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
 
 /// Attempts whose times are kept for the variables; later ones are served all the same. At most 8: `redirects` has a bit for each.
-pub(crate) const ATTEMPTS_MAX: usize = 8;
+pub(crate) const ATTEMPTS_MAX: usize = 4;
 
 /// Where the attempt stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,30 +73,53 @@ pub(crate) enum Hook {
     Frames { upstream: *mut ngx_http_upstream_t, init: InputFilterInit, filter: InputFilter, context: *mut c_void },
 }
 
+/// The peers that failed a request, in words that are aligned as nginx's pools align.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tried([u64; 2]);
+
+impl Tried {
+    /// Adds peer `index` of the upstream.
+    pub(crate) fn add(&mut self, index: u8) {
+        self.0[usize::from(index >> 6 & 1)] |= 1 << (index & 63);
+    }
+
+    /// As the pick wants it.
+    pub(crate) fn set(self) -> pincer_core::pick::PeerSet {
+        pincer_core::pick::PeerSet::from(self.0[0]) | pincer_core::pick::PeerSet::from(self.0[1]) << 64
+    }
+}
+
 /// nginx's `u->input_filter_init`.
 pub(crate) type InputFilterInit = Option<unsafe extern "C" fn(*mut c_void) -> ngx_int_t>;
 /// nginx's `u->input_filter`.
 pub(crate) type InputFilter = Option<unsafe extern "C" fn(*mut c_void, isize) -> ngx_int_t>;
 
-/// The record.
+// nginx's pools align to a word.
+const _: () = assert!(align_of::<RequestState>() <= nginx_sys::NGX_ALIGNMENT && align_of::<Parking>() <= nginx_sys::NGX_ALIGNMENT);
+
+/// The record. Kept small: nginx's pool of a request has a few hundred bytes left, and the next block costs more than all we do.
 pub(crate) struct RequestState {
     pub(crate) request: *mut ngx_http_request_t,
     pub(crate) conf: &'static UpstreamConf,
     pub(crate) zone: &'static Zone<'static>,
+    pub(crate) ticket: Option<Ticket>,
+    /// 0 = has not come.
+    pub(crate) header_ns: u64,
+    /// 0 = has not come.
+    pub(crate) first_byte_ns: u64,
     pub(crate) worker: WorkerIdx,
     pub(crate) stage: Stage,
-    pub(crate) ticket: Option<Ticket>,
-    pub(crate) header_ns: Option<u64>,
-    pub(crate) first_byte_ns: Option<u64>,
     /// Peers that failed this request.
-    pub(crate) tried: pincer_core::pick::PeerSet,
-    pub(crate) affinity: Option<u64>,
-    /// Round robin's data, once a fault of ours made it serve this request.
-    pub(crate) fallback: Option<*mut c_void>,
+    pub(crate) tried: Tried,
+    /// The hash of the affinity variable; 0 = none.
+    pub(crate) affinity: u64,
+    /// Round robin's data, once a fault of ours made it serve this request; else null.
+    pub(crate) fallback: *mut c_void,
     /// A failure on this side (no socket, no memory): not the peer's fault.
     pub(crate) local_fault: bool,
     pub(crate) parking: *mut Parking,
-    pub(crate) hook: Option<Hook>,
+    /// What the first-byte hook replaced; null = no hook is on. The record is made when one is first put on.
+    pub(crate) hook: *mut Hook,
     pub(crate) attempts: [AttemptTimes; ATTEMPTS_MAX],
     pub(crate) attempts_len: u8,
     /// Bit i: attempt i is the first after an internal redirect, shown behind a colon.
@@ -171,15 +194,11 @@ pub(crate) unsafe fn create(
 ) -> Option<*mut RequestState> {
     // SAFETY: the request's pool is live; memory that is not zeroed yet is written below before anyone reads it.
     unsafe {
-        // nginx aligns to a word, the set of tried peers wants two.
-        let slack = align_of::<RequestState>() - 1;
-        let cleanup = nginx_sys::ngx_pool_cleanup_add((*request).pool, size_of::<RequestState>() + slack);
+        let cleanup = nginx_sys::ngx_pool_cleanup_add((*request).pool, size_of::<RequestState>());
         if cleanup.is_null() {
             return None;
         }
-        let memory = (*cleanup).data.cast::<u8>();
-        let state = memory.add(memory.align_offset(align_of::<RequestState>())).cast::<RequestState>();
-        (*cleanup).data = state.cast();
+        let state = (*cleanup).data.cast::<RequestState>();
         state.write(RequestState {
             request,
             conf,
@@ -187,14 +206,14 @@ pub(crate) unsafe fn create(
             worker,
             stage: Stage::Idle,
             ticket: None,
-            header_ns: None,
-            first_byte_ns: None,
-            tried: 0,
-            affinity: None,
-            fallback: None,
+            header_ns: 0,
+            first_byte_ns: 0,
+            tried: Tried::default(),
+            affinity: 0,
+            fallback: std::ptr::null_mut(),
             local_fault: false,
             parking: std::ptr::null_mut(),
-            hook: None,
+            hook: std::ptr::null_mut(),
             attempts: [AttemptTimes::default(); ATTEMPTS_MAX],
             attempts_len: 0,
             redirects: 0,

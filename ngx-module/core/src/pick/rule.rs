@@ -11,7 +11,7 @@
 //! Never chooses within a tie: that is [`super::share`].
 
 use super::field::{Field, bits};
-use super::{Demand, PeerSet, PeerView, share};
+use super::{Demand, PeerSet, share};
 
 /// The rule's answer.
 pub(super) enum Choice {
@@ -74,11 +74,15 @@ fn group_of(field: &Field, left: PeerSet, anchor: usize) -> Group {
     let has_slots = bits(members).any(|i| field.peers[i].max_conns != 0);
     let mut group = Group { members, cost_ns: field.service_ns(anchor) as f64, has_slots };
     if !has_slots {
-        let sum = |set: PeerSet, of: fn(&PeerView) -> u32| {
-            bits(set).map(|i| u64::from(of(&field.peers[i]))).sum::<u64>() as f64
-        };
-        let mean = sum(field.set, |peer| peer.weight) / f64::from(field.set.count_ones());
-        group.cost_ns *= 1.0 + sum(members, |peer| peer.pending) * mean / sum(members, |peer| peer.weight);
+        let (mut total, mut pending, mut weight) = (0_u64, 0_u64, 0_u64);
+        for i in bits(field.set) {
+            let (peer, is_member) = (&field.peers[i], u64::from(members >> i & 1 == 1));
+            total += u64::from(peer.weight);
+            weight += is_member * u64::from(peer.weight);
+            pending += is_member * u64::from(peer.pending);
+        }
+        let mean = total as f64 / f64::from(field.set.count_ones());
+        group.cost_ns *= 1.0 + pending as f64 * mean / weight as f64;
     }
     group
 }
