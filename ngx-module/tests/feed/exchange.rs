@@ -17,7 +17,9 @@ fn a_snapshot_is_handed_over_acknowledged_and_kept_on_disk() {
     let plane = ControlPlane::start(vec![snapshot(7)]);
     let user = EventLoop::start_with(vec![tcp(plane.address)], None, Some(path.clone()));
     assert_eq!(plane.hear_hello().applied_revision, 0);
-    assert_eq!(user.apply(), 7);
+    let received = user.take();
+    assert!(user.feed.status().connected, "the stream is open before anything is handed over");
+    user.feed.applied(received.snapshot.revision, received.arrived.elapsed());
     let ack = plane.hear_ack();
     assert_eq!(ack.revision, 7);
     assert!(ack.apply_duration.is_some());
@@ -51,6 +53,27 @@ fn what_was_applied_just_before_the_stop_is_on_disk_after_it() {
     user.apply();
     user.stop();
     assert!(matches!(state::load(&path), Loaded::Good(Snapshot { revision: 7, .. })));
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_said_once_and_tried_until_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let path = missing.join("state");
+    let plane = ControlPlane::start(vec![snapshot(7)]);
+    let user = EventLoop::start_with(vec![tcp(plane.address)], None, Some(path.clone()));
+    plane.hear_hello();
+    user.apply();
+    assert_eq!(plane.hear_ack().revision, 7, "the disk has no say in what is acknowledged");
+    let event = user.event(&["cannot write state file", path.to_str().unwrap()]);
+    assert_eq!(event.level, Level::Error);
+    plane.say(&snapshot(8));
+    user.apply();
+    std::fs::create_dir(&missing).unwrap();
+    user.event(&["wrote state file again"]);
+    assert!(matches!(state::load(&path), Loaded::Good(Snapshot { revision: 8, .. })));
+    assert!(user.events().iter().all(|event| !event.text.contains("state file")));
+    user.stop();
 }
 
 #[test]
@@ -131,7 +154,7 @@ fn a_word_about_an_earlier_streams_revision_is_not_said_on_a_new_one() {
     let received = user.take();
     plane.greet_with(vec![snapshot(9)]);
     plane.hang_up(&Status::unavailable("bye"));
-    user.disconnected();
+    user.until(|feed| feed.status().last_error.filter(|error| error.contains("bye")));
     user.feed.applied(7, received.arrived.elapsed());
     plane.hear_hello();
     assert_eq!(user.apply(), 9);
@@ -146,6 +169,7 @@ fn statistics_go_up_at_once_and_only_the_latest_wait_for_a_stream() {
     plane.hear_hello();
     user.feed.stats(stats("first"));
     assert_eq!(plane.hear(), node_message::Message::Stats(stats("first")));
+    user.connected();
     drop(plane);
     user.disconnected();
     user.feed.stats(stats("old"));

@@ -130,11 +130,11 @@ fn unusable_material_is_refused_before_anything_is_opened_and_no_key_is_shown() 
     let spoil: [(&str, Spoil); 5] = [
         ("trusted certificate holds no PEM", |material| material.ca_pem = b"nothing".to_vec()),
         ("certificate holds no PEM", |material| material.certificate_pem.clear()),
-        ("certificates are unusable", |material| material.key_pem = b"nothing".to_vec()),
-        ("certificates are unusable", |material| {
+        ("certificate, key or name is unusable", |material| material.key_pem = b"nothing".to_vec()),
+        ("certificate, key or name is unusable", |material| {
             material.key_pem = KeyPair::generate().unwrap().serialize_pem().into_bytes();
         }),
-        ("certificates are unusable", |material| material.server_name = Some("not a name".to_owned())),
+        ("certificate, key or name is unusable", |material| material.server_name = Some("not a name".to_owned())),
     ];
     for (need, spoil) in spoil {
         let mut material = authority.material(None);
