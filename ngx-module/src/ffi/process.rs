@@ -16,6 +16,8 @@ const HOUSEKEEPING_MS: ngx_msec_t = 1_000;
 struct Process {
     main: Cell<Option<&'static MainConf>>,
     worker: Cell<Option<WorkerIdx>>,
+    /// It found no slot at its start.
+    refused: Cell<bool>,
     placeholder: Cell<i32>,
     panic_logged: Cell<bool>,
     fail_open_logged: Cell<bool>,
@@ -25,6 +27,7 @@ struct Process {
 static PROCESS: LoopStatic<Process> = LoopStatic::new(Process {
     main: Cell::new(None),
     worker: Cell::new(None),
+    refused: Cell::new(false),
     placeholder: Cell::new(-1),
     panic_logged: Cell::new(false),
     fail_open_logged: Cell::new(false),
@@ -121,15 +124,12 @@ pub(crate) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
         PROCESS.main.set(Some(main));
         join(main, zone);
         start_housekeeping();
-        // SAFETY: set by nginx before `init_process`.
-        if unsafe { nginx_sys::ngx_worker } == 0 {
-            feed::start(main);
-        }
     });
     nginx::OK
 }
 
-/// Takes a slot in the zone; without one, requests are served by round robin.
+/// Takes a slot in the zone, and starts the feed in worker 0. Without a slot requests are served by round robin; housekeeping tries again,
+/// since the workers of an older configuration give theirs back one by one.
 fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
     reclaim();
     // In a single process a reload comes here again: slot and connection stay.
@@ -139,12 +139,27 @@ fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
     let joined = zone.worker_join(own_id(), main.generation.get());
     PROCESS.worker.set(joined);
     let Some(worker) = joined else {
-        zone.header.counters.workers_refused.fetch_add(1, Relaxed);
-        log::write_cycle(log::NGX_LOG_ERR, "has no slot in the zone for this worker, old workers may still be draining");
+        if !PROCESS.refused.replace(true) {
+            zone.header.counters.workers_refused.fetch_add(1, Relaxed);
+            log::write_cycle(log::NGX_LOG_ERR, "has no slot in the zone for this worker, old workers may still be draining");
+        }
         return;
     };
     if !wake::listen_slot(worker, on_kick) {
         log::write_cycle(log::NGX_LOG_WARN, "cannot listen for other workers, waiting requests will look for slots by timer");
+    }
+    // SAFETY: set by nginx before `init_process`.
+    if unsafe { nginx_sys::ngx_worker } == 0 {
+        feed::start(main);
+    }
+}
+
+/// Joins late, unless this worker is about to leave.
+fn join_again() {
+    // SAFETY: a word that only this process's signal handling and event loop write.
+    let leaving = unsafe { nginx_sys::ngx_exiting } != 0;
+    if let (Some(main), Some(zone), None, false) = (main_conf(), zone(), worker(), leaving) {
+        join(main, zone);
     }
 }
 
@@ -198,6 +213,7 @@ fn start_housekeeping() {
 unsafe extern "C" fn on_housekeeping(event: *mut ngx_event_t) {
     super::guard("housekeeping", (), || {
         reclaim();
+        join_again();
         feed::report();
     });
     // SAFETY: the event has just fired and lives as long as the process.
