@@ -39,15 +39,15 @@ fn mixed(count: u32, in_flight: u32, limited: u32) -> Vec<PeerView> {
 }
 
 fn measure(name: &str, peers: &[PeerView], affinity: Option<u64>) {
+    let rounds = u64::from(ROUNDS) / peers.len() as u64;
     let mut best_ns = f64::MAX;
     for _ in 0..5 {
         let started = Instant::now();
-        for random in 0..ROUNDS / peers.len() as u32 {
-            let demand = Demand { queued: 3, can_wait: true, affinity, tried: 0, random: u64::from(random) };
+        for random in 0..rounds {
+            let demand = Demand { queued: 3, can_wait: true, affinity, tried: 0, random };
             black_box(pick(black_box(peers), black_box(&demand), THETA));
         }
-        let rounds = ROUNDS / peers.len() as u32;
-        best_ns = best_ns.min(started.elapsed().as_nanos() as f64 / f64::from(rounds));
+        best_ns = best_ns.min(started.elapsed().as_nanos() as f64 / rounds as f64);
     }
     println!("{:>3} peers, {name:<48} {best_ns:>7.1} ns", peers.len());
 }

@@ -5,9 +5,9 @@
 //! 1.25 × its share of the requests in flight, this one included, or without a free slot, is passed over for the next in rank, so a popular
 //! key spreads as far as it must. Does not look at speed: a slow peer fills up and is passed over.
 //!
-//! Cost: one hash and one logarithm per peer.
+//! Cost: one hash per peer, and a logarithm if weights differ.
 
-use crate::pick::{PeerSet, PeerView};
+use crate::pick::{PEERS_MAX, PeerSet, PeerView};
 
 /// Load bound: times the mean, in quarters.
 const BOUND_QUARTERS: u64 = 5;
@@ -17,20 +17,23 @@ const BOUND_QUARTERS: u64 = 5;
 /// If every peer that has a free slot is over the bound (others are full), the best-ranked free one is taken.
 #[must_use]
 pub fn choose(peers: &[PeerView], eligible: PeerSet, key: u64) -> Option<usize> {
-    let members = || peers.iter().enumerate().filter(|&(i, _)| i < 128 && eligible >> i & 1 == 1);
-    let (mut load, mut weights) = (1_u64, 0_u64);
+    let members = || peers.iter().enumerate().filter(|&(i, _)| i < PEERS_MAX && eligible >> i & 1 == 1);
+    let (mut load, mut weights, mut count, mut heaviest) = (1_u64, 0_u64, 0_u64, 0);
     for (_, peer) in members() {
         load += u64::from(peer.in_flight);
         weights += u64::from(peer.weight);
+        count += 1;
+        heaviest = heaviest.max(peer.weight);
     }
+    let even = weights == count * u64::from(heaviest);
     let mut best: Option<(bool, f64, usize)> = None;
     for (i, peer) in members() {
         if peer.slots != 0 && peer.in_flight >= peer.slots {
             continue;
         }
-        // ceil(1.25 · load · share): at least one request is always within the bound
-        let bound = (BOUND_QUARTERS * load).saturating_mul(u64::from(peer.weight)).div_ceil(4 * weights.max(1));
-        let rank = (u64::from(peer.in_flight) < bound, score(key, peer), i);
+        // 1.25 · load · share, rounded up: at least one request is always within the bound
+        let due = (BOUND_QUARTERS * load).saturating_mul(u64::from(peer.weight));
+        let rank = ((4 * weights).saturating_mul(u64::from(peer.in_flight)) < due, score(key, peer, even), i);
         if best.is_none_or(|other| (rank.0, rank.1) > (other.0, other.1)) {
             best = Some(rank);
         }
@@ -38,10 +41,10 @@ pub fn choose(peers: &[PeerView], eligible: PeerSet, key: u64) -> Option<usize> 
     best.map(|(_, _, peer)| peer)
 }
 
-/// Weighted rendezvous score: weight / −ln(u), u uniform in (0, 1).
-fn score(key: u64, peer: &PeerView) -> f64 {
+/// Weighted rendezvous score: weight / −ln(u), u uniform in (0, 1); with even weights u itself, which has the same order.
+fn score(key: u64, peer: &PeerView, even: bool) -> f64 {
     let uniform = ((mix(key ^ mix(peer.identity)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    f64::from(peer.weight) / -uniform.ln()
+    if even { uniform } else { f64::from(peer.weight) / -uniform.ln() }
 }
 
 /// splitmix64's finaliser: every input bit changes every output bit with probability one half.

@@ -14,13 +14,18 @@ const TIE_NS: u64 = 2 * MILLISECOND_NS;
 /// Standard errors of the means that a difference must exceed to be believed.
 const ERRORS: u64 = 2;
 
-/// Indices of the bits that are set, rising.
-pub(super) fn bits(mut set: PeerSet) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let i = set.trailing_zeros() as usize;
-        set &= set.wrapping_sub(1);
-        (i < PEERS_MAX).then_some(i)
-    })
+/// Indices of the bits that are set, rising. By halves: the upper one is nearly always empty, and half words are half the work.
+#[inline]
+pub(super) fn bits(set: PeerSet) -> impl Iterator<Item = usize> {
+    let half = |shift: usize| {
+        let mut left = (set >> shift & PeerSet::from(u64::MAX)) as u64;
+        std::iter::from_fn(move || {
+            let i = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            (i < 64).then_some(i + shift)
+        })
+    };
+    half(0).chain(half(64))
 }
 
 /// See the file's header.

@@ -195,14 +195,15 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
     if let Some(peer) = bits(trial).find(|&i| may_try && has_slot(&peers[i])) {
         return Decision::Take { peer, ties: 0, why: Why::Trial };
     }
-    let field = Field::new(peers, open);
     if let Some(key) = demand.affinity {
         if let Some(peer) = affinity::choose(peers, open, key) {
             return Decision::Take { peer, ties: 0, why: Why::Affinity };
         }
-    } else if let Some(peer) = explore(&field, demand) {
-        return Decision::Take { peer, ties: 0, why: Why::Explore };
     } else {
+        let field = Field::new(peers, open);
+        if let Some(peer) = explore(&field, demand) {
+            return Decision::Take { peer, ties: 0, why: Why::Explore };
+        }
         match rule::choose(&field, demand, theta) {
             rule::Choice::Take { peer, ties } => return Decision::Take { peer, ties, why },
             rule::Choice::Wait => return Decision::Wait,
