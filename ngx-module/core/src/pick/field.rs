@@ -18,7 +18,7 @@ const ERRORS: u64 = 2;
 #[inline]
 pub(super) fn bits(set: PeerSet) -> impl Iterator<Item = usize> {
     let half = |shift: usize| {
-        let mut left = (set >> shift & PeerSet::from(u64::MAX)) as u64;
+        let mut left = u64::try_from(set >> shift & PeerSet::from(u64::MAX)).unwrap_or(0);
         std::iter::from_fn(move || {
             let i = left.trailing_zeros() as usize;
             left &= left.wrapping_sub(1);

@@ -4,6 +4,7 @@ mod affinity;
 mod breaker;
 mod estimate;
 mod faults;
+mod histogram;
 mod load;
 mod rules;
 mod shares;
