@@ -16,7 +16,7 @@ use nginx_sys::{
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::{MILLISECOND_NS, MonoNs};
-use pincer_core::zone::{BalanceParams, Claim, NAME_MAX, SOCKADDR_MAX, Ticket, UpstreamIdx, Zone};
+use pincer_core::zone::{BalanceParams, Claim, Outcome, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the breaker its own rule.
@@ -148,8 +148,11 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
             Some(state) => state,
             None => request::create(r, conf, zone, worker)?,
         };
-        abandon(state);
+        if (*state).stage != Stage::Idle {
+            abandon(state);
+        }
         (*state).conf = conf;
+        (*state).number = conf.number();
         (*state).tried = Tried::default();
         (*state).fallback = std::ptr::null_mut();
         (*state).redirect_pending = (*state).attempts_len > 0;
@@ -245,22 +248,30 @@ pub(crate) fn demand(state: &RequestState, queued: u32) -> Demand {
         can_wait: state.conf.queue.is_some(),
         affinity: (state.affinity != 0).then_some(state.affinity),
         tried: state.tried.set(),
-        random: clock::random(),
+        random: state.number,
     }
 }
 
-/// Gives nginx the peer of the ticket in hand. Address and name are copied: the zone's record may go to another peer after the release,
-/// and nginx shows each attempt's name in its log.
+/// Gives nginx the peer of the ticket in hand. The first attempt keeps its address for the log; those of later attempts are copied into the
+/// request's pool.
 fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_int_t> {
     let ticket = state.ticket.as_ref()?;
     let peer = state.zone.peer(ticket.peer)?;
-    let (mut sockaddr, mut name) = ([0; SOCKADDR_MAX], [0; NAME_MAX]);
-    let sockaddr = peer.sockaddr(&mut sockaddr);
-    // SAFETY: the request is live.
-    let (name, copy) = unsafe { nginx::pool_pair((*state.request).pool, peer.name(&mut name), sockaddr) }?;
-    pc.name = name;
-    pc.sockaddr = copy.cast();
-    pc.socklen = u32::try_from(sockaddr.len()).ok()?;
+    let address = state.conf.addresses.try_borrow_mut().ok()?.get(ticket.index, ticket.generation, peer);
+    pc.socklen = address.sockaddr_len;
+    if state.address.is_none() {
+        let address = &**state.address.insert(address);
+        pc.name = (&raw const address.name).cast_mut();
+        pc.sockaddr = (&raw const address.sockaddr).cast_mut().cast();
+    } else {
+        // SAFETY: the request is live, and the address's length is that of its bytes.
+        unsafe {
+            let sockaddr = std::slice::from_raw_parts((&raw const address.sockaddr).cast::<u8>(), address.sockaddr_len as usize);
+            let (name, copy) = nginx::pool_pair((*state.request).pool, nginx::bytes(address.name), sockaddr)?;
+            pc.name = name;
+            pc.sockaddr = copy.cast();
+        }
+    }
     state.header_ns = 0;
     state.first_byte_ns = 0;
     state.local_fault = false;
@@ -306,7 +317,10 @@ fn finish(state: &mut RequestState, facts: &Facts, now: MonoNs) {
 
 fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
     let params = state.conf.params.get();
-    state.zone.release(ticket, state.worker, outcome(facts), &params, now, clock::random());
+    let outcome = outcome(facts);
+    // Only a breaker that opens needs chance.
+    let random = if outcome == Outcome::Failure { clock::random() } else { 0 };
+    state.zone.release(ticket, state.worker, outcome, &params, now, random);
     if state.conf.queue.is_some() {
         queue::kick(state.conf, state.zone);
     }

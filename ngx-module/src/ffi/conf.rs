@@ -1,8 +1,9 @@
 //! The module's configurations: one for `http {}`, one for each `upstream {}`. Both are Rust values that nginx's pools own.
 
+use super::address::Addresses;
 use super::queue::LocalQueue;
 use super::session::Sessions;
-use super::{balancer, first_byte, log, module, nginx, zone};
+use super::{balancer, clock, first_byte, log, module, nginx, zone};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::conf::control::{Cidr, ControlPlaneArgs};
 use crate::conf::zone::ZoneArgs;
@@ -74,9 +75,22 @@ pub(crate) struct UpstreamConf {
     pub(crate) place: RefCell<String>,
     pub(crate) zone: Cell<Option<&'static Zone<'static>>>,
     pub(crate) initialised: Cell<bool>,
+    pub(crate) addresses: RefCell<Addresses>,
+    /// Requests that came to this worker, from a random start: every hundredth may explore.
+    pub(crate) requests: Cell<u64>,
     pub(crate) plan: RefCell<Plan<'static>>,
     pub(crate) local: LocalQueue,
     pub(crate) sessions: RefCell<Sessions>,
+}
+
+impl UpstreamConf {
+    /// The next request's number.
+    pub(crate) fn number(&self) -> u64 {
+        let number = self.requests.get();
+        let number = if number == 0 { clock::random() >> 1 } else { number + 1 };
+        self.requests.set(number);
+        number
+    }
 }
 
 pub(crate) unsafe extern "C" fn create_main_conf(cf: *mut ngx_conf_t) -> *mut c_void {

@@ -3,6 +3,7 @@
 //! Callbacks here translate, call safe code and translate back. Every one that nginx calls runs inside [`guard`], because a panic that
 //! crossed `extern "C"` would abort the worker and every request in it.
 
+pub(crate) mod address;
 pub(crate) mod balancer;
 pub(crate) mod clock;
 pub(crate) mod conf;

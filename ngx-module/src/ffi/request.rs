@@ -3,6 +3,7 @@
 //! One record for each request or subrequest, in the request's pool, found again through the pool's cleanups when nginx has
 //! zeroed the module's context (internal redirects do). Bound: [`ATTEMPTS_MAX`] attempts are remembered.
 
+use super::address::Address;
 use super::conf::UpstreamConf;
 use super::nginx;
 use nginx_sys::{
@@ -11,6 +12,7 @@ use nginx_sys::{
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
+use std::rc::Rc;
 
 /// Attempts whose times are kept for the variables; later ones are served all the same. At most 8: `redirects` has a bit for each.
 pub(crate) const ATTEMPTS_MAX: usize = 4;
@@ -111,12 +113,16 @@ pub(crate) struct RequestState {
     pub(crate) stage: Stage,
     /// Peers that failed this request.
     pub(crate) tried: Tried,
+    /// The request's number in this worker's upstream: decides whether it may explore.
+    pub(crate) number: u64,
     /// The hash of the affinity variable; 0 = none.
     pub(crate) affinity: u64,
     /// Round robin's data, once a fault of ours made it serve this request; else null.
     pub(crate) fallback: *mut c_void,
     /// A failure on this side (no socket, no memory): not the peer's fault.
     pub(crate) local_fault: bool,
+    /// The name that nginx shows of the first attempt's peer, and its address.
+    pub(crate) address: Option<Rc<Address>>,
     pub(crate) parking: *mut Parking,
     /// What the first-byte hook replaced; null = no hook is on. The record is made when one is first put on.
     pub(crate) hook: *mut Hook,
@@ -209,9 +215,11 @@ pub(crate) unsafe fn create(
             header_ns: 0,
             first_byte_ns: 0,
             tried: Tried::default(),
+            number: 0,
             affinity: 0,
             fallback: std::ptr::null_mut(),
             local_fault: false,
+            address: None,
             parking: std::ptr::null_mut(),
             hook: std::ptr::null_mut(),
             attempts: [AttemptTimes::default(); ATTEMPTS_MAX],
@@ -229,6 +237,10 @@ pub(crate) unsafe fn create(
 unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
     super::guard("request cleanup", (), || {
         // SAFETY: nginx calls a cleanup once, with the record stored above, before the pool's memory goes.
-        unsafe { super::balancer::abandon(data.cast::<RequestState>()) };
+        unsafe {
+            let state = data.cast::<RequestState>();
+            super::balancer::abandon(state);
+            std::ptr::drop_in_place(state);
+        }
     });
 }

@@ -229,7 +229,11 @@ impl Peer {
 
     /// Requests that hold a slot, over the first `high` workers.
     pub(super) fn in_flight(&self, high: usize) -> u32 {
-        self.workers.iter().take(high).map(|worker| worker.in_flight.load(SeqCst)).fold(0, u32::wrapping_add)
+        let mut sum = 0_u32;
+        for worker in self.workers.get(..high).unwrap_or_default() {
+            sum = sum.wrapping_add(worker.in_flight.load(SeqCst));
+        }
+        sum
     }
 
     /// Requests of worker `w` on this peer.

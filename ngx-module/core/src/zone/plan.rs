@@ -104,12 +104,15 @@ impl Plan<'_> {
     #[inline]
     fn settle(&self, chosen: usize) {
         let bound = 2 * self.weights;
-        for (index, member) in self.members.iter().enumerate() {
-            let gain = i64::from(member.weight) - if index == chosen { self.weights } else { 0 };
-            let credit = member.peer.credit.fetch_add(gain, Relaxed) + gain;
-            if credit.abs() > bound {
-                member.peer.credit.store(bound * credit.signum(), Relaxed);
+        for member in &self.members {
+            let gain = i64::from(member.weight);
+            if member.peer.credit.fetch_add(gain, Relaxed) + gain > bound {
+                member.peer.credit.store(bound, Relaxed);
             }
+        }
+        let Some(member) = self.members.get(chosen) else { return };
+        if member.peer.credit.fetch_sub(self.weights, Relaxed) - self.weights < -bound {
+            member.peer.credit.store(-bound, Relaxed);
         }
     }
 }
