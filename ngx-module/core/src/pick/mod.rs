@@ -19,7 +19,7 @@ mod share;
 
 use crate::affinity;
 use field::{Field, bits};
-pub use plan::plan;
+pub use plan::{GROUPS_MAX, plan};
 pub use share::{Entrant, settle};
 
 /// Peers of one upstream, at most: the width of [`PeerSet`].

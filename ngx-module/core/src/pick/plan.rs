@@ -1,39 +1,63 @@
-//! What a pick will say for the next moments, worked out once: the peers of the fastest speed, if nothing else is to be decided.
+//! What picks will say for the next moments, worked out once: the groups of like speed that requests go to, if nothing else is to be decided.
 //!
 //! Grouping peers by speed is most of a pick's work and changes only as fast as the means do, so a busy worker does it once for many
-//! requests ([`crate::zone::Plan`]) and only shares among the group, by the numbers of that very moment. Whatever is out of the ordinary (a trial, a
-//! young or ill peer, backups, speeds to be weighed against each other) has no plan and goes the whole way.
+//! requests ([`crate::zone::Plan`]) and only weighs and shares, by the numbers of that very moment. Whatever is out of the ordinary (a trial, a young
+//! or ill peer, backups, a mix of peers with and without slots) has no plan and goes the whole way.
 //!
-//! Pure, like the pick. Cost: that of a pick.
+//! Pure, like the pick. Cost: that of a pick. Bound: [`GROUPS_MAX`] groups.
 
 use super::field::{Field, bits};
 use super::{PeerSet, PeerView, Ranks};
+use arrayvec::ArrayVec;
 
-/// The group that the next requests go to as long as one of it is free; `None` when each needs a pick of its own.
+/// Groups of one plan, at most. A pool has two or three kinds of replicas.
+pub const GROUPS_MAX: usize = 8;
+
+/// Peers of like speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Which.
+    pub members: PeerSet,
+    /// The service time of the fastest, ns.
+    pub service_ns: u64,
+}
+
+/// The groups that the next requests go to, fastest first; empty when each request needs a pick of its own.
 ///
-/// While any of the group is free and owed a request, [`super::pick`] on the same views takes one of this group too: its anchor is the fastest
-/// free peer, which is in the group, and no full peer outside of it is faster.
+/// With `max_conns` it is the fastest group alone, for as long as one of it is free and owed a request: [`super::pick`] on the same views takes one of
+/// it too, since the fastest free peer is in it and no full peer outside of it is faster. Without any `max_conns` it is all groups, among
+/// which [`super::rule`]'s cost decides.
 #[must_use]
-pub fn plan(peers: &[PeerView]) -> Option<PeerSet> {
+pub fn plan(peers: &[PeerView]) -> ArrayVec<Group, GROUPS_MAX> {
     let ranks = Ranks::of(peers, 0);
     if ranks.open == 0 || ranks.trial != 0 {
-        return None;
+        return ArrayVec::new();
     }
     let field = Field::new(peers, ranks.open);
-    let best = field.best();
-    let group = bits(ranks.open).filter(|&i| field.is_tie(i, best)).fold(0, |set: PeerSet, i| set | 1 << i);
+    let limited = bits(ranks.open).filter(|&i| peers[i].max_conns != 0).count();
+    let groups = grouped(&field, if limited == 0 { GROUPS_MAX } else { 1 });
+    let group = groups.first().map_or(0, |first| first.members);
     let is_young = |i: usize| peers[i].slots != peers[i].max_conns;
-    if bits(group).any(is_young) {
-        return None;
-    }
-    // Without slots, groups of other speeds compete by their load.
-    if group != ranks.open && bits(group).any(|i| peers[i].max_conns == 0) {
-        return None;
-    }
+    let is_mixed = limited != 0 && limited != ranks.open.count_ones() as usize;
+    let is_whole = limited != 0 || groups.iter().fold(0, |set: PeerSet, group| set | group.members) == ranks.open;
     // One that was never sampled, or is unlike its usual self, may be explored at once.
     let is_news = |i: usize| peers[i].recent_ns == 0 || field.is_degraded(i);
-    if field.is_learned() && bits(ranks.open & !group).any(is_news) {
-        return None;
+    let has_news = field.is_learned() && bits(ranks.open & !group).any(is_news);
+    if bits(ranks.open).any(is_young) || is_mixed || !is_whole || has_news {
+        return ArrayVec::new();
     }
-    Some(group)
+    groups
+}
+
+/// The first `most` groups of like speed, fastest first.
+fn grouped(field: &Field, most: usize) -> ArrayVec<Group, GROUPS_MAX> {
+    let mut groups = ArrayVec::new();
+    let mut left = field.set;
+    while groups.len() < most {
+        let Some(anchor) = bits(left).min_by_key(|&i| field.service_ns(i)) else { break };
+        let members = bits(left).filter(|&i| field.is_tie(i, anchor)).fold(0, |set: PeerSet, i| set | 1 << i);
+        left &= !members;
+        groups.push(Group { members, service_ns: field.service_ns(anchor) });
+    }
+    groups
 }

@@ -11,8 +11,8 @@ use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::claim::{Claim, Claimed, Lost, Scene, Seat};
-use super::{BalanceParams, Peer, UpstreamIdx, WorkerIdx, Zone};
-use crate::pick::{Demand, EXPLORE_ONE_IN, Entrant, PEERS_MAX, Why, plan};
+use super::{BalanceParams, Peer, Ticket, UpstreamIdx, WorkerIdx, Zone};
+use crate::pick::{Demand, EXPLORE_ONE_IN, Entrant, GROUPS_MAX, PEERS_MAX, Why, plan};
 use crate::time::{MILLISECOND_NS, MonoNs};
 
 /// A plan younger than this is not looked at again, however often it is used.
@@ -27,9 +27,22 @@ const CLAIMS: u32 = 64;
 pub struct Plan<'z> {
     made: MonoNs,
     claims: u32,
+    groups: ArrayVec<Group, GROUPS_MAX>,
+    /// Of all groups, one after the other.
+    members: ArrayVec<Member<'z>, PEERS_MAX>,
+}
+
+/// Peers of like speed.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    /// Where its members begin and end.
+    begin: usize,
+    end: usize,
+    service_ns: f64,
+    /// Mean weight of all peers / weight of the group: what one request more adds to its cost, in service times.
+    step: f64,
     /// All quotas are the same, so that the least loaded is owed most.
     even: bool,
-    members: ArrayVec<Member<'z>, PEERS_MAX>,
     quotas: u64,
     weights: i64,
 }
@@ -51,11 +64,17 @@ impl Default for Plan<'_> {
     }
 }
 
-impl Plan<'_> {
+impl<'z> Plan<'z> {
     /// A plan that is not made yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { made: MonoNs(0), claims: 0, even: false, members: ArrayVec::new_const(), quotas: 0, weights: 0 }
+        Self { made: MonoNs(0), claims: 0, groups: ArrayVec::new_const(), members: ArrayVec::new_const() }
+    }
+
+    /// No claim can use it until it is made anew.
+    fn void(&mut self) {
+        self.groups.clear();
+        self.members.clear();
     }
 
     #[inline]
@@ -64,18 +83,41 @@ impl Plan<'_> {
         age_ns < FRESH_NS || (age_ns < STALE_NS && self.claims < CLAIMS)
     }
 
+    /// The group of least cost: S · (1 + n · mean weight / weight of the group), n its requests without their signal, as in [`crate::pick`].
+    #[inline]
+    fn cheapest(&self, workers_high: usize) -> Option<(Group, &[Member<'z>])> {
+        let mut best = *self.groups.first()?;
+        if self.groups.len() > 1 {
+            let mut best_ns = f64::MAX;
+            for group in &self.groups {
+                if group.service_ns >= best_ns {
+                    break;
+                }
+                let members = self.members.get(group.begin..group.end)?;
+                let pending: u32 = members.iter().map(|member| member.peer.pending(workers_high)).sum();
+                let cost_ns = group.service_ns * (1.0 + f64::from(pending) * group.step);
+                if cost_ns < best_ns {
+                    (best, best_ns) = (*group, cost_ns);
+                }
+            }
+        }
+        Some((best, self.members.get(best.begin..best.end)?))
+    }
+}
+
+impl Group {
     /// The member that is owed most; `None` when that needs a pick.
     #[inline]
-    fn choose(&self, workers_high: usize) -> Option<usize> {
-        if self.even { self.least_loaded(workers_high) } else { self.most_owed(workers_high) }
+    fn choose(&self, members: &[Member<'_>], workers_high: usize) -> Option<usize> {
+        if self.even { Self::least_loaded(members, workers_high) } else { self.most_owed(members, workers_high) }
     }
 
     /// Of equal quotas the free member with the fewest requests is owed most, whatever the others have; credit decides between equals.
     #[inline]
-    fn least_loaded(&self, workers_high: usize) -> Option<usize> {
+    fn least_loaded(members: &[Member<'_>], workers_high: usize) -> Option<usize> {
         let mut best = None;
         let (mut best_load, mut best_credit) = (u32::MAX, i64::MIN);
-        for (index, member) in self.members.iter().enumerate() {
+        for (index, member) in members.iter().enumerate() {
             let load = member.peer.in_flight(workers_high);
             if load > best_load || load >= member.slots {
                 continue;
@@ -88,11 +130,15 @@ impl Plan<'_> {
         best
     }
 
-    fn most_owed(&self, workers_high: usize) -> Option<usize> {
+    fn most_owed(&self, members: &[Member<'_>], workers_high: usize) -> Option<usize> {
         let mut loads: ArrayVec<u32, PEERS_MAX> = ArrayVec::new();
-        loads.extend(self.members.iter().map(|member| member.peer.in_flight(workers_high)));
+        loads.extend(members.iter().map(|member| member.peer.in_flight(workers_high)));
+        // Of unequal quotas a full member may be owed a request, and be worth waiting for: that needs a pick.
+        if self.members.iter().zip(&loads).any(|(member, &load)| load >= member.slots) {
+            return None;
+        }
         let in_flight = loads.iter().map(|&load| u64::from(load)).sum();
-        let free = self.members.iter().zip(&loads).enumerate().filter(|(_, (member, load))| **load < member.slots);
+        let free = members.iter().zip(&loads).enumerate().filter(|(_, (member, load))| **load < member.slots);
         let entrants = free.map(|(peer, (member, &load))| {
             let credit = member.peer.credit.load(Relaxed) + i64::from(member.weight);
             Entrant { peer, in_flight: u64::from(load), quota: member.quota, credit }
@@ -102,15 +148,15 @@ impl Plan<'_> {
 
     /// Smooth weighted round robin's bookkeeping, as [`crate::pick::settle`].
     #[inline]
-    fn settle(&self, chosen: usize) {
+    fn settle(&self, members: &[Member<'_>], chosen: usize) {
         let bound = 2 * self.weights;
-        for member in &self.members {
+        for member in members {
             let gain = i64::from(member.weight);
             if member.peer.credit.fetch_add(gain, Relaxed) + gain > bound {
                 member.peer.credit.store(bound, Relaxed);
             }
         }
-        let Some(member) = self.members.get(chosen) else { return };
+        let Some(member) = members.get(chosen) else { return };
         if member.peer.credit.fetch_sub(self.weights, Relaxed) - self.weights < -bound {
             member.peer.credit.store(-bound, Relaxed);
         }
@@ -139,42 +185,73 @@ impl<'z> Zone<'z> {
             self.make_plan(u, plan, params, now);
         }
         plan.claims += 1;
-        let Some(chosen) = plan.choose(self.workers_high()) else { return self.claim(u, w, demand, params, now) };
-        let Some(member) = plan.members.get(chosen) else { return self.claim(u, w, demand, params, now) };
-        match self.sit(member.peer, &member.seat, w, Why::Fastest, now) {
-            Ok(ticket) => {
-                plan.settle(chosen);
-                Claimed { claim: Claim::Taken(ticket), kick: false }
-            }
+        match self.claim_by(plan, w, now) {
+            Some(Ok(ticket)) => Claimed { claim: Claim::Taken(ticket), kick: false },
+            None => self.claim(u, w, demand, params, now),
             // Taken out of service, or full after all: the plan no longer holds, and others may have missed a slot meanwhile.
-            Err(Lost) => {
+            Some(Err(Lost)) => {
                 self.header.counters.collisions.fetch_add(1, Relaxed);
-                plan.members.clear();
+                plan.void();
                 Claimed { kick: true, ..self.claim(u, w, demand, params, now) }
             }
         }
     }
 
-    /// Groups the peers anew. Leaves no members when every claim needs a pick of its own.
+    /// Takes a slot as the plan says; `None` when that needs a pick.
+    #[inline]
+    fn claim_by(&self, plan: &Plan<'z>, w: WorkerIdx, now: MonoNs) -> Option<Result<Ticket, Lost>> {
+        let high = self.workers_high();
+        let (group, members) = plan.cheapest(high)?;
+        let chosen = group.choose(members, high)?;
+        let member = members.get(chosen)?;
+        let taken = self.sit(member.peer, &member.seat, w, Why::Fastest, now);
+        if taken.is_ok() {
+            group.settle(members, chosen);
+        }
+        Some(taken)
+    }
+
+    /// Groups the peers anew. Leaves no group when every claim needs a pick of its own.
     #[cold]
     fn make_plan(&self, u: UpstreamIdx, kept: &mut Plan<'z>, params: &BalanceParams, now: MonoNs) {
-        kept.members.clear();
-        (kept.made, kept.claims, kept.even, kept.quotas, kept.weights) = (now, 0, true, 0, 0);
+        kept.void();
+        (kept.made, kept.claims) = (now, 0);
         let Some(upstream) = self.upstream(u) else { return };
         let mut scene = Scene::default();
         self.look(upstream, &mut scene, params, now);
-        let Some(group) = plan(&scene.views) else { return };
-        let members = || scene.views.iter().zip(&scene.seen).enumerate().filter(|(index, _)| group >> index & 1 == 1);
-        let unlimited = members().any(|(_, (view, _))| view.slots == 0);
-        for (index, (view, &(at, generation))) in members() {
+        let groups = plan(&scene.views);
+        let all = groups.iter().fold(0, |set, group| set | group.members);
+        let weight_of = |set: u128| -> f64 {
+            let views = scene.views.iter().enumerate().filter(|(index, _)| set >> index & 1 == 1);
+            views.map(|(_, view)| f64::from(view.weight)).sum()
+        };
+        let mean_weight = weight_of(all) / f64::from(all.count_ones().max(1));
+        for group in &groups {
+            let begin = kept.members.len();
+            self.add_members(&scene, group.members, &mut kept.members);
+            let Some(members) = kept.members.get(begin..) else { return kept.void() };
+            let first = members.first().map(|member| (member.quota, member.slots));
+            kept.groups.push(Group {
+                begin,
+                end: kept.members.len(),
+                service_ns: group.service_ns as f64,
+                step: mean_weight / weight_of(group.members).max(1.0),
+                even: members.iter().all(|member| Some((member.quota, member.slots)) == first),
+                quotas: members.iter().map(|member| member.quota).sum(),
+                weights: members.iter().map(|member| i64::from(member.weight)).sum(),
+            });
+        }
+    }
+
+    fn add_members(&self, scene: &Scene, set: u128, into: &mut ArrayVec<Member<'z>, PEERS_MAX>) {
+        let members = scene.views.iter().zip(&scene.seen).enumerate().filter(|(index, _)| set >> index & 1 == 1);
+        for (index, (view, &(at, generation))) in members {
             let Some(peer) = self.peers.get(usize::from(at)) else { continue };
             let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots: view.slots };
-            let quota = u64::from(view.weight) * if unlimited { 1 } else { u64::from(view.slots) };
+            // All of a plan have slots, or none has.
+            let quota = u64::from(view.weight) * u64::from(view.slots.max(1));
             let slots = if view.slots == 0 { u32::MAX } else { view.slots };
-            kept.even &= kept.members.first().is_none_or(|first| first.quota == quota && first.slots == slots);
-            kept.quotas += quota;
-            kept.weights += i64::from(view.weight);
-            kept.members.push(Member { peer, slots, weight: view.weight, quota, seat });
+            into.push(Member { peer, slots, weight: view.weight, quota, seat });
         }
     }
 }
