@@ -23,6 +23,8 @@ struct Running {
     main: &'static MainConf,
     connection: *mut ngx_connection_t,
     connected: bool,
+    /// Received while another worker held the lease: a dead one's lease is free within a second.
+    waiting: Option<Received>,
 }
 
 thread_local! {
@@ -116,7 +118,7 @@ fn try_start(main: &'static MainConf, plane: &ControlPlaneArgs) -> std::io::Resu
     };
     match with_signals_blocked(|| Feed::start(config)) {
         Ok(feed) => {
-            RUNNING.replace(Some(Running { feed, main, connection, connected: false }));
+            RUNNING.replace(Some(Running { feed, main, connection, connected: false, waiting: None }));
             Ok(())
         }
         Err(error) => {
@@ -246,7 +248,16 @@ impl Running {
         }
         self.note_connection();
         if let Some(received) = self.feed.take() {
-            self.publish(&received);
+            self.publish(received);
+        }
+    }
+
+    /// Tries again what came while another worker held the lease.
+    fn retry(&mut self) {
+        if let Some(received) = self.waiting.take()
+            && self.main.zone.get().is_some_and(|zone| zone.header.revision() <= received.snapshot.revision)
+        {
+            self.publish(received);
         }
     }
 
@@ -272,11 +283,12 @@ impl Running {
     }
 
     /// Puts a snapshot into the zone and says so, or says why not.
-    fn publish(&self, received: &Received) {
+    fn publish(&mut self, received: Received) {
         let Some(zone) = self.main.zone.get() else { return };
         let Some(worker) = process::worker() else { return };
-        // A newer configuration's worker 0 writes from now on; its own feed gets the same snapshot.
+        // A newer configuration's worker 0 writes from now on, and its own feed gets the same snapshot; or the holder has just died.
         if !zone.feed_acquire(worker, self.main.generation.get()) {
+            self.waiting = Some(received);
             return;
         }
         let revision = received.snapshot.revision;
@@ -325,6 +337,7 @@ pub(crate) fn report() {
             && let Some(zone) = running.main.zone.get()
         {
             running.note_connection();
+            running.retry();
             running.feed.stats(stats::of(&zone.snapshot(clock::now())));
         }
     });

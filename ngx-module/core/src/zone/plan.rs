@@ -1,8 +1,8 @@
 //! The short way of a claim: shares among the peers of the fastest speed, by a grouping that is kept for a while.
 //!
 //! A worker keeps one [`Plan`] for each upstream, in its own memory. It holds which peers are the fastest and how much each is due; how many
-//! requests each has in flight is read at every claim, and the slot is taken by the same protocol as always, so `max_conns`, `down`, weight 0
-//! and a record's new life count at once. What the plan may be late for is a change of speed or of weight: by [`FRESH_NS`] while it is used often,
+//! requests each has in flight is read at every claim, and the slot is taken by the same protocol as always, so `max_conns`, `down`, weight 0,
+//! an open breaker and a record's new life count at once. What the plan may be late for is a change of speed or of weight: by [`FRESH_NS`] while it is used often,
 //! by [`STALE_NS`] at most. Falls back to [`Zone::claim`] whenever the answer could be another one.
 //!
 //! Cost: about 40 instructions a peer of the group, a pick every [`CLAIMS`] claims. Bound: [`PEERS_MAX`] peers.
@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::claim::{Claim, Claimed, Lost, Scene, Seat};
 use super::{BalanceParams, Peer, Ticket, UpstreamIdx, WorkerIdx, Zone};
-use crate::pick::{Demand, EXPLORE_ONE_IN, Entrant, GROUPS_MAX, PEERS_MAX, Why, plan};
+use crate::pick::{Admission, Demand, EXPLORE_ONE_IN, Entrant, GROUPS_MAX, PEERS_MAX, Why, plan};
 use crate::time::{MILLISECOND_NS, MonoNs};
 
 /// A plan younger than this is not looked at again, however often it is used.
@@ -134,7 +134,7 @@ impl Group {
         let mut loads: ArrayVec<u32, PEERS_MAX> = ArrayVec::new();
         loads.extend(members.iter().map(|member| member.peer.in_flight(workers_high)));
         // Of unequal quotas a full member may be owed a request, and be worth waiting for: that needs a pick.
-        if self.members.iter().zip(&loads).any(|(member, &load)| load >= member.slots) {
+        if members.iter().zip(&loads).any(|(member, &load)| load >= member.slots) {
             return None;
         }
         let in_flight = loads.iter().map(|&load| u64::from(load)).sum();
@@ -204,6 +204,9 @@ impl<'z> Zone<'z> {
         let (group, members) = plan.cheapest(high)?;
         let chosen = group.choose(members, high)?;
         let member = members.get(chosen)?;
+        if member.peer.breaker.admission(now) != Admission::Open {
+            return Some(Err(Lost));
+        }
         let taken = self.sit(member.peer, &member.seat, w, Why::Fastest, now);
         if taken.is_ok() {
             group.settle(members, chosen);
