@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p pincer-core --example pick_bench`. The bound promised is 200 ns among 8 peers; nothing is allocated.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
 use pincer_core::pick::{Admission, Demand, PeerView, THETA, pick};
 use std::hint::black_box;
 use std::time::Instant;

@@ -3,6 +3,8 @@
 //! `cargo run --release -p pincer-core --example zone_bench -- [PEERS [WORKERS [ROUNDS]]]` prints nanoseconds a request. Under callgrind two
 //! runs of different `ROUNDS` give the instructions of one request.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -34,7 +36,7 @@ fn main() {
         return;
     }
     let joined = (1..=workers).filter_map(|pid| zone.worker_join(ProcessId { pid, start: 1 }, 1));
-    let Some(w) = joined.last() else { return };
+    let Some(w) = joined.into_iter().next_back() else { return };
     let mut plan = Plan::new();
     let (mut held, mut taken, mut random, started) = (Vec::with_capacity(4), 0, 1_u64, Instant::now());
     for round in 0..rounds {

@@ -1,5 +1,7 @@
 //! Configurations and reloads: what stays, what goes, what is refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod zone_support;
 
 use pincer_core::zone::{HeapZone, Layout, ZoneError};

@@ -1,5 +1,7 @@
 //! Revisions of the control plane over a configuration: all or nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod zone_support;
 
 use pincer_core::pick::PEERS_MAX;

@@ -3,6 +3,8 @@
 //! Workers arrive, park, are kicked, claim, finish, abort and die, one step at a time in any order. Whenever nothing is left to do, nobody may wait
 //! while a slot is free; and of two parked requests the one that was published before the other arrived is served first.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod zone_support;
 
 use std::collections::{BTreeMap, VecDeque};

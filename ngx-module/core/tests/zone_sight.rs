@@ -1,5 +1,7 @@
 //! What operators see: the JSON is JSON, the metrics are what a strict scraper takes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod zone_support;
 
 use std::collections::BTreeSet;
@@ -24,7 +26,7 @@ fn lived_in() -> HeapZone {
     }
     let held = take(&zone, u, w, 1).unwrap();
     assert!(held.start == NOW);
-    std::mem::forget(held);
+    let _ = held;
     let peers = [
         PeerOverlay { name: b"a:1", weight: Some(9), state: Some(PeerState::Draining), ..PeerOverlay::default() },
         PeerOverlay { name: b"n:1", added: Some(b"n:1"), ..PeerOverlay::default() },

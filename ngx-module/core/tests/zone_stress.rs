@@ -1,5 +1,7 @@
 //! The zone under threads that stand for worker processes: slots, deaths, reclaims, live changes, all at once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
 mod zone_support;
 
 use std::sync::Mutex;
@@ -42,7 +44,7 @@ fn grants_never_exceed_the_slots_and_no_count_is_lost() {
                 let mut seed = u64::from(thread);
                 let mut held: Vec<Ticket> = Vec::new();
                 for _ in 0..ROUNDS {
-                    if random(&mut seed) % 2 == 0 {
+                    if random(&mut seed).is_multiple_of(2) {
                         if let Some(ticket) = claim(&zone, u, w, &mut seed) {
                             let index = usize::from(ticket.index);
                             assert!(holders[index].fetch_add(1, SeqCst) < slots[index], "peer {index} over its slots");
@@ -105,7 +107,7 @@ fn live_and_end(zone: &Zone<'_>, u: UpstreamIdx, system: &System, seed: &mut u64
         match random(seed) % 4 {
             0 | 1 => held.extend(claim(zone, u, w, seed)),
             2 => {
-                if zone.waiting_add(u, w, 50) && random(seed) % 8 != 0 {
+                if zone.waiting_add(u, w, 50) && !random(seed).is_multiple_of(8) {
                     zone.waiting_sub(u, w);
                 }
             }
@@ -115,11 +117,11 @@ fn live_and_end(zone: &Zone<'_>, u: UpstreamIdx, system: &System, seed: &mut u64
                 }
             }
         }
-        if random(seed) % 16 == 0 {
+        if random(seed).is_multiple_of(16) {
             zone.reclaim_dead(me, |process| system.is_alive(process));
         }
     }
-    if random(seed) % 2 == 0 {
+    if random(seed).is_multiple_of(2) {
         held.into_iter().for_each(|ticket| zone.release(ticket, w, GOOD, &PARAMS, NOW, 0));
         zone.worker_leave(w);
     }
@@ -192,13 +194,13 @@ fn claim_and_verify(zone: &Zone<'_>, u: UpstreamIdx, thread: u32, stop: &AtomicB
             assert!(name.ends_with(b":1"), "{:?}", String::from_utf8_lossy(name));
             held.push((ticket, name.to_vec()));
         }
-        if held.len() > 3 || random(&mut seed) % 2 == 0 {
-            if let Some((ticket, name)) = held.pop() {
-                let peer = zone.peer(ticket.peer).expect("a record");
-                assert_eq!(peer.generation(), ticket.generation, "the record began another life under a ticket");
-                assert_eq!(peer.name(&mut [0; 128]), name);
-                zone.release(ticket, w, GOOD, &PARAMS, NOW, 0);
-            }
+        if (held.len() > 3 || random(&mut seed).is_multiple_of(2))
+            && let Some((ticket, name)) = held.pop()
+        {
+            let peer = zone.peer(ticket.peer).expect("a record");
+            assert_eq!(peer.generation(), ticket.generation, "the record began another life under a ticket");
+            assert_eq!(peer.name(&mut [0; 128]), name);
+            zone.release(ticket, w, GOOD, &PARAMS, NOW, 0);
         }
     }
     held.into_iter().for_each(|(ticket, _)| zone.release(ticket, w, GOOD, &PARAMS, NOW, 0));
@@ -207,7 +209,7 @@ fn claim_and_verify(zone: &Zone<'_>, u: UpstreamIdx, thread: u32, stop: &AtomicB
 /// A random revision, and now and then a reload.
 fn change(zone: &Zone<'_>, u: UpstreamIdx, revision: u64, seed: &mut u64) {
     let names: Vec<String> = (0..6).map(|i| format!("added{i}-{}:1", random(seed) % 3)).collect();
-    let added = names.iter().filter(|_| random(seed) % 2 == 0).collect::<Vec<_>>();
+    let added = names.iter().filter(|_| random(seed).is_multiple_of(2)).collect::<Vec<_>>();
     let mut peers: Vec<PeerOverlay<'_>> = added
         .iter()
         .map(|name| PeerOverlay {
@@ -231,7 +233,7 @@ fn change(zone: &Zone<'_>, u: UpstreamIdx, revision: u64, seed: &mut u64) {
         Ok(()) => assert_eq!(zone.header.revision(), revision),
         Err(_) => assert_eq!(zone.header.revision(), before),
     }
-    if random(seed) % 10 == 0 {
+    if random(seed).is_multiple_of(10) {
         let declared = [spec("fixed:1", 0), spec("other:1", 1 + (random(seed) % 3) as u32)];
         zone.upstream_configure(u, &SETTINGS, &declared, NOW).unwrap();
     }

@@ -27,8 +27,8 @@ pub(crate) fn parse(arguments: &[&[u8]]) -> Result<ZoneArgs, DirectiveError> {
         .split_once(':')
         .filter(|(name, _)| !name.is_empty())
         .ok_or_else(|| DirectiveError::invalid(DIRECTIVE, "argument", first, "NAME:SIZE such as pincer:1m"))?;
-    let size_bytes = args::size_bytes(size)
-        .ok_or_else(|| DirectiveError::invalid(DIRECTIVE, "size", size, "a size such as 1m"))?;
+    let size_bytes =
+        args::size_bytes(size).ok_or_else(|| DirectiveError::invalid(DIRECTIVE, "size", size, "a size such as 1m"))?;
     if size_bytes < SIZE_BYTES_MIN {
         return Err(DirectiveError(format!("\"{DIRECTIVE}\" size {size} is too small, at least 32k is needed")));
     }

@@ -183,11 +183,6 @@ impl Rules {
 }
 
 impl Checked<'_> {
-    /// The revision's number.
-    pub(crate) fn revision(&self) -> u64 {
-        self.revision
-    }
-
     /// Calls `apply` with the overlay, which borrows from here.
     pub(crate) fn with_overlay<T>(&self, apply: impl FnOnce(&Overlay<'_>) -> T) -> T {
         let peers: Vec<Vec<PeerOverlay<'_>>> =

@@ -28,7 +28,7 @@ pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), DirectiveError> {
     // SAFETY: inside `upstream {}` the context's `srv_conf` has the upstream module's configuration of it.
     let upstream = unsafe {
         let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-        let index = (*&raw const nginx_sys::ngx_http_upstream_module).ctx_index;
+        let index = nginx_sys::ngx_http_upstream_module.ctx_index;
         &mut *(*(*context).srv_conf.add(index)).cast::<ngx_http_upstream_srv_conf_t>()
     };
     if upstream.peer.init_upstream.is_some() {
@@ -88,7 +88,8 @@ unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<D
                     max_conns: clamp_u32(server.max_conns),
                     max_fails: clamp_u32(server.max_fails),
                     fail_timeout_ms: u32::try_from(server.fail_timeout.saturating_mul(1_000)).unwrap_or(u32::MAX),
-                    max_fails_explicit: server.max_fails != MAX_FAILS_DEFAULT || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
+                    max_fails_explicit: server.max_fails != MAX_FAILS_DEFAULT
+                        || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
                     backup: server.backup() != 0,
                     down: server.down != 0,
                 });
@@ -198,6 +199,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
     let answer = super::guard("peer.get", None, || unsafe { get_ours(pc, state) });
     answer.unwrap_or_else(|| {
         process::count_fail_open();
+        // SAFETY: as above.
         super::guard("peer.get without pincer", nginx::BUSY, || unsafe { fallback_get(pc, state) })
     })
 }
@@ -266,7 +268,8 @@ fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_
     } else {
         // SAFETY: the request is live, and the address's length is that of its bytes.
         unsafe {
-            let sockaddr = std::slice::from_raw_parts((&raw const address.sockaddr).cast::<u8>(), address.sockaddr_len as usize);
+            let sockaddr =
+                std::slice::from_raw_parts((&raw const address.sockaddr).cast::<u8>(), address.sockaddr_len as usize);
             let (name, copy) = nginx::pool_pair((*state.request).pool, nginx::bytes(address.name), sockaddr)?;
             pc.name = name;
             pc.sockaddr = copy.cast();
@@ -370,9 +373,12 @@ unsafe fn is_complete(pc: *const ngx_peer_connection_t, u: *const nginx_sys::ngx
         }
         let pipe = (*u).pipe;
         if (*u).buffering() != 0 && !pipe.is_null() {
-            return (*pipe).upstream_done() != 0 || (*pipe).length == 0 || ((*pipe).upstream_eof() != 0 && (*pipe).length == -1);
+            return (*pipe).upstream_done() != 0
+                || (*pipe).length == 0
+                || ((*pipe).upstream_eof() != 0 && (*pipe).length == -1);
         }
-        (*u).length == 0 || ((*u).length == -1 && (*(*connection).read).eof() != 0 && (*(*connection).read).error() == 0)
+        (*u).length == 0
+            || ((*u).length == -1 && (*(*connection).read).eof() != 0 && (*(*connection).read).error() == 0)
     }
 }
 

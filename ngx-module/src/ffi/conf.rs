@@ -1,14 +1,16 @@
 //! The module's configurations: one for `http {}`, one for each `upstream {}`. Both are Rust values that nginx's pools own.
 
 use super::address::Addresses;
-use super::queue::LocalQueue;
+use super::local_queue::LocalQueue;
 use super::session::Sessions;
 use super::{balancer, clock, first_byte, log, module, nginx, zone};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::conf::control::{Cidr, ControlPlaneArgs};
 use crate::conf::zone::ZoneArgs;
 use crate::feed::TlsMaterial;
-use nginx_sys::{ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t};
+use nginx_sys::{
+    ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t,
+};
 use pincer_core::zone::{BalanceParams, Plan, UpstreamIdx, Zone};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -169,7 +171,7 @@ fn collect_upstreams(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), Str
     // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds pointers to live configurations.
     let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
         let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-        let index = (*&raw const nginx_sys::ngx_http_upstream_module).ctx_index;
+        let index = nginx_sys::ngx_http_upstream_module.ctx_index;
         let upstream_main = (*(*context).main_conf.add(index)).cast::<nginx_sys::ngx_http_upstream_main_conf_t>();
         nginx::elements(&raw const (*upstream_main).upstreams)
     };
@@ -183,7 +185,10 @@ fn collect_upstreams(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), Str
         let conf = unsafe { of_upstream(upstream) };
         if conf.balance.is_none() {
             if conf.queue.is_some() {
-                return Err(format!("\"pincer_queue\" {} needs \"pincer_balance\" in the same upstream", conf.place.borrow()));
+                return Err(format!(
+                    "\"pincer_queue\" {} needs \"pincer_balance\" in the same upstream",
+                    conf.place.borrow()
+                ));
             }
             continue;
         }
@@ -209,9 +214,12 @@ fn read_certificates(main: &mut MainConf) -> Result<(), String> {
     }
     let read = |path: &Option<PathBuf>, directive: &str| -> Result<Vec<u8>, String> {
         let path = path.as_ref().ok_or_else(|| {
-            format!("\"pincer_control_plane\" needs \"{directive}\" for its mutual TLS, or \"plaintext\" to a local address")
+            format!(
+                "\"pincer_control_plane\" needs \"{directive}\" for its mutual TLS, or \"plaintext\" to a local address"
+            )
         })?;
-        let pem = std::fs::read(path).map_err(|error| format!("\"{directive}\" file \"{}\" cannot be read: {error}", path.display()))?;
+        let pem = std::fs::read(path)
+            .map_err(|error| format!("\"{directive}\" file \"{}\" cannot be read: {error}", path.display()))?;
         if pem.windows(11).any(|window| window == b"-----BEGIN ") {
             Ok(pem)
         } else {

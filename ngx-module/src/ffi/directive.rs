@@ -60,7 +60,9 @@ fn full_path(cf: *mut ngx_conf_t, argument: &[u8], conf_prefix: bool) -> Result<
         with_nul.push(0);
         let mut name = nginx::pool_copy((*cf).pool, &with_nul).ok_or_else(out_of_memory)?;
         name.len = argument.len();
-        if nginx_sys::ngx_conf_full_name((*cf).cycle, &raw mut name, nginx_sys::ngx_uint_t::from(conf_prefix)) != nginx::OK {
+        if nginx_sys::ngx_conf_full_name((*cf).cycle, &raw mut name, nginx_sys::ngx_uint_t::from(conf_prefix))
+            != nginx::OK
+        {
             return Err(out_of_memory());
         }
         nginx::bytes(name)
@@ -95,7 +97,11 @@ pub(crate) unsafe extern "C" fn zone(cf: *mut ngx_conf_t, _: *mut ngx_command_t,
     })
 }
 
-pub(crate) unsafe extern "C" fn control_plane(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+pub(crate) unsafe extern "C" fn control_plane(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
     report(cf, || {
         // SAFETY: a directive of `http {}`.
         let main = unsafe { main(conf) };
@@ -104,7 +110,11 @@ pub(crate) unsafe extern "C" fn control_plane(cf: *mut ngx_conf_t, _: *mut ngx_c
     })
 }
 
-pub(crate) unsafe extern "C" fn allow_peers(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+pub(crate) unsafe extern "C" fn allow_peers(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
     report(cf, || {
         // SAFETY: a directive of `http {}`.
         let main = unsafe { main(conf) };
@@ -117,7 +127,11 @@ pub(crate) unsafe extern "C" fn allow_peers(cf: *mut ngx_conf_t, _: *mut ngx_com
 /// The setters of the certificates' paths, which differ in their name and field only.
 macro_rules! file_setter {
     ($name:ident, $directive:literal, $field:ident) => {
-        pub(crate) unsafe extern "C" fn $name(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+        pub(crate) unsafe extern "C" fn $name(
+            cf: *mut ngx_conf_t,
+            _: *mut ngx_command_t,
+            conf: *mut c_void,
+        ) -> *mut c_char {
             report(cf, || {
                 // SAFETY: a directive of `http {}`.
                 let main = unsafe { main(conf) };
@@ -133,7 +147,11 @@ file_setter!(certificate, "pincer_control_plane_certificate", certificate);
 file_setter!(certificate_key, "pincer_control_plane_certificate_key", certificate_key);
 file_setter!(trusted_certificate, "pincer_control_plane_trusted_certificate", trusted_certificate);
 
-pub(crate) unsafe extern "C" fn control_plane_name(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+pub(crate) unsafe extern "C" fn control_plane_name(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
     report(cf, || {
         // SAFETY: a directive of `http {}`.
         let main = unsafe { main(conf) };
@@ -209,7 +227,7 @@ fn page(
         unsafe {
             main_conf_of(cf).needs_zone.get_or_insert(directive);
             let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-            let index = (*&raw const nginx_sys::ngx_http_core_module).ctx_index;
+            let index = nginx_sys::ngx_http_core_module.ctx_index;
             let location = (*(*context).loc_conf.add(index)).cast::<nginx_sys::ngx_http_core_loc_conf_t>();
             (*location).handler = Some(handler);
         }

@@ -70,13 +70,17 @@ fn set_aside(path: &Path, reason: &str) {
 fn prepare_directory(path: &Path, (user, group): (u32, u32)) {
     let Some(directory) = path.parent().filter(|directory| !directory.exists()) else { return };
     if let Err(error) = std::fs::create_dir_all(directory) {
-        let message = format!("cannot make the state file's directory, directory={}, error={error}", directory.display());
+        let message =
+            format!("cannot make the state file's directory, directory={}, error={error}", directory.display());
         log::write_cycle(log::NGX_LOG_ERR, &message);
         return;
     }
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if root && let Err(error) = std::os::unix::fs::chown(directory, Some(user), Some(group)) {
-        let message = format!("cannot give the state file's directory to the workers, directory={}, error={error}", directory.display());
+        let message = format!(
+            "cannot give the state file's directory to the workers, directory={}, error={error}",
+            directory.display()
+        );
         log::write_cycle(log::NGX_LOG_ERR, &message);
     }
 }
@@ -304,7 +308,10 @@ impl Running {
             }
             Err(reason) => {
                 zone.header.connection.refused();
-                log::write_cycle(log::NGX_LOG_ERR, &format!("refuses a revision, revision={revision}, reason={reason}"));
+                log::write_cycle(
+                    log::NGX_LOG_ERR,
+                    &format!("refuses a revision, revision={revision}, reason={reason}"),
+                );
                 self.feed.refused(revision, &reason);
             }
         }

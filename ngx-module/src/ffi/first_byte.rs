@@ -8,9 +8,10 @@
 
 use super::request::{self, Hook, RequestState, ShownTime, Stage};
 use super::{LoopStatic, clock, nginx};
+use crate::phase::outcome;
 use nginx_sys::{
-    NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
-    ngx_uint_t, off_t, u_char,
+    NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
+    ngx_http_upstream_t, ngx_int_t, ngx_uint_t, off_t, u_char,
 };
 use pincer_core::time::MonoNs;
 use pincer_core::zone::Signal;
@@ -95,7 +96,12 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
     let this = unsafe { &mut *state };
     let Some(ticket) = this.ticket.as_mut() else { return };
     let first_byte_ns = now.since(ticket.start).max(1);
-    if this.conf.params.get().signal == Signal::FirstByte {
+    let params = this.conf.params.get();
+    // SAFETY: a request that holds a peer has its upstream, and the header was parsed before any byte of the body.
+    let status = unsafe { (*(*this.request).upstream).headers_in.status_n };
+    if outcome::is_good(status) {
+        this.zone.first_byte_seen(ticket, this.worker, first_byte_ns, &params, now);
+    } else if params.signal == Signal::FirstByte {
         this.zone.signal_seen(ticket, this.worker);
     }
     this.first_byte_ns = first_byte_ns;
@@ -212,7 +218,9 @@ unsafe extern "C" fn frames(data: *mut c_void, bytes: isize) -> ngx_int_t {
     let state = data.cast::<RequestState>();
     // SAFETY: nginx passes the context that `hook_frames` stored, of a live request.
     unsafe {
-        let Some(&Hook::Frames { upstream, filter: Some(original), context, .. }) = (*state).hook.as_ref() else { return nginx::ERROR };
+        let Some(&Hook::Frames { upstream, filter: Some(original), context, .. }) = (*state).hook.as_ref() else {
+            return nginx::ERROR;
+        };
         let answer = original(context, bytes);
         if !(*upstream).out_bufs.is_null() {
             super::guard("first byte", (), || {
@@ -255,7 +263,9 @@ unsafe fn after_read(state: *mut RequestState, n: isize) {
 unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
     // SAFETY: nginx calls with its own connection and buffer; the hook names the function that stood here before.
     unsafe {
-        let Some((state, Hook::Connection { recv: Some(original), .. })) = hooked(connection) else { return nginx::ERROR };
+        let Some((state, Hook::Connection { recv: Some(original), .. })) = hooked(connection) else {
+            return nginx::ERROR;
+        };
         let n = original(connection, buffer, size);
         after_read(state, n);
         n
@@ -265,7 +275,9 @@ unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char
 unsafe extern "C" fn recv_chain(connection: *mut ngx_connection_t, chain: *mut ngx_chain_t, limit: off_t) -> isize {
     // SAFETY: as in `recv`.
     unsafe {
-        let Some((state, Hook::Connection { recv_chain: Some(original), .. })) = hooked(connection) else { return nginx::ERROR };
+        let Some((state, Hook::Connection { recv_chain: Some(original), .. })) = hooked(connection) else {
+            return nginx::ERROR;
+        };
         let n = original(connection, chain, limit);
         after_read(state, n);
         n

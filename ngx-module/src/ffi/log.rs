@@ -3,9 +3,7 @@
 use nginx_sys::{ngx_conf_t, ngx_log_t, ngx_uint_t};
 use std::ffi::c_char;
 
-pub(crate) use nginx_sys::{
-    NGX_LOG_CRIT, NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN,
-};
+pub(crate) use nginx_sys::{NGX_LOG_CRIT, NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN};
 
 /// `%*s`: nginx's format for a length and a pointer, so that nothing in `message` is taken for a format.
 const FORMAT: *const c_char = c"%*s".as_ptr();

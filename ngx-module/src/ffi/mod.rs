@@ -10,6 +10,7 @@ pub(crate) mod conf;
 pub(crate) mod directive;
 pub(crate) mod feed;
 pub(crate) mod first_byte;
+pub(crate) mod local_queue;
 pub(crate) mod log;
 pub(crate) mod module;
 pub(crate) mod nginx;

@@ -2,9 +2,9 @@
 
 use super::{conf, directive, process, variables};
 use nginx_sys::{
-    NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_http_module_t,
-    ngx_module_t, ngx_str_t, ngx_uint_t,
+    NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
+    ngx_command_t, ngx_http_module_t, ngx_module_t, ngx_str_t, ngx_uint_t,
 };
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_void};
@@ -35,7 +35,12 @@ const COMMANDS: usize = 12;
 
 static NGX_HTTP_PINCER_COMMANDS: NginxStatic<[ngx_command_t; COMMANDS]> = NginxStatic(UnsafeCell::new([
     command(c"pincer_zone", NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE, directive::zone, NGX_HTTP_MAIN_CONF_OFFSET),
-    command(c"pincer_control_plane", NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE, directive::control_plane, NGX_HTTP_MAIN_CONF_OFFSET),
+    command(
+        c"pincer_control_plane",
+        NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE,
+        directive::control_plane,
+        NGX_HTTP_MAIN_CONF_OFFSET,
+    ),
     command(
         c"pincer_control_plane_certificate",
         NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1,
@@ -60,7 +65,12 @@ static NGX_HTTP_PINCER_COMMANDS: NginxStatic<[ngx_command_t; COMMANDS]> = NginxS
         directive::control_plane_name,
         NGX_HTTP_MAIN_CONF_OFFSET,
     ),
-    command(c"pincer_allow_peers", NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE, directive::allow_peers, NGX_HTTP_MAIN_CONF_OFFSET),
+    command(
+        c"pincer_allow_peers",
+        NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE,
+        directive::allow_peers,
+        NGX_HTTP_MAIN_CONF_OFFSET,
+    ),
     command(c"pincer_balance", NGX_HTTP_UPS_CONF | NGX_CONF_ANY, directive::balance, NGX_HTTP_SRV_CONF_OFFSET),
     command(c"pincer_queue", NGX_HTTP_UPS_CONF | NGX_CONF_1MORE, directive::queue, NGX_HTTP_SRV_CONF_OFFSET),
     command(c"pincer_status", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, directive::status, NGX_HTTP_LOC_CONF_OFFSET),

@@ -1,8 +1,8 @@
 //! nginx's macros and inline functions that bindgen cannot see, and the few casts that everything else would repeat.
 
 use nginx_sys::{
-    ngx_array_t, ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_request_t, ngx_int_t, ngx_msec_t,
-    ngx_pool_t, ngx_queue_t, ngx_str_t,
+    ngx_array_t, ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_request_t, ngx_int_t,
+    ngx_msec_t, ngx_pool_t, ngx_queue_t, ngx_str_t,
 };
 use std::ffi::c_void;
 
@@ -121,7 +121,7 @@ pub(crate) unsafe fn cycle_main_conf(cycle: *const ngx_cycle_t) -> *mut super::c
 /// `cycle` is live and its configuration has been read.
 pub(crate) unsafe fn core_conf<'a>(cycle: *const ngx_cycle_t) -> &'a nginx_sys::ngx_core_conf_t {
     // SAFETY: the core module's configuration exists in every cycle, as long as the cycle.
-    unsafe { &*(*(*cycle).conf_ctx.add((*&raw const nginx_sys::ngx_core_module).index)).cast() }
+    unsafe { &*(*(*cycle).conf_ctx.add(nginx_sys::ngx_core_module.index)).cast() }
 }
 
 /// This module's context of `request`.

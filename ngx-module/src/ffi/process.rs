@@ -74,7 +74,10 @@ pub(crate) fn count_fail_open() {
         zone.header.counters.fail_open.fetch_add(1, Relaxed);
     }
     if !PROCESS.fail_open_logged.replace(true) {
-        log::write_cycle(log::NGX_LOG_ERR, "serves by plain round robin, the zone has no slot for this worker or a fault occurred");
+        log::write_cycle(
+            log::NGX_LOG_ERR,
+            "serves by plain round robin, the zone has no slot for this worker or a fault occurred",
+        );
     }
 }
 
@@ -141,12 +144,18 @@ fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
     let Some(worker) = joined else {
         if !PROCESS.refused.replace(true) {
             zone.header.counters.workers_refused.fetch_add(1, Relaxed);
-            log::write_cycle(log::NGX_LOG_ERR, "has no slot in the zone for this worker, old workers may still be draining");
+            log::write_cycle(
+                log::NGX_LOG_ERR,
+                "has no slot in the zone for this worker, old workers may still be draining",
+            );
         }
         return;
     };
     if !wake::listen_slot(worker, on_kick) {
-        log::write_cycle(log::NGX_LOG_WARN, "cannot listen for other workers, waiting requests will look for slots by timer");
+        log::write_cycle(
+            log::NGX_LOG_WARN,
+            "cannot listen for other workers, waiting requests will look for slots by timer",
+        );
     }
     // SAFETY: set by nginx before `init_process`.
     if unsafe { nginx_sys::ngx_worker } == 0 {
@@ -249,8 +258,11 @@ pub(crate) fn own_id() -> ProcessId {
 fn is_alive(process: ProcessId) -> bool {
     let Ok(pid) = libc::pid_t::try_from(process.pid) else { return false };
     // SAFETY: signal 0 only asks whether the process exists.
-    let exists = unsafe { libc::kill(pid, 0) } == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
-    exists && start_time(process.pid).is_none_or(|(start, zombie)| !zombie && (process.start == 0 || start == process.start))
+    let exists =
+        unsafe { libc::kill(pid, 0) } == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
+    exists
+        && start_time(process.pid)
+            .is_none_or(|(start, zombie)| !zombie && (process.start == 0 || start == process.start))
 }
 
 /// The start time of a process in clock ticks after boot (low 32 bits), and whether it is a zombie: fields 22 and 3 of /proc/PID/stat.

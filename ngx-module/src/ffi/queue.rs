@@ -8,11 +8,10 @@
 
 use super::conf::UpstreamConf;
 use super::request::{Parking, RequestState, ShownTime, Stage};
-use super::{balancer, clock, log, nginx, process, wake};
-use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t, ngx_queue_t};
+use super::{balancer, clock, nginx, process, wake};
+use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
 use pincer_core::time::MILLISECOND_NS;
-use pincer_core::zone::{Claim, NO_KEY, Ticket, UpstreamIdx, WorkerIdx, Zone};
-use std::cell::{Cell, UnsafeCell};
+use pincer_core::zone::{Claim, Ticket, WorkerIdx, Zone};
 
 /// How often a worker with waiting requests looks by itself, in milliseconds.
 pub(crate) const TICK_MS: ngx_msec_t = 100;
@@ -25,96 +24,6 @@ const RESUMES_MAX: usize = 64;
 
 /// The queue's priority of a request without a class.
 const PRIORITY_DEFAULT: u8 = 100;
-
-/// A worker's queue of one upstream. Touched by the event loop only.
-pub(crate) struct LocalQueue {
-    head: UnsafeCell<ngx_queue_t>,
-    drain_event: UnsafeCell<ngx_event_t>,
-    tick_event: UnsafeCell<ngx_event_t>,
-    ready: Cell<bool>,
-}
-
-impl Default for LocalQueue {
-    fn default() -> Self {
-        // SAFETY: plain C structs, for which zeroes are a value; `prepare` fills them before use.
-        unsafe {
-            Self {
-                head: UnsafeCell::new(std::mem::zeroed()),
-                drain_event: UnsafeCell::new(std::mem::zeroed()),
-                tick_event: UnsafeCell::new(std::mem::zeroed()),
-                ready: Cell::new(false),
-            }
-        }
-    }
-}
-
-impl LocalQueue {
-    /// Links the queue's parts to `conf`; after that they never move, as configurations live in a box.
-    fn prepare(&self, conf: &'static UpstreamConf) {
-        if self.ready.replace(true) {
-            return;
-        }
-        let data = std::ptr::from_ref(conf).cast_mut().cast();
-        // SAFETY: the cells are ours, and this is the event loop's thread.
-        unsafe {
-            let head = self.head.get();
-            (*head).next = head;
-            (*head).prev = head;
-            for (event, handler) in
-                [(self.drain_event.get(), on_drain as unsafe extern "C" fn(_)), (self.tick_event.get(), on_tick)]
-            {
-                (*event).data = data;
-                (*event).handler = Some(handler);
-                (*event).log = log::cycle_log();
-                (*event).set_cancelable(1);
-            }
-        }
-    }
-
-    /// The request that waits longest, among those of the best priority.
-    fn first(&self) -> Option<*mut RequestState> {
-        if !self.ready.get() {
-            return None;
-        }
-        let head = self.head.get();
-        // SAFETY: an initialised list of `Parking::link`s, which leave it before their memory goes.
-        unsafe { (!nginx::queue_is_empty(head)).then(|| (*parking_of((*head).next)).state) }
-    }
-
-    /// Puts `parking` behind all keys that are not greater.
-    ///
-    /// # Safety
-    /// `parking` is live, stays where it is, and is in no list.
-    unsafe fn insert(&self, parking: *mut Parking) {
-        let head = self.head.get();
-        // SAFETY: as the caller vouches; the list as in `first`.
-        unsafe {
-            let mut after = (*head).prev;
-            while after != head && (*parking_of(after)).key > (*parking).key {
-                after = (*after).prev;
-            }
-            let link = &raw mut (*parking).link;
-            (*link).prev = after;
-            (*link).next = (*after).next;
-            (*(*after).next).prev = link;
-            (*after).next = link;
-        }
-    }
-
-    /// Publishes the key of the first request that waits here.
-    fn publish(&self, zone: &Zone<'_>, index: UpstreamIdx, worker: WorkerIdx) {
-        // SAFETY: what `first` gives is live.
-        let key = self.first().map_or(NO_KEY, |state| unsafe { (*(*state).parking).key });
-        zone.head_publish(index, worker, key);
-    }
-}
-
-/// # Safety
-/// `link` is the `link` field of a live record.
-unsafe fn parking_of(link: *mut ngx_queue_t) -> *mut Parking {
-    // SAFETY: as the caller vouches.
-    unsafe { link.byte_sub(std::mem::offset_of!(Parking, link)).cast() }
-}
 
 /// The request's parking record, made if it never waited before; `None` when memory is out.
 ///
@@ -131,7 +40,9 @@ unsafe fn parking(state: *mut RequestState) -> Option<*mut Parking> {
 }
 
 /// The placeholder's address: an unnamed unix socket, so that nginx calls `free` for a waiting request too.
-const PLACEHOLDER_FAMILY: [u8; 2] = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
+const PLACEHOLDER_FAMILY: [u8; PLACEHOLDER_LEN as usize] = 1_u16.to_ne_bytes();
+const PLACEHOLDER_LEN: u32 = 2;
+const _: () = assert!(libc::AF_UNIX == 1 && size_of::<libc::sa_family_t>() == 2);
 const PLACEHOLDER_NAME: &[u8] = b"pincer queue";
 
 /// Lets the request wait: NGX_AGAIN, or NGX_BUSY when the queue is full.
@@ -163,7 +74,7 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
     unsafe {
         (*pc).connection = placeholder;
         (*pc).sockaddr = sockaddr.cast();
-        (*pc).socklen = PLACEHOLDER_FAMILY.len() as u32;
+        (*pc).socklen = PLACEHOLDER_LEN;
         (*pc).name = name;
         (*parking).state = state;
         (*parking).key = zone.next_key(index, PRIORITY_DEFAULT);
@@ -171,7 +82,10 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
         conf.local.insert(parking);
         prepare_event(&raw mut (*parking).settle_event, state, on_settle);
         prepare_event(&raw mut (*parking).timeout_event, state, on_timeout);
-        nginx::arm(&raw mut (*parking).timeout_event, ngx_msec_t::try_from(queue.timeout_ms).unwrap_or(ngx_msec_t::MAX >> 1));
+        nginx::arm(
+            &raw mut (*parking).timeout_event,
+            ngx_msec_t::try_from(queue.timeout_ms).unwrap_or(ngx_msec_t::MAX >> 1),
+        );
         nginx::arm(conf.local.tick_event.get(), TICK_MS);
         nginx::post(&raw mut (*parking).settle_event);
     }
@@ -179,7 +93,11 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
     nginx::AGAIN
 }
 
-unsafe fn prepare_event(event: *mut ngx_event_t, state: *mut RequestState, handler: unsafe extern "C" fn(*mut ngx_event_t)) {
+unsafe fn prepare_event(
+    event: *mut ngx_event_t,
+    state: *mut RequestState,
+    handler: unsafe extern "C" fn(*mut ngx_event_t),
+) {
     // SAFETY: an event inside the live record, not in use.
     unsafe {
         event.write(std::mem::zeroed());
@@ -481,14 +399,14 @@ unsafe extern "C" fn on_timeout(event: *mut ngx_event_t) {
     });
 }
 
-unsafe extern "C" fn on_drain(event: *mut ngx_event_t) {
+pub(crate) unsafe extern "C" fn on_drain(event: *mut ngx_event_t) {
     super::guard("queue drain", (), || {
         // SAFETY: `prepare` stored the configuration, which outlives the loop.
         drain(unsafe { &*(*event).data.cast::<UpstreamConf>() });
     });
 }
 
-unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
+pub(crate) unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
     super::guard("queue tick", (), || {
         // SAFETY: as in `on_drain`.
         let conf: &'static UpstreamConf = unsafe { &*(*event).data.cast::<UpstreamConf>() };

@@ -7,7 +7,8 @@ use super::address::Address;
 use super::conf::UpstreamConf;
 use super::nginx;
 use nginx_sys::{
-    ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_queue_t, ngx_recv_chain_pt, ngx_recv_pt,
+    ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_queue_t, ngx_recv_chain_pt,
+    ngx_recv_pt,
 };
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{Ticket, WorkerIdx, Zone};
@@ -97,7 +98,9 @@ pub(crate) type InputFilterInit = Option<unsafe extern "C" fn(*mut c_void) -> ng
 pub(crate) type InputFilter = Option<unsafe extern "C" fn(*mut c_void, isize) -> ngx_int_t>;
 
 // nginx's pools align to a word.
-const _: () = assert!(align_of::<RequestState>() <= nginx_sys::NGX_ALIGNMENT && align_of::<Parking>() <= nginx_sys::NGX_ALIGNMENT);
+const _: () = assert!(
+    align_of::<RequestState>() <= nginx_sys::NGX_ALIGNMENT && align_of::<Parking>() <= nginx_sys::NGX_ALIGNMENT
+);
 
 /// The record. Kept small: nginx's pool of a request has a few hundred bytes left, and the next block costs more than all we do.
 pub(crate) struct RequestState {
@@ -172,7 +175,10 @@ pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut Reque
     while !cleanup.is_null() {
         // SAFETY: a live element of that list; ours carry a `RequestState`.
         unsafe {
-            if (*cleanup).handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, on_pool_destroyed as CleanupHandler)) {
+            if (*cleanup)
+                .handler
+                .is_some_and(|handler| std::ptr::fn_addr_eq(handler, on_pool_destroyed as CleanupHandler))
+            {
                 let state = (*cleanup).data.cast::<RequestState>();
                 // Subrequests share the main request's pool: each record names its own.
                 if (*state).request == request {

@@ -4,7 +4,7 @@
 
 use super::nginx;
 use super::request::RequestState;
-use nginx_sys::{ngx_int_t, ngx_peer_connection_t, SSL_SESSION};
+use nginx_sys::{SSL_SESSION, ngx_int_t, ngx_peer_connection_t};
 use std::ffi::c_void;
 
 /// The sessions of an upstream's peers in this worker.

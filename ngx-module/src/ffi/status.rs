@@ -2,8 +2,8 @@
 
 use super::{clock, conf, nginx};
 use nginx_sys::{
-    NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, ngx_chain_t, ngx_http_request_t,
-    ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
+    NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, ngx_chain_t,
+    ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
 };
 use pincer_core::zone::ZoneSnapshot;
 use pincer_core::{metrics, status};
@@ -35,7 +35,8 @@ fn status_page(snapshot: &ZoneSnapshot, context: &status::Context<'_>, _: &[u8])
 }
 
 fn metrics_page(snapshot: &ZoneSnapshot, context: &status::Context<'_>, accept: &[u8]) -> Option<Page> {
-    let open = accept.windows(b"application/openmetrics-text".len()).any(|window| window == b"application/openmetrics-text");
+    let open =
+        accept.windows(b"application/openmetrics-text".len()).any(|window| window == b"application/openmetrics-text");
     let format = if open { metrics::Format::OpenMetrics } else { metrics::Format::Prometheus };
     let mut text = String::new();
     metrics::write(snapshot, context, format, &mut text).ok()?;
@@ -105,7 +106,8 @@ unsafe fn send(r: *mut ngx_http_request_t, page: &Page) -> ngx_int_t {
         if sent != nginx::OK || (*r).header_only() != 0 {
             return sent;
         }
-        let buffer = nginx_sys::ngx_pcalloc((*r).pool, size_of::<nginx_sys::ngx_buf_t>()).cast::<nginx_sys::ngx_buf_t>();
+        let buffer =
+            nginx_sys::ngx_pcalloc((*r).pool, size_of::<nginx_sys::ngx_buf_t>()).cast::<nginx_sys::ngx_buf_t>();
         if buffer.is_null() {
             return SERVER_ERROR;
         }

@@ -4,7 +4,8 @@ use super::request::{self, AttemptTimes, ShownTime};
 use super::{conf, nginx};
 use crate::phase::times;
 use nginx_sys::{
-    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t, ngx_uint_t,
+    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t,
 };
 
 type Getter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_variable_value_t, usize) -> ngx_int_t;
@@ -19,7 +20,8 @@ pub(crate) unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int
             let mut name = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
             // SAFETY: `cf` is live; nginx copies the name (in lower case) and answers null or the variable.
             unsafe {
-                let variable = nginx_sys::ngx_http_add_variable(cf, &raw mut name, NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t);
+                let variable =
+                    nginx_sys::ngx_http_add_variable(cf, &raw mut name, NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t);
                 if variable.is_null() {
                     return nginx::ERROR;
                 }
@@ -35,7 +37,11 @@ unsafe extern "C" fn ttft(r: *mut ngx_http_request_t, value: *mut ngx_http_varia
     unsafe { attempts(r, value, |attempt| attempt.first_byte) }
 }
 
-unsafe extern "C" fn queue_time(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
+unsafe extern "C" fn queue_time(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _: usize,
+) -> ngx_int_t {
     // SAFETY: as above.
     unsafe { attempts(r, value, |attempt| attempt.queue) }
 }
@@ -50,15 +56,20 @@ unsafe fn attempts(
     super::guard("variable", nginx::ERROR, || {
         // SAFETY: as the caller vouches.
         let text = unsafe {
-            request::find(r)
-                .map(|state| times::text((*state).times().map(|(attempt, redirected)| (time(attempt).ms(), redirected))))
+            request::find(r).map(|state| {
+                times::text((*state).times().map(|(attempt, redirected)| (time(attempt).ms(), redirected)))
+            })
         };
         // SAFETY: as the caller vouches.
         unsafe { fill(r, value, &text.unwrap_or_default()) }
     })
 }
 
-unsafe extern "C" fn revision(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
+unsafe extern "C" fn revision(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _: usize,
+) -> ngx_int_t {
     super::guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill; the request's configuration outlives it.
         unsafe {

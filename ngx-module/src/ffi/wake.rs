@@ -28,7 +28,10 @@ pub(crate) fn prepare(workers: usize) {
             match eventfd() {
                 Some(descriptor) => slot.store(descriptor + 1, Relaxed),
                 None => {
-                    log::write_cycle(log::NGX_LOG_WARN, "cannot make an eventfd, waiting requests will look for slots by timer");
+                    log::write_cycle(
+                        log::NGX_LOG_WARN,
+                        "cannot make an eventfd, waiting requests will look for slots by timer",
+                    );
                     return;
                 }
             }

@@ -39,7 +39,8 @@ pub(crate) fn declare(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), St
 unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
     super::guard("zone init", nginx::ERROR, || {
         // SAFETY: nginx passes the zone of `declare`, whose data is the new configuration; one thread.
-        let (pool, main) = unsafe { ((*shm_zone).shm.addr.cast::<ngx_slab_pool_t>(), &*(*shm_zone).data.cast::<MainConf>()) };
+        let (pool, main) =
+            unsafe { ((*shm_zone).shm.addr.cast::<ngx_slab_pool_t>(), &*(*shm_zone).data.cast::<MainConf>()) };
         // SAFETY: as above.
         let zone = unsafe { if old.is_null() { make(pool, main) } else { reuse(pool) } };
         match zone.and_then(|zone| adopt(zone, main).map(|()| zone)) {
@@ -89,7 +90,8 @@ unsafe fn reuse(pool: *mut ngx_slab_pool_t) -> Result<&'static Zone<'static>, St
     unsafe {
         let memory = (*pool).data.cast::<u8>();
         let layout = if memory.is_null() { None } else { (*memory.cast::<Header>()).layout() };
-        let layout = layout.ok_or("\"pincer_zone\" was made by another version of the module, restart nginx or rename the zone")?;
+        let layout = layout
+            .ok_or("\"pincer_zone\" was made by another version of the module, restart nginx or rename the zone")?;
         Ok(map(memory, &layout))
     }
 }
@@ -172,10 +174,8 @@ pub(crate) fn configure(main: &MainConf) -> Result<(), String> {
                 down: peer.down,
             })
             .collect();
-        let settings = Settings {
-            queue_size: upstream.queue.map_or(0, |queue| queue.size),
-            signal: upstream.params.get().signal,
-        };
+        let settings =
+            Settings { queue_size: upstream.queue.map_or(0, |queue| queue.size), signal: upstream.params.get().signal };
         locked(main, || zone.upstream_configure(index, &settings, &specs, clock::now()))
             .map_err(|error| format!("upstream {}: {error}", upstream.place.borrow()))?;
     }

@@ -33,6 +33,11 @@ pub(crate) struct Facts {
 const TOO_MANY_REQUESTS: usize = 429;
 const SERVER_ERRORS: std::ops::RangeInclusive<usize> = 500..=599;
 
+/// Whether an answer of this status says how fast the peer is.
+pub(crate) fn is_good(status: usize) -> bool {
+    status != TOO_MANY_REQUESTS && !SERVER_ERRORS.contains(&status)
+}
+
 /// The outcome of the attempt.
 pub(crate) fn outcome(facts: &Facts) -> Outcome {
     let stale_keepalive = facts.failed && facts.cached && facts.status == 0;

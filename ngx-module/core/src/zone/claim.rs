@@ -60,6 +60,17 @@ pub struct Ticket {
     /// Whether it is the one request of a half-open breaker.
     pub trial: bool,
     pending: bool,
+    pub(super) early: Early,
+}
+
+/// What was learned of a request before its release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Early {
+    Nothing,
+    /// Its first byte.
+    Sampled,
+    /// Its first byte, which ended a run that replaced the mean.
+    Renewed,
 }
 
 /// What a claim came to.
@@ -180,6 +191,27 @@ impl Zone<'_> {
         entries.into_iter().any(|peer| free(peer.view(peer.live(), high, params, now)))
     }
 
+    /// The first byte of a good answer is here, `first_byte_ns` after the claim: it is learned from at once, since a stream may last for minutes.
+    /// Ends a half-open breaker's trial too. Only its release may follow with another first byte, which is not counted again.
+    pub fn first_byte_seen(
+        &self,
+        ticket: &mut Ticket,
+        w: WorkerIdx,
+        first_byte_ns: u64,
+        params: &BalanceParams,
+        now: MonoNs,
+    ) {
+        if params.signal == Signal::FirstByte {
+            self.signal_seen(ticket, w);
+        }
+        let Some(peer) = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing) else { return };
+        let renewed = peer.learn_first_byte(first_byte_ns, params, now);
+        ticket.early = if renewed { Early::Renewed } else { Early::Sampled };
+        if core::mem::take(&mut ticket.trial) {
+            peer.learn_success(true, params, now);
+        }
+    }
+
     /// The peer has shown the signal: its age no longer counts as slowness. Nothing is recorded before the release.
     pub fn signal_seen(&self, ticket: &mut Ticket, w: WorkerIdx) {
         if !core::mem::take(&mut ticket.pending) {
@@ -206,7 +238,7 @@ impl Zone<'_> {
     ) {
         self.signal_seen(&mut ticket, w);
         let Some(peer) = self.peer(ticket.peer) else { return };
-        peer.learn(ticket.trial, outcome, params, now, random);
+        peer.learn(&ticket, outcome, params, now, random);
         let Some(worker) = peer.workers.get(usize::from(w.0)) else { return };
         // Last: from here on the record may be given to another peer.
         if worker.in_flight.load(Relaxed) > 0 {
@@ -271,7 +303,16 @@ impl Zone<'_> {
         }
         worker.pending.store(worker.pending.load(Relaxed).wrapping_add(pending_word(now)), Relaxed);
         peer.counters.picks[why as usize].fetch_add(1, Relaxed);
-        Ok(Ticket { peer: PeerIdx(at), generation, index, start: now, why, trial, pending: true })
+        Ok(Ticket {
+            peer: PeerIdx(at),
+            generation,
+            index,
+            start: now,
+            why,
+            trial,
+            pending: true,
+            early: Early::Nothing,
+        })
     }
 
     /// Whether a request that has just counted itself in may stay, by what `live` and the columns say now.

@@ -17,10 +17,10 @@ use crate::time::{MILLISECOND_NS, MonoNs};
 
 /// A plan younger than this is not looked at again, however often it is used.
 const FRESH_NS: u64 = 5 * MILLISECOND_NS;
-/// A plan older than this is not used: a tenth of the services that are worth waiting for.
-const STALE_NS: u64 = 20 * MILLISECOND_NS;
+/// A plan older than this is not used: little against the services that are worth waiting for, and against how fast means move.
+const STALE_NS: u64 = 50 * MILLISECOND_NS;
 /// Claims after which a plan that is no longer fresh is made anew.
-const CLAIMS: u32 = 64;
+const CLAIMS: u32 = 128;
 
 /// See the file's header. [`Plan::new`] is an empty one, which is made at its first use.
 #[derive(Debug)]
@@ -43,6 +43,10 @@ struct Group {
     step: f64,
     /// All quotas are the same, so that the least loaded is owed most.
     even: bool,
+    /// All weights are the same, so that credits are settled in turns.
+    level: bool,
+    /// Claims since the members last got their credit.
+    unsettled: usize,
     quotas: u64,
     weights: i64,
 }
@@ -85,11 +89,11 @@ impl<'z> Plan<'z> {
 
     /// The group of least cost: S · (1 + n · mean weight / weight of the group), n its requests without their signal, as in [`crate::pick`].
     #[inline]
-    fn cheapest(&self, workers_high: usize) -> Option<(Group, &[Member<'z>])> {
-        let mut best = *self.groups.first()?;
+    fn cheapest(&mut self, workers_high: usize) -> Option<(&mut Group, &[Member<'z>])> {
+        let mut best = 0;
         if self.groups.len() > 1 {
             let mut best_ns = f64::MAX;
-            for group in &self.groups {
+            for (index, group) in self.groups.iter().enumerate() {
                 if group.service_ns >= best_ns {
                     break;
                 }
@@ -97,11 +101,13 @@ impl<'z> Plan<'z> {
                 let pending: u32 = members.iter().map(|member| member.peer.pending(workers_high)).sum();
                 let cost_ns = group.service_ns * (1.0 + f64::from(pending) * group.step);
                 if cost_ns < best_ns {
-                    (best, best_ns) = (*group, cost_ns);
+                    (best, best_ns) = (index, cost_ns);
                 }
             }
         }
-        Some((best, self.members.get(best.begin..best.end)?))
+        let group = self.groups.get_mut(best)?;
+        let members = self.members.get(group.begin..group.end)?;
+        Some((group, members))
     }
 }
 
@@ -147,18 +153,28 @@ impl Group {
     }
 
     /// Smooth weighted round robin's bookkeeping, as [`crate::pick::settle`].
+    ///
+    /// Of level weights what every member gains at each claim changes no order, so it is given once in as many claims as there are members.
     #[inline]
-    fn settle(&self, members: &[Member<'_>], chosen: usize) {
-        let bound = 2 * self.weights;
-        for member in members {
-            let gain = i64::from(member.weight);
-            if member.peer.credit.fetch_add(gain, Relaxed) + gain > bound {
-                member.peer.credit.store(bound, Relaxed);
-            }
+    fn settle(&mut self, members: &[Member<'_>], chosen: usize) {
+        if let Some(member) = members.get(chosen) {
+            member.peer.credit.fetch_sub(self.weights, Relaxed);
         }
-        let Some(member) = members.get(chosen) else { return };
-        if member.peer.credit.fetch_sub(self.weights, Relaxed) - self.weights < -bound {
-            member.peer.credit.store(-bound, Relaxed);
+        self.unsettled += 1;
+        if !self.level || self.unsettled >= members.len() {
+            self.give(members);
+        }
+    }
+
+    /// Gives all members what they have gained since the last time; holds credits within twice the sum of weights.
+    fn give(&mut self, members: &[Member<'_>]) {
+        let (bound, claims) = (2 * self.weights, i64::try_from(std::mem::take(&mut self.unsettled)).unwrap_or(0));
+        for member in members {
+            let gain = i64::from(member.weight) * claims;
+            let credit = member.peer.credit.fetch_add(gain, Relaxed) + gain;
+            if credit.abs() > bound {
+                member.peer.credit.store(bound * credit.signum(), Relaxed);
+            }
         }
     }
 }
@@ -199,7 +215,7 @@ impl<'z> Zone<'z> {
 
     /// Takes a slot as the plan says; `None` when that needs a pick.
     #[inline]
-    fn claim_by(&self, plan: &Plan<'z>, w: WorkerIdx, now: MonoNs) -> Option<Result<Ticket, Lost>> {
+    fn claim_by(&self, plan: &mut Plan<'z>, w: WorkerIdx, now: MonoNs) -> Option<Result<Ticket, Lost>> {
         let high = self.workers_high();
         let (group, members) = plan.cheapest(high)?;
         let chosen = group.choose(members, high)?;
@@ -240,6 +256,8 @@ impl<'z> Zone<'z> {
                 service_ns: group.service_ns as f64,
                 step: mean_weight / weight_of(group.members).max(1.0),
                 even: members.iter().all(|member| Some((member.quota, member.slots)) == first),
+                level: members.iter().all(|member| Some(member.weight) == members.first().map(|first| first.weight)),
+                unsettled: 0,
                 quotas: members.iter().map(|member| member.quota).sum(),
                 weights: members.iter().map(|member| i64::from(member.weight)).sum(),
             });

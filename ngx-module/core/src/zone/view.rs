@@ -6,7 +6,7 @@
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::claim::{BalanceParams, Outcome, Signal};
+use super::claim::{BalanceParams, Early, Outcome, Signal, Ticket};
 use super::peer::{Live, Peer};
 use crate::pick::{Admission, PeerView};
 use crate::time::MonoNs;
@@ -74,15 +74,16 @@ impl Peer {
         })
     }
 
-    pub(super) fn learn(&self, trial: bool, outcome: Outcome, params: &BalanceParams, now: MonoNs, random: u64) {
+    pub(super) fn learn(&self, ticket: &Ticket, outcome: Outcome, params: &BalanceParams, now: MonoNs, random: u64) {
+        let trial = ticket.trial;
         match outcome {
             Outcome::Success { first_byte_ns, header_ns, last_byte_ns, held_ns } => {
-                self.sample(first_byte_ns, header_ns, last_byte_ns.unwrap_or(held_ns), held_ns, params, now);
-                if self.breaker.success(trial, self.rule()) {
-                    self.slow_start.begin(now);
-                } else {
-                    self.slow_start.success(self.live().max_conns(), params.slow_start_ns, now);
-                }
+                let renewed = match (ticket.early, first_byte_ns) {
+                    (Early::Nothing, Some(first_byte_ns)) => self.learn_first_byte(first_byte_ns, params, now),
+                    (early, _) => early == Early::Renewed,
+                };
+                self.sample(renewed, header_ns, last_byte_ns.unwrap_or(held_ns), held_ns, params, now);
+                self.learn_success(trial, params, now);
             }
             Outcome::Failure => {
                 self.counters.failures.fetch_add(1, Relaxed);
@@ -99,9 +100,27 @@ impl Peer {
         }
     }
 
+    /// Returns whether the mean was replaced.
+    pub(super) fn learn_first_byte(&self, first_byte_ns: u64, params: &BalanceParams, now: MonoNs) -> bool {
+        let renewed = self.first_byte.record(first_byte_ns, params.half_life_ns, now);
+        self.first_byte_times.record(first_byte_ns);
+        if params.signal == Signal::FirstByte {
+            self.sampled(params.signal, now);
+        }
+        renewed
+    }
+
+    pub(super) fn learn_success(&self, trial: bool, params: &BalanceParams, now: MonoNs) {
+        if self.breaker.success(trial, self.rule()) {
+            self.slow_start.begin(now);
+        } else {
+            self.slow_start.success(self.live().max_conns(), params.slow_start_ns, now);
+        }
+    }
+
     fn sample(
         &self,
-        first_byte_ns: Option<u64>,
+        mut renewed: bool,
         header_ns: Option<u64>,
         last_byte_ns: u64,
         held_ns: u64,
@@ -109,11 +128,6 @@ impl Peer {
         now: MonoNs,
     ) {
         let half_life_ns = params.half_life_ns;
-        let mut renewed = false;
-        if let Some(value_ns) = first_byte_ns {
-            renewed = self.first_byte.record(value_ns, half_life_ns, now);
-            self.first_byte_times.record(value_ns);
-        }
         match params.signal {
             Signal::FirstByte => self.hold.follow(held_ns, renewed, half_life_ns, now),
             Signal::Header => {
@@ -125,7 +139,9 @@ impl Peer {
             }
         }
         self.service_times.record(held_ns);
-        self.sampled(params.signal, now);
+        if params.signal != Signal::FirstByte {
+            self.sampled(params.signal, now);
+        }
     }
 }
 
