@@ -70,10 +70,10 @@ impl Model<'_> {
     }
 
     fn kick_least(&mut self) {
-        if let Some((owner, _)) = self.heap.zone().least_head(self.u, |_| false) {
-            if let Some((_, _, worker)) = self.workers.iter_mut().find(|(w, _, _)| *w == owner) {
-                worker.kicked = true;
-            }
+        if let Some((owner, _)) = self.heap.zone().least_head(self.u, |_| false)
+            && let Some((_, _, worker)) = self.workers.iter_mut().find(|(w, _, _)| *w == owner)
+        {
+            worker.kicked = true;
         }
     }
 
