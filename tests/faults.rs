@@ -262,6 +262,27 @@ async fn the_slots_of_a_killed_worker_go_to_those_who_wait_in_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_freed_slot_wakes_who_waits_in_another_worker_at_once() {
+    let replicas = Replica::several(1, Settings::served_in(1.0)).await;
+    let nginx = queued(&replicas, "max_conns=1").workers(WORKERS).listen("reuseport").start().await;
+    let mut rounds = Vec::new();
+    for _ in 0..15 {
+        let (holding, waiting) = full(&nginx, &replicas[0], 1, 2).await;
+        let start = Instant::now();
+        replicas[0].fault(Fault::None).await;
+        for (_, pending) in holding.into_iter().chain(waiting) {
+            assert_eq!(status_of(pending).await, Some(200));
+        }
+        rounds.push(start.elapsed());
+        counts(&nginx, 0, 0).await;
+    }
+    let median = stats::percentile_s(&rounds, 50.0);
+    println!("one slot went through six waiters in {WORKERS} workers in {:.1} ms (median)", median * 1e3);
+    // Looking by timer alone takes over 200 ms.
+    assert!(median < limit(0.08).as_secs_f64(), "{median} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_worker_with_the_best_key_does_not_hold_up_the_others() {
     let replicas = Replica::several(1, Settings::served_in(2.0)).await;
     let nginx = queued(&replicas, "max_conns=1").workers(WORKERS).listen("reuseport").start().await;
