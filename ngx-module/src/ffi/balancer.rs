@@ -16,7 +16,7 @@ use nginx_sys::{
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::{MILLISECOND_NS, MonoNs};
-use pincer_core::zone::{BalanceParams, Claim, Outcome, Ticket, UpstreamIdx, Zone};
+use pincer_core::zone::{BalanceParams, Claim, Outcome, Quick, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the breaker its own rule.
@@ -61,7 +61,7 @@ unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_
             let conf = conf::of_upstream(upstream);
             conf.name.replace(nginx::bytes((*upstream).host).to_vec());
             conf.peers.replace(declared_peers(upstream));
-            conf.params.set(params(conf));
+            let _ = conf.params.set(params(conf));
             conf.initialised.set(true);
             (*upstream).peer.init = Some(init_peer);
         }
@@ -222,11 +222,21 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
     let can_wait = this.conf.queue.is_some();
     if !can_wait || this.zone.waiting(index) == 0 {
         let now = clock::now();
-        let (demand, params) = (demand(this, 1), this.conf.params.get());
-        let mut plan = this.conf.plan.try_borrow_mut().ok()?;
-        let claimed = this.zone.claim_planned(index, this.worker, &mut plan, &demand, &params, now);
-        drop(plan);
-        if claimed.kick && can_wait {
+        let mut lost = false;
+        if this.is_ordinary() {
+            let mut plan = this.conf.plan.try_borrow_mut().ok()?;
+            match this.zone.claim_quick(index, this.worker, &mut plan, this.conf.params(), now) {
+                Quick::Taken(ticket) => {
+                    this.ticket = Some(ticket);
+                    drop(plan);
+                    return bind(pc, this);
+                }
+                Quick::Undecided => {}
+                Quick::Lost => lost = true,
+            }
+        }
+        let claimed = this.zone.claim(index, this.worker, &demand(this, 1), this.conf.params(), now);
+        if (claimed.kick || lost) && can_wait {
             queue::kick(this.conf, this.zone);
         }
         match claimed.claim {
@@ -319,7 +329,7 @@ fn finish(state: &mut RequestState, facts: &Facts, now: MonoNs) {
 }
 
 fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
-    let params = state.conf.params.get();
+    let params = state.conf.params();
     let outcome = outcome(facts);
     // Only a breaker that opens needs chance.
     let random = if outcome == Outcome::Failure { clock::random() } else { 0 };

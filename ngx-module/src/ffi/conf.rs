@@ -12,9 +12,10 @@ use nginx_sys::{
     ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t,
 };
 use pincer_core::zone::{BalanceParams, Plan, UpstreamIdx, Zone};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// What `http {}` says.
 #[derive(Default)]
@@ -71,7 +72,7 @@ pub(crate) struct UpstreamConf {
     pub(crate) queue: Option<QueueArgs>,
     pub(crate) name: RefCell<Vec<u8>>,
     pub(crate) peers: RefCell<Vec<DeclaredPeer>>,
-    pub(crate) params: Cell<BalanceParams>,
+    pub(crate) params: OnceCell<BalanceParams>,
     pub(crate) index: Cell<Option<UpstreamIdx>>,
     /// Where the directive stands, for messages that come after it was read.
     pub(crate) place: RefCell<String>,
@@ -85,7 +86,15 @@ pub(crate) struct UpstreamConf {
     pub(crate) sessions: RefCell<Sessions>,
 }
 
+/// Before the upstream is initialised.
+static UNSET: LazyLock<BalanceParams> = LazyLock::new(BalanceParams::default);
+
 impl UpstreamConf {
+    /// The balancer's parameters.
+    pub(crate) fn params(&self) -> &BalanceParams {
+        self.params.get().unwrap_or_else(|| &UNSET)
+    }
+
     /// The next request's number.
     pub(crate) fn number(&self) -> u64 {
         let number = self.requests.get();

@@ -53,7 +53,7 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
         if state.is_null() || (*state).stage != Stage::Holding || (*state).header_ns != 0 {
             return;
         }
-        let signal = (*state).conf.params.get().signal;
+        let signal = (*state).conf.params().signal;
         let Some(ticket) = (*state).ticket.as_mut() else { return };
         let now = clock::now();
         (*state).header_ns = now.since(ticket.start).max(1);
@@ -96,7 +96,7 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
     let this = unsafe { &mut *state };
     let Some(ticket) = this.ticket.as_mut() else { return };
     let first_byte_ns = now.since(ticket.start).max(1);
-    let params = this.conf.params.get();
+    let params = this.conf.params();
     // SAFETY: a request that holds a peer has its upstream, and the header was parsed before any byte of the body.
     let status = unsafe { (*(*this.request).upstream).headers_in.status_n };
     if outcome::is_good(status) {

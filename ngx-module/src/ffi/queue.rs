@@ -215,7 +215,7 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
         let now = clock::now();
         match zone.least_head(index, |worker| worker != me && is_stale(zone, worker, now.0)) {
             Some((worker, _)) if worker != me => {
-                if zone.any_free(index, &conf.params.get(), now) {
+                if zone.any_free(index, conf.params(), now) {
                     kick_worker(zone, worker, now.0);
                 }
                 return;
@@ -224,7 +224,7 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
         }
         // SAFETY: the first of the list is live; the reference ends before nginx gets a turn.
         let demand = unsafe { balancer::demand(&*state, zone.waiting(index)) };
-        let claimed = zone.claim(index, me, &demand, &conf.params.get(), now);
+        let claimed = zone.claim(index, me, &demand, conf.params(), now);
         if claimed.kick {
             drain_later(conf);
         }

@@ -86,6 +86,11 @@ impl Tried {
         self.0[usize::from(index >> 6 & 1)] |= 1 << (index & 63);
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == [0, 0]
+    }
+
     /// As the pick wants it.
     pub(crate) fn set(self) -> pincer_core::pick::PeerSet {
         pincer_core::pick::PeerSet::from(self.0[0]) | pincer_core::pick::PeerSet::from(self.0[1]) << 64
@@ -138,6 +143,11 @@ pub(crate) struct RequestState {
 }
 
 impl RequestState {
+    /// Whether the short way of a claim is open to it.
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.affinity == 0 && self.tried.is_empty() && !self.number.is_multiple_of(pincer_core::pick::EXPLORE_ONE_IN)
+    }
+
     /// The attempt that is under way, for its times.
     pub(crate) fn attempt(&mut self) -> Option<&mut AttemptTimes> {
         let last = self.attempts_len.checked_sub(1)?;

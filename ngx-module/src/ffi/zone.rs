@@ -175,7 +175,7 @@ pub(crate) fn configure(main: &MainConf) -> Result<(), String> {
             })
             .collect();
         let settings =
-            Settings { queue_size: upstream.queue.map_or(0, |queue| queue.size), signal: upstream.params.get().signal };
+            Settings { queue_size: upstream.queue.map_or(0, |queue| queue.size), signal: upstream.params().signal };
         locked(main, || zone.upstream_configure(index, &settings, &specs, clock::now()))
             .map_err(|error| format!("upstream {}: {error}", upstream.place.borrow()))?;
     }

@@ -295,9 +295,9 @@ impl Zone<'_> {
     pub(super) fn sit(&self, peer: &Peer, seat: &Seat, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
         let &Seat { at, generation, index, slots } = seat;
         let worker = peer.workers.get(usize::from(w.0)).ok_or(Lost)?;
-        worker.in_flight.fetch_add(1, SeqCst);
+        let own = worker.in_flight.fetch_add(1, SeqCst) + 1;
         let trial = why == Why::Trial;
-        if !self.may_keep(peer, generation, slots) || (trial && !peer.breaker.begin_trial(now)) {
+        if !self.may_keep(peer, generation, slots, own) || (trial && !peer.breaker.begin_trial(now)) {
             worker.in_flight.fetch_sub(1, SeqCst);
             return Err(Lost);
         }
@@ -316,14 +316,17 @@ impl Zone<'_> {
     }
 
     /// Whether a request that has just counted itself in may stay, by what `live` and the columns say now.
-    fn may_keep(&self, peer: &Peer, generation: u32, slots: u32) -> bool {
+    #[inline]
+    fn may_keep(&self, peer: &Peer, generation: u32, slots: u32, own: u32) -> bool {
         let live = peer.live();
         let slots = match live.max_conns() {
             0 => slots,
             most if slots == 0 => most,
             most => slots.min(most),
         };
-        let fits = slots == 0 || peer.in_flight(self.workers_high()) <= slots;
+        let high = self.workers_high();
+        // Alone, a worker has seen all there is.
+        let fits = slots == 0 || if high == 1 { own <= slots } else { peer.in_flight(high) <= slots };
         fits && live.generation() == generation && live.takes()
     }
 

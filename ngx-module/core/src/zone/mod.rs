@@ -35,7 +35,7 @@ pub use heap::HeapZone;
 pub use layout::{Layout, TooSmall};
 pub use overlay::{Overlay, PeerOverlay, UpstreamOverlay};
 pub use peer::{MAX_CONNS_MAX, NAME_MAX, Peer, PeerState, SOCKADDR_MAX, WEIGHT_MAX, WHYS};
-pub use plan::Plan;
+pub use plan::{Plan, Quick};
 pub use queue::NO_KEY;
 pub use snapshot::{PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
 pub use upstream::Upstream;

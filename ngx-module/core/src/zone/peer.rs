@@ -276,10 +276,10 @@ impl Peer {
     }
 
     /// [`Self::publish_means`] after a sample; while samples come fast only on every [`PUBLISH_SAMPLES`]th, as each moves the means by a hundredth.
-    pub(super) fn sampled(&self, signal: Signal, now: MonoNs) {
+    pub(super) fn publish_soon(&self, signal: Signal, now: MonoNs) {
         let means = &self.means;
         let unpublished = means.unpublished.load(Relaxed) + 1;
-        let settled = means.recent_ns.load(Relaxed) != 0;
+        let settled = means.recent_ns.load(Relaxed) != 0 && means.hold_ns.load(Relaxed) != 0;
         if settled && unpublished < PUBLISH_SAMPLES && now.since(MonoNs(means.at.load(Relaxed))) < PUBLISH_NS {
             means.unpublished.store(unpublished, Relaxed);
             return;

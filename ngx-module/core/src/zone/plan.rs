@@ -8,9 +8,10 @@
 //! Cost: about 40 instructions a peer of the group, a pick every [`CLAIMS`] claims. Bound: [`PEERS_MAX`] peers.
 
 use arrayvec::ArrayVec;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::claim::{Claim, Claimed, Lost, Scene, Seat};
+use super::peer::PeerWorker;
 use super::{BalanceParams, Peer, Ticket, UpstreamIdx, WorkerIdx, Zone};
 use crate::pick::{Admission, Demand, EXPLORE_ONE_IN, Entrant, GROUPS_MAX, PEERS_MAX, Why, plan};
 use crate::time::{MILLISECOND_NS, MonoNs};
@@ -27,9 +28,24 @@ const CLAIMS: u32 = 128;
 pub struct Plan<'z> {
     made: MonoNs,
     claims: u32,
+    /// Worker slots that sums cover.
+    high: usize,
+    /// Index in the upstream of the peer that was last chosen.
+    last: u8,
     groups: ArrayVec<Group, GROUPS_MAX>,
     /// Of all groups, one after the other.
     members: ArrayVec<Member<'z>, PEERS_MAX>,
+}
+
+/// What the short way came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Quick {
+    /// A slot is held.
+    Taken(Ticket),
+    /// Needs [`Zone::claim`].
+    Undecided,
+    /// Needs it too, and others may have missed a slot for a moment: then kick the owner of the least head, as after a release.
+    Lost,
 }
 
 /// Peers of like speed.
@@ -41,12 +57,8 @@ struct Group {
     service_ns: f64,
     /// Mean weight of all peers / weight of the group: what one request more adds to its cost, in service times.
     step: f64,
-    /// All quotas are the same, so that the least loaded is owed most.
+    /// All weights and slots are the same, so that the least loaded is owed most, and between equals it goes round.
     even: bool,
-    /// All weights are the same, so that credits are settled in turns.
-    level: bool,
-    /// Claims since the members last got their credit.
-    unsettled: usize,
     quotas: u64,
     weights: i64,
 }
@@ -55,11 +67,25 @@ struct Group {
 #[derive(Clone, Copy, Debug)]
 struct Member<'z> {
     peer: &'z Peer,
+    /// What each worker has in flight on it.
+    columns: &'z [PeerWorker],
     /// Fewer requests than this fit; all do where slots are unlimited.
     slots: u32,
     weight: u32,
     quota: u64,
     seat: Seat,
+}
+
+impl Member<'_> {
+    /// Requests in flight.
+    #[inline(always)]
+    fn load(&self) -> u32 {
+        let mut load = 0_u32;
+        for column in self.columns {
+            load = load.wrapping_add(column.in_flight.load(SeqCst));
+        }
+        load
+    }
 }
 
 impl Default for Plan<'_> {
@@ -72,7 +98,14 @@ impl<'z> Plan<'z> {
     /// A plan that is not made yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { made: MonoNs(0), claims: 0, groups: ArrayVec::new_const(), members: ArrayVec::new_const() }
+        Self {
+            made: MonoNs(0),
+            claims: 0,
+            high: 0,
+            last: 0,
+            groups: ArrayVec::new_const(),
+            members: ArrayVec::new_const(),
+        }
     }
 
     /// No claim can use it until it is made anew.
@@ -82,14 +115,14 @@ impl<'z> Plan<'z> {
     }
 
     #[inline]
-    fn is_good(&self, now: MonoNs) -> bool {
+    fn is_good(&self, high: usize, now: MonoNs) -> bool {
         let age_ns = now.since(self.made);
-        age_ns < FRESH_NS || (age_ns < STALE_NS && self.claims < CLAIMS)
+        self.high == high && (age_ns < FRESH_NS || (age_ns < STALE_NS && self.claims < CLAIMS))
     }
 
     /// The group of least cost: S · (1 + n · mean weight / weight of the group), n its requests without their signal, as in [`crate::pick`].
     #[inline]
-    fn cheapest(&mut self, workers_high: usize) -> Option<(&mut Group, &[Member<'z>])> {
+    fn cheapest(&self) -> Option<(Group, &[Member<'z>])> {
         let mut best = 0;
         if self.groups.len() > 1 {
             let mut best_ns = f64::MAX;
@@ -98,47 +131,48 @@ impl<'z> Plan<'z> {
                     break;
                 }
                 let members = self.members.get(group.begin..group.end)?;
-                let pending: u32 = members.iter().map(|member| member.peer.pending(workers_high)).sum();
+                let pending: u32 = members.iter().map(|member| member.peer.pending(self.high)).sum();
                 let cost_ns = group.service_ns * (1.0 + f64::from(pending) * group.step);
                 if cost_ns < best_ns {
                     (best, best_ns) = (index, cost_ns);
                 }
             }
         }
-        let group = self.groups.get_mut(best)?;
-        let members = self.members.get(group.begin..group.end)?;
-        Some((group, members))
+        let group = *self.groups.get(best)?;
+        Some((group, self.members.get(group.begin..group.end)?))
     }
 }
 
 impl Group {
-    /// The member that is owed most; `None` when that needs a pick.
+    /// The member that is owed most; `None` when that needs a pick. `last` is the index of the peer that was last chosen here.
     #[inline]
-    fn choose(&self, members: &[Member<'_>], workers_high: usize) -> Option<usize> {
-        if self.even { Self::least_loaded(members, workers_high) } else { self.most_owed(members, workers_high) }
+    fn choose(&self, members: &[Member<'_>], last: u8) -> Option<usize> {
+        if self.even { Self::least_loaded(members, last) } else { self.most_owed(members) }
     }
 
-    /// Of equal quotas the free member with the fewest requests is owed most, whatever the others have; credit decides between equals.
+    /// Of equal quotas the free member with the fewest requests is owed most, whatever the others have. Between equals it is the next one after
+    /// the last: nginx's round robin for equal weights, exact in each worker. The first idle one ends the search.
     #[inline]
-    fn least_loaded(members: &[Member<'_>], workers_high: usize) -> Option<usize> {
+    fn least_loaded(members: &[Member<'_>], last: u8) -> Option<usize> {
+        let start = members.iter().position(|member| member.seat.index > last).unwrap_or(0);
+        let (before, after) = members.split_at_checked(start)?;
         let mut best = None;
-        let (mut best_load, mut best_credit) = (u32::MAX, i64::MIN);
-        for (index, member) in members.iter().enumerate() {
-            let load = member.peer.in_flight(workers_high);
-            if load > best_load || load >= member.slots {
-                continue;
-            }
-            let credit = member.peer.credit.load(Relaxed);
-            if load < best_load || credit > best_credit {
-                (best, best_load, best_credit) = (Some(index), load, credit);
+        let mut best_load = u32::MAX;
+        for (index, member) in (start..).zip(after).chain((0..).zip(before)) {
+            let load = member.load();
+            if load < best_load && load < member.slots {
+                (best, best_load) = (Some(index), load);
+                if load == 0 {
+                    break;
+                }
             }
         }
         best
     }
 
-    fn most_owed(&self, members: &[Member<'_>], workers_high: usize) -> Option<usize> {
+    fn most_owed(&self, members: &[Member<'_>]) -> Option<usize> {
         let mut loads: ArrayVec<u32, PEERS_MAX> = ArrayVec::new();
-        loads.extend(members.iter().map(|member| member.peer.in_flight(workers_high)));
+        loads.extend(members.iter().map(Member::load));
         // Of unequal quotas a full member may be owed a request, and be worth waiting for: that needs a pick.
         if members.iter().zip(&loads).any(|(member, &load)| load >= member.slots) {
             return None;
@@ -152,25 +186,15 @@ impl Group {
         Entrant::best(entrants, self.quotas, in_flight, true).map(|best| best.peer)
     }
 
-    /// Smooth weighted round robin's bookkeeping, as [`crate::pick::settle`].
-    ///
-    /// Of level weights what every member gains at each claim changes no order, so it is given once in as many claims as there are members.
+    /// Smooth weighted round robin's bookkeeping, as [`crate::pick::settle`]; what goes round by itself needs none.
     #[inline]
-    fn settle(&mut self, members: &[Member<'_>], chosen: usize) {
-        if let Some(member) = members.get(chosen) {
-            member.peer.credit.fetch_sub(self.weights, Relaxed);
+    fn settle(&self, members: &[Member<'_>], chosen: usize) {
+        if self.even {
+            return;
         }
-        self.unsettled += 1;
-        if !self.level || self.unsettled >= members.len() {
-            self.give(members);
-        }
-    }
-
-    /// Gives all members what they have gained since the last time; holds credits within twice the sum of weights.
-    fn give(&mut self, members: &[Member<'_>]) {
-        let (bound, claims) = (2 * self.weights, i64::try_from(std::mem::take(&mut self.unsettled)).unwrap_or(0));
-        for member in members {
-            let gain = i64::from(member.weight) * claims;
+        let bound = 2 * self.weights;
+        for (index, member) in members.iter().enumerate() {
+            let gain = i64::from(member.weight) - if index == chosen { self.weights } else { 0 };
             let credit = member.peer.credit.fetch_add(gain, Relaxed) + gain;
             if credit.abs() > bound {
                 member.peer.credit.store(bound * credit.signum(), Relaxed);
@@ -180,6 +204,34 @@ impl Group {
 }
 
 impl<'z> Zone<'z> {
+    /// The short way of [`Zone::claim`], for a request without affinity that has not been tried, is no explorer (its number is no multiple of
+    /// [`EXPLORE_ONE_IN`]) and behind which nobody waits.
+    #[inline]
+    pub fn claim_quick(
+        &self,
+        u: UpstreamIdx,
+        w: WorkerIdx,
+        plan: &mut Plan<'z>,
+        params: &BalanceParams,
+        now: MonoNs,
+    ) -> Quick {
+        let high = self.workers_high();
+        if !plan.is_good(high, now) {
+            self.make_plan(u, plan, high, params, now);
+        }
+        plan.claims += 1;
+        match self.claim_by(plan, w, now) {
+            Some(Ok(ticket)) => Quick::Taken(ticket),
+            None => Quick::Undecided,
+            // Taken out of service, or full after all: the plan no longer holds.
+            Some(Err(Lost)) => {
+                self.header.counters.collisions.fetch_add(1, Relaxed);
+                plan.void();
+                Quick::Lost
+            }
+        }
+    }
+
     /// [`Zone::claim`], by the short way where it gives the same.
     pub fn claim_planned(
         &self,
@@ -197,28 +249,19 @@ impl<'z> Zone<'z> {
         if !ordinary {
             return self.claim(u, w, demand, params, now);
         }
-        if !plan.is_good(now) {
-            self.make_plan(u, plan, params, now);
-        }
-        plan.claims += 1;
-        match self.claim_by(plan, w, now) {
-            Some(Ok(ticket)) => Claimed { claim: Claim::Taken(ticket), kick: false },
-            None => self.claim(u, w, demand, params, now),
-            // Taken out of service, or full after all: the plan no longer holds, and others may have missed a slot meanwhile.
-            Some(Err(Lost)) => {
-                self.header.counters.collisions.fetch_add(1, Relaxed);
-                plan.void();
-                Claimed { kick: true, ..self.claim(u, w, demand, params, now) }
-            }
+        match self.claim_quick(u, w, plan, params, now) {
+            Quick::Taken(ticket) => Claimed { claim: Claim::Taken(ticket), kick: false },
+            Quick::Undecided => self.claim(u, w, demand, params, now),
+            Quick::Lost => Claimed { kick: true, ..self.claim(u, w, demand, params, now) },
         }
     }
 
     /// Takes a slot as the plan says; `None` when that needs a pick.
     #[inline]
     fn claim_by(&self, plan: &mut Plan<'z>, w: WorkerIdx, now: MonoNs) -> Option<Result<Ticket, Lost>> {
-        let high = self.workers_high();
-        let (group, members) = plan.cheapest(high)?;
-        let chosen = group.choose(members, high)?;
+        let last = plan.last;
+        let (group, members) = plan.cheapest()?;
+        let chosen = group.choose(members, last)?;
         let member = members.get(chosen)?;
         if member.peer.breaker.admission(now) != Admission::Open {
             return Some(Err(Lost));
@@ -226,15 +269,16 @@ impl<'z> Zone<'z> {
         let taken = self.sit(member.peer, &member.seat, w, Why::Fastest, now);
         if taken.is_ok() {
             group.settle(members, chosen);
+            plan.last = member.seat.index;
         }
         Some(taken)
     }
 
     /// Groups the peers anew. Leaves no group when every claim needs a pick of its own.
     #[cold]
-    fn make_plan(&self, u: UpstreamIdx, kept: &mut Plan<'z>, params: &BalanceParams, now: MonoNs) {
+    fn make_plan(&self, u: UpstreamIdx, kept: &mut Plan<'z>, high: usize, params: &BalanceParams, now: MonoNs) {
         kept.void();
-        (kept.made, kept.claims) = (now, 0);
+        (kept.made, kept.claims, kept.high) = (now, 0, high);
         let Some(upstream) = self.upstream(u) else { return };
         let mut scene = Scene::default();
         self.look(upstream, &mut scene, params, now);
@@ -247,24 +291,23 @@ impl<'z> Zone<'z> {
         let mean_weight = weight_of(all) / f64::from(all.count_ones().max(1));
         for group in &groups {
             let begin = kept.members.len();
-            self.add_members(&scene, group.members, &mut kept.members);
+            self.add_members(&scene, group.members, high, &mut kept.members);
             let Some(members) = kept.members.get(begin..) else { return kept.void() };
-            let first = members.first().map(|member| (member.quota, member.slots));
+            let like = |member: &Member<'_>| (member.weight, member.slots);
+            let first = members.first().map(like);
             kept.groups.push(Group {
                 begin,
                 end: kept.members.len(),
                 service_ns: group.service_ns as f64,
                 step: mean_weight / weight_of(group.members).max(1.0),
-                even: members.iter().all(|member| Some((member.quota, member.slots)) == first),
-                level: members.iter().all(|member| Some(member.weight) == members.first().map(|first| first.weight)),
-                unsettled: 0,
+                even: members.iter().all(|member| Some(like(member)) == first),
                 quotas: members.iter().map(|member| member.quota).sum(),
                 weights: members.iter().map(|member| i64::from(member.weight)).sum(),
             });
         }
     }
 
-    fn add_members(&self, scene: &Scene, set: u128, into: &mut ArrayVec<Member<'z>, PEERS_MAX>) {
+    fn add_members(&self, scene: &Scene, set: u128, high: usize, into: &mut ArrayVec<Member<'z>, PEERS_MAX>) {
         let members = scene.views.iter().zip(&scene.seen).enumerate().filter(|(index, _)| set >> index & 1 == 1);
         for (index, (view, &(at, generation))) in members {
             let Some(peer) = self.peers.get(usize::from(at)) else { continue };
@@ -272,7 +315,8 @@ impl<'z> Zone<'z> {
             // All of a plan have slots, or none has.
             let quota = u64::from(view.weight) * u64::from(view.slots.max(1));
             let slots = if view.slots == 0 { u32::MAX } else { view.slots };
-            into.push(Member { peer, slots, weight: view.weight, quota, seat });
+            let columns = peer.workers.get(..high).unwrap_or_default();
+            into.push(Member { peer, columns, slots, weight: view.weight, quota, seat });
         }
     }
 }

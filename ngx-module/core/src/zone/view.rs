@@ -105,7 +105,7 @@ impl Peer {
         let renewed = self.first_byte.record(first_byte_ns, params.half_life_ns, now);
         self.first_byte_times.record(first_byte_ns);
         if params.signal == Signal::FirstByte {
-            self.sampled(params.signal, now);
+            self.publish_soon(params.signal, now);
         }
         renewed
     }
@@ -139,8 +139,9 @@ impl Peer {
             }
         }
         self.service_times.record(held_ns);
-        if params.signal != Signal::FirstByte {
-            self.sampled(params.signal, now);
+        // With `first_byte` the means were published when it came, but for the very first time a slot was held.
+        if params.signal != Signal::FirstByte || self.means.hold_ns.load(Relaxed) == 0 {
+            self.publish_soon(params.signal, now);
         }
     }
 }
