@@ -11,6 +11,8 @@ use harness::{Client, Fault, Nginx, Pincerd, Replica, eventually, limit, load, p
 use pincer_proto::v1;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+/// Service time of replicas whose shares are looked at, ms: long enough that the machine's noise makes none of them the slower one.
+const SERVICE_MS: f64 = 20.0;
 const WAIT: [&str; 2] = ["--wait", "10s"];
 
 fn ms(count: u64) -> Duration {
@@ -41,19 +43,18 @@ async fn four_workers(pincerd: &Pincerd, replicas: &[Replica]) -> Nginx {
     nginx
 }
 
-/// The replicas that `count` requests in every worker went to, by worker.
+/// The replicas that `count` requests in every worker went to, by worker; the workers at once.
 async fn used_by_each(workers: &mut [Pinned], count: usize) -> Vec<Vec<String>> {
-    let mut all = Vec::new();
-    for worker in workers {
+    let used_by = async |worker: &mut Pinned| {
         let mut used = Vec::new();
         for _ in 0..count {
             let (status, replica, _) = worker.get("/").await.expect("an answer");
             assert_eq!(status, 200);
             used.push(replica);
         }
-        all.push(used);
-    }
-    all
+        used
+    };
+    futures_util::future::join_all(workers.iter_mut().map(used_by)).await
 }
 
 fn has(used: &[String], name: &str) -> bool {
@@ -67,7 +68,7 @@ async fn set(pincerd: &Pincerd, peer: &str, settings: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn weight_and_state_hold_in_every_worker_at_once_and_without_a_reload() {
     let pincerd = Pincerd::start().await;
-    let replicas = Replica::several(2, Settings::served_in(1.0)).await;
+    let replicas = Replica::several(2, Settings::served_in(SERVICE_MS)).await;
     let nginx = four_workers(&pincerd, &replicas).await;
     let before = nginx.workers();
     let mut workers = Pinned::to_all(&nginx).await;
@@ -119,8 +120,8 @@ async fn max_conns_is_a_bound_over_all_workers_and_may_rise_while_requests_wait(
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_are_added_to_and_removed_from_every_worker() {
     let pincerd = Pincerd::start().await;
-    let replicas = Replica::several(1, Settings::served_in(1.0)).await;
-    let added = Replica::named("added").service(ms(1)).start().await;
+    let replicas = Replica::several(1, Settings::served_in(SERVICE_MS)).await;
+    let added = Replica::named("added").settings(Settings::served_in(SERVICE_MS)).start().await;
     let nginx = four_workers(&pincerd, &replicas).await;
     let mut workers = Pinned::to_all(&nginx).await;
     for round in 0..3 {

@@ -234,8 +234,9 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wall_clock_that_jumps_an_hour_changes_nothing() {
-    if !Path::new(FAKETIME).exists() {
-        println!("left out: {FAKETIME} is not installed");
+    let is_wrapped = std::fs::read(harness::nginx::binary()).is_ok_and(|program| program.starts_with(b"#!"));
+    if !Path::new(FAKETIME).exists() || is_wrapped {
+        println!("left out: {FAKETIME} is not installed, or nginx runs under a tool that preloads its own");
         return;
     }
     let pincerd = Pincerd::start().await;

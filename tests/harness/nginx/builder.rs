@@ -178,11 +178,11 @@ impl Builder {
         self.http(format!("log_format test '{format}';")).server("access_log logs/access.log test;")
     }
 
-    /// A daemon, no child of the test: nginx takes USR2 only then.
+    /// A daemon, no child of the test: nginx takes USR2 only then. A sanitizer's environment goes on to the new binary.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.detached = true;
-        self
+        self.main("env LD_PRELOAD; env ASAN_OPTIONS;")
     }
 
     /// Sets a variable of nginx's environment; the workers keep it.
