@@ -79,8 +79,8 @@ async fn streaming_conf_passes_tokens_as_they_come_and_websockets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_conf_follows_the_control_plane() {
-    let replicas = Replica::several(4, Settings::served_in(2.0)).await;
-    let added = Replica::named("added").service(ms(2)).start().await;
+    let replicas = Replica::several(4, Settings::served_in(10.0)).await;
+    let added = Replica::named("added").service(ms(10)).start().await;
     let pincerd = Pincerd::start().await;
     let (endpoint, dev) = (pincerd.endpoint(), format!("{}/", pincerd.dev().display()));
     let mut replacements = places(&replicas);

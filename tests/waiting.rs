@@ -128,7 +128,7 @@ async fn a_read_timeout_starts_after_the_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_does_not_answer_after_the_wait_times_out_on_its_own() {
     let replica = Replica::named("a").service(ms(300)).start().await;
-    let nginx = one_slot(&replica).server("proxy_read_timeout 500ms;").start().await;
+    let nginx = one_slot(&replica).server("proxy_read_timeout 1500ms;").start().await;
     let client = Client::single(&nginx.url());
     let holder = get(&client, "holder");
     in_flight(&nginx, 1).await;

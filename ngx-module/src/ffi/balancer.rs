@@ -16,7 +16,7 @@ use nginx_sys::{
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::{MILLISECOND_NS, MonoNs};
-use pincer_core::zone::{BalanceParams, Claim, Outcome, Quick, Ticket, UpstreamIdx, Zone};
+use pincer_core::zone::{BalanceParams, Claim, Outcome, PeerSpec, Quick, Ticket, UpstreamIdx, Zone, check_declared};
 use std::ffi::c_void;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the breaker its own rule.
@@ -80,7 +80,7 @@ unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<D
                 if server.naddrs == 0 { &[][..] } else { std::slice::from_raw_parts(server.addrs, server.naddrs) };
             for address in addresses {
                 let sockaddr = std::slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize);
-                peers.push(DeclaredPeer {
+                let peer = DeclaredPeer {
                     sockaddr: sockaddr.to_vec(),
                     name: nginx::bytes(address.name).to_vec(),
                     server: nginx::bytes(server.name).to_vec(),
@@ -92,11 +92,22 @@ unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<D
                         || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
                     backup: server.backup() != 0,
                     down: server.down != 0,
-                });
+                };
+                add(&mut peers, peer);
             }
         }
     }
     peers
+}
+
+/// Adds an address; one that stands twice in an upstream is one peer with the sum of weights and slots.
+fn add(peers: &mut Vec<DeclaredPeer>, peer: DeclaredPeer) {
+    let Some(twin) = peers.iter_mut().find(|twin| twin.sockaddr == peer.sockaddr) else { return peers.push(peer) };
+    twin.weight = twin.weight.saturating_add(peer.weight);
+    let unlimited = twin.max_conns == 0 || peer.max_conns == 0;
+    twin.max_conns = if unlimited { 0 } else { twin.max_conns.saturating_add(peer.max_conns) };
+    twin.down &= peer.down;
+    twin.backup &= peer.backup;
 }
 
 fn clamp_u32(value: usize) -> u32 {
@@ -115,7 +126,11 @@ fn params(conf: &UpstreamConf) -> BalanceParams {
 
 /// What only shows once the whole upstream is read.
 pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
-    let slots = conf.peers.borrow().iter().any(|peer| peer.max_conns > 0);
+    let peers = conf.peers.borrow();
+    let specs: Vec<PeerSpec<'_>> = peers.iter().map(DeclaredPeer::spec).collect();
+    check_declared(&conf.name.borrow(), &specs)
+        .map_err(|error| format!("\"pincer_balance\" {}: {error}", conf.place.borrow()))?;
+    let slots = peers.iter().any(|peer| peer.max_conns > 0);
     if conf.queue.is_some() && !slots {
         log::write_cycle(
             log::NGX_LOG_WARN,

@@ -11,7 +11,7 @@ use crate::feed::TlsMaterial;
 use nginx_sys::{
     ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t,
 };
-use pincer_core::zone::{BalanceParams, Plan, UpstreamIdx, Zone};
+use pincer_core::zone::{BalanceParams, PeerSpec, Plan, UpstreamIdx, Zone};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::path::PathBuf;
@@ -62,6 +62,24 @@ pub(crate) struct DeclaredPeer {
     pub(crate) fail_timeout_ms: u32,
     pub(crate) backup: bool,
     pub(crate) down: bool,
+}
+
+impl DeclaredPeer {
+    /// As the core wants it.
+    pub(crate) fn spec(&self) -> PeerSpec<'_> {
+        PeerSpec {
+            sockaddr: &self.sockaddr,
+            name: &self.name,
+            server: &self.server,
+            weight: self.weight,
+            max_conns: self.max_conns,
+            max_fails: self.max_fails,
+            max_fails_explicit: self.max_fails_explicit,
+            fail_timeout_ms: self.fail_timeout_ms,
+            backup: self.backup,
+            down: self.down,
+        }
+    }
 }
 
 /// What an `upstream {}` says, and what this worker keeps for it.

@@ -50,16 +50,20 @@ fn once<T>(slot: &mut Option<T>, value: T, directive: &str) -> Result<(), Direct
     }
 }
 
+/// A copy of `text` as nginx's own words of a configuration are: with a NUL behind the end, which its parsers look at. `None` when memory is out.
+fn text_of_conf(cf: *const ngx_conf_t, text: &[u8]) -> Option<ngx_str_t> {
+    // SAFETY: `cf` is live, and so is its pool.
+    let copy = unsafe { nginx::pool_copy((*cf).pool, &[text, b"\0"].concat()) }?;
+    Some(ngx_str_t { len: text.len(), ..copy })
+}
+
 /// A path relative to nginx's configuration (`conf_prefix`) or its prefix, made absolute.
 fn full_path(cf: *mut ngx_conf_t, argument: &[u8], conf_prefix: bool) -> Result<PathBuf, DirectiveError> {
     use std::os::unix::ffi::OsStrExt;
     let out_of_memory = || DirectiveError("memory is out".to_owned());
-    // SAFETY: `cf` and its cycle are live; the copy is NUL-terminated as `ngx_conf_full_name` wants a name from the configuration.
+    let mut name = text_of_conf(cf, argument).ok_or_else(out_of_memory)?;
+    // SAFETY: `cf` and its cycle are live; the name has its NUL.
     let name = unsafe {
-        let mut with_nul = argument.to_vec();
-        with_nul.push(0);
-        let mut name = nginx::pool_copy((*cf).pool, &with_nul).ok_or_else(out_of_memory)?;
-        name.len = argument.len();
         if nginx_sys::ngx_conf_full_name((*cf).cycle, &raw mut name, nginx_sys::ngx_uint_t::from(conf_prefix))
             != nginx::OK
         {
@@ -190,9 +194,9 @@ pub(crate) unsafe extern "C" fn queue(cf: *mut ngx_conf_t, _: *mut ngx_command_t
 /// Compiles text with variables.
 fn compile(cf: *mut ngx_conf_t, source: &str) -> Result<&'static nginx_sys::ngx_http_complex_value_t, DirectiveError> {
     let out_of_memory = || DirectiveError("memory is out".to_owned());
+    let mut value = text_of_conf(cf, source.as_bytes()).ok_or_else(out_of_memory)?;
     // SAFETY: `cf` is live; the value and the copied source live in the configuration's pool, as long as the configuration.
     unsafe {
-        let mut value = nginx::pool_copy((*cf).pool, source.as_bytes()).ok_or_else(out_of_memory)?;
         let compiled = nginx_sys::ngx_pcalloc((*cf).pool, size_of::<nginx_sys::ngx_http_complex_value_t>())
             .cast::<nginx_sys::ngx_http_complex_value_t>();
         if compiled.is_null() {

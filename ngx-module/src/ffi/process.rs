@@ -135,7 +135,7 @@ pub(crate) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
 /// since the workers of an older configuration give theirs back one by one.
 fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
     reclaim();
-    // In a single process a reload comes here again: slot and connection stay.
+    // Called again by housekeeping, until there is a slot.
     if worker().is_some() {
         return;
     }

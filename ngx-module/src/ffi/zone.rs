@@ -3,10 +3,10 @@
 //! The zone is one slab allocation that is never freed, so records need no allocator. Reserving happens while a reload can still fail;
 //! peers are configured in `init_module`, when it no longer can, so a reload that fails changes no traffic.
 
-use super::conf::{MainConf, UpstreamConf};
+use super::conf::{DeclaredPeer, MainConf, UpstreamConf};
 use super::{clock, log, module, nginx};
 use nginx_sys::{ngx_conf_t, ngx_int_t, ngx_shm_zone_t, ngx_slab_pool_t};
-use pincer_core::zone::{Header, Layout, PeerSpec, Settings, UpstreamIdx, Zone};
+use pincer_core::zone::{Header, Layout, PeerSpec, Settings, Zone};
 use std::ffi::c_void;
 
 /// A cache line: the alignment of the records.
@@ -124,60 +124,47 @@ fn instance_id(zone: &Zone<'_>) -> String {
     format!("{high:016x}{low:016x}")
 }
 
-/// Reserves what this configuration needs, and tells it where its zone is.
+/// Tells the configuration where its zone is, if there is room for it. Changes nothing in the zone: the reload may fail yet.
 fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
-    main.generation.set(zone.header.generation_begin());
     main.zone.set(Some(zone));
     main.instance_id.replace(instance_id(zone));
-    let mut peers_needed = 0;
+    let (mut upstreams, mut peers) = (0, 0);
     for &upstream in main.upstreams.borrow().iter() {
-        let name = upstream.name.borrow();
-        let index = zone.upstream_reserve(&name).map_err(|error| format!("\"pincer_zone\" {error}"))?;
-        upstream.index.set(Some(index));
-        upstream.zone.set(Some(zone));
-        peers_needed += fresh_peers(zone, index, upstream);
+        let index = zone.upstream_find(&upstream.name.borrow());
+        upstreams += usize::from(index.is_none());
+        let declared = upstream.peers.borrow();
+        let is_fresh = |peer: &&DeclaredPeer| index.is_none_or(|index| zone.peer_find(index, &peer.sockaddr).is_none());
+        peers += declared.iter().filter(is_fresh).count();
     }
-    let room = zone.room().peers;
-    if peers_needed > room {
-        let have = zone.peers.len();
-        let need = Layout::bytes_for(zone.upstreams.len(), have + peers_needed - room);
-        let size_bytes = main.zone_args.as_ref().map_or(0, |args| args.size_bytes);
-        return Err(too_small(size_bytes, need, have + peers_needed - room));
+    let room = zone.room();
+    if upstreams <= room.upstreams && peers <= room.peers {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// How many of the upstream's `server` addresses the zone does not have yet.
-fn fresh_peers(zone: &Zone<'_>, index: UpstreamIdx, upstream: &UpstreamConf) -> usize {
-    let peers = upstream.peers.borrow();
-    peers.iter().filter(|peer| zone.peer_find(index, &peer.sockaddr).is_none()).count()
+    let upstreams_needed = zone.upstreams.len() + upstreams.saturating_sub(room.upstreams);
+    let peers_needed = zone.peers.len() + peers.saturating_sub(room.peers);
+    let size_bytes = main.zone_args.as_ref().map_or(0, |args| args.size_bytes);
+    Err(too_small(size_bytes, Layout::bytes_for(upstreams_needed, peers_needed), peers_needed))
 }
 
 /// Makes nginx.conf's peers those of the zone. In the master, once the configuration is in force.
 pub(crate) fn configure(main: &MainConf) -> Result<(), String> {
     let Some(zone) = main.zone.get() else { return Ok(()) };
+    main.generation.set(zone.header.generation_begin());
+    let place = |upstream: &UpstreamConf, error| format!("upstream {}: {error}", upstream.place.borrow());
+    for &upstream in main.upstreams.borrow().iter() {
+        let index = locked(main, || zone.upstream_reserve(&upstream.name.borrow()));
+        upstream.index.set(Some(index.map_err(|error| place(upstream, error))?));
+        upstream.zone.set(Some(zone));
+    }
+    locked(main, || zone.retire());
     for &upstream in main.upstreams.borrow().iter() {
         let Some(index) = upstream.index.get() else { continue };
         let declared = upstream.peers.borrow();
-        let specs: Vec<PeerSpec<'_>> = declared
-            .iter()
-            .map(|peer| PeerSpec {
-                sockaddr: &peer.sockaddr,
-                name: &peer.name,
-                server: &peer.server,
-                weight: peer.weight,
-                max_conns: peer.max_conns,
-                max_fails: peer.max_fails,
-                max_fails_explicit: peer.max_fails_explicit,
-                fail_timeout_ms: peer.fail_timeout_ms,
-                backup: peer.backup,
-                down: peer.down,
-            })
-            .collect();
+        let specs: Vec<PeerSpec<'_>> = declared.iter().map(DeclaredPeer::spec).collect();
         let settings =
             Settings { queue_size: upstream.queue.map_or(0, |queue| queue.size), signal: upstream.params().signal };
         locked(main, || zone.upstream_configure(index, &settings, &specs, clock::now()))
-            .map_err(|error| format!("upstream {}: {error}", upstream.place.borrow()))?;
+            .map_err(|error| place(upstream, error))?;
     }
     Ok(())
 }

@@ -57,10 +57,38 @@ pub struct Room {
 }
 
 impl<'z> Zone<'z> {
-    /// Free records.
+    /// Records that are free, or will be after [`Self::retire`].
     pub fn room(&self) -> Room {
-        let upstreams = self.upstreams.iter().filter(|upstream| !upstream.is_used()).count();
-        Room { upstreams, peers: self.peers_free() }
+        let mut room = Room { upstreams: 0, peers: self.peers_free() };
+        for upstream in self.upstreams {
+            if !upstream.is_used() {
+                room.upstreams += 1;
+            } else if self.is_retired(upstream) {
+                room.upstreams += 1;
+                room.peers += self.linked(upstream).count();
+            }
+        }
+        room
+    }
+
+    /// Frees the upstreams that only configurations had which no worker runs any more. After all of the new one's are reserved.
+    pub fn retire(&self) {
+        for upstream in self.upstreams.iter().filter(|upstream| upstream.is_used() && self.is_retired(upstream)) {
+            self.empty(upstream);
+        }
+    }
+
+    fn is_retired(&self, upstream: &Upstream) -> bool {
+        let newest = self.header.generation();
+        let oldest = self.oldest_generation().unwrap_or(newest).min(newest);
+        upstream.generation.load(SeqCst) < oldest
+    }
+
+    fn empty(&self, upstream: &Upstream) {
+        for at in 0..upstream.count() {
+            self.unlink(upstream, at);
+        }
+        upstream.vacate();
     }
 
     /// The upstream called `name`, if the zone has it.
@@ -79,9 +107,8 @@ impl<'z> Zone<'z> {
             self.upstreams[usize::from(u.0)].generation.store(generation, SeqCst);
             return Ok(u);
         }
-        let oldest = self.oldest_generation().unwrap_or(generation).min(generation);
         let unused = |upstream: &Upstream| !upstream.is_used();
-        let retired = |upstream: &Upstream| upstream.generation.load(SeqCst) < oldest;
+        let retired = |upstream: &Upstream| self.is_retired(upstream);
         let index = self.upstreams.iter().position(unused).or_else(|| self.upstreams.iter().position(retired));
         let Some(index) = index else {
             let have = self.upstreams.len();
@@ -89,10 +116,7 @@ impl<'z> Zone<'z> {
             return Err(ZoneError::UpstreamsFull { name: printable(name), have, need_bytes });
         };
         let upstream = &self.upstreams[index];
-        for at in 0..upstream.count() {
-            self.unlink(upstream, at);
-        }
-        upstream.vacate();
+        self.empty(upstream);
         upstream.occupy(name, generation);
         Ok(UpstreamIdx(u16::try_from(index).unwrap_or(u16::MAX)))
     }
@@ -240,6 +264,17 @@ pub(super) fn check_range(
 
 /// Bounds of a socket address's length.
 pub(super) const SOCKADDR_RANGE: (u64, u64) = (1, SOCKADDR_MAX as u64);
+
+/// Whether an upstream could be configured so in a zone with room: for the check of a configuration, before there is a zone.
+pub fn check_declared(upstream: &[u8], declared: &[PeerSpec<'_>]) -> Result<(), ZoneError> {
+    check_name("an upstream", upstream)?;
+    declared.iter().try_for_each(|spec| check_spec(upstream, spec))?;
+    let have = declared.len();
+    if have <= PEERS_MAX {
+        return Ok(());
+    }
+    Err(ZoneError::TooManyPeers { upstream: printable(upstream), have, max: PEERS_MAX })
+}
 
 fn check_spec(upstream: &[u8], spec: &PeerSpec<'_>) -> Result<(), ZoneError> {
     let range = |what, value: u64, bounds| check_range(what, value, bounds, spec.name, upstream);

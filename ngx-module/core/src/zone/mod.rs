@@ -27,7 +27,7 @@ mod worker;
 
 pub use bytes::Bytes;
 pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
-pub use configure::{PeerSpec, Room, Settings};
+pub use configure::{PeerSpec, Room, Settings, check_declared};
 pub use error::{OverlayError, ZoneError};
 pub use feed::{Connection, ConnectionState};
 pub use header::{Counters, Header};
