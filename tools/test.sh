@@ -21,7 +21,7 @@ step "clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 step "build" cargo build --workspace
 step "module for nginx stable" stable_module
-step "tests without nginx" cargo test --quiet -p pincer-core -p pincer-proto -p pincer-control
+step "tests without nginx" cargo test --quiet -p pincer-core -p pincer-proto -p pincer-control -p ngx_http_pincer_module -p pincer-bench
 step "end to end on nginx stable" on_stable
 [ -x tools/asan.sh ] && step "address sanitizer, short form" tools/asan.sh short
 # Last, so that the run ends with the test runner's own lines.
