@@ -74,6 +74,7 @@ async fn unknown_and_invalid_parameters_are_named() {
         ("pincer_balance half_life=1s half_life=2s", "half_life"),
         ("pincer_balance slow_start=-1", "-1"),
         ("pincer_balance affinity=session", "session"),
+        ("pincer_balance affinity=session$", "invalid variable name"),
         ("pincer_balance; pincer_balance", "pincer_balance"),
         ("pincer_balance; pincer_queue size=10", "timeout"),
         ("pincer_balance; pincer_queue timeout=1s", "size"),
