@@ -279,6 +279,7 @@ async fn a_client_that_leaves_a_stream_frees_the_slot_and_says_nothing_of_the_pe
     for path in ["/", "/late/10"] {
         let sent = harness::client::raw::send(&nginx.address(), path, &[]).await;
         eventually("it is in flight", 5.0, || async { nginx.status().await.in_flight() == 1 }).await;
+        eventually("the replica has it", 5.0, || async { replica.seen().running == 1 }).await;
         sent.give_up();
         eventually("it is not any more", 5.0, || async { nginx.status().await.in_flight() == 0 }).await;
     }
