@@ -348,7 +348,7 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
     let outcome = outcome(facts);
     // Only a breaker that opens needs chance.
     let random = if outcome == Outcome::Failure { clock::random() } else { 0 };
-    state.zone.release(ticket, state.worker, outcome, &params, now, random);
+    state.zone.release(ticket, state.worker, outcome, params, now, random);
     if state.conf.queue.is_some() {
         queue::kick(state.conf, state.zone);
     }

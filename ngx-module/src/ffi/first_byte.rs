@@ -100,7 +100,7 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
     // SAFETY: a request that holds a peer has its upstream, and the header was parsed before any byte of the body.
     let status = unsafe { (*(*this.request).upstream).headers_in.status_n };
     if outcome::is_good(status) {
-        this.zone.first_byte_seen(ticket, this.worker, first_byte_ns, &params, now);
+        this.zone.first_byte_seen(ticket, this.worker, first_byte_ns, params, now);
     } else if params.signal == Signal::FirstByte {
         this.zone.signal_seen(ticket, this.worker);
     }

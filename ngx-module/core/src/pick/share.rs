@@ -122,7 +122,10 @@ const fn places_of(peer: &PeerView) -> u64 {
 /// Whether the full members work off the whole queue within [`PATIENCE`] service times.
 fn is_short_wait(field: &Field, demand: &Demand, full: PeerSet) -> bool {
     let mut drained = 0.0;
-    for i in bits(full) {
+    // One that hangs drains nothing, whatever it did before.
+    let is_stuck =
+        |i: &usize| field.peers[*i].pending_age_ns as f64 > PATIENCE * field.peers[*i].service_ns.max(1) as f64;
+    for i in bits(full).filter(|i| !is_stuck(i)) {
         drained += f64::from(field.peers[i].slots) * field.service_ns(i) as f64 / field.hold_ns(i) as f64;
     }
     f64::from(demand.queued) < PATIENCE * drained

@@ -265,3 +265,13 @@ proptest! {
         prop_assert!(is_taken);
     }
 }
+
+#[test]
+fn nobody_waits_for_a_peer_that_is_owed_a_request_but_hangs() {
+    let heavy = PeerView { weight: 9, in_flight: 1, slots: 1, max_conns: 1, pending: 1, ..view() };
+    let light = PeerView { in_flight: 3, pending: 3, pending_age_ns: 50 * MS, ..view() };
+    let busy = PeerView { pending_age_ns: 50 * MS, ..heavy };
+    assert_eq!(pick(&[busy, light], &demand(), THETA), Decision::Wait);
+    let hung = PeerView { pending_age_ns: 330 * MS, ..heavy };
+    assert_eq!(taken(&[hung, light], &demand()), Some((1, Why::Fastest)));
+}
