@@ -168,6 +168,7 @@ pub enum PeerVerb {
         #[command(flatten)]
         settings: SettingsArgs,
         /// Only if the peer's etag is this still
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         #[arg(long)]
         etag: Option<String>,
     },
@@ -183,6 +184,7 @@ pub enum PeerVerb {
         #[command(flatten)]
         peer: PeerArgs,
         /// Only if the peer's etag is this still
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         #[arg(long)]
         etag: Option<String>,
     },

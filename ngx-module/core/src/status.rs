@@ -80,6 +80,10 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
 fn write_control_plane<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, json: &mut Json<'_, W>) -> fmt::Result {
     let link = &zone.connection;
     let address = context.addresses.get(link.address as usize).filter(|_| link.connects > 0);
+    // Without a control plane there is no link that could be down.
+    if context.addresses.is_empty() {
+        return json.optional("control_plane", None);
+    }
     json.key("control_plane")?;
     json.open('{')?;
     json.boolean("connected", link.connected)?;

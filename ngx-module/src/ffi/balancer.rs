@@ -18,6 +18,7 @@ use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::{MILLISECOND_NS, MonoNs};
 use pincer_core::zone::{BalanceParams, Claim, Outcome, PeerSpec, Quick, Ticket, UpstreamIdx, Zone, check_declared};
 use std::ffi::c_void;
+use std::ptr::NonNull;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the breaker its own rule.
 const MAX_FAILS_DEFAULT: usize = 1;
@@ -60,6 +61,7 @@ unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_
             }
             let conf = conf::of_upstream(upstream);
             conf.name.replace(nginx::bytes((*upstream).host).to_vec());
+            conf.host.set(NonNull::new(&raw mut (*upstream).host));
             conf.peers.replace(declared_peers(upstream));
             let _ = conf.params.set(params(conf));
             conf.initialised.set(true);
@@ -100,14 +102,24 @@ unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<D
     peers
 }
 
-/// Adds an address; one that stands twice in an upstream is one peer with the sum of weights and slots.
+/// Adds an address. One that stands twice in an upstream is one peer: of the lines that are no `backup`, or of those that are if all are,
+/// weights and slots are summed up, and it is `down` if all of them are.
 fn add(peers: &mut Vec<DeclaredPeer>, peer: DeclaredPeer) {
     let Some(twin) = peers.iter_mut().find(|twin| twin.sockaddr == peer.sockaddr) else { return peers.push(peer) };
+    let name = String::from_utf8_lossy(&peer.name).into_owned();
+    log::write_cycle(
+        log::NGX_LOG_WARN,
+        &format!("takes an address that stands twice in an upstream as one peer, address={name}"),
+    );
+    match (twin.backup, peer.backup) {
+        (false, true) => return,
+        (true, false) => return *twin = peer,
+        _ => {}
+    }
     twin.weight = twin.weight.saturating_add(peer.weight);
     let unlimited = twin.max_conns == 0 || peer.max_conns == 0;
     twin.max_conns = if unlimited { 0 } else { twin.max_conns.saturating_add(peer.max_conns) };
     twin.down &= peer.down;
-    twin.backup &= peer.backup;
 }
 
 fn clamp_u32(value: usize) -> u32 {
@@ -129,7 +141,7 @@ pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
     let peers = conf.peers.borrow();
     let specs: Vec<PeerSpec<'_>> = peers.iter().map(DeclaredPeer::spec).collect();
     check_declared(&conf.name.borrow(), &specs)
-        .map_err(|error| format!("\"pincer_balance\" {}: {error}", conf.place.borrow()))?;
+        .map_err(|error| format!("\"pincer_balance\": {error} {}", conf.place.borrow()))?;
     let slots = peers.iter().any(|peer| peer.max_conns > 0);
     if conf.queue.is_some() && !slots {
         log::write_cycle(
@@ -259,13 +271,21 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
                 this.ticket = Some(ticket);
                 return bind(pc, this);
             }
-            Claim::Full | Claim::NoPeer => return Some(nginx::BUSY),
-            Claim::Wait if !can_wait => return Some(nginx::BUSY),
+            Claim::Full | Claim::NoPeer => return Some(busy(pc, this.conf)),
+            Claim::Wait if !can_wait => return Some(busy(pc, this.conf)),
             Claim::Wait => {}
         }
     }
     // SAFETY: `state` stays where it is, in the request's pool.
     Some(unsafe { queue::park(pc, state) })
+}
+
+/// No peer for the request: nginx shows the upstream's name instead, as it does for its own balancers.
+pub(crate) fn busy(pc: &mut ngx_peer_connection_t, conf: &UpstreamConf) -> ngx_int_t {
+    if let Some(host) = conf.host.get() {
+        pc.name = host.as_ptr();
+    }
+    nginx::BUSY
 }
 
 /// What the pick must know of this request.

@@ -10,11 +10,13 @@ use crate::conf::zone::ZoneArgs;
 use crate::feed::TlsMaterial;
 use nginx_sys::{
     ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t,
+    ngx_str_t,
 };
 use pincer_core::zone::{BalanceParams, PeerSpec, Plan, UpstreamIdx, Zone};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::path::PathBuf;
+use std::ptr::NonNull;
 use std::sync::LazyLock;
 
 /// What `http {}` says.
@@ -38,7 +40,9 @@ pub(crate) struct MainConf {
     /// Every upstream with `pincer_balance`; they live as long as this does.
     pub(crate) upstreams: RefCell<Vec<&'static UpstreamConf>>,
     /// A directive that cannot work without a zone, for the message when there is none.
-    pub(crate) needs_zone: Option<&'static str>,
+    pub(crate) needs_zone: Option<(&'static str, String)>,
+    /// Where `pincer_control_plane` stands.
+    pub(crate) control_plane_place: String,
 }
 
 /// Paths of the certificates, as configured.
@@ -89,6 +93,8 @@ pub(crate) struct UpstreamConf {
     pub(crate) affinity: Cell<Option<&'static ngx_http_complex_value_t>>,
     pub(crate) queue: Option<QueueArgs>,
     pub(crate) name: RefCell<Vec<u8>>,
+    /// The name as nginx keeps it: what it shows of a request that has no peer.
+    pub(crate) host: Cell<Option<NonNull<ngx_str_t>>>,
     pub(crate) peers: RefCell<Vec<DeclaredPeer>>,
     pub(crate) params: OnceCell<BalanceParams>,
     pub(crate) index: Cell<Option<UpstreamIdx>>,
@@ -174,7 +180,9 @@ pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_in
                 nginx::OK
             }
             Err(message) => {
-                log::conf(cf, log::NGX_LOG_EMERG, &message);
+                // The message names its place: what nginx would add is where the file ends.
+                // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
+                log::write(unsafe { (*cf).log }, log::NGX_LOG_EMERG, &message);
                 nginx::ERROR
             }
         }
@@ -183,14 +191,18 @@ pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_in
 
 fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
     collect_upstreams(cf, main)?;
-    match (&main.zone_args, main.needs_zone) {
-        (None, Some(directive)) => {
-            return Err(format!("\"{directive}\" needs a zone, \"pincer_zone NAME:SIZE\" in http is missing"));
+    match (&main.zone_args, &main.needs_zone) {
+        (None, Some((directive, place))) => {
+            return Err(format!("\"{directive}\" needs a zone, \"pincer_zone NAME:SIZE\" in http is missing {place}"));
         }
         (None, None) => return Ok(()),
-        (Some(_), _) => zone::declare(cf, main)?,
+        (Some(_), _) => zone::declare(cf, main).map_err(|message| format!("{message} {}", main.zone_place))?,
     }
-    read_certificates(main)
+    if let Some(path) = main.state_path.as_ref().filter(|path| path.is_dir()) {
+        let need = "a file's path is needed";
+        return Err(format!("\"pincer_zone\" state \"{}\" is a folder, {need} {}", path.display(), main.zone_place));
+    }
+    read_certificates(main).map_err(|message| format!("{message} {}", main.control_plane_place))
 }
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.
@@ -213,7 +225,7 @@ fn collect_upstreams(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), Str
         if conf.balance.is_none() {
             if conf.queue.is_some() {
                 return Err(format!(
-                    "\"pincer_queue\" {} needs \"pincer_balance\" in the same upstream",
+                    "\"pincer_queue\" needs \"pincer_balance\" in the same upstream {}",
                     conf.place.borrow()
                 ));
             }
@@ -221,7 +233,7 @@ fn collect_upstreams(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), Str
         }
         if !conf.initialised.get() {
             return Err(format!(
-                "\"pincer_balance\" {} was replaced by another balancing method that stands after it, only one is allowed",
+                "\"pincer_balance\" was replaced by another balancing method that stands after it, only one is allowed {}",
                 conf.place.borrow()
             ));
         }

@@ -109,7 +109,8 @@ pub(crate) unsafe extern "C" fn control_plane(
     report(cf, || {
         // SAFETY: a directive of `http {}`.
         let main = unsafe { main(conf) };
-        main.needs_zone.get_or_insert("pincer_control_plane");
+        main.needs_zone.get_or_insert_with(|| ("pincer_control_plane", place(cf)));
+        main.control_plane_place = place(cf);
         once(&mut main.control_plane, control::parse_control_plane(&arguments(cf))?, "pincer_control_plane")
     })
 }
@@ -122,7 +123,7 @@ pub(crate) unsafe extern "C" fn allow_peers(
     report(cf, || {
         // SAFETY: a directive of `http {}`.
         let main = unsafe { main(conf) };
-        main.needs_zone.get_or_insert("pincer_allow_peers");
+        main.needs_zone.get_or_insert_with(|| ("pincer_allow_peers", place(cf)));
         main.allow_peers.extend(control::parse_allow_peers(&arguments(cf))?);
         Ok(())
     })
@@ -169,7 +170,7 @@ pub(crate) unsafe extern "C" fn balance(cf: *mut ngx_conf_t, _: *mut ngx_command
     report(cf, || {
         // SAFETY: a directive of an `upstream {}`; `main_conf_of` is inside `http {}`, and the two are different values.
         let (upstream, main) = unsafe { (upstream(conf), main_conf_of(cf)) };
-        main.needs_zone.get_or_insert("pincer_balance");
+        main.needs_zone.get_or_insert_with(|| ("pincer_balance", place(cf)));
         let parsed = balance_args::parse_balance(&arguments(cf))?;
         if let Some(affinity) = &parsed.affinity {
             upstream.affinity.set(Some(compile(cf, affinity)?));
@@ -229,7 +230,7 @@ fn page(
     report(cf, || {
         // SAFETY: a directive of a location: the context's `loc_conf` has a slot for the core module.
         unsafe {
-            main_conf_of(cf).needs_zone.get_or_insert(directive);
+            main_conf_of(cf).needs_zone.get_or_insert_with(|| (directive, place(cf)));
             let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
             let index = nginx_sys::ngx_http_core_module.ctx_index;
             let location = (*(*context).loc_conf.add(index)).cast::<nginx_sys::ngx_http_core_loc_conf_t>();

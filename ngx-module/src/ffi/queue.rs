@@ -22,6 +22,11 @@ const KICK_STALE_NS: u64 = 30 * MILLISECOND_NS;
 /// Requests resumed in one go, before other events get their turn.
 const RESUMES_MAX: usize = 64;
 
+const AF_UNIX: libc::sa_family_t = 1;
+/// Length of an unnamed unix socket's address: its family alone.
+const SA_FAMILY_LEN: u32 = 2;
+const _: () = assert!(libc::AF_UNIX == 1 && size_of::<libc::sa_family_t>() == 2);
+
 /// The queue's priority of a request without a class.
 const PRIORITY_DEFAULT: u8 = 100;
 
@@ -39,12 +44,6 @@ unsafe fn parking(state: *mut RequestState) -> Option<*mut Parking> {
     }
 }
 
-/// The placeholder's address: an unnamed unix socket, so that nginx calls `free` for a waiting request too.
-const PLACEHOLDER_FAMILY: [u8; PLACEHOLDER_LEN as usize] = 1_u16.to_ne_bytes();
-const PLACEHOLDER_LEN: u32 = 2;
-const _: () = assert!(libc::AF_UNIX == 1 && size_of::<libc::sa_family_t>() == 2);
-const PLACEHOLDER_NAME: &[u8] = b"pincer queue";
-
 /// Lets the request wait: NGX_AGAIN, or NGX_BUSY when the queue is full.
 ///
 /// # Safety
@@ -56,15 +55,12 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
     let (Some(queue), Some(index)) = (conf.queue, conf.index.get()) else { return nginx::BUSY };
     if !zone.waiting_add(index, worker, queue.size) {
         zone.queue_overflow(index);
-        return nginx::BUSY;
+        // SAFETY: `pc` is live.
+        return balancer::busy(unsafe { &mut *pc }, conf);
     }
     // SAFETY: `pc` and its request are live.
-    let parts = unsafe {
-        nginx::pool_pair((*this.request).pool, PLACEHOLDER_NAME, &PLACEHOLDER_FAMILY)
-            .zip(parking(state))
-            .and_then(|parts| placeholder(pc).map(|placeholder| (parts, placeholder)))
-    };
-    let Some((((name, sockaddr), parking), placeholder)) = parts else {
+    let parts = unsafe { parking(state).and_then(|parking| Some((parking, placeholder(pc)?))) };
+    let Some((parking, placeholder)) = parts else {
         zone.waiting_sub(index, worker);
         return nginx::ERROR;
     };
@@ -73,9 +69,10 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
     // SAFETY: as the caller vouches; events and link live in the record, which stays in the request's pool.
     unsafe {
         (*pc).connection = placeholder;
-        (*pc).sockaddr = sockaddr.cast();
-        (*pc).socklen = PLACEHOLDER_LEN;
-        (*pc).name = name;
+        (*parking).family = AF_UNIX;
+        (*pc).sockaddr = (&raw mut (*parking).family).cast();
+        (*pc).socklen = SA_FAMILY_LEN;
+        balancer::busy(&mut *pc, conf);
         (*parking).state = state;
         (*parking).key = zone.next_key(index, PRIORITY_DEFAULT);
         (*parking).parked_at = clock::now();

@@ -56,6 +56,8 @@ impl ShownTime {
 
 /// What a waiting request needs besides; made when it first waits.
 pub(crate) struct Parking {
+    /// The placeholder's address, an unnamed unix socket's, so that nginx calls `free` for a waiting request too.
+    pub(crate) family: libc::sa_family_t,
     pub(crate) state: *mut RequestState,
     /// The queue's key, and when the wait began.
     pub(crate) key: u64,

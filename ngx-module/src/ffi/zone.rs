@@ -60,11 +60,10 @@ unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) 
 unsafe fn make(pool: *mut ngx_slab_pool_t, main: &MainConf) -> Result<&'static Zone<'static>, String> {
     // SAFETY: as the caller vouches; a pool counts its free pages.
     let usable = unsafe { (*pool).pfree }.saturating_sub(1) * PAGE;
-    let size_bytes = main.zone_args.as_ref().map_or(0, |args| args.size_bytes);
     let layout = Layout::for_bytes(usable.saturating_sub(LINE)).map_err(|small| {
         let peers: usize = main.upstreams.borrow().iter().map(|upstream| upstream.peers.borrow().len()).sum();
         let need = Layout::bytes_for(main.upstreams.borrow().len(), peers).max(small.need);
-        too_small(size_bytes, need, peers)
+        too_small(main, need)
     })?;
     // SAFETY: the slab allocator answers null or zeroed memory that nobody else gets; its size was just computed.
     unsafe {
@@ -112,9 +111,13 @@ unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
     Box::leak(Box::new(zone))
 }
 
-fn too_small(size_bytes: usize, need_bytes: usize, peers: usize) -> String {
+fn too_small(main: &MainConf, need_bytes: usize) -> String {
+    let size_kib = main.zone_args.as_ref().map_or(0, |args| args.size_bytes) / 1024;
     let need_kib = (need_bytes + need_bytes / 64 + 16 * PAGE).div_ceil(1024).next_multiple_of(4);
-    format!("\"pincer_zone\" size {}k is too small, {need_kib}k needed for {peers} peers", size_bytes / 1024)
+    let upstreams = main.upstreams.borrow();
+    let peers: usize = upstreams.iter().map(|upstream| upstream.peers.borrow().len()).sum();
+    let count = upstreams.len();
+    format!("\"pincer_zone\" size {size_kib}k is too small, {need_kib}k needed for {peers} peers in {count} upstreams")
 }
 
 /// The zone's random name: the same over a reload, another after a restart.
@@ -142,8 +145,7 @@ fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
     }
     let upstreams_needed = zone.upstreams.len() + upstreams.saturating_sub(room.upstreams);
     let peers_needed = zone.peers.len() + peers.saturating_sub(room.peers);
-    let size_bytes = main.zone_args.as_ref().map_or(0, |args| args.size_bytes);
-    Err(too_small(size_bytes, Layout::bytes_for(upstreams_needed, peers_needed), peers_needed))
+    Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed)))
 }
 
 /// Makes nginx.conf's peers those of the zone. In the master, once the configuration is in force.

@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use super::writer::{Exposition, Family, Kind};
 use crate::breaker::State;
 use crate::status::{Context, WHY_NAMES, breaker_name, state_name};
-use crate::zone::{PeerSnapshot, PeerState, UpstreamSnapshot, ZoneSnapshot};
+use crate::zone::{ConnectionState, PeerSnapshot, PeerState, UpstreamSnapshot, ZoneSnapshot};
 
 const fn gauge(name: &'static str, help: &'static str) -> Family {
     Family { name, kind: Kind::Gauge, unit: "", help }
@@ -34,24 +34,14 @@ const ZONE_COUNTERS: [Family; 8] = [
 /// The zone and its link to the control plane.
 pub(super) fn zone<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut Exposition<'_, W>) -> fmt::Result {
     let link = &zone.connection;
-    let single = |out: &mut Exposition<'_, W>, family: Family, value: u64| {
-        out.family(&family)?;
-        out.number(&family, &[], value)
-    };
     single(out, gauge("pincer_revision", "Revision of the control plane in force."), zone.revision)?;
     let generation = gauge("pincer_configuration_generation", "Configurations loaded since the zone was made.");
     single(out, generation, zone.generation.into())?;
     let unknown = gauge("pincer_unknown_names", "Upstreams and peers of the revision that this node does not have.");
     single(out, unknown, zone.unknown)?;
-    let connected = gauge("pincer_control_plane_connected", "Whether the stream to the control plane stands.");
-    single(out, connected, u64::from(link.connected))?;
-    if link.message.0 != 0 {
-        let age = seconds("pincer_control_plane_age_seconds", Kind::Gauge, "Time since the control plane was heard.");
-        out.family(&age)?;
-        out.seconds(&age, &[], context.now.since(link.message))?;
+    if !context.addresses.is_empty() {
+        control_plane(link, context, out)?;
     }
-    let reconnects = counter("pincer_control_plane_reconnects", "Connections to the control plane after the first.");
-    single(out, reconnects, link.reconnects())?;
     single(out, counter("pincer_revisions_applied", "Revisions put into force."), link.applied)?;
     single(out, counter("pincer_revisions_refused", "Revisions refused."), link.refused)?;
     for (family, (_, value)) in ZONE_COUNTERS.iter().zip(zone.counters) {
@@ -183,4 +173,23 @@ fn each_peer(
         }
     }
     Ok(())
+}
+
+/// The link to the control plane; left out where none is configured, so that nobody is alerted of it.
+fn control_plane<W: Write>(link: &ConnectionState, context: &Context<'_>, out: &mut Exposition<'_, W>) -> fmt::Result {
+    let connected = gauge("pincer_control_plane_connected", "Whether the stream to the control plane stands.");
+    single(out, connected, u64::from(link.connected))?;
+    if link.message.0 != 0 {
+        let age = seconds("pincer_control_plane_age_seconds", Kind::Gauge, "Time since the control plane was heard.");
+        out.family(&age)?;
+        out.seconds(&age, &[], context.now.since(link.message))?;
+    }
+    let reconnects = counter("pincer_control_plane_reconnects", "Connections to the control plane after the first.");
+    single(out, reconnects, link.reconnects())
+}
+
+/// A family of one number without labels.
+fn single<W: Write>(out: &mut Exposition<'_, W>, family: Family, value: u64) -> fmt::Result {
+    out.family(&family)?;
+    out.number(&family, &[], value)
 }
