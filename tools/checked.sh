@@ -58,11 +58,12 @@ verdict() {
         [ -s "$file" ] && found+=("$file")
     done
     if [ ${#found[@]} -gt 0 ]; then
-        for file in "${found[@]}"; do
+        # A fault in each request is a report by each worker: the first few tell all.
+        for file in "${found[@]:0:5}"; do
             echo "== report $(basename "$file")"
             head -n 120 "$file"
         done
-        echo "== ${#found[@]} reports"
+        echo "== ${#found[@]} reports, the first $((${#found[@]} < 5 ? ${#found[@]} : 5)) are above"
     fi
     [ ${#failed[@]} = 0 ] || echo "== failed: ${failed[*]}"
     [ ${#found[@]} = 0 ] && [ ${#failed[@]} = 0 ]

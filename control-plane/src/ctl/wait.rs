@@ -94,7 +94,10 @@ pub async fn run(
 /// 5 unless all have it.
 pub fn verdict(revision: u64, nodes: &[NodeWait]) -> Result<(), Failure> {
     if nodes.iter().any(|node| node.outcome == Outcome::Refused) {
-        return Err(Failure::NotApplied { revision, why: "a node refused it; until that setting is taken back, no later change reaches this node" });
+        return Err(Failure::NotApplied {
+            revision,
+            why: "a node refused it; until that setting is taken back, no later change reaches this node",
+        });
     }
     if nodes.iter().any(|node| node.outcome != Outcome::Applied) {
         return Err(Failure::NotApplied { revision, why: "not every node acknowledged it in time" });

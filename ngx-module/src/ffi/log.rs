@@ -1,6 +1,8 @@
 //! Lines in nginx's error log. Lower case, `pincer: verb object, key=value`; never a body, key or header.
 
+use super::LoopStatic;
 use nginx_sys::{ngx_conf_t, ngx_log_t, ngx_uint_t};
+use std::cell::Cell;
 use std::ffi::c_char;
 
 pub(crate) use nginx_sys::{NGX_LOG_CRIT, NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN};
@@ -28,8 +30,22 @@ pub(crate) fn write_cycle(level: u32, message: &str) {
     write(cycle_log(), level, message);
 }
 
+/// The log of a cycle that is about to become the current one; null while none is.
+static COMING: LoopStatic<Cell<*mut ngx_log_t>> = LoopStatic::new(Cell::new(std::ptr::null_mut()));
+
+/// Runs `task` with the log of a cycle that nginx has not made the current one yet, so that its `error_log` gets the lines, not stderr.
+pub(crate) fn with_log(log: *mut ngx_log_t, task: impl FnOnce()) {
+    COMING.set(log);
+    task();
+    COMING.set(std::ptr::null_mut());
+}
+
 /// The log of the current cycle; null before there is one.
 pub(crate) fn cycle_log() -> *mut ngx_log_t {
+    let coming = COMING.get();
+    if !coming.is_null() {
+        return coming;
+    }
     // SAFETY: `ngx_cycle` is set before any module's code runs and always points to a live cycle.
     unsafe { if nginx_sys::ngx_cycle.is_null() { std::ptr::null_mut() } else { (*nginx_sys::ngx_cycle).log } }
 }

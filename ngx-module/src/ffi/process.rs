@@ -89,13 +89,15 @@ pub(crate) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
         // SAFETY: a configuration lives as long as its cycle; `ngx_test_config` is set once at start.
         let (main, testing) = unsafe { (main.as_ref::<'static>(), nginx_sys::ngx_test_config != 0) };
         let Some(main) = main.filter(|main| main.zone.get().is_some() && !testing) else { return };
-        if let Err(message) = zone::configure(main) {
-            // A running master must not die of it: the peers stay as they were.
-            log::write_cycle(log::NGX_LOG_EMERG, &message);
-        }
         // SAFETY: the new cycle, whose configuration has been read.
-        let core = unsafe { nginx::core_conf(cycle) };
-        feed::restore(main, (core.user, core.group));
+        let (core, log) = unsafe { (nginx::core_conf(cycle), (*cycle).log) };
+        log::with_log(log, || {
+            if let Err(message) = zone::configure(main) {
+                // A running master must not die of it: the peers stay as they were.
+                log::write_cycle(log::NGX_LOG_EMERG, &message);
+            }
+            feed::restore(main, (core.user, core.group));
+        });
         wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
         // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload, nothing else.
         unsafe {
