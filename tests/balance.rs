@@ -263,6 +263,18 @@ async fn a_healed_peer_comes_back_through_one_trial() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_answers_404_at_once_does_not_look_fast() {
+    let replicas = Replica::several(2, Settings::served_in(30.0)).await;
+    let nginx = Nginx::builder().balanced("pincer_balance;", Replica::servers(&replicas), "").start().await;
+    let client = nginx.client();
+    load::gets(&client, "/", 20, 1).await;
+    replicas[0].fault(Fault::Status(404)).await;
+    let replies = load::gets(&client, "/", 100, 1).await;
+    let refused = statuses(&replies, 404);
+    assert!((30..=70).contains(&refused), "{refused} of 100 went to the peer that refuses");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_says_429_is_not_a_failure() {
     let replicas = Replica::several(2, Settings::served_in(3.0)).await;
     let nginx = Nginx::builder().balanced("pincer_balance;", Replica::servers(&replicas), "").start().await;

@@ -1,7 +1,7 @@
 //! Decides what an attempt at a peer says about that peer: a sample, a failure, or nothing.
 //!
-//! A peer that fails fast must not look fast, a client that leaves must not make its peer look slow, and a connection that the peer had
-//! closed while idle is nobody's fault.
+//! A peer that fails or refuses fast must not look fast, a client that leaves must not make its peer look slow, and a connection that the peer
+//! had closed while idle is nobody's fault.
 
 use pincer_core::zone::Outcome;
 
@@ -30,12 +30,15 @@ pub(crate) struct Facts {
     pub(crate) held_ns: u64,
 }
 
+const SWITCHING_PROTOCOLS: usize = 101;
+const GOOD: std::ops::RangeInclusive<usize> = 200..=299;
 const TOO_MANY_REQUESTS: usize = 429;
 const SERVER_ERRORS: std::ops::RangeInclusive<usize> = 500..=599;
 
-/// Whether an answer of this status says how fast the peer is.
+/// Whether an answer of this status says how fast the peer is: only work that was done does. A replica that says 404 at once, because its model is not
+/// loaded, must not look like the fastest.
 pub(crate) fn is_good(status: usize) -> bool {
-    status != TOO_MANY_REQUESTS && !SERVER_ERRORS.contains(&status)
+    status == SWITCHING_PROTOCOLS || GOOD.contains(&status)
 }
 
 /// The outcome of the attempt.
@@ -46,6 +49,9 @@ pub(crate) fn outcome(facts: &Facts) -> Outcome {
     }
     if facts.failed || SERVER_ERRORS.contains(&facts.status) {
         return Outcome::Failure;
+    }
+    if facts.status != 0 && !is_good(facts.status) {
+        return Outcome::Neutral;
     }
     if facts.complete && facts.status != 0 {
         return Outcome::Success {
