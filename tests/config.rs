@@ -252,3 +252,15 @@ async fn a_refused_reload_changes_nothing() {
 fn the_module_is_where_the_harness_looks() {
     assert!(paths::module().is_file());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_whose_name_the_control_plane_cannot_take_is_refused() {
+    for name in ["\"with space\"", "with/slash"] {
+        let checked = Nginx::builder()
+            .http("pincer_zone pincer:1m;")
+            .http(format!("upstream {name} {{ pincer_balance; server 127.0.0.1:1; }}"))
+            .check()
+            .await;
+        assert!(!checked.ok && checked.error().contains("white space"), "{}", checked.output);
+    }
+}

@@ -187,3 +187,20 @@ fn the_feed_goes_to_the_newest_configuration_and_back_only_when_free() {
     zone.feed_release(new);
     assert!(zone.feed_acquire(old, 1));
 }
+
+#[test]
+fn an_answer_that_is_no_work_ends_a_trial_and_gives_no_sample() {
+    let (heap, u) = pool(&[spec("a:1", 4)]);
+    let zone = heap.zone();
+    let w = join(&zone, 1);
+    for _ in 0..3 {
+        let ticket = take(&zone, u, w, 0).unwrap();
+        zone.release(ticket, w, Outcome::Failure, &PARAMS, NOW, 0);
+    }
+    let later = MonoNs(NOW.0 + 2_000 * MS);
+    let Claim::Taken(trial) = zone.claim(u, w, &demand(0, false), &PARAMS, later).claim else { panic!("no trial") };
+    assert!(trial.trial);
+    zone.release(trial, w, Outcome::Answered, &PARAMS, later, 0);
+    let peer = peer(&zone, "a:1");
+    assert_eq!((peer.breaker, peer.service_ns, peer.neutral), (pincer_core::breaker::State::Closed, 0, 1));
+}

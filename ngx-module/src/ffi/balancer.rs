@@ -142,6 +142,13 @@ pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
     let specs: Vec<PeerSpec<'_>> = peers.iter().map(DeclaredPeer::spec).collect();
     check_declared(&conf.name.borrow(), &specs)
         .map_err(|error| format!("\"pincer_balance\": {error} {}", conf.place.borrow()))?;
+    let has_odd_name = |name: &str| name.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control());
+    if std::str::from_utf8(&conf.name.borrow()).is_ok_and(has_odd_name) {
+        let place = conf.place.borrow();
+        return Err(format!(
+            "\"pincer_balance\" is in an upstream whose name has \"/\", white space or a control character, one without is needed {place}"
+        ));
+    }
     let slots = peers.iter().any(|peer| peer.max_conns > 0);
     if conf.queue.is_some() && !slots {
         log::write_cycle(

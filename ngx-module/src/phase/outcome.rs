@@ -51,7 +51,7 @@ pub(crate) fn outcome(facts: &Facts) -> Outcome {
         return Outcome::Failure;
     }
     if facts.status != 0 && !is_good(facts.status) {
-        return Outcome::Neutral;
+        return Outcome::Answered;
     }
     if facts.complete && facts.status != 0 {
         return Outcome::Success {

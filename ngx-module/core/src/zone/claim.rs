@@ -111,6 +111,8 @@ pub enum Outcome {
     },
     /// The peer failed: counts against it, gives no sample.
     Failure,
+    /// The peer works, but its answer (a redirect, a 404) is none of the work that its speed is measured by: gives no sample.
+    Answered,
     /// Says nothing about the peer: a 429, a client that left, a stale keepalive connection.
     Neutral,
 }

@@ -91,6 +91,10 @@ impl Peer {
                     self.counters.breaker_openings.fetch_add(1, Relaxed);
                 }
             }
+            Outcome::Answered => {
+                self.counters.neutral.fetch_add(1, Relaxed);
+                self.learn_success(trial, params, now);
+            }
             Outcome::Neutral => {
                 self.counters.neutral.fetch_add(1, Relaxed);
                 if trial {
