@@ -1,5 +1,5 @@
 # Thin: each target is a few lines, the work is in tools/ and in cargo. README.md explains what they do.
-.PHONY: demo test setup bench lint asan
+.PHONY: demo test setup bench lint asan valgrind
 .DEFAULT_GOAL := test
 
 setup:
@@ -19,3 +19,6 @@ bench: setup
 
 asan: setup
 	@tools/asan.sh
+
+valgrind: setup
+	@tools/valgrind.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the end-to-end tests with the address sanitizer in the module. Fails with the reports' text when it finds anything.
-#   asan.sh short   four tests' files in Debian's own nginx, about 40 s after the build
+#   asan.sh short   pools, four files of tests: about 40 s after the build
 #   asan.sh stock   all of them in Debian's own nginx. Its pools hide an overflow inside of a block, and a use after a request's end until
 #                   the block goes back to the heap
 #   asan.sh pools   all of them in the stable nginx, itself with the sanitizer and with NGX_DEBUG_PALLOC: each allocation of a pool
@@ -48,7 +48,7 @@ build_module() {
 }
 
 began=$SECONDS
-if [ "$form" = pools ]; then
+if [ "$form" != stock ]; then
     pools_nginx
     folder=target/asan-stable
     build_module .nginx/stable "$folder"
@@ -64,18 +64,16 @@ mapfile -t programs < <(test_programs "${names[@]}")
 [ ${#programs[@]} -gt 0 ] || { echo "asan: the tests do not build" >&2; exit 1; }
 echo "asan $form: built after $((SECONDS - began)) s"
 
-open_reports
+open_work
 # The first library of all, or the sanitizer refuses; a test may preload one of its own. The name is kept for a binary upgrade, where
 # nginx runs itself again by it, without its environment.
-wrapper "$folder/nginx" \
+wrapper \
     "export LD_PRELOAD=$runtime\${LD_PRELOAD:+:\$LD_PRELOAD}" \
     "export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1:log_path=$reports/asan" \
     "exec -a \"\$0\" $nginx \"\$@\""
-export PINCER_NGINX=$PWD/$folder/nginx
 export PINCER_MODULE=$PWD/$folder/$target/debug/libngx_http_pincer_module.so
 export PINCER_TEST_SLOW=${PINCER_TEST_SLOW:-3}
-test_arguments=()
 began=$SECONDS
 run_tests "${programs[@]}"
-verdict || { echo "asan $form: FAILED after $((SECONDS - began)) s"; exit 1; }
+verdict 10 || { echo "asan $form: FAILED after $((SECONDS - began)) s"; exit 1; }
 echo "asan $form: nothing found, ${#programs[@]} programs in $((SECONDS - began)) s"

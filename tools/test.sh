@@ -23,7 +23,8 @@ step "build" cargo build --workspace
 step "module for nginx stable" stable_module
 step "tests without nginx" cargo test --quiet -p pincer-core -p pincer-proto -p pincer-control -p ngx_http_pincer_module -p pincer-bench
 step "end to end on nginx stable" on_stable
-[ -x tools/asan.sh ] && step "address sanitizer, short form" tools/asan.sh short
+step "address sanitizer, short form" tools/asan.sh short
+step "valgrind, short form" tools/valgrind.sh short
 # Last, so that the run ends with the test runner's own lines.
 began=$SECONDS
 echo "== end to end on Debian's nginx"
