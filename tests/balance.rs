@@ -60,7 +60,7 @@ async fn five_equal_peers_with_slots_and_a_queue_share_evenly_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn weights_of_nine_to_one_give_nine_in_ten_alone_and_in_a_crowd() {
-    let replicas = Replica::several(2, Settings::served_in(2.0)).await;
+    let replicas = Replica::several(2, Settings::served_in(8.0)).await;
     let servers = format!("server {} weight=9; server {} weight=1;", replicas[0].server(), replicas[1].server());
     let nginx = Nginx::builder()
         .workers(2)
@@ -77,14 +77,14 @@ async fn weights_of_nine_to_one_give_nine_in_ten_alone_and_in_a_crowd() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_of_one_percent_gets_one_percent() {
-    let replicas = Replica::several(2, Settings::default()).await;
+    let replicas = Replica::several(2, Settings::served_in(8.0)).await;
     let servers = format!("server {} weight=99; server {} weight=1;", replicas[0].server(), replicas[1].server());
     let nginx = Nginx::builder()
         .http("pincer_zone pincer:1m;")
         .upstream("u", format!("pincer_balance; {servers}"))
         .start()
         .await;
-    let replies = load::gets(&nginx.client(), "/", 1000, 1).await;
+    let replies = load::gets(&nginx.client(), "/", 600, 1).await;
     let canary = share(&replies, "b");
     assert!((0.005..=0.02).contains(&canary), "{canary}");
 }
