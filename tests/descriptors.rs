@@ -61,9 +61,7 @@ async fn every_end_of_a_wait(nginx: &Nginx, replica: &Replica) {
     eventually("the peer is back", 10.0, || async { client.get("/").await.status == 200 }).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn waiting_requests_leave_no_descriptor_behind_however_they_end() {
-    let replica = Replica::named("a").start().await;
+async fn lose_none_by_waiting_for(replica: Replica) {
     let directives = "pincer_balance; pincer_queue size=8 timeout=3s;";
     let nginx = Nginx::builder().balanced(directives, [replica.server()], "max_conns=1 max_fails=0").start().await;
     let worker = nginx.workers()[0];
@@ -74,6 +72,19 @@ async fn waiting_requests_leave_no_descriptor_behind_however_they_end() {
         every_end_of_a_wait(&nginx, &replica).await;
     }
     has(&nginx, "the worker", worker, idle).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_requests_leave_no_descriptor_behind_however_they_end() {
+    lose_none_by_waiting_for(Replica::named("a").start().await).await;
+}
+
+/// A connect that fails at once takes another way through the queue than one that fails later.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_do_they_when_the_peer_refuses_at_once() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
+    lose_none_by_waiting_for(Replica::named("a").unix(folder.path().join("a.sock")).start().await).await;
 }
 
 /// The count of `pid` when it has not changed for a while.
