@@ -173,6 +173,7 @@ impl Config {
             revision: self.revision,
             create_time: Some(prost_types::Timestamp { seconds: self.created_s, nanos: 0 }),
             upstreams: upstreams.collect(),
+            ..v1::Snapshot::default()
         }
     }
 }

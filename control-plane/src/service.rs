@@ -1,7 +1,9 @@
 //! The gRPC services: each translates between the wire and `plane`, and decides nothing else.
 
+mod class;
 pub mod control;
 mod error;
+mod key;
 mod node;
 mod page;
 mod read;

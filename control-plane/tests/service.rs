@@ -158,7 +158,7 @@ async fn a_stuck_node_holds_up_nobody_and_gets_only_the_newest() {
     // Large snapshots, so that the connection's buffers hold few of them.
     let peer = |n: u32| v1::PeerSettings { peer_id: format!("unix:/{n:0>100}"), add: true, ..Default::default() };
     let upstreams = vec![v1::UpstreamSettings { name: "upstreams/llm".into(), peers: (0..127).map(peer).collect() }];
-    operator.apply_upstreams(v1::ApplyUpstreamsRequest { upstreams, validate_only: false }).await.unwrap();
+    operator.apply_upstreams(v1::ApplyUpstreamsRequest { upstreams, ..Default::default() }).await.unwrap();
     for n in 0..150 {
         let revision = operator.update_peer(weight(A, n)).await.unwrap().into_inner().revision;
         awake.snapshots_until(revision).await;
@@ -226,7 +226,7 @@ async fn what_a_node_says_of_itself_is_shown() {
         ..Default::default()
     };
     let upstreams = vec![v1::UpstreamStats { name: "llm".into(), waiting: 5, peers: vec![stats] }];
-    node.say(Message::Stats(v1::Stats { upstreams })).await;
+    node.say(Message::Stats(v1::Stats { upstreams, ..Default::default() })).await;
     let operator = daemon.operator().await;
     let peer = eventually("stats arrive", || async {
         let peer = operator.clone().get_peer(v1::GetPeerRequest { name: peer_name(A) }).await.unwrap().into_inner();
@@ -322,7 +322,7 @@ async fn apply_is_one_revision_and_tells_what_changed() {
         |peer_id: &str, weight, add| v1::PeerSettings { peer_id: peer_id.into(), weight, add, ..Default::default() };
     let request = |peers, validate_only| {
         let upstreams = vec![v1::UpstreamSettings { name: "upstreams/llm".into(), peers }];
-        Request::new(v1::ApplyUpstreamsRequest { upstreams, validate_only })
+        Request::new(v1::ApplyUpstreamsRequest { upstreams, validate_only, ..Default::default() })
     };
     let wanted = vec![settings(A, Some(9), false), settings(NEW, None, true)];
     let checked = operator.apply_upstreams(request(wanted.clone(), true)).await.unwrap().into_inner();

@@ -4,6 +4,7 @@
 //! client needs no more of tonic than `channel` and `codegen`, and the linker drops the rest.
 
 pub mod limits;
+mod secret;
 
 pub use pincer::v1;
 

@@ -38,3 +38,48 @@ pub const REVISION_MAX: u64 = (1 << 53) - 1;
 
 /// Declared peers of all upstreams of one node.
 pub const PEERS_PER_NODE_MAX: usize = 4096;
+
+/// Classes: of one node, set by operators, and of all nodes together.
+pub const CLASSES_MAX: usize = 256;
+
+/// Bytes of a class' name: of `A-Za-z0-9._-`.
+pub const CLASS_NAME_BYTES_MAX: usize = 64;
+
+/// The highest `Rate.requests`: one per nanosecond.
+pub const RATE_MAX: u32 = 1_000_000_000;
+
+/// The highest `burst`, `delay` but for [`DELAY_NONE`], `concurrency` and `queue`.
+pub const CLASS_COUNT_MAX: u32 = 1_000_000;
+
+/// `ClassSettings.delay` of a class that delays nobody: nginx's `nodelay`.
+pub const DELAY_NONE: u32 = u32::MAX;
+
+/// The highest `bandwidth`, in bytes per second: 1 TiB.
+pub const BANDWIDTH_MAX: u64 = 1 << 40;
+
+/// The highest `priority`.
+pub const PRIORITY_MAX: u32 = 255;
+
+/// The highest `share`, and the highest sum of all, in percent.
+pub const SHARE_MAX: u32 = 100;
+
+/// The longest `queue_timeout`, in milliseconds: a day.
+pub const QUEUE_TIMEOUT_MS_MAX: u64 = 86_400_000;
+
+/// Secrets of one snapshot.
+pub const KEYS_MAX: usize = 8_192;
+
+/// Bytes of a key's id: of `A-Za-z0-9._-`.
+pub const KEY_ID_BYTES_MAX: usize = 63;
+
+/// Bytes of a tenant's name: of `A-Za-z0-9._@-`.
+pub const TENANT_BYTES_MAX: usize = 64;
+
+/// Blocks of addresses of one key.
+pub const CIDRS_PER_KEY_MAX: usize = 16;
+
+/// Bytes of a block of addresses as text.
+pub const CIDR_BYTES_MAX: usize = 49;
+
+/// Hexadecimal digits of a fingerprint: the first of a secret's SHA-256.
+pub const FINGERPRINT_DIGITS: usize = 8;

@@ -33,9 +33,11 @@ pub fn prepare(noun: &Noun) -> Result<Option<Change>, Failure> {
             etag: etag.clone().unwrap_or_default(),
             validate_only: false,
         }),
-        Noun::Apply { file, dry_run } => {
-            Change::Apply(v1::ApplyUpstreamsRequest { upstreams: file::read(file)?, validate_only: *dry_run })
-        }
+        Noun::Apply { file, dry_run } => Change::Apply(v1::ApplyUpstreamsRequest {
+            upstreams: file::read(file)?,
+            validate_only: *dry_run,
+            classes: None,
+        }),
         _ => return Ok(None),
     }))
 }

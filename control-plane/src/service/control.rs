@@ -11,7 +11,9 @@ use pincer_proto::v1::{self, control_service_server::ControlService};
 use tonic::{Request, Response, Status};
 
 use super::{
+    class,
     error::{self, bad_name, not_found},
+    key,
     page::Page,
     read,
     render::{self, Sums},
@@ -184,7 +186,7 @@ impl ControlService for Control {
         let validate_only = request.validate_only;
         let changed = self.change(read::apply(request)?, validate_only).await?;
         let changes = changed.changes.iter().map(change_message).collect();
-        Ok(Response::new(v1::ApplyUpstreamsResponse { revision: changed.revision, changes }))
+        Ok(Response::new(v1::ApplyUpstreamsResponse { revision: changed.revision, changes, class_changes: Vec::new() }))
     }
 
     async fn list_nodes(
@@ -218,5 +220,58 @@ impl ControlService for Control {
 
     async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(watch::stream(Arc::clone(&self.plane))))
+    }
+
+    async fn list_classes(
+        &self,
+        request: Request<v1::ListClassesRequest>,
+    ) -> Result<Response<v1::ListClassesResponse>, Status> {
+        class::list(&self.plane, request.into_inner()).map(Response::new)
+    }
+
+    async fn get_class(&self, request: Request<v1::GetClassRequest>) -> Result<Response<v1::Class>, Status> {
+        class::get(&self.plane, request.into_inner()).map(Response::new)
+    }
+
+    async fn create_class(&self, request: Request<v1::CreateClassRequest>) -> Result<Response<v1::Class>, Status> {
+        class::create(&self.plane, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_class(&self, request: Request<v1::UpdateClassRequest>) -> Result<Response<v1::Class>, Status> {
+        class::update(&self.plane, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_class(
+        &self,
+        request: Request<v1::DeleteClassRequest>,
+    ) -> Result<Response<v1::DeleteClassResponse>, Status> {
+        class::delete(&self.plane, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Result<Response<v1::ListKeysResponse>, Status> {
+        key::list(&self.plane, request.into_inner()).map(Response::new)
+    }
+
+    async fn get_key(&self, request: Request<v1::GetKeyRequest>) -> Result<Response<v1::Key>, Status> {
+        key::get(&self.plane, request.into_inner()).map(Response::new)
+    }
+
+    async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Result<Response<v1::KeySecret>, Status> {
+        key::create(&self.plane, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn rotate_key(&self, request: Request<v1::RotateKeyRequest>) -> Result<Response<v1::KeySecret>, Status> {
+        key::rotate(&self.plane, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_key(&self, request: Request<v1::RevokeKeyRequest>) -> Result<Response<v1::Key>, Status> {
+        key::revoke(&self.plane, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_key(
+        &self,
+        request: Request<v1::DeleteKeyRequest>,
+    ) -> Result<Response<v1::DeleteKeyResponse>, Status> {
+        key::delete(&self.plane, request.into_inner()).await.map(Response::new)
     }
 }

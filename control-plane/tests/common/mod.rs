@@ -179,7 +179,7 @@ pub fn hello(node: &str, addresses: &[&str]) -> Hello {
         nginx_version: "1.22.1".to_owned(),
         worker_processes: 4,
         upstreams: vec![v1::DeclaredUpstream { name: "llm".to_owned(), peers: addresses.iter().map(peer).collect() }],
-        applied_revision: 0,
+        ..Hello::default()
     }
 }
 

@@ -7,7 +7,7 @@ use pincer_proto::v1;
 
 /// The snapshot as the control plane reads it.
 pub(crate) fn of(zone: &ZoneSnapshot) -> v1::Stats {
-    v1::Stats { upstreams: zone.upstreams.iter().map(upstream).collect() }
+    v1::Stats { upstreams: zone.upstreams.iter().map(upstream).collect(), ..v1::Stats::default() }
 }
 
 fn upstream(upstream: &UpstreamSnapshot) -> v1::UpstreamStats {

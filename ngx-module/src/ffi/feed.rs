@@ -187,7 +187,7 @@ fn hello(main: &MainConf, plane: &ControlPlaneArgs) -> Hello {
         nginx_version: text(nginx_sys::NGINX_VERSION.to_bytes()),
         worker_processes: worker_processes(),
         upstreams: declared(main),
-        applied_revision: 0,
+        ..Hello::default()
     }
 }
 

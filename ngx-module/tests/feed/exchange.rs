@@ -181,7 +181,7 @@ fn statistics_go_up_at_once_and_only_the_latest_wait_for_a_stream() {
 }
 
 fn stats(name: &str) -> Stats {
-    Stats { upstreams: vec![UpstreamStats { name: name.to_owned(), ..UpstreamStats::default() }] }
+    Stats { upstreams: vec![UpstreamStats { name: name.to_owned(), ..UpstreamStats::default() }], ..Stats::default() }
 }
 
 #[test]
