@@ -5,6 +5,7 @@ pub mod address;
 pub mod affinity;
 pub mod backoff;
 pub mod breaker;
+pub mod digest;
 pub mod estimate;
 pub mod histogram;
 pub mod metrics;

@@ -1,0 +1,164 @@
+//! The digest of a request's body, taken from the stream as it arrives.
+//!
+//! Decides which form a body has, and gives each form an identity: two bodies of one identity may share an answer from the cache, so whatever is not
+//! known for certain to mean the same must differ. In doubt a body is hashed as it came, in a domain of its own ([`Hashed::Unparsed`]).
+//!
+//! | form | identity |
+//! |---|---|
+//! | raw | the bytes; the digest is the one that `b3sum`, `sha256sum`, `xxh128sum` print, for an empty body too |
+//! | json | the value ([`json`]) without white space, order of keys, spelling of strings and the ignored members |
+//! | multipart | the list of parts ([`multipart`]) without the boundary and the order and quoting of what stands in their headers |
+//! | auto | one of these by Content-Type: `application/json` and `application/…+json`, `multipart/form-data`, all else raw |
+//!
+//! A body with a Content-Encoding is never parsed: its identity is the coding's name and the bytes.
+//!
+//! Any split of a body into chunks gives the same digest. Cost: linear in the chunk, but for sorting the members of an object when it closes. Bound: below 2 KiB of state;
+//! beside it JSON takes a few times `json_bytes_max`, multipart at most 8 KiB of a part's headers. Never blocks, never logs.
+
+mod algorithm;
+mod content_type;
+mod ignore;
+mod json;
+mod key;
+mod value;
+
+pub use algorithm::Algorithm;
+pub use content_type::normal_content_type;
+pub use ignore::{IGNORE_MAX, Ignore, IgnoreError, TOKENS_MAX};
+pub use key::cache_key;
+pub use value::{DIGEST_BYTES_MAX, Digest, Hex};
+
+use algorithm::{Domain, Hasher};
+
+/// How a location's bodies are to be hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As they came.
+    Raw,
+    /// As JSON, whatever their Content-Type.
+    Json,
+    /// By their parts.
+    Multipart,
+    /// By their Content-Type.
+    Auto,
+}
+
+impl Form {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Json, Self::Multipart, Self::Auto];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Json => "json",
+            Self::Multipart => "multipart",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// The form of that name, exactly as written.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.name() == name)
+    }
+}
+
+/// What was in fact hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hashed {
+    /// The bytes as they came (with the content coding's name, if there is one).
+    Raw,
+    /// A JSON value.
+    Json,
+    /// The parts of a multipart body.
+    Multipart,
+    /// The bytes of a body that is not what it should be, too large or too deep.
+    Unparsed,
+}
+
+impl Hashed {
+    /// All of them, in the order of [`Hashed::index`].
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Json, Self::Multipart, Self::Unparsed];
+
+    /// A place in a table of counters, below `ALL.len()`.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Raw => 0,
+            Self::Json => 1,
+            Self::Multipart => 2,
+            Self::Unparsed => 3,
+        }
+    }
+
+    /// As written in labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Json => "json",
+            Self::Multipart => "multipart",
+            Self::Unparsed => "unparsed",
+        }
+    }
+}
+
+/// One location's way to hash. Outlives the requests, which borrow it at every step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// The hash function.
+    pub algorithm: Algorithm,
+    /// How bodies are read.
+    pub form: Form,
+    /// Members that are no part of a JSON body's identity.
+    pub ignore: Ignore,
+    /// Bytes of the longest JSON body that is parsed; a longer one is [`Hashed::Unparsed`].
+    pub json_bytes_max: usize,
+}
+
+/// A body on its way. Every call must bring the [`Params`] it was made with.
+pub struct BodyDigest {
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl BodyDigest {
+    /// Starts; `content_type` and `content_encoding` are the request headers' values, empty if there are none.
+    #[must_use]
+    pub fn new(params: &Params, content_type: &[u8], content_encoding: &[u8]) -> Self {
+        let _ = content_type;
+        let coding = content_encoding.trim_ascii();
+        if coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") {
+            return Self { hasher: Hasher::new(params.algorithm, Domain::Plain), bytes: 0 };
+        }
+        let mut hasher = Hasher::new(params.algorithm, Domain::Coded);
+        hasher.number(coding.len() as u64);
+        coding.iter().for_each(|byte| hasher.update(&[byte.to_ascii_lowercase()]));
+        Self { hasher, bytes: 0 }
+    }
+
+    /// Takes the next bytes of the body, any number of them.
+    pub fn update(&mut self, params: &Params, chunk: &[u8]) {
+        let _ = params;
+        self.bytes += chunk.len() as u64;
+        self.hasher.update(chunk);
+    }
+
+    /// The digest of all that came. Call it only when the body is complete.
+    #[must_use]
+    pub fn finish(self, params: &Params) -> Digest {
+        let _ = params;
+        Digest::new(self.hasher.finish(), Hashed::Raw)
+    }
+
+    /// Bytes taken so far.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+// The promise to whoever keeps one per request; and nginx's pools align to a word.
+const _: () = assert!(size_of::<BodyDigest>() <= 2048 && align_of::<BodyDigest>() <= 8);
