@@ -6,8 +6,9 @@
 use core::fmt::{self, Write};
 
 use crate::breaker::State;
+use crate::digest::{Algorithm, Hashed};
 use crate::time::MonoNs;
-use crate::zone::{PeerSnapshot, PeerState, Signal, UpstreamSnapshot, WHYS, ZoneSnapshot};
+use crate::zone::{BodiesSnapshot, CACHE_STATUSES, PeerSnapshot, PeerState, Signal, UpstreamSnapshot, WHYS, ZoneSnapshot};
 
 /// What the writer knows besides the zone.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,7 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
         json.number(name, value)?;
     }
     json.close('}')?;
+    write_bodies(&zone.bodies, &mut json)?;
     json.key("peer_records")?;
     json.open('{')?;
     json.number("free", zone.peers_free.0 as u64)?;
@@ -75,6 +77,28 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
     json.close(']')?;
     json.close('}')?;
     json.out.write_char('\n')
+}
+
+fn write_bodies<W: Write>(bodies: &BodiesSnapshot, json: &mut Json<'_, W>) -> fmt::Result {
+    json.key("bodies")?;
+    json.open('{')?;
+    for (algorithm, (forms, bytes)) in Algorithm::ALL.iter().zip(bodies.digests.iter().zip(bodies.bytes)) {
+        json.key(algorithm.name())?;
+        json.open('{')?;
+        for (form, count) in Hashed::ALL.iter().zip(forms) {
+            json.number(form.name(), *count)?;
+        }
+        json.number("bytes", bytes)?;
+        json.close('}')?;
+    }
+    json.number("uncacheable", bodies.uncacheable)?;
+    json.close('}')?;
+    json.key("cache")?;
+    json.open('{')?;
+    for (status, count) in CACHE_STATUSES.iter().zip(bodies.cache) {
+        json.number(status, count)?;
+    }
+    json.close('}')
 }
 
 fn write_control_plane<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, json: &mut Json<'_, W>) -> fmt::Result {

@@ -4,6 +4,7 @@
 
 pub(crate) mod args;
 pub(crate) mod balance;
+pub(crate) mod body_hash;
 pub(crate) mod control;
 pub(crate) mod zone;
 

@@ -3,7 +3,7 @@
 use super::address::Addresses;
 use super::local_queue::LocalQueue;
 use super::session::Sessions;
-use super::{balancer, clock, first_byte, log, module, nginx, zone};
+use super::{balancer, body, clock, first_byte, log, module, nginx, zone};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::conf::control::{Cidr, ControlPlaneArgs};
 use crate::conf::zone::ZoneArgs;
@@ -43,6 +43,8 @@ pub(crate) struct MainConf {
     pub(crate) needs_zone: Option<(&'static str, String)>,
     /// Where `pincer_control_plane` stands.
     pub(crate) control_plane_place: String,
+    /// Some location hashes request bodies.
+    pub(crate) hashes_bodies: bool,
 }
 
 /// Paths of the certificates, as configured.
@@ -201,6 +203,9 @@ fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
     if let Some(path) = main.state_path.as_ref().filter(|path| path.is_dir()) {
         let need = "a file's path is needed";
         return Err(format!("\"pincer_zone\" state \"{}\" is a folder, {need} {}", path.display(), main.zone_place));
+    }
+    if main.hashes_bodies {
+        body::install(cf)?;
     }
     read_certificates(main).map_err(|message| format!("{message} {}", main.control_plane_place))
 }

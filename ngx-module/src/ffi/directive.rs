@@ -1,8 +1,8 @@
 //! The directives' setters: hand the arguments to `crate::conf`, store what comes back, report what is wrong.
 
 use super::conf::{MainConf, UpstreamConf, main_conf_of};
-use super::{balancer, log, nginx, status as status_page};
-use crate::conf::{DirectiveError, balance as balance_args, control, zone as zone_args};
+use super::{balancer, location, log, nginx, status as status_page};
+use crate::conf::{DirectiveError, balance as balance_args, body_hash as body_hash_args, control, zone as zone_args};
 use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
@@ -189,6 +189,19 @@ pub(crate) unsafe extern "C" fn queue(cf: *mut ngx_conf_t, _: *mut ngx_command_t
             upstream.place.replace(place(cf));
         }
         once(&mut upstream.queue, balance_args::parse_queue(&arguments(cf))?, "pincer_queue")
+    })
+}
+
+pub(crate) unsafe extern "C" fn body_hash(
+    cf: *mut ngx_conf_t,
+    _: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    report(cf, || {
+        let parsed = body_hash_args::parse(&arguments(cf))?;
+        // SAFETY: a directive of `http {}`, a server or a location, with the configuration that `location::create` made.
+        let first = unsafe { location::set_body_hash(cf, conf, parsed, place(cf)) };
+        if first { Ok(()) } else { Err(DirectiveError("\"pincer_body_hash\" is duplicate, one is needed".to_owned())) }
     })
 }
 

@@ -5,12 +5,16 @@
 
 pub(crate) mod address;
 pub(crate) mod balancer;
+pub(crate) mod body;
+pub(crate) mod cache_key;
+pub(crate) mod cache_zones;
 pub(crate) mod clock;
 pub(crate) mod conf;
 pub(crate) mod directive;
 pub(crate) mod feed;
 pub(crate) mod first_byte;
 pub(crate) mod local_queue;
+pub(crate) mod location;
 pub(crate) mod log;
 pub(crate) mod module;
 pub(crate) mod nginx;

@@ -1,10 +1,10 @@
 //! What nginx's loader finds in the shared object: the module, its name and its directives.
 
-use super::{conf, directive, process, variables};
+use super::{conf, directive, location, process, variables};
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
-    NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
-    ngx_command_t, ngx_http_module_t, ngx_module_t, ngx_str_t, ngx_uint_t,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_SRV_CONF_OFFSET,
+    NGX_HTTP_UPS_CONF, ngx_command_t, ngx_http_module_t, ngx_module_t, ngx_str_t, ngx_uint_t,
 };
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_void};
@@ -31,7 +31,7 @@ const fn command(name: &'static CStr, type_: u32, set: Setter, conf: usize) -> n
     }
 }
 
-const COMMANDS: usize = 12;
+const COMMANDS: usize = 13;
 
 static NGX_HTTP_PINCER_COMMANDS: NginxStatic<[ngx_command_t; COMMANDS]> = NginxStatic(UnsafeCell::new([
     command(c"pincer_zone", NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE, directive::zone, NGX_HTTP_MAIN_CONF_OFFSET),
@@ -73,6 +73,12 @@ static NGX_HTTP_PINCER_COMMANDS: NginxStatic<[ngx_command_t; COMMANDS]> = NginxS
     ),
     command(c"pincer_balance", NGX_HTTP_UPS_CONF | NGX_CONF_ANY, directive::balance, NGX_HTTP_SRV_CONF_OFFSET),
     command(c"pincer_queue", NGX_HTTP_UPS_CONF | NGX_CONF_1MORE, directive::queue, NGX_HTTP_SRV_CONF_OFFSET),
+    command(
+        c"pincer_body_hash",
+        NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_1MORE,
+        directive::body_hash,
+        NGX_HTTP_LOC_CONF_OFFSET,
+    ),
     command(c"pincer_status", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, directive::status, NGX_HTTP_LOC_CONF_OFFSET),
     command(c"pincer_metrics", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, directive::metrics, NGX_HTTP_LOC_CONF_OFFSET),
     ngx_command_t::empty(),
@@ -85,8 +91,8 @@ static NGX_HTTP_PINCER_MODULE_CTX: NginxStatic<ngx_http_module_t> = NginxStatic(
     init_main_conf: None,
     create_srv_conf: Some(conf::create_srv_conf),
     merge_srv_conf: None,
-    create_loc_conf: None,
-    merge_loc_conf: None,
+    create_loc_conf: Some(location::create),
+    merge_loc_conf: Some(location::merge),
 }));
 
 /// The module. nginx writes its indexes when it loads it.

@@ -4,12 +4,14 @@ use nginx_sys::{
     ngx_array_t, ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_request_t, ngx_int_t,
     ngx_msec_t, ngx_pool_t, ngx_queue_t, ngx_str_t,
 };
+use std::borrow::Cow;
 use std::ffi::c_void;
 
 pub(crate) const OK: ngx_int_t = nginx_sys::NGX_OK as ngx_int_t;
 pub(crate) const ERROR: ngx_int_t = nginx_sys::NGX_ERROR as ngx_int_t;
 pub(crate) const AGAIN: ngx_int_t = nginx_sys::NGX_AGAIN as ngx_int_t;
 pub(crate) const BUSY: ngx_int_t = nginx_sys::NGX_BUSY as ngx_int_t;
+pub(crate) const DECLINED: ngx_int_t = nginx_sys::NGX_DECLINED as ngx_int_t;
 pub(crate) const DONE: ngx_int_t = nginx_sys::NGX_DONE as ngx_int_t;
 
 /// The bytes of an nginx string.
@@ -97,6 +99,95 @@ pub(crate) unsafe fn pool_box<T>(pool: *mut ngx_pool_t, value: T) -> *mut T {
         (*cleanup).data = boxed.cast();
     }
     boxed
+}
+
+/// The cleanup of a record that lives in a pool.
+pub(crate) type CleanupHandler = unsafe extern "C" fn(*mut c_void);
+
+/// Puts `record` into `pool`, whose end runs `handler` on it; `None` when memory is out. The handler also marks the record: see [`cleanup_find`].
+///
+/// # Safety
+/// `pool` is live.
+pub(crate) unsafe fn cleanup_add<T>(pool: *mut ngx_pool_t, handler: CleanupHandler, record: T) -> Option<*mut T> {
+    const { assert!(align_of::<T>() <= nginx_sys::NGX_ALIGNMENT) };
+    // SAFETY: `pool` is live; the pool answers null or memory aligned to a word, which is written before anyone reads it.
+    unsafe {
+        let cleanup = nginx_sys::ngx_pool_cleanup_add(pool, size_of::<T>());
+        if cleanup.is_null() {
+            return None;
+        }
+        let data = (*cleanup).data.cast::<T>();
+        data.write(record);
+        (*cleanup).handler = Some(handler);
+        Some(data)
+    }
+}
+
+/// The record in `pool` that [`cleanup_add`] put there with `handler` and that `is_it`: how to find it again when nginx has zeroed the module's context.
+///
+/// # Safety
+/// `pool` is live, and all records of `handler` are `T`.
+pub(crate) unsafe fn cleanup_find<T>(
+    pool: *const ngx_pool_t,
+    handler: CleanupHandler,
+    is_it: impl Fn(*const T) -> bool,
+) -> Option<*mut T> {
+    // SAFETY: the pool's cleanups are a list that only grows while the pool lives.
+    unsafe {
+        let mut cleanup = (*pool).cleanup;
+        while !cleanup.is_null() {
+            let record = (*cleanup).data.cast::<T>();
+            if (*cleanup).handler.is_some_and(|other| std::ptr::fn_addr_eq(other, handler)) && is_it(record) {
+                return Some(record);
+            }
+            cleanup = (*cleanup).next;
+        }
+    }
+    None
+}
+
+/// What a buffer holds in memory; `None` if it holds nothing there.
+///
+/// # Safety
+/// `buffer` is live and unchanged during `'a`.
+pub(crate) unsafe fn buffered<'a>(buffer: *const nginx_sys::ngx_buf_t) -> Option<&'a [u8]> {
+    // SAFETY: as the caller vouches; the flags say whether `pos` and `last` point at memory.
+    unsafe {
+        let in_memory = (*buffer).temporary() != 0 || (*buffer).memory() != 0 || (*buffer).mmap() != 0;
+        let len =
+            usize::try_from((*buffer).last.offset_from((*buffer).pos)).ok().filter(|&len| in_memory && len > 0)?;
+        Some(std::slice::from_raw_parts((*buffer).pos, len))
+    }
+}
+
+/// The values of the request's header `name` (lower case); those of several lines with a comma between them.
+///
+/// # Safety
+/// `request` is live; the bytes live as long as it.
+pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u8]) -> Cow<'a, [u8]> {
+    let mut found: Option<Cow<'a, [u8]>> = None;
+    // SAFETY: as the caller vouches; header lists are made of parts of table elements.
+    unsafe {
+        let mut part: *const nginx_sys::ngx_list_part_t = &raw const (*request).headers_in.headers.part;
+        while !part.is_null() {
+            for index in 0..(*part).nelts {
+                let header = &*(*part).elts.cast::<nginx_sys::ngx_table_elt_t>().add(index);
+                if !bytes(header.key).eq_ignore_ascii_case(name) {
+                    continue;
+                }
+                match &mut found {
+                    None => found = Some(Cow::Borrowed(bytes(header.value))),
+                    Some(values) => {
+                        let values = values.to_mut();
+                        values.extend_from_slice(b", ");
+                        values.extend_from_slice(bytes(header.value));
+                    }
+                }
+            }
+            part = (*part).next;
+        }
+    }
+    found.unwrap_or_default()
 }
 
 /// This module's `http {}` configuration in `cycle`; null if there is no `http {}`.
@@ -208,4 +299,13 @@ pub(crate) unsafe fn close_connection(connection: *mut ngx_connection_t) {
         }
         nginx_sys::ngx_close_connection(connection);
     }
+}
+
+/// nginx's number for what its cache did with the request of `upstream`; 0 = it was not asked.
+///
+/// # Safety
+/// `upstream` is live.
+pub(crate) unsafe fn cache_status(upstream: *const nginx_sys::ngx_http_upstream_t) -> usize {
+    // SAFETY: as the caller vouches.
+    unsafe { (*upstream).cache_status() as usize }
 }

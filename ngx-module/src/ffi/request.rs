@@ -182,29 +182,14 @@ pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut Reque
     if !state.is_null() {
         return Some(state.cast());
     }
-    // SAFETY: the pool's cleanups are a list that only grows while the request lives.
-    let mut cleanup = unsafe { (*(*request).pool).cleanup };
-    while !cleanup.is_null() {
-        // SAFETY: a live element of that list; ours carry a `RequestState`.
-        unsafe {
-            if (*cleanup)
-                .handler
-                .is_some_and(|handler| std::ptr::fn_addr_eq(handler, on_pool_destroyed as CleanupHandler))
-            {
-                let state = (*cleanup).data.cast::<RequestState>();
-                // Subrequests share the main request's pool: each record names its own.
-                if (*state).request == request {
-                    nginx::set_request_ctx(request, state.cast());
-                    return Some(state);
-                }
-            }
-            cleanup = (*cleanup).next;
-        }
+    // SAFETY: as the caller vouches. Subrequests share the main request's pool: each record names its own.
+    unsafe {
+        let is_it = |state: *const RequestState| (*state).request == request;
+        let found = nginx::cleanup_find((*request).pool, on_pool_destroyed, is_it)?;
+        nginx::set_request_ctx(request, found.cast());
+        Some(found)
     }
-    None
 }
-
-type CleanupHandler = unsafe extern "C" fn(*mut c_void);
 
 /// Makes the record of `request`; `None` when memory is out.
 ///
@@ -216,36 +201,31 @@ pub(crate) unsafe fn create(
     zone: &'static Zone<'static>,
     worker: WorkerIdx,
 ) -> Option<*mut RequestState> {
-    // SAFETY: the request's pool is live; memory that is not zeroed yet is written below before anyone reads it.
+    let state = RequestState {
+        request,
+        conf,
+        zone,
+        worker,
+        stage: Stage::Idle,
+        ticket: None,
+        header_ns: 0,
+        first_byte_ns: 0,
+        tried: Tried::default(),
+        number: 0,
+        affinity: 0,
+        fallback: std::ptr::null_mut(),
+        local_fault: false,
+        address: None,
+        parking: std::ptr::null_mut(),
+        hook: std::ptr::null_mut(),
+        attempts: [AttemptTimes::default(); ATTEMPTS_MAX],
+        attempts_len: 0,
+        redirects: 0,
+        redirect_pending: false,
+    };
+    // SAFETY: as the caller vouches.
     unsafe {
-        let cleanup = nginx_sys::ngx_pool_cleanup_add((*request).pool, size_of::<RequestState>());
-        if cleanup.is_null() {
-            return None;
-        }
-        let state = (*cleanup).data.cast::<RequestState>();
-        state.write(RequestState {
-            request,
-            conf,
-            zone,
-            worker,
-            stage: Stage::Idle,
-            ticket: None,
-            header_ns: 0,
-            first_byte_ns: 0,
-            tried: Tried::default(),
-            number: 0,
-            affinity: 0,
-            fallback: std::ptr::null_mut(),
-            local_fault: false,
-            address: None,
-            parking: std::ptr::null_mut(),
-            hook: std::ptr::null_mut(),
-            attempts: [AttemptTimes::default(); ATTEMPTS_MAX],
-            attempts_len: 0,
-            redirects: 0,
-            redirect_pending: false,
-        });
-        (*cleanup).handler = Some(on_pool_destroyed);
+        let state = nginx::cleanup_add((*request).pool, on_pool_destroyed, state)?;
         nginx::set_request_ctx(request, state.cast());
         Some(state)
     }

@@ -62,33 +62,11 @@ unsafe fn serve(r: *mut ngx_http_request_t, render: Render) -> ngx_int_t {
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let now = clock::now();
         let context = status::Context { addresses: &addresses, now };
-        match render(&zone.snapshot(now), &context, accept_header(r)) {
+        match render(&zone.snapshot(now), &context, &nginx::header_in(r, b"accept")) {
             Some(page) => send(r, &page),
             None => SERVER_ERROR,
         }
     }
-}
-
-/// The `Accept` header; empty without one.
-///
-/// # Safety
-/// `r` is live.
-unsafe fn accept_header<'a>(r: *const ngx_http_request_t) -> &'a [u8] {
-    // SAFETY: as the caller vouches; header lists are made of parts of table elements.
-    unsafe {
-        let mut part: *const nginx_sys::ngx_list_part_t = &raw const (*r).headers_in.headers.part;
-        while !part.is_null() {
-            let elements = (*part).elts.cast::<nginx_sys::ngx_table_elt_t>();
-            for index in 0..(*part).nelts {
-                let header = &*elements.add(index);
-                if nginx::bytes(header.key).eq_ignore_ascii_case(b"accept") {
-                    return nginx::bytes(header.value);
-                }
-            }
-            part = (*part).next;
-        }
-    }
-    &[]
 }
 
 /// # Safety

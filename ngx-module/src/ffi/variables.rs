@@ -1,7 +1,8 @@
-//! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_revision`.
+//! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_revision`, `$pincer_body_hash`, `$pincer_cache_key`, `$pincer_uncacheable`.
 
+use super::body::{self, Identity};
 use super::request::{self, AttemptTimes, ShownTime};
-use super::{conf, nginx};
+use super::{cache_key, conf, nginx};
 use crate::phase::times;
 use nginx_sys::{
     NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
@@ -10,8 +11,14 @@ use nginx_sys::{
 
 type Getter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_variable_value_t, usize) -> ngx_int_t;
 
-const VARIABLES: [(&str, Getter); 3] =
-    [("pincer_ttft", ttft), ("pincer_queue_time", queue_time), ("pincer_revision", revision)];
+const VARIABLES: [(&str, Getter); 6] = [
+    ("pincer_ttft", ttft),
+    ("pincer_queue_time", queue_time),
+    ("pincer_revision", revision),
+    ("pincer_body_hash", body_hash),
+    ("pincer_cache_key", cache_key),
+    ("pincer_uncacheable", uncacheable),
+];
 
 /// Registers the variables, before nginx reads `http {}`.
 pub(crate) unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
@@ -80,6 +87,67 @@ unsafe extern "C" fn revision(
     })
 }
 
+unsafe extern "C" fn body_hash(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _: usize,
+) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: nginx passes a live request and a value to fill.
+        unsafe {
+            match body::identity(r) {
+                Some(Identity::Digest(digest)) => fill_final(r, value, digest.hex().as_ref()),
+                Some(Identity::Token(token)) => fill_now(r, value, hex(&token).as_bytes()),
+                None => nginx::ERROR,
+            }
+        }
+    })
+}
+
+unsafe extern "C" fn cache_key(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _: usize,
+) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: nginx passes a live request and a value to fill.
+        unsafe {
+            match cache_key::of(r) {
+                Some((key, true)) => fill_final(r, value, hex(&key).as_bytes()),
+                Some((key, false)) => fill_now(r, value, hex(&key).as_bytes()),
+                None => nginx::ERROR,
+            }
+        }
+    })
+}
+
+unsafe extern "C" fn uncacheable(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _: usize,
+) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: nginx passes a live request and a value to fill.
+        unsafe {
+            match body::identity(r) {
+                Some(Identity::Digest(_)) => fill_now(r, value, b"0"),
+                _ => fill_now(r, value, b"1"),
+            }
+        }
+    })
+}
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8; 32]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 /// Gives nginx `text`, copied into the request's pool; empty text is "not found".
 ///
 /// # Safety
@@ -91,11 +159,35 @@ unsafe fn fill(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t
             (*value).set_not_found(1);
             return nginx::OK;
         }
-        let Some(copy) = nginx::pool_copy((*r).pool, text.as_bytes()) else { return nginx::ERROR };
+        fill_final(r, value, text.as_bytes())
+    }
+}
+
+/// Gives nginx a value that does not change any more.
+///
+/// # Safety
+/// As [`fill`].
+unsafe fn fill_final(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, text: &[u8]) -> ngx_int_t {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let answer = fill_now(r, value, text);
+        (*value).set_no_cacheable(0);
+        answer
+    }
+}
+
+/// Gives nginx a value that may be another one when it asks again.
+///
+/// # Safety
+/// As [`fill`].
+unsafe fn fill_now(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, text: &[u8]) -> ngx_int_t {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let Some(copy) = nginx::pool_copy((*r).pool, text) else { return nginx::ERROR };
         (*value).data = copy.data;
         (*value).set_len(u32::try_from(copy.len).unwrap_or(0));
         (*value).set_valid(1);
-        (*value).set_no_cacheable(0);
+        (*value).set_no_cacheable(1);
         (*value).set_not_found(0);
     }
     nginx::OK

@@ -11,7 +11,7 @@ const fn gauge(name: &'static str, help: &'static str) -> Family {
     Family { name, kind: Kind::Gauge, unit: "", help }
 }
 
-const fn counter(name: &'static str, help: &'static str) -> Family {
+pub(super) const fn counter(name: &'static str, help: &'static str) -> Family {
     Family { name, kind: Kind::Counter, unit: "", help }
 }
 
@@ -189,7 +189,7 @@ fn control_plane<W: Write>(link: &ConnectionState, context: &Context<'_>, out: &
 }
 
 /// A family of one number without labels.
-fn single<W: Write>(out: &mut Exposition<'_, W>, family: Family, value: u64) -> fmt::Result {
+pub(super) fn single<W: Write>(out: &mut Exposition<'_, W>, family: Family, value: u64) -> fmt::Result {
     out.family(&family)?;
     out.number(&family, &[], value)
 }

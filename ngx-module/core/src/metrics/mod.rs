@@ -4,6 +4,7 @@
 //! words of our own: all from configuration, so their number is bounded by the zone. Decides nothing, reads only a snapshot.
 //! Cost: linear in peers × families.
 
+mod bodies;
 mod families;
 mod writer;
 
@@ -46,5 +47,6 @@ pub fn write(zone: &ZoneSnapshot, context: &Context<'_>, format: Format, out: &m
     families::workers(zone, &mut exposition)?;
     families::upstreams(zone, &mut exposition)?;
     families::peers(zone, &mut exposition)?;
+    bodies::write(&zone.bodies, &mut exposition)?;
     exposition.end()
 }

@@ -5,6 +5,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use super::bodies::Bodies;
 use super::feed::Connection;
 use super::{Layout, TooSmall};
 
@@ -30,6 +31,8 @@ pub struct Header {
     pub connection: Connection,
     /// Counters of the whole zone.
     pub counters: Counters,
+    /// What became of request bodies.
+    pub bodies: Bodies,
 }
 
 /// Counters of the whole zone; they only rise, over reloads too.

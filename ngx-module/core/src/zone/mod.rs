@@ -6,6 +6,7 @@
 //! Cost: per operation in the submodules. Bound: [`WORKERS_MAX`] worker processes, [`crate::pick::PEERS_MAX`] peers per upstream,
 //! and as many upstreams and peers as [`Layout`] finds room for.
 
+mod bodies;
 mod bytes;
 mod claim;
 mod configure;
@@ -25,6 +26,7 @@ mod upstream;
 mod view;
 mod worker;
 
+pub use bodies::{Bodies, BodiesSnapshot, CACHE_STATUSES};
 pub use bytes::Bytes;
 pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
 pub use configure::{PeerSpec, Room, Settings, check_declared};
@@ -40,6 +42,7 @@ pub use queue::NO_KEY;
 pub use snapshot::{PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
 pub use upstream::Upstream;
 pub use worker::{ProcessId, Reclaimed, WorkerSlot};
+
 
 /// Worker processes that may share the zone at once: those of the running configuration and of older ones that still drain.
 pub const WORKERS_MAX: usize = 128;

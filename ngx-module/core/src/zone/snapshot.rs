@@ -5,6 +5,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use super::bodies::BodiesSnapshot;
 use super::claim::Signal;
 use super::feed::ConnectionState;
 use super::peer::{Configured, Live, Peer, PeerState, WHYS};
@@ -132,6 +133,8 @@ pub struct ZoneSnapshot {
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Peer records free and in all.
     pub peers_free: (usize, usize),
+    /// What became of request bodies.
+    pub bodies: BodiesSnapshot,
 }
 
 impl Zone<'_> {
@@ -156,6 +159,7 @@ impl Zone<'_> {
                 .map(|upstream| self.upstream_snapshot(upstream, now))
                 .collect(),
             peers_free: (self.peers_free(), self.peers.len()),
+            bodies: self.header.bodies.snapshot(),
         }
     }
 

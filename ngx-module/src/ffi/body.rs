@@ -1,0 +1,333 @@
+//! Hashes request bodies while they arrive: a request-body filter that looks at every buffer once and changes none.
+//!
+//! A digest counts only once the last buffer has passed and nginx has stored it: a body that was cut off, or whose temporary file could not be
+//! written, has none, and neither has one that was read where `pincer_body_hash` is off or different. Who has no digest has a token of its own, so that
+//! a cache key is never shared by accident. The body is read early (in the precontent phase, after access control) only in locations whose handler would
+//! ask for the digest before the end: with unbuffered proxying, `grpc_pass`, `try_files`, and handlers that we know nothing of.
+//! Cost: the digest, and one record in the request's pool. Bound: two records and [`BodyDigest`]'s buffers for each request.
+
+use super::{LoopStatic, clock, conf, location, nginx};
+use nginx_sys::{
+    NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t, ngx_http_handler_pt, ngx_http_phases,
+    ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt,
+    ngx_http_request_t, ngx_int_t,
+};
+use pincer_core::digest::{BodyDigest, Digest, Params};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::ffi::c_void;
+
+/// The filter that stands after ours. Set by the master before it forks.
+static NEXT: LoopStatic<Cell<ngx_http_request_body_filter_pt>> = LoopStatic::new(Cell::new(None));
+
+/// Bytes of what stands for the digest of a request that has none.
+const TOKEN_BYTES: usize = 32;
+
+/// What is known of a request's body. One for each main request, in its pool, found again through the pool's cleanups.
+struct Record {
+    request: *mut ngx_http_request_t,
+    /// How it is hashed: by the location in which it was read; `None` = not at all, or not yet.
+    params: Option<&'static Params>,
+    /// The first part of the body has come.
+    begun: bool,
+    /// The digest under way; null before, after, and when there is to be none.
+    streaming: *mut BodyDigest,
+    /// Set while the digest is worked on: what a panic left behind is not used.
+    torn: bool,
+    digest: Option<Digest>,
+    token: Option<[u8; TOKEN_BYTES]>,
+}
+
+/// What stands for the request's body in a cache key.
+pub(crate) enum Identity {
+    /// The body was hashed as a whole.
+    Digest(Digest),
+    /// It was not: random, and the same whenever this request is asked.
+    Token([u8; TOKEN_BYTES]),
+}
+
+/// Puts the filter in front of all others, and the handlers into their phases.
+pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
+    // SAFETY: configuration time, one thread.
+    unsafe {
+        NEXT.set(nginx_sys::ngx_http_top_request_body_filter);
+        nginx_sys::ngx_http_top_request_body_filter = Some(filter);
+    }
+    add_handler(cf, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, read_early)?;
+    add_handler(cf, ngx_http_phases_NGX_HTTP_LOG_PHASE, count)
+}
+
+type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
+
+fn add_handler(cf: *mut ngx_conf_t, phase: ngx_http_phases, handler: Handler) -> Result<(), String> {
+    // SAFETY: the core module's main configuration exists in every `http {}`; its phases are arrays of handlers, made before this runs.
+    unsafe {
+        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
+        let core = (*(*context).main_conf.add(nginx_sys::ngx_http_core_module.ctx_index))
+            .cast::<nginx_sys::ngx_http_core_main_conf_t>();
+        let handlers = &raw mut (*core).phases[phase as usize].handlers;
+        let slot = nginx_sys::ngx_array_push(handlers).cast::<ngx_http_handler_pt>();
+        if slot.is_null() {
+            return Err("memory is out".to_owned());
+        }
+        slot.write(Some(handler));
+    }
+    Ok(())
+}
+
+/// The main request's record, if it has one.
+///
+/// # Safety
+/// `main` is a live main request; the pointer is good as long as it, and only one reference is made of it at a time.
+unsafe fn find(main: *const ngx_http_request_t) -> Option<*mut Record> {
+    // SAFETY: as the caller vouches; the pool's cleanups are a list, ours carry a `Record`.
+    unsafe {
+        nginx::cleanup_find((*main).pool, on_pool_destroyed, |record: *const Record| {
+            std::ptr::eq((*record).request, main)
+        })
+    }
+}
+
+/// Makes the main request's record; `None` when memory is out.
+///
+/// # Safety
+/// `main` is a live main request that has none.
+unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
+    let record = Record {
+        request: main,
+        params: None,
+        begun: false,
+        streaming: std::ptr::null_mut(),
+        torn: false,
+        digest: None,
+        token: None,
+    };
+    // SAFETY: as the caller vouches.
+    unsafe { nginx::cleanup_add((*main).pool, on_pool_destroyed, record) }
+}
+
+unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
+    super::guard("body cleanup", (), || {
+        // SAFETY: nginx calls a cleanup once, with the record stored in `create`; the digest's memory is the pool's, its buffers are its own.
+        unsafe {
+            let streaming = (*data.cast::<Record>()).streaming;
+            if !streaming.is_null() {
+                std::ptr::drop_in_place(streaming);
+            }
+        }
+    });
+}
+
+/// Sees every part of every body before it is stored.
+unsafe extern "C" fn filter(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
+    // SAFETY: nginx passes a live request and a chain of live buffers.
+    let ended = super::guard("body filter", None, || unsafe { observe(r, chain) });
+    let answer = match NEXT.get() {
+        // SAFETY: the filter that nginx had installed before ours.
+        Some(next) => unsafe { next(r, chain) },
+        None => nginx::OK,
+    };
+    if let Some(record) = ended {
+        // SAFETY: the record lives as long as the request, which a filter does not end.
+        super::guard("body filter's end", (), || unsafe { settle(record, answer == nginx::OK) });
+    }
+    answer
+}
+
+/// Takes the chain into the digest; the record, if that was the end of the body.
+///
+/// # Safety
+/// As [`filter`].
+unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Option<*mut Record> {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let record = match find(r) {
+            Some(record) => record,
+            None => {
+                // Nothing is kept of requests whose bodies nobody wants hashed.
+                location::of_request(r)?.hashing()?;
+                create(r)?
+            }
+        };
+        if !(*record).begun {
+            begin(record);
+        }
+        let params = (*record).params?;
+        let streaming = (*record).streaming;
+        if streaming.is_null() || (*record).torn {
+            return None;
+        }
+        (*record).torn = true;
+        let mut ended = false;
+        let mut link = chain;
+        while !link.is_null() {
+            let buffer = (*link).buf;
+            if let Some(bytes) = nginx::buffered(buffer) {
+                (*streaming).update(params, bytes);
+            }
+            ended |= (*buffer).last_buf() != 0;
+            link = (*link).next;
+        }
+        (*record).torn = false;
+        ended.then_some(record)
+    }
+}
+
+/// The first part of the body has come: begins its digest, if it is to be hashed where it is read.
+///
+/// # Safety
+/// `record` is live.
+unsafe fn begin(record: *mut Record) {
+    // SAFETY: as the caller vouches; the pool answers null or memory aligned as asked.
+    unsafe {
+        (*record).begun = true;
+        let r = (*record).request;
+        let Some(params) = location::of_request(r).and_then(location::LocConf::hashing) else { return };
+        let memory = nginx_sys::ngx_pmemalign((*r).pool, size_of::<BodyDigest>(), align_of::<BodyDigest>());
+        if memory.is_null() {
+            return;
+        }
+        let streaming = memory.cast::<BodyDigest>();
+        streaming.write(BodyDigest::new(params, &content_type(r), &content_encoding(r)));
+        (*record).streaming = streaming;
+        (*record).params = Some(params);
+    }
+}
+
+/// The body is complete: its digest counts if nginx has it all too.
+///
+/// # Safety
+/// `record` is live.
+unsafe fn settle(record: *mut Record, stored: bool) {
+    // SAFETY: as the caller vouches; the digest is moved out before the pointer to it goes.
+    unsafe {
+        let streaming = std::mem::replace(&mut (*record).streaming, std::ptr::null_mut());
+        let Some(params) = (*record).params.filter(|_| !streaming.is_null()) else { return };
+        let streaming = streaming.read();
+        if !stored {
+            return;
+        }
+        let bytes = streaming.bytes();
+        let digest = streaming.finish(params);
+        (*record).digest = Some(digest);
+        if let Some(zone) = conf::of_request((*record).request).and_then(|main| main.zone.get()) {
+            zone.header.bodies.hashed(params.algorithm, digest.hashed(), bytes);
+        }
+    }
+}
+
+/// What stands for the body of `r`, a request or subrequest, in the location that it is in.
+///
+/// # Safety
+/// `r` is live.
+pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
+    // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
+    unsafe {
+        let main = (*r).main;
+        let record = match find(main) {
+            Some(record) => record,
+            None => create(main)?,
+        };
+        if let Some(here) = location::of_request(r).and_then(location::LocConf::hashing) {
+            if !has_body(main) {
+                let empty = BodyDigest::new(here, &content_type(main), &content_encoding(main));
+                return Some(Identity::Digest(empty.finish(here)));
+            }
+            let same = (*record).params.is_some_and(|read| std::ptr::eq(here, read) || here == read);
+            if let Some(digest) = (*record).digest.filter(|_| same) {
+                return Some(Identity::Digest(digest));
+            }
+        }
+        Some(Identity::Token(*(*record).token.get_or_insert_with(new_token)))
+    }
+}
+
+fn new_token() -> [u8; TOKEN_BYTES] {
+    let mut token = [0; TOKEN_BYTES];
+    for word in token.chunks_exact_mut(8) {
+        word.copy_from_slice(&clock::entropy().to_ne_bytes());
+    }
+    token
+}
+
+/// Whether the request comes with a body.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn has_body(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches.
+    unsafe { (*r).headers_in.content_length_n > 0 || (*r).headers_in.chunked() != 0 }
+}
+
+/// The request's content type, as the client sent it.
+///
+/// # Safety
+/// `r` is live; the bytes live as long as it.
+pub(crate) unsafe fn content_type<'a>(r: *const ngx_http_request_t) -> Cow<'a, [u8]> {
+    // SAFETY: as the caller vouches.
+    unsafe { nginx::header_in(r, b"content-type") }
+}
+
+/// The request's content coding, as the client sent it.
+///
+/// # Safety
+/// `r` is live; the bytes live as long as it.
+pub(crate) unsafe fn content_encoding<'a>(r: *const ngx_http_request_t) -> Cow<'a, [u8]> {
+    // SAFETY: as the caller vouches.
+    unsafe { nginx::header_in(r, b"content-encoding") }
+}
+
+/// Before the content phase: reads the body where the order of things needs it.
+unsafe extern "C" fn read_early(r: *mut ngx_http_request_t) -> ngx_int_t {
+    super::guard("reading the body early", nginx::DECLINED, || {
+        // SAFETY: nginx passes a live request, in a phase handler, which may read the body and suspend the phases.
+        unsafe {
+            if r != (*r).main || !(*r).request_body.is_null() || (*r).discard_body() != 0 || !has_body(r) {
+                return nginx::DECLINED;
+            }
+            let wanted = location::of_request(r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
+            if !wanted || !location::is_handled(r) {
+                return nginx::DECLINED;
+            }
+            let answer = nginx_sys::ngx_http_read_client_request_body(r, Some(go_on));
+            if answer >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
+                return answer;
+            }
+            // Undoes what the read counted; the phases go on in `go_on`.
+            nginx_sys::ngx_http_finalize_request(r, nginx::DONE);
+            nginx::DONE
+        }
+    })
+}
+
+/// The body is there: the phases go on, and meet a request that has read its body.
+unsafe extern "C" fn go_on(r: *mut ngx_http_request_t) {
+    // SAFETY: nginx passes the live request whose body was asked for. No Rust value is alive here, so nothing unwinds through nginx.
+    unsafe {
+        (*r).set_preserve_body(1);
+        (*r).write_event_handler = Some(nginx_sys::ngx_http_core_run_phases);
+        nginx_sys::ngx_http_core_run_phases(r);
+    }
+}
+
+/// The request's end: counts bodies that had no digest, and what the cache made of it.
+unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
+    super::guard("counting a request", nginx::OK, || {
+        // SAFETY: nginx passes a live request.
+        unsafe {
+            let Some(zone) = conf::of_request(r).and_then(|main| main.zone.get()) else { return nginx::OK };
+            if !location::of_request(r).is_some_and(|conf| conf.hashing().is_some()) {
+                return nginx::OK;
+            }
+            let hashed = find((*r).main).is_some_and(|record| (*record).digest.is_some());
+            if !hashed && has_body((*r).main) {
+                zone.header.bodies.unhashed();
+            }
+            let upstream = (*r).upstream;
+            if !upstream.is_null() {
+                zone.header.bodies.cache_status(nginx::cache_status(upstream));
+            }
+        }
+        nginx::OK
+    })
+}

@@ -1,0 +1,53 @@
+//! `$pincer_cache_key`: everything that tells one request's answer from another's, in one key of fixed length.
+//!
+//! Method, scheme, host (as nginx understood it and as the client sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, content type
+//! and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. A request without a digest has a token in that
+//! place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
+
+use super::body::{self, Identity};
+use super::{location, nginx};
+use nginx_sys::{ngx_http_request_t, ngx_str_t};
+use pincer_core::digest::{cache_key, normal_content_type};
+
+/// The key of `r`, and whether it stands on a digest; `None` when memory is out.
+///
+/// # Safety
+/// `r` is live.
+pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<([u8; 32], bool)> {
+    // SAFETY: as the caller vouches; the strings live as long as the request.
+    unsafe {
+        let identity = body::identity(r)?;
+        let main = (*r).main;
+        let content_type = body::content_type(main);
+        let content_encoding = body::content_encoding(main);
+        let host = nginx::header_in(r, b"host");
+        let (form, digest, content_type): (&str, &[u8], [&[u8]; 2]) = match &identity {
+            Identity::Digest(digest) => {
+                (digest.hashed().name(), digest.as_bytes(), normal_content_type(&content_type, digest.hashed()))
+            }
+            Identity::Token(token) => ("none", token, [&content_type, &[]]),
+        };
+        let algorithm = location::of_request(r).and_then(|conf| conf.hashing());
+        let bytes = |text: ngx_str_t| nginx::bytes(text);
+        let scheme: &[u8] = if (*(*r).connection).ssl.is_null() { b"http" } else { b"https" };
+        let key = cache_key(&[
+            bytes((*r).method_name),
+            scheme,
+            bytes((*r).headers_in.server),
+            &host,
+            bytes((*r).unparsed_uri),
+            bytes((*r).uri),
+            bytes((*r).args),
+            location::named(r),
+            content_type[0],
+            content_type[1],
+            &content_encoding,
+            // The class scope.
+            b"",
+            algorithm.map_or("none", |params| params.algorithm.name()).as_bytes(),
+            form.as_bytes(),
+            digest,
+        ]);
+        Some((key, matches!(identity, Identity::Digest(_))))
+    }
+}

@@ -1,0 +1,195 @@
+//! What the module knows of a location: its directives, merged from the levels above, and which of nginx's own modules serve it.
+//!
+//! Merging runs after that of nginx's own modules for the same location, since a dynamic module comes last; so what they decided is final here.
+
+use super::conf::main_conf_of;
+use super::{cache_zones, log, module, nginx};
+use crate::conf::body_hash::BodyHashArgs;
+use nginx_sys::{
+    NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_request_t,
+    ngx_http_upstream_conf_t, ngx_uint_t,
+};
+use std::ffi::{c_char, c_void};
+use std::rc::Rc;
+
+/// A location's configuration; also that of `http {}` and `server {}`, from which locations inherit.
+#[derive(Default)]
+pub(crate) struct LocConf {
+    /// `pincer_body_hash`: unset, off, or what to hash and how.
+    pub(crate) body_hash: Option<Option<Rc<BodyHashArgs>>>,
+    /// A body is read before the content phase: whoever serves the location would ask for its digest before it is complete.
+    pub(crate) reads_early: bool,
+    /// `try_files` stands here.
+    pub(crate) tries_files: bool,
+}
+
+impl LocConf {
+    /// How bodies are hashed here; `None` = not at all.
+    pub(crate) fn hashing(&self) -> Option<&BodyHashArgs> {
+        self.body_hash.as_ref()?.as_deref()
+    }
+}
+
+pub(crate) unsafe extern "C" fn create(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: nginx passes a live `ngx_conf_t`, whose pool lives as long as the configuration.
+    unsafe { nginx::pool_box((*cf).pool, LocConf::default()) }.cast()
+}
+
+pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, child: *mut c_void) -> *mut c_char {
+    super::guard("merging locations", usize::MAX as *mut c_char, || {
+        // SAFETY: nginx passes two values that `create` made, one thread reads the configuration, and they are different values.
+        let (parent, child) = unsafe { (&*parent.cast::<LocConf>(), &mut *child.cast::<LocConf>()) };
+        if child.body_hash.is_none() {
+            child.body_hash = parent.body_hash.clone();
+        }
+        // SAFETY: while nginx merges a location, the context is that location's.
+        let location = unsafe { Location::of(cf) };
+        cache_zones::note(cf, &location);
+        child.tries_files = location.tries_files();
+        child.reads_early = !location.buffers_requests() || child.tries_files;
+        if child.hashing().is_some() && location.is_served() && location.caches_without_post() {
+            log::conf(
+                cf,
+                log::NGX_LOG_WARN,
+                &format!(
+                    "\"pincer_body_hash\" is on in location \"{}\", whose cache does not keep answers to POST: requests with a body are not \
+                     cached, \"proxy_cache_methods GET HEAD POST\" is needed",
+                    location.name()
+                ),
+            );
+        }
+        std::ptr::null_mut()
+    })
+}
+
+/// The configuration of the location that `r` is in now.
+///
+/// # Safety
+/// `r` is live; the reference lasts as long as the worker runs this configuration.
+pub(crate) unsafe fn of_request(r: *const ngx_http_request_t) -> Option<&'static LocConf> {
+    // SAFETY: as the caller vouches: `loc_conf` has a slot for every http module.
+    unsafe { (*(*r).loc_conf.add(module::context_index())).cast::<LocConf>().as_ref() }
+}
+
+/// nginx's modules that pass requests on and whose location configuration begins with an `ngx_http_upstream_conf_t`, by name: each may be missing.
+const PASSING: [&str; 4] =
+    ["ngx_http_proxy_module", "ngx_http_fastcgi_module", "ngx_http_uwsgi_module", "ngx_http_scgi_module"];
+
+/// A location that is being merged, as nginx's own modules see it.
+pub(crate) struct Location {
+    cycle: *const ngx_cycle_t,
+    context: *const ngx_http_conf_ctx_t,
+}
+
+impl Location {
+    /// # Safety
+    /// `cf` is live, inside `http {}`, and its context that of the location; the value is not kept beyond the merge.
+    unsafe fn of(cf: *const ngx_conf_t) -> Self {
+        // SAFETY: as the caller vouches.
+        unsafe { Self { cycle: (*cf).cycle, context: (*cf).ctx.cast() } }
+    }
+
+    /// The location as written, e.g. `/v1/` or `@light`; empty for a server or `http {}` itself.
+    pub(crate) fn name(&self) -> String {
+        // SAFETY: the core module has a configuration in every location.
+        let name = unsafe {
+            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+            nginx::bytes((*core.cast::<ngx_http_core_loc_conf_t>()).name)
+        };
+        String::from_utf8_lossy(name).into_owned()
+    }
+
+    /// Whether a module answers its requests, so that it is not only a place to inherit from.
+    fn is_served(&self) -> bool {
+        // SAFETY: as in `name`.
+        unsafe {
+            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+            (*core.cast::<ngx_http_core_loc_conf_t>()).handler.is_some()
+        }
+    }
+
+    /// The configuration of the module called `name` here; null when nginx was built without it.
+    fn conf_of(&self, name: &str) -> *mut c_void {
+        // SAFETY: the cycle's modules end with null, each has its name; `loc_conf` has a slot for every http module, empty ones null.
+        unsafe {
+            let mut module = (*self.cycle).modules;
+            while !module.is_null() && !(*module).is_null() {
+                let known = (**module).name;
+                if !known.is_null() && std::ffi::CStr::from_ptr(known).to_bytes() == name.as_bytes() {
+                    return *(*self.context).loc_conf.add((**module).ctx_index);
+                }
+                module = module.add(1);
+            }
+        }
+        std::ptr::null_mut()
+    }
+
+    /// Where requests of this location may go: one for each of nginx's modules that pass requests on.
+    pub(crate) fn passing(&self) -> impl Iterator<Item = &ngx_http_upstream_conf_t> {
+        let confs = PASSING.iter().map(|name| self.conf_of(name).cast::<ngx_http_upstream_conf_t>());
+        // SAFETY: these modules' location configurations begin with this struct, in every version so far, and live as long as the configuration.
+        confs.filter_map(|conf| unsafe { conf.as_ref() })
+    }
+
+    /// Whether some module passes requests on from here to an upstream that is known by name, and reads their bodies in full before.
+    fn buffers_requests(&self) -> bool {
+        self.passing().any(|conf| !conf.upstream.is_null() && conf.request_buffering == 1)
+    }
+
+    /// Whether `try_files` looks at variables before the content phase.
+    fn tries_files(&self) -> bool {
+        let conf = self.conf_of("ngx_http_try_files_module").cast::<*const c_void>();
+        // SAFETY: the module's configuration is one pointer, null without the directive.
+        unsafe { !conf.is_null() && !(*conf).is_null() }
+    }
+
+    /// Whether answers are cached here, but not those to POST.
+    fn caches_without_post(&self) -> bool {
+        self.passing().any(|conf| conf.cache() == 1 && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t == 0)
+    }
+}
+
+/// Sets how bodies are hashed in the location that is being read.
+///
+/// # Safety
+/// `conf` is what [`create`] made; one thread reads the configuration.
+pub(crate) unsafe fn set_body_hash(
+    cf: *mut ngx_conf_t,
+    conf: *mut c_void,
+    args: Option<BodyHashArgs>,
+    place: String,
+) -> bool {
+    // SAFETY: as the caller vouches; the two are different values.
+    let (main, location) = unsafe { (main_conf_of(cf), &mut *conf.cast::<LocConf>()) };
+    if args.is_some() {
+        main.needs_zone.get_or_insert(("pincer_body_hash", place));
+        main.hashes_bodies = true;
+    }
+    location.body_hash.replace(args.map(Rc::new)).is_none()
+}
+
+/// Whether a module's handler is set to answer `r` where it is now, or `try_files` is to find a way.
+///
+/// # Safety
+/// `r` is live.
+pub(crate) unsafe fn is_handled(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches; the core module has a configuration in every location.
+    unsafe {
+        let core = *(*r).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+        (*core.cast::<ngx_http_core_loc_conf_t>()).handler.is_some()
+            || of_request(r).is_some_and(|conf| conf.tries_files)
+    }
+}
+
+/// The name of the named location that `r` is in, `@light`; empty in any other.
+///
+/// # Safety
+/// `r` is live; the name lives as long as the configuration.
+pub(crate) unsafe fn named<'a>(r: *const ngx_http_request_t) -> &'a [u8] {
+    // SAFETY: as the caller vouches; the core module has a configuration in every location.
+    let name = unsafe {
+        let core = *(*r).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+        nginx::bytes((*core.cast::<ngx_http_core_loc_conf_t>()).name)
+    };
+    if name.starts_with(b"@") { name } else { &[] }
+}
