@@ -105,6 +105,7 @@ unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
             workers: std::slice::from_raw_parts(memory.add(layout.workers_at).cast(), pincer_core::zone::WORKERS_MAX),
             upstreams: std::slice::from_raw_parts(memory.add(layout.upstreams_at).cast(), layout.upstreams),
             peers: std::slice::from_raw_parts(memory.add(layout.peers_at).cast(), layout.peers),
+            keys: std::slice::from_raw_parts(memory.add(layout.keys_at).cast(), layout.key_words()),
         }
     };
     // A few words for each configuration that was ever loaded: not worth an owner.

@@ -3,6 +3,7 @@
 //! Shared memory starts as zeroes; so does this: every field's default is its zero. Allocates; never used by the module.
 
 use core::ops::Deref;
+use core::sync::atomic::AtomicU64;
 
 use super::{Header, Layout, Peer, Upstream, WORKERS_MAX, WorkerSlot, Zone};
 
@@ -13,6 +14,7 @@ pub struct HeapZone {
     workers: Vec<WorkerSlot>,
     upstreams: Vec<Upstream>,
     peers: Vec<Peer>,
+    keys: Vec<AtomicU64>,
 }
 
 impl HeapZone {
@@ -23,6 +25,7 @@ impl HeapZone {
             workers: (0..WORKERS_MAX).map(|_| WorkerSlot::default()).collect(),
             upstreams: (0..upstreams).map(|_| Upstream::default()).collect(),
             peers: (0..peers).map(|_| Peer::default()).collect(),
+            keys: (0..Layout::of(upstreams, peers).key_words()).map(|_| AtomicU64::default()).collect(),
         };
         zone.header.init(&Layout::of(upstreams, peers));
         zone
@@ -30,7 +33,8 @@ impl HeapZone {
 
     /// The zone.
     pub fn zone(&self) -> Zone<'_> {
-        Zone { header: &self.header, workers: &self.workers, upstreams: &self.upstreams, peers: &self.peers }
+        let Self { header, workers, upstreams, peers, keys } = self;
+        Zone { header, workers, upstreams, peers, keys }
     }
 }
 

@@ -1,14 +1,18 @@
 //! Where each part of the zone lies in its memory, and how many records fit.
 //!
-//! Header, worker slots, upstream records, peer records, one after the other, each aligned to a cache line. Gives one upstream
-//! record for every [`PEERS_PER_UPSTREAM`] peer records. Never touches memory: only numbers. Bound: indices fit 16 bits.
+//! Header, worker slots, upstream records, peer records, key tables, one after the other, each aligned to a cache line. Gives one upstream
+//! record for every [`PEERS_PER_UPSTREAM`] peer records, and with it room for [`KEYS_PER_UPSTREAM`] API keys. Never touches memory: only numbers. Bound: indices fit 16 bits.
 
 use core::mem::size_of;
 
+use super::keys::{self, KEYS_MAX};
 use super::{Header, Peer, Upstream, WORKERS_MAX, WorkerSlot};
 
 /// Peer records per upstream record: pools of inference replicas are small, and an upstream record is as big as a peer's.
 const PEERS_PER_UPSTREAM: usize = 4;
+
+/// API keys per upstream record: about a thousand in a zone of 1 MB.
+const KEYS_PER_UPSTREAM: usize = 20;
 
 /// More upstream records than this are never made; 0xffff is kept free as "none".
 const UPSTREAMS_MAX: usize = 4_096;
@@ -29,6 +33,10 @@ pub struct Layout {
     pub upstreams_at: usize,
     /// Offset of the peer records, in bytes.
     pub peers_at: usize,
+    /// API keys that fit.
+    pub keys: usize,
+    /// Offset of their tables, in bytes.
+    pub keys_at: usize,
     /// Bytes used in all. The start must be aligned to 64 bytes.
     pub bytes: usize,
 }
@@ -50,8 +58,8 @@ impl Layout {
         if usable < least.bytes {
             return Err(TooSmall { have: usable, need: least.bytes });
         }
-        let group = size_of::<Upstream>() + PEERS_PER_UPSTREAM * size_of::<Peer>();
-        let upstreams = ((usable - least.upstreams_at) / group).clamp(1, UPSTREAMS_MAX);
+        let group = Self::of(2, 2 * PEERS_PER_UPSTREAM).bytes - least.bytes;
+        let upstreams = (1 + (usable - least.bytes) / group).clamp(1, UPSTREAMS_MAX);
         let mut peers = upstreams * PEERS_PER_UPSTREAM;
         let left = usable - Self::of(upstreams, peers).bytes;
         peers = (peers + left / size_of::<Peer>()).min(usize::from(u16::MAX) - 1);
@@ -69,8 +77,10 @@ impl Layout {
         let workers_at = size_of::<Header>().next_multiple_of(LINE);
         let upstreams_at = workers_at + (WORKERS_MAX * size_of::<WorkerSlot>()).next_multiple_of(LINE);
         let peers_at = upstreams_at + upstreams * size_of::<Upstream>();
-        let bytes = peers_at + peers * size_of::<Peer>();
-        Self { upstreams, peers, workers_at, upstreams_at, peers_at, bytes }
+        let keys_at = peers_at + peers * size_of::<Peer>();
+        let keys = (upstreams * KEYS_PER_UPSTREAM).min(KEYS_MAX);
+        let bytes = keys_at + size_of::<u64>() * keys::words(keys);
+        Self { upstreams, peers, workers_at, upstreams_at, peers_at, keys, keys_at, bytes }
     }
 }
 
@@ -83,7 +93,7 @@ mod tests {
         for kib in [64, 100, 128, 256, 1_000, 16_384, 1_048_576] {
             let layout = Layout::for_bytes(kib * 1_024).unwrap();
             assert!(layout.bytes <= kib * 1_024);
-            assert_eq!(layout.workers_at % LINE + layout.upstreams_at % LINE + layout.peers_at % LINE, 0);
+            assert_eq!((layout.workers_at | layout.upstreams_at | layout.peers_at | layout.keys_at) % LINE, 0);
             assert!(layout.workers_at >= size_of::<Header>());
             assert!(layout.upstreams_at >= layout.workers_at + WORKERS_MAX * size_of::<WorkerSlot>());
             assert!(layout.peers_at >= layout.upstreams_at + layout.upstreams * size_of::<Upstream>());

@@ -14,6 +14,7 @@ mod error;
 mod feed;
 mod header;
 mod heap;
+mod keys;
 mod layout;
 mod lookup;
 mod overlay;
@@ -34,6 +35,7 @@ pub use error::{OverlayError, ZoneError};
 pub use feed::{Connection, ConnectionState};
 pub use header::{Counters, Header};
 pub use heap::HeapZone;
+pub use keys::{Cidr, KEY_CIDRS_MAX, KEY_NAME_MAX, KEYS_MAX, KeyExpiry, KeyName, KeySpec, KeyVerdict, KeysError};
 pub use layout::{Layout, TooSmall};
 pub use overlay::{Overlay, PeerOverlay, UpstreamOverlay};
 pub use peer::{MAX_CONNS_MAX, NAME_MAX, Peer, PeerState, SOCKADDR_MAX, WEIGHT_MAX, WHYS};
@@ -42,6 +44,8 @@ pub use queue::NO_KEY;
 pub use snapshot::{PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
 pub use upstream::Upstream;
 pub use worker::{ProcessId, Reclaimed, WorkerSlot};
+
+use core::sync::atomic::AtomicU64;
 
 
 /// Worker processes that may share the zone at once: those of the running configuration and of older ones that still drain.
@@ -70,6 +74,8 @@ pub struct Zone<'a> {
     pub upstreams: &'a [Upstream],
     /// Peer records of all upstreams, in use and free.
     pub peers: &'a [Peer],
+    /// The API keys: [`Layout::key_words`] words.
+    pub keys: &'a [AtomicU64],
 }
 
 impl<'a> Zone<'a> {
