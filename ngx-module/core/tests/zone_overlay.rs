@@ -9,7 +9,8 @@ use pincer_core::zone::{Overlay, OverlayError, PeerOverlay, PeerState, UpstreamO
 use zone_support::*;
 
 fn apply(zone: &Zone<'_>, revision: u64, peers: &[PeerOverlay<'_>]) -> Result<(), OverlayError> {
-    let overlay = Overlay { revision, upstreams: &[UpstreamOverlay { name: b"llm", peers }] };
+    let upstreams = [UpstreamOverlay { name: b"llm", peers }];
+    let overlay = Overlay { revision, upstreams: &upstreams, ..Overlay::default() };
     zone.overlay_check(&overlay)?;
     zone.overlay_apply(&overlay, NOW)
 }
@@ -126,7 +127,8 @@ fn any_fault_refuses_the_whole_revision() {
         (&flood, "needs 100 new peers, 63 of 64 are free"),
     ];
     for (peers, message) in refused {
-        let overlay = Overlay { revision: 6, upstreams: &[UpstreamOverlay { name: b"llm", peers }] };
+        let upstreams = [UpstreamOverlay { name: b"llm", peers }];
+        let overlay = Overlay { revision: 6, upstreams: &upstreams, ..Overlay::default() };
         let error = zone.overlay_apply(&overlay, NOW).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
         assert_eq!(error.is_invalid(), !matches!(error, OverlayError::Content(ZoneError::PeersFull { .. })));
@@ -134,7 +136,7 @@ fn any_fault_refuses_the_whole_revision() {
         assert_eq!(zone.room().peers, 63);
     }
     let twice = [UpstreamOverlay { name: b"x", peers: &[] }; 2];
-    let error = zone.overlay_apply(&Overlay { revision: 6, upstreams: &twice }, NOW).unwrap_err();
+    let error = zone.overlay_apply(&Overlay { revision: 6, upstreams: &twice, ..Overlay::default() }, NOW).unwrap_err();
     assert_eq!(error, OverlayError::DuplicateUpstream { upstream: "x".into() });
 }
 
@@ -144,7 +146,7 @@ fn revisions_never_go_back_and_the_same_may_come_again() {
     let zone = heap.zone();
     apply(&zone, 5, &[]).unwrap();
     apply(&zone, 5, &[PeerOverlay { weight: Some(3), ..over("a:1") }]).unwrap();
-    let lower = Overlay { revision: 4, upstreams: &[] };
+    let lower = Overlay { revision: 4, ..Overlay::default() };
     assert_eq!(zone.overlay_apply(&lower, NOW), Err(OverlayError::Revision { have: 5, got: 4 }));
     assert_eq!((zone.header.revision(), peer(&zone, "a:1").weight), (5, 3));
 }
@@ -158,6 +160,6 @@ fn upstreams_of_other_nodes_are_counted_and_ignored() {
         UpstreamOverlay { name: b"elsewhere", peers: &elsewhere },
         UpstreamOverlay { name: b"llm", peers: &[over("b:1")] },
     ];
-    zone.overlay_apply(&Overlay { revision: 1, upstreams: &upstreams }, NOW).unwrap();
+    zone.overlay_apply(&Overlay { revision: 1, upstreams: &upstreams, ..Overlay::default() }, NOW).unwrap();
     assert_eq!((zone.header.unknown(), names(&zone).len(), zone.room().peers), (2, 1, 63));
 }

@@ -33,7 +33,7 @@ fn lived_in() -> HeapZone {
     ];
     let upstreams =
         [UpstreamOverlay { name: b"llm", peers: &peers }, UpstreamOverlay { name: b"not here", peers: &[] }];
-    zone.overlay_apply(&Overlay { revision: 42, upstreams: &upstreams }, NOW).unwrap();
+    zone.overlay_apply(&Overlay { revision: 42, upstreams: &upstreams, ..Overlay::default() }, NOW).unwrap();
     zone.header.connection.opened(0, NOW);
     zone.header.connection.closed(NOW);
     zone.header.connection.opened(1, NOW);

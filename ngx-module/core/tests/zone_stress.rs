@@ -175,7 +175,7 @@ fn live_changes_never_show_a_claim_half_a_peer() {
         stop.store(true, SeqCst);
     });
     let zone = heap.zone();
-    zone.overlay_apply(&Overlay { revision: 3_001, upstreams: &[] }, NOW).unwrap();
+    zone.overlay_apply(&Overlay { revision: 3_001, ..Overlay::default() }, NOW).unwrap();
     assert_eq!(zone.room().peers, 22, "every record that is not linked is free again");
     assert_eq!(zone.snapshot(NOW).counters[6], ("unbalanced", 0));
 }
@@ -226,7 +226,8 @@ fn change(zone: &Zone<'_>, u: UpstreamIdx, revision: u64, seed: &mut u64) {
         weight: Some((random(seed) % 5) as u32),
         ..PeerOverlay::default()
     });
-    let overlay = Overlay { revision, upstreams: &[UpstreamOverlay { name: b"llm", peers: &peers }] };
+    let upstreams = [UpstreamOverlay { name: b"llm", peers: &peers }];
+    let overlay = Overlay { revision, upstreams: &upstreams, ..Overlay::default() };
     // Records of peers that just went may still be held: then the revision is refused, and nothing may have changed.
     let before = zone.header.revision();
     match zone.overlay_apply(&overlay, NOW) {

@@ -190,7 +190,7 @@ impl Checked<'_> {
         let named = self.upstreams.iter().zip(&peers);
         let upstreams: Vec<_> =
             named.map(|((name, _), peers)| UpstreamOverlay { name: name.as_bytes(), peers }).collect();
-        apply(&Overlay { revision: self.revision, upstreams: &upstreams })
+        apply(&Overlay { revision: self.revision, upstreams: &upstreams, ..Overlay::default() })
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Raised only before anything is changed; never on the request path, so they own their strings.
 
+use super::keys::KeysError;
+
 /// A configuration from nginx.conf cannot be put into the zone. The operator's doing: nginx.conf or the zone's size must change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
@@ -111,11 +113,17 @@ pub enum OverlayError {
     /// What a configuration would be refused for, too: names, ranges, counts, room.
     #[error(transparent)]
     Content(#[from] ZoneError),
+    /// The API keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
 }
 
 impl OverlayError {
     /// Whether the content itself is at fault, so that every node must refuse it; otherwise it may fit another time or place.
     pub fn is_invalid(&self) -> bool {
+        if let Self::Keys(error) = self {
+            return !error.is_room();
+        }
         !matches!(
             self,
             Self::Revision { .. }

@@ -173,7 +173,7 @@ impl<'a> Table<'a> {
     fn half(&self, head: u64) -> Half<'a> {
         let keys_max = capacity(self.0.len());
         let words = half_words(keys_max);
-        let from = HEAD_WORDS + if head % 2 == 0 { 0 } else { words };
+        let from = HEAD_WORDS + if head.is_multiple_of(2) { 0 } else { words };
         Half { words: self.0.get(from..from + words).unwrap_or(&[]), keys_max }
     }
 }

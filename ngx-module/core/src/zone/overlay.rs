@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use super::configure::{SOCKADDR_RANGE, check_name, check_range};
 use super::error::{OverlayError, ZoneError, printable};
+use super::keys::KeySpec;
 use super::peer::{Configured, MAX_CONNS_MAX, Peer, PeerState, WEIGHT_MAX};
 use super::{PeerIdx, Upstream, Zone};
 use crate::pick::PEERS_MAX;
@@ -19,12 +20,14 @@ use crate::time::MonoNs;
 pub const UPSTREAMS_MAX: usize = 4_096;
 
 /// The whole state of a revision.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Overlay<'a> {
     /// Its number; never lower than the one in force. The same again is applied again.
     pub revision: u64,
     /// What it says, per upstream. Upstreams left out lose their overrides and added peers.
     pub upstreams: &'a [UpstreamOverlay<'a>],
+    /// All API keys; those left out are gone.
+    pub keys: &'a [KeySpec<'a>],
 }
 
 /// What a revision says of one upstream.
@@ -69,6 +72,7 @@ impl<'z> Zone<'z> {
     /// `now` starts the ramp of added peers. Errors name the value, the need and the place.
     pub fn overlay_apply(&self, overlay: &Overlay<'_>, now: MonoNs) -> Result<(), OverlayError> {
         let additions = self.overlay_plan(overlay)?;
+        self.keys_publish(overlay.keys)?;
         for (u, upstream) in self.upstreams_used() {
             let place = position(overlay, upstream);
             let peers = place.map_or(&[][..], |place| overlay.upstreams[place].peers);
@@ -96,6 +100,7 @@ impl<'z> Zone<'z> {
             return Err(OverlayError::Revision { have, got: overlay.revision });
         }
         check_upstreams(overlay)?;
+        self.keys_check(overlay.keys)?;
         let mut additions = Vec::new();
         for (place, named) in overlay.upstreams.iter().enumerate() {
             check_peers(named)?;

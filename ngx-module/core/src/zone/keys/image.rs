@@ -19,7 +19,9 @@ pub enum KeysError {
         max: usize,
     },
     /// The tenants, classes and blocks together are too long.
-    #[error("the keys' tenants, classes and blocks take {have} bytes, the zone has room for {max}, make \"pincer_zone\" larger")]
+    #[error(
+        "the keys' tenants, classes and blocks take {have} bytes, the zone has room for {max}, make \"pincer_zone\" larger"
+    )]
     TooLong {
         /// Bytes they take.
         have: usize,
