@@ -13,8 +13,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         protox::compile(["pincer/v1/peer.proto", "pincer/v1/node.proto", "pincer/v1/control.proto"], ["."])?;
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join("pincer.v1.bin"), descriptors.encode_to_vec())?;
-    // The one message with a secret writes its own `Debug`, in src/secret.rs.
-    let code = tonic_prost_build::configure().build_transport(false).skip_debug([".pincer.v1.KeySecret"]);
+    // Messages with secrets write their own `Debug`, in src/secret.rs.
+    let code = tonic_prost_build::configure().build_transport(false).skip_debug([
+        ".pincer.v1.KeySecret",
+        ".pincer.v1.CacheKey",
+        ".pincer.v1.CacheKeyDigest",
+    ]);
     code.compile_fds(descriptors)?;
     Ok(())
 }

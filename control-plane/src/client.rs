@@ -107,6 +107,11 @@ impl Target {
 
     /// Connects.
     pub async fn connect(&self) -> Result<Channel, ConnectError> {
+        self.connect_patiently(CALL_TIMEOUT).await
+    }
+
+    /// As `connect`, for calls whose answer may take up to `patience`.
+    pub async fn connect_patiently(&self, patience: Duration) -> Result<Channel, ConnectError> {
         let endpoint = self.endpoint.strip_prefix("https://").unwrap_or(&self.endpoint);
         let bad = || ConnectError::Endpoint { endpoint: self.endpoint.clone() };
         let (host, port) = endpoint.rsplit_once(':').ok_or_else(bad)?;
@@ -119,7 +124,7 @@ impl Target {
         let channel = Endpoint::from_shared(format!("https://{endpoint}"))
             .map_err(|_| bad())?
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(CALL_TIMEOUT)
+            .timeout(patience)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)

@@ -2,11 +2,12 @@
 //!
 //! Exit status: 0 done; 2 usage: the command, a name or a value is wrong, what is named doesn't exist, or the certificate isn't an operator's; 3 conflict: an etag
 //! is old, it exists already, or its state forbids it; 4 pincerd is not reachable; 5 a node refused the revision or didn't acknowledge it in time (the
-//! change is made all the same); 1 anything else. Results go to stdout, all else to stderr. Bound: `client`'s deadlines.
+//! change is made all the same), or a purge is not complete; 1 anything else. Results go to stdout, all else to stderr. Bound: `client`'s deadlines.
 
 mod args;
 mod change;
 mod file;
+mod purge;
 mod show;
 mod wait;
 mod watch;
@@ -22,7 +23,7 @@ use crate::{
     client::{self, ConnectError},
     names,
 };
-use args::{Args, NodeVerb, Noun, Output, PeerVerb, UpstreamVerb};
+use args::{Args, CacheVerb, NodeVerb, Noun, Output, PeerVerb, UpstreamVerb};
 
 type Client = ControlServiceClient<Channel>;
 
@@ -40,6 +41,8 @@ enum Failure {
     Call(#[from] Status),
     #[error("revision {revision} is made, but {why}")]
     NotApplied { revision: u64, why: &'static str },
+    #[error("{0}")]
+    NotPurged(String),
     #[error("cannot write the result: {0}")]
     Write(#[from] io::Error),
     #[error("cannot write the result: {0}")]
@@ -67,7 +70,7 @@ impl Failure {
                 Code::Internal | Code::DataLoss | Code::Unimplemented => 1,
                 _ => 2,
             },
-            Self::NotApplied { .. } => 5,
+            Self::NotApplied { .. } | Self::NotPurged(_) => 5,
             // Nobody reads any more, as in `pincerctl watch | head`.
             Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Write(_) | Self::Json(_) => 1,
@@ -95,6 +98,10 @@ async fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::Usage("--wait goes with peer set, add and remove, and with apply".to_owned()));
     }
     let prepared = change::prepare(&args.noun)?;
+    if let Noun::Cache { verb: CacheVerb::Purge(purge) } = &args.noun {
+        let request = purge::prepare(purge)?;
+        return purge::run(&args.target.resolve()?, request, args.output).await;
+    }
     let mut client = client::control(args.target.resolve()?.connect().await?);
     if let Some(change) = prepared {
         return change::run(&mut client, change, args.output, args.wait).await;
@@ -119,7 +126,7 @@ async fn run(args: Args) -> Result<(), Failure> {
             print(args.output, &show::Nodes::new(nodes, revision))
         }
         Noun::Watch => watch::run(&mut client, args.output).await,
-        Noun::Peer { .. } | Noun::Apply { .. } => Err(Failure::Usage("nothing to do".to_owned())),
+        Noun::Peer { .. } | Noun::Apply { .. } | Noun::Cache { .. } => Err(Failure::Usage("nothing to do".to_owned())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pincer's control plane: what operators set, kept on disk and fed to every nginx as numbered revisions.
 //!
-//! `model`, `plan`, `declared`, `hello`, `fleet` and `names` are logic without I/O; `store` is the disk; `plane` is the one state and its order of changes;
+//! `model`, `plan`, `declared`, `hello`, `fleet` and `names` are logic without I/O; `store` is the disk; `purge` are the commands on their way; `plane` is the one state and its order of changes;
 //! `service` and `serve` are the network; `ctl` is the operators' command; `client` is for whoever calls it. Never touches a request's path: nginx serves
 //! with this away. Bounds: `pincer_proto::limits`, `fleet`, `serve`.
 
@@ -18,6 +18,7 @@ pub mod model;
 pub mod names;
 pub mod plan;
 pub mod plane;
+pub mod purge;
 pub mod serve;
 pub mod service;
 pub mod store;

@@ -46,6 +46,10 @@ pub struct Metrics {
     pub hellos_refused: Counter,
     /// Connections over the bound, that had to wait.
     pub connections_delayed: Counter,
+    /// Purges that nodes were asked for.
+    pub purges: Counter,
+    /// Entries that nodes removed.
+    pub purged_entries: Counter,
     /// From a revision to its Ack.
     pub ack_seconds: Histogram,
     changes: Family<ChangeLabels, Counter>,
@@ -68,6 +72,8 @@ impl Default for Metrics {
             nacks: Counter::default(),
             hellos_refused: Counter::default(),
             connections_delayed: Counter::default(),
+            purges: Counter::default(),
+            purged_entries: Counter::default(),
             ack_seconds: Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0]),
             changes: Family::default(),
         }
@@ -95,6 +101,8 @@ impl Metrics {
             "Connections that waited because too many were open",
             self.connections_delayed.clone(),
         );
+        registry.register("purges", "Purges that nodes were asked for", self.purges.clone());
+        registry.register("purged_entries", "Cache entries that nodes removed", self.purged_entries.clone());
         registry.register("ack_seconds", "From a revision to its acknowledgement", self.ack_seconds.clone());
         registry.register("changes", "Changes that operators asked for", self.changes.clone());
         let mut out = String::new();

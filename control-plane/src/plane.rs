@@ -24,6 +24,7 @@ use crate::{
     metrics::{Metrics, Outcome},
     model::{Change, Config},
     plan::{self, Op, Refusal},
+    purge::Purges,
     store::{NodeRecord, Store, StoreError},
 };
 
@@ -97,6 +98,8 @@ pub struct Plane {
     /// The highest revision that any node has said to have applied: the next one is above it.
     floor: AtomicU64,
     stopping: watch::Sender<bool>,
+    /// Purges on their way to nodes.
+    pub purges: Arc<Purges>,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -124,6 +127,7 @@ impl Plane {
             fleet: Mutex::new(fleet),
             floor: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
+            purges: Arc::default(),
             metrics,
         }))
     }

@@ -6,6 +6,7 @@ mod error;
 mod key;
 mod node;
 mod page;
+mod purge;
 mod read;
 mod render;
 pub mod role;

@@ -83,3 +83,19 @@ pub const CIDR_BYTES_MAX: usize = 49;
 
 /// Hexadecimal digits of a fingerprint: the first of a secret's SHA-256.
 pub const FINGERPRINT_DIGITS: usize = 8;
+
+/// Bytes of a cache key's text.
+pub const CACHE_KEY_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of a location's name and of a cache's.
+pub const CACHE_PLACE_BYTES_MAX: usize = 1024;
+
+/// How long a purge may take at least and at most, and when nobody says, in milliseconds.
+pub const PURGE_MS_MIN: u64 = 10;
+/// See [`PURGE_MS_MIN`].
+pub const PURGE_MS_MAX: u64 = 300_000;
+/// See [`PURGE_MS_MIN`].
+pub const PURGE_MS_DEFAULT: u64 = 30_000;
+
+/// Purges that a node has in hand at once; another is refused.
+pub const PURGES_MAX: usize = 8;

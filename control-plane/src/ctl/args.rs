@@ -3,7 +3,7 @@
 //! For each of endpoint, CA, certificate and key: its own flag, else `--dev`, else its environment variable, else `PINCER_DEV_DIR`. A flag always beats the
 //! environment. Pure but for reading the environment and `DIR/endpoint`.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args as ArgGroup, Parser, Subcommand, ValueEnum};
 use pincer_proto::limits;
@@ -113,6 +113,11 @@ pub enum Noun {
         #[command(subcommand)]
         verb: NodeVerb,
     },
+    /// nginx's own caches
+    Cache {
+        #[command(subcommand)]
+        verb: CacheVerb,
+    },
     /// Make the settings of the upstreams in a file exactly those in the file, in one revision
     Apply {
         /// YAML or JSON; - for standard input
@@ -132,7 +137,7 @@ impl Noun {
         match self {
             Self::Peer { verb } => !matches!(verb, PeerVerb::List { .. }),
             Self::Apply { dry_run, .. } => !dry_run,
-            Self::Upstream { .. } | Self::Node { .. } | Self::Watch => false,
+            Self::Upstream { .. } | Self::Node { .. } | Self::Cache { .. } | Self::Watch => false,
         }
     }
 }
@@ -152,6 +157,75 @@ pub enum UpstreamVerb {
 pub enum NodeVerb {
     /// All nodes, and what they have applied
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CacheVerb {
+    /// Remove one answer, or all, from the caches of an upstream or a location, on every connected node, now
+    Purge(PurgeArgs),
+}
+
+#[derive(Debug, ArgGroup)]
+#[group(skip)]
+pub struct PurgeArgs {
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub entries: EntriesArgs,
+    /// Only on this node
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// How long nodes may take, 10ms to 5m [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub timeout: Option<Duration>,
+    /// Ask the nodes whether they know what is named, remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, ArgGroup)]
+#[group(required = true, multiple = false)]
+pub struct PlaceArgs {
+    /// The caches of the locations that pass requests to this upstream
+    #[arg(long, value_name = "UPSTREAM")]
+    pub upstream: Option<String>,
+    /// The caches of the locations of this name, as in nginx.conf
+    #[arg(long, value_name = "LOCATION")]
+    pub location: Option<String>,
+    /// The cache with this keys_zone
+    #[arg(long, value_name = "ZONE")]
+    pub cache: Option<String>,
+    /// Every cache
+    #[arg(long)]
+    pub every_cache: bool,
+}
+
+#[derive(Debug, ArgGroup)]
+#[group(required = true, multiple = false)]
+pub struct EntriesArgs {
+    /// The entry of this key, as proxy_cache_key renders it; - for one line of standard input, which other users of this machine cannot see
+    // `--key` is the certificate's.
+    #[arg(long, value_name = "KEY")]
+    pub cache_key: Option<Key>,
+    /// All entries
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// A cache key, which is printed nowhere.
+#[derive(Clone)]
+pub struct Key(pub OsString);
+
+impl From<OsString> for Key {
+    fn from(text: OsString) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -296,6 +370,10 @@ mod tests {
             "peer add llm unix:/a",
             "peer remove llm 127.0.0.1:1",
             "node list",
+            "cache purge --upstream llm --all",
+            "cache purge --location /v1/ --cache-key GEThttp --node web-1 --timeout 5s -o json",
+            "cache purge --cache answers --cache-key - --dry-run",
+            "cache purge --every-cache --all",
             "apply -f a.yaml --dry-run",
             "watch",
         ] {

@@ -5,12 +5,14 @@
 
 mod node;
 mod peer;
+mod purge;
 
 use pincer_proto::v1;
 use serde::Serialize;
 
 pub use node::{Node, Nodes};
 pub use peer::{Peer, Peers, UpstreamAndPeers, Upstreams};
+pub use purge::Purged;
 
 use super::wait::NodeWait;
 

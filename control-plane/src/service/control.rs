@@ -15,7 +15,7 @@ use super::{
     error::{self, bad_name, not_found},
     key,
     page::Page,
-    read,
+    purge, read,
     render::{self, Sums},
     watch,
 };
@@ -273,5 +273,12 @@ impl ControlService for Control {
         request: Request<v1::DeleteKeyRequest>,
     ) -> Result<Response<v1::DeleteKeyResponse>, Status> {
         key::delete(&self.plane, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn purge_cache(
+        &self,
+        request: Request<v1::PurgeCacheRequest>,
+    ) -> Result<Response<v1::PurgeCacheResponse>, Status> {
+        purge::run(&self.plane, request.into_inner()).await.map(Response::new)
     }
 }

@@ -53,6 +53,11 @@ fn refusal(refusal: &Refusal) -> Status {
     status(code, reason, refusal.to_string())
 }
 
+/// For a purge that wasn't begun.
+pub fn purge(code: Code, reason: &str, message: String) -> Status {
+    status(code, reason, message)
+}
+
 fn failed(error: &dyn std::error::Error) -> Status {
     tracing::error!(%error, "pincer: cannot keep a change");
     status(Code::Internal, "STORE", error.to_string())

@@ -17,7 +17,7 @@ use pincer_proto::{
     v1::{self, ControlMessage, NodeMessage, control_message, node_message, node_service_server::NodeService},
 };
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::{self, Interval, MissedTickBehavior},
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -26,6 +26,7 @@ use crate::{
     fleet::Session,
     hello, names,
     plane::{Plane, Published},
+    purge::Line,
 };
 
 /// How long a stream may be open without a Hello.
@@ -73,6 +74,7 @@ impl NodeService for Nodes {
             joining: Some(joining),
             ending,
             floor: 0,
+            purges: None,
             pings,
             _alive: speaker_alive,
         };
@@ -92,6 +94,7 @@ struct Membership {
     plane: Arc<Plane>,
     session: Session,
     since: Instant,
+    line: Line,
 }
 
 impl Drop for Membership {
@@ -105,11 +108,11 @@ impl Drop for Membership {
 async fn listen(
     plane: Arc<Plane>,
     mut inbound: Streaming<NodeMessage>,
-    joined: oneshot::Sender<Result<u64, Status>>,
+    joined: oneshot::Sender<Result<Joined, Status>>,
 ) -> Result<(), Status> {
     let membership = match join(plane, &mut inbound).await {
-        Ok((membership, applied_revision)) => {
-            drop(joined.send(Ok(applied_revision)));
+        Ok((membership, entered)) => {
+            drop(joined.send(Ok(entered)));
             membership
         }
         Err(status) => {
@@ -124,7 +127,7 @@ async fn listen(
 }
 
 /// Waits for Hello and lets the node in.
-async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result<(Membership, u64), Status> {
+async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result<(Membership, Joined), Status> {
     let refused = |status: Status| {
         plane.metrics.hellos_refused.inc();
         tracing::warn!(error = status.message(), "pincer: node refused");
@@ -148,7 +151,8 @@ async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result
             "pincer: node has a newer revision than the store, which was lost or replaced; it gets the next change"
         );
     }
-    Ok((Membership { plane, session, since: Instant::now() }, applied))
+    let (line, purges) = plane.purges.join(&session);
+    Ok((Membership { plane, session, since: Instant::now(), line }, Joined { applied, purges }))
 }
 
 impl Membership {
@@ -171,6 +175,10 @@ impl Membership {
             }
             Some(node_message::Message::Stats(stats)) => {
                 self.plane.stats(&self.session, stats.upstreams);
+                Ok(())
+            }
+            Some(node_message::Message::Purged(purged)) => {
+                self.line.answered(purged);
                 Ok(())
             }
             // Something that a newer module says.
@@ -196,14 +204,22 @@ fn stopped() -> Status {
     Status::unavailable("pincerd is stopping")
 }
 
+/// What `listen` tells the speaker once the node is in.
+struct Joined {
+    applied: u64,
+    purges: mpsc::Receiver<v1::Purge>,
+}
+
 struct Speaker {
     plane: Arc<Plane>,
     revisions: watch::Receiver<Arc<Published>>,
     stopping: watch::Receiver<bool>,
-    joining: Option<oneshot::Receiver<Result<u64, Status>>>,
+    joining: Option<oneshot::Receiver<Result<Joined, Status>>>,
     ending: oneshot::Receiver<Result<(), Status>>,
     /// The revision that the node came with: it gets no lower one.
     floor: u64,
+    /// What the node is to purge; `None` before it is in.
+    purges: Option<mpsc::Receiver<v1::Purge>>,
     pings: Interval,
     /// Dropped with this, which ends `listen`.
     _alive: oneshot::Sender<()>,
@@ -217,7 +233,8 @@ impl Speaker {
                 joined = joining => joined,
                 _ = self.stopping.wait_for(|stopping| *stopping) => return Err(Some(stopped())),
             };
-            self.floor = joined.map_err(|_| None)?.map_err(Some)?;
+            let joined = joined.map_err(|_| None)?.map_err(Some)?;
+            (self.floor, self.purges) = (joined.applied, Some(joined.purges));
             self.revisions.mark_changed();
         }
         loop {
@@ -233,6 +250,7 @@ impl Speaker {
                         return Ok(control_message::Message::Snapshot(newest.snapshot.clone()));
                     }
                 }
+                Some(purge) = next_purge(&mut self.purges) => return Ok(control_message::Message::Purge(purge)),
                 _ = self.pings.tick() => {
                     let send_time = Some(SystemTime::now().into());
                     return Ok(control_message::Message::Ping(v1::Ping { send_time }));
@@ -240,4 +258,9 @@ impl Speaker {
             }
         }
     }
+}
+
+/// The next purge; `None` when none can come any more.
+async fn next_purge(purges: &mut Option<mpsc::Receiver<v1::Purge>>) -> Option<v1::Purge> {
+    purges.as_mut()?.recv().await
 }

@@ -49,10 +49,24 @@ impl Daemon {
         daemon
     }
 
+    /// As `start`, with everything logged that can be.
+    pub fn start_tracing() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut daemon = Self { folder, child: None, grpc: String::new(), http: String::new() };
+        let mut command = command(daemon.dir());
+        command.env("PINCER_LOG", "trace");
+        daemon.run(command);
+        daemon
+    }
+
     /// Starts it on the same folder, and waits for its ready line.
     pub fn start_again(&mut self) {
+        self.run(command(self.dir()));
+    }
+
+    fn run(&mut self, mut command: Command) {
         let log = std::fs::File::options().create(true).append(true).open(self.dir().join("log")).unwrap();
-        let mut child = command(self.dir()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let word = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key)).map(str::to_owned);
@@ -240,9 +254,25 @@ impl Node {
             let message = time::timeout(PATIENCE, self.from.message()).await.expect("the control plane says something");
             match message?.ok_or_else(|| Status::ok("ended"))?.message {
                 Some(control_message::Message::Snapshot(snapshot)) => return Ok(snapshot),
-                Some(control_message::Message::Ping(_)) | None => {}
+                Some(control_message::Message::Ping(_) | control_message::Message::Purge(_)) | None => {}
             }
         }
+    }
+
+    /// The next purge.
+    pub async fn purge(&mut self) -> v1::Purge {
+        loop {
+            let message = time::timeout(PATIENCE, self.from.message()).await.expect("the control plane says something");
+            if let Some(control_message::Message::Purge(purge)) = message.unwrap().expect("the stream is open").message
+            {
+                return purge;
+            }
+        }
+    }
+
+    /// Answers a purge.
+    pub async fn purged(&self, id: u64, removed: u64, error: Option<rpc::Status>) {
+        self.say(node_message::Message::Purged(v1::Purged { id, removed, bytes: removed * 4096, error })).await;
     }
 
     /// Reads until a snapshot of at least `revision`; how many came.

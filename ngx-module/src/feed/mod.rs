@@ -4,7 +4,7 @@
 //! loop is woken through an eventfd, takes the newest [`Received`], publishes it and answers with [`Feed::applied`] or [`Feed::refused`].
 //! What crosses is a board of latest values under one mutex of this process, held for a few moves only (see [`shared`]).
 //! Cost: one thread of 512 KiB stack, and one or two more while a host name is resolved or the state file is written.
-//! Bound: three snapshots, [`shared::EVENTS_MAX`] events, one pending message of each kind.
+//! Bound: three snapshots, [`shared::EVENTS_MAX`] events, one pending message of each kind, `limits::PURGES_MAX` purges.
 
 mod client;
 mod connect;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use pincer_proto::v1;
 use tokio::runtime::{Builder, Runtime};
 
-pub(crate) use shared::{Event, Level, Received, Status};
+pub(crate) use shared::{Event, Level, PurgeCommand, Received, Status};
 
 use crate::conf::control::Endpoint;
 use shared::Shared;
@@ -131,6 +131,16 @@ impl Feed {
     /// Sends `stats`, now or as soon as the stream is up; only the latest is kept.
     pub(crate) fn stats(&self, stats: v1::Stats) {
         self.shared.stats(stats);
+    }
+
+    /// The oldest purge that waits, once.
+    pub(crate) fn take_purge(&self) -> Option<PurgeCommand> {
+        self.shared.take_purge()
+    }
+
+    /// Sends what came of a purge that `stream` brought, if that stream is still open.
+    pub(crate) fn purged(&self, stream: u64, purged: v1::Purged) {
+        self.shared.purged(stream, purged);
     }
 
     /// How the connection is.

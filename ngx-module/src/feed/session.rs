@@ -128,7 +128,9 @@ impl<F: FnOnce()> Session<'_, F> {
         let revision = match message {
             node_message::Message::Ack(ack) => ack.revision,
             node_message::Message::Nack(nack) => nack.revision,
-            node_message::Message::Hello(_) | node_message::Message::Stats(_) => return true,
+            node_message::Message::Hello(_) | node_message::Message::Stats(_) | node_message::Message::Purged(_) => {
+                return true;
+            }
         };
         self.seen.as_ref().is_some_and(|seen| seen.contains(&revision))
     }
@@ -140,6 +142,7 @@ impl<F: FnOnce()> Session<'_, F> {
         self.settle();
         match received.message {
             Some(control_message::Message::Snapshot(snapshot)) => self.deliver(snapshot),
+            Some(control_message::Message::Purge(purge)) => self.shared.order(purge, self.heard_at),
             // `None`: a word of a later version, ours to ignore.
             Some(control_message::Message::Ping(_)) | None => {}
         }

@@ -1,8 +1,10 @@
-//! What the feed's thread and the event loop leave for each other: latest values only, so that neither can fill the other's memory.
+//! What the feed's thread and the event loop leave for each other: latest values, and commands of a bounded number, so that neither can fill the
+//! other's memory.
 //!
 //! One mutex of this process, held for a few moves and never across a system call, an await or the drop of a snapshot. It is not in
 //! shared memory: who holds it dies only with everybody who could wait for it. Not on the path of any request.
-//! Bound: the newest snapshot, the one being applied and the one to be written; [`EVENTS_MAX`] events; one pending message of each kind.
+//! Bound: the newest snapshot, the one being applied and the one to be written; [`EVENTS_MAX`] events; one pending message of each kind;
+//! `limits::PURGES_MAX` purges and as many answers.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pincer_proto::google::rpc;
+use pincer_proto::limits;
 use pincer_proto::v1::{self, Snapshot, node_message::Message};
 use tokio::sync::{Notify, watch};
 
@@ -22,6 +25,20 @@ pub(crate) const EVENTS_MAX: usize = 32;
 
 /// google.rpc.Code FAILED_PRECONDITION: this node cannot take the revision as things are.
 const FAILED_PRECONDITION: i32 = 9;
+
+/// google.rpc.Code RESOURCE_EXHAUSTED: too much at once.
+const RESOURCE_EXHAUSTED: i32 = 8;
+
+/// A purge to run.
+#[derive(Debug, Clone)]
+pub(crate) struct PurgeCommand {
+    /// The stream that brought it: its answer is for that one alone.
+    pub(crate) stream: u64,
+    /// What the control plane said: not yet checked.
+    pub(crate) purge: v1::Purge,
+    /// When its last byte was here.
+    pub(crate) arrived: Instant,
+}
 
 /// A snapshot to publish.
 #[derive(Debug, Clone)]
@@ -77,6 +94,11 @@ struct Board {
     ack: Option<v1::Ack>,
     nack: Option<v1::Nack>,
     stats: Option<v1::Stats>,
+    purges: VecDeque<PurgeCommand>,
+    purged: VecDeque<v1::Purged>,
+    /// Purges of this stream that have no answer yet, waiting or in hand.
+    unanswered: usize,
+    stream: u64,
     status: Status,
     opened: u64,
     events: VecDeque<Event>,
@@ -160,6 +182,25 @@ impl Shared {
         self.outbox.notify_one();
     }
 
+    /// The oldest purge that waits.
+    pub(super) fn take_purge(&self) -> Option<PurgeCommand> {
+        self.board().purges.pop_front()
+    }
+
+    /// What came of a purge that `stream` brought; nobody waits for it when that stream has ended.
+    pub(super) fn purged(&self, stream: u64, mut purged: v1::Purged) {
+        if let Some(error) = &mut purged.error {
+            error.message = fault::clean(&error.message, limits::ERROR_BYTES_MAX);
+        }
+        let mut board = self.board();
+        if board.stream == stream {
+            board.unanswered = board.unanswered.saturating_sub(1);
+            board.purged.push_back(purged);
+        }
+        drop(board);
+        self.outbox.notify_one();
+    }
+
     pub(super) fn status(&self) -> Status {
         self.board().status.clone()
     }
@@ -188,10 +229,14 @@ impl Shared {
         until.unwrap_or_else(Instant::now)
     }
 
-    /// Starts a session: the applied revision for its Hello. What an earlier session still had to say about revisions is void.
+    /// Starts a session: the applied revision for its Hello. What an earlier session still had to say about revisions and
+    /// purges is void, and so are purges that it brought and nobody took.
     pub(super) fn begin_session(&self, endpoint: usize) -> u64 {
         let mut board = self.board();
         (board.ack, board.nack, board.status.endpoint) = (None, None, endpoint);
+        (board.unanswered, board.stream) = (0, board.stream + 1);
+        board.purges.clear();
+        board.purged.clear();
         board.applied_revision
     }
 
@@ -235,12 +280,33 @@ impl Shared {
         Ok(())
     }
 
+    /// Leaves a purge for the event loop. With [`limits::PURGES_MAX`] unanswered it is refused at once.
+    pub(super) fn order(&self, purge: v1::Purge, arrived: Instant) {
+        let mut board = self.board();
+        if board.unanswered >= limits::PURGES_MAX {
+            let message = "too many purges at once, try again".to_owned();
+            let error = rpc::Status { code: RESOURCE_EXHAUSTED, message, details: Vec::new() };
+            // A control plane that does not read its answers gets no more of them than fit.
+            if board.purged.len() < 2 * limits::PURGES_MAX {
+                board.purged.push_back(v1::Purged { id: purge.id, error: Some(error), ..v1::Purged::default() });
+            }
+            drop(board);
+            self.outbox.notify_one();
+            return;
+        }
+        let stream = board.stream;
+        board.unanswered += 1;
+        board.purges.push_back(PurgeCommand { stream, purge, arrived });
+        drop(board);
+        self.wake();
+    }
+
     /// Resolves when [`Shared::next_message`] may have something.
     pub(super) async fn outbox(&self) {
         self.outbox.notified().await;
     }
 
-    /// The next message to send: what became of revisions, lowest first, then statistics.
+    /// The next message to send: what became of revisions, lowest first, then of purges, then statistics.
     pub(super) fn next_message(&self) -> Option<Message> {
         let mut board = self.board();
         let nack_first = match (&board.nack, &board.ack) {
@@ -251,6 +317,7 @@ impl Shared {
             return board.nack.take().map(Message::Nack);
         }
         let ack = board.ack.take().map(Message::Ack);
+        let ack = ack.or_else(|| board.purged.pop_front().map(Message::Purged));
         ack.or_else(|| board.stats.take().map(Message::Stats))
     }
 
@@ -322,6 +389,30 @@ mod tests {
         assert!(matches!(shared.next_message(), Some(Message::Nack(_))));
         assert!(matches!(shared.next_message(), Some(Message::Stats(_))));
         assert_eq!(shared.next_message(), None);
+    }
+
+    #[test]
+    fn purges_are_bounded_and_answers_are_for_the_stream_that_asked() {
+        let shared = shared(null());
+        shared.begin_session(0);
+        let order = |id| shared.order(v1::Purge { id, ..v1::Purge::default() }, Instant::now());
+        (0..10).for_each(order);
+        for id in [8, 9] {
+            let Some(Message::Purged(refused)) = shared.next_message() else { panic!("an answer is due") };
+            assert_eq!((refused.id, refused.error.map(|error| error.code)), (id, Some(RESOURCE_EXHAUSTED)));
+        }
+        let first = shared.take_purge().unwrap();
+        assert_eq!(first.purge.id, 0);
+        shared.stats(v1::Stats::default());
+        shared.purged(first.stream, v1::Purged { id: 0, removed: 3, ..v1::Purged::default() });
+        assert!(matches!(shared.next_message(), Some(Message::Purged(v1::Purged { removed: 3, .. }))));
+        let second = shared.take_purge().unwrap();
+        shared.begin_session(0);
+        assert!(shared.take_purge().is_none(), "the new stream did not bring them");
+        shared.purged(second.stream, v1::Purged { id: 1, ..v1::Purged::default() });
+        assert!(matches!(shared.next_message(), Some(Message::Stats(_))));
+        order(11);
+        assert_eq!(shared.take_purge().unwrap().purge.id, 11);
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! `cache purge`: asks the nodes to remove entries from nginx's caches, and says what came of it.
+//!
+//! A node that is known and not connected keeps its entries, so that is a failure, as is a node that could not do all of it. A node that has no such
+//! cache, while another has, is none. The key is never printed. Bound: the timeout, and `GRACE` for the way.
+
+use std::{
+    io::{self, BufRead as _, Read as _},
+    os::unix::ffi::OsStringExt as _,
+    time::Duration,
+};
+
+use pincer_proto::{limits, v1};
+use tonic::Code;
+
+use super::{
+    Failure, Output,
+    args::{Key, PurgeArgs},
+    print, show, upstream_name,
+};
+use crate::{
+    client::{self, Target},
+    names,
+};
+
+/// What the way takes, beside what nodes may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Reads the command.
+pub fn prepare(args: &PurgeArgs) -> Result<v1::PurgeCacheRequest, Failure> {
+    use v1::purge_cache_request::{Entries, Scope};
+    let place = &args.place;
+    let scope = match (&place.upstream, &place.location, &place.cache) {
+        (Some(upstream), ..) => Scope::Upstream(upstream_name(upstream)?),
+        (_, Some(location), _) => Scope::Location(location.clone()),
+        (.., Some(cache)) => Scope::Cache(cache.clone()),
+        _ => Scope::EveryCache(()),
+    };
+    let entries = match &args.entries.cache_key {
+        Some(key) => Entries::Key(v1::CacheKey { text: text(key)? }),
+        None => Entries::All(()),
+    };
+    let node = args.node.as_deref().map(node_name).transpose()?.unwrap_or_default();
+    let timeout = args.timeout.map(prost_types::Duration::try_from).transpose();
+    let timeout = timeout.map_err(|_| Failure::Usage("--timeout is too long".to_owned()))?;
+    let (scope, entries) = (Some(scope), Some(entries));
+    Ok(v1::PurgeCacheRequest { scope, entries, node, timeout, validate_only: args.dry_run })
+}
+
+fn node_name(node: &str) -> Result<String, Failure> {
+    names::check_node(node).map_err(|fault| Failure::Usage(fault.to_string()))?;
+    Ok(names::node_name(node))
+}
+
+/// The key's bytes; those of one line of standard input for `-`.
+fn text(key: &Key) -> Result<Vec<u8>, Failure> {
+    if key.0 != "-" {
+        return Ok(key.0.clone().into_vec());
+    }
+    let mut line = Vec::new();
+    let most = u64::try_from(limits::CACHE_KEY_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
+    io::stdin().lock().take(most).read_until(b'\n', &mut line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    Ok(line)
+}
+
+/// Has it done, prints what came of it, and fails if anything is left.
+pub async fn run(target: &Target, request: v1::PurgeCacheRequest, output: Output) -> Result<(), Failure> {
+    let limit = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
+    let limit = limit.unwrap_or(Duration::from_millis(limits::PURGE_MS_DEFAULT)).saturating_add(GRACE);
+    let mut client = client::control(target.connect_patiently(limit).await?);
+    let validate_only = request.validate_only;
+    let answer = client.purge_cache(request).await?.into_inner();
+    print(output, &show::Purged::new(&answer, validate_only))?;
+    match left(&answer) {
+        Some(why) => Err(Failure::NotPurged(why)),
+        None => Ok(()),
+    }
+}
+
+/// What is not done.
+fn left(answer: &v1::PurgeCacheResponse) -> Option<String> {
+    let is_failure =
+        |result: &&v1::PurgeResult| result.error.as_ref().is_some_and(|error| error.code != i32::from(Code::NotFound));
+    let failed = answer.results.iter().filter(is_failure).count();
+    match (failed, answer.not_connected.len()) {
+        (0, 0) => None,
+        (failed, away) => {
+            Some(format!("the purge is not complete: {failed} nodes failed, {away} known nodes are not connected"))
+        }
+    }
+}
