@@ -20,7 +20,7 @@ const fn seconds(name: &'static str, kind: Kind, help: &'static str) -> Family {
 }
 
 /// Counters of the zone, in the order of [`ZoneSnapshot::counters`].
-const ZONE_COUNTERS: [Family; 8] = [
+const ZONE_COUNTERS: [Family; 11] = [
     counter("pincer_fail_open", "Requests served by plain weighted balancing because of a fault."),
     counter("pincer_faults", "Faults caught at the border to nginx."),
     counter("pincer_kicks", "Wake-ups sent between workers."),
@@ -29,6 +29,9 @@ const ZONE_COUNTERS: [Family; 8] = [
     counter("pincer_reclaimed_requests", "In-flight requests of dead workers taken off their peers."),
     counter("pincer_unbalanced", "Releases without a claim; not zero is a defect."),
     counter("pincer_refused_workers", "Workers that found no slot in the zone."),
+    counter("pincer_cache_purges", "Purges of nginx's caches that were run."),
+    counter("pincer_cache_purged_entries", "Cache entries that purges removed."),
+    counter("pincer_cache_purge_voided", "Answers not cached because a purge came while they were fetched."),
 ];
 
 /// The zone and its link to the control plane.

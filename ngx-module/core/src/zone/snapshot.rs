@@ -126,7 +126,7 @@ pub struct ZoneSnapshot {
     /// The worker that feeds the zone.
     pub feed: Option<ProcessId>,
     /// Counters of the zone, with their names.
-    pub counters: [(&'static str, u64); 8],
+    pub counters: [(&'static str, u64); 11],
     /// Live workers.
     pub workers: Vec<WorkerSnapshot>,
     /// Upstreams of the newest configuration.
@@ -230,7 +230,7 @@ impl Peer {
 }
 
 impl super::Counters {
-    fn named(&self) -> [(&'static str, u64); 8] {
+    fn named(&self) -> [(&'static str, u64); 11] {
         let load = |count: &AtomicU64| count.load(Relaxed);
         [
             ("fail_open", load(&self.fail_open)),
@@ -241,6 +241,9 @@ impl super::Counters {
             ("reclaimed_requests", load(&self.reclaimed_requests)),
             ("unbalanced", load(&self.unbalanced)),
             ("workers_refused", load(&self.workers_refused)),
+            ("purges", load(&self.purges)),
+            ("purged_entries", load(&self.purged_entries)),
+            ("purge_voided", load(&self.purge_voided)),
         ]
     }
 }
