@@ -83,8 +83,8 @@ pub(super) enum Domain {
     Json,
     /// The parts of a multipart body.
     Multipart,
-    /// The bytes of a body that should have been JSON.
-    UnparsedJson,
+    /// The bytes of a body that could not be read.
+    Unparsed,
     /// The two hashes of a body that should have been multipart.
     UnparsedMultipart,
 }
@@ -97,8 +97,8 @@ impl Domain {
             Self::Coded => "pincer body digest v1: content coding and bytes",
             Self::Json => "pincer body digest v1: canonical json",
             Self::Multipart => "pincer body digest v1: multipart parts",
-            Self::UnparsedJson => "pincer body digest v1: bytes that are not json",
-            Self::UnparsedMultipart => "pincer body digest v1: bytes that are not multipart",
+            Self::Unparsed => "pincer body digest v1: bytes that could not be read",
+            Self::UnparsedMultipart => "pincer body digest v1: contents and framing that are not multipart",
         }
     }
 
@@ -109,7 +109,7 @@ impl Domain {
             Self::Coded => 0x243f_6a88_85a3_08d3,
             Self::Json => 0x1319_8a2e_0370_7344,
             Self::Multipart => 0xa409_3822_299f_31d0,
-            Self::UnparsedJson => 0x082e_fa98_ec4e_6c89,
+            Self::Unparsed => 0x082e_fa98_ec4e_6c89,
             Self::UnparsedMultipart => 0x4528_21e6_38d0_1377,
         }
     }

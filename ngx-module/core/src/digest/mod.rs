@@ -20,6 +20,8 @@ mod content_type;
 mod ignore;
 mod json;
 mod key;
+mod memory;
+mod multipart;
 mod value;
 
 pub use algorithm::Algorithm;
@@ -29,6 +31,8 @@ pub use key::cache_key;
 pub use value::{DIGEST_BYTES_MAX, Digest, Hex};
 
 use algorithm::{Domain, Hasher};
+use content_type::Reading;
+use memory::Boxed;
 
 /// How a location's bodies are to be hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,36 +125,101 @@ pub struct Params {
 /// A body on its way. Every call must bring the [`Params`] it was made with.
 pub struct BodyDigest {
     hasher: Hasher,
+    reader: Reader,
     bytes: u64,
+}
+
+/// Who looks at the bytes before or beside the hash function.
+enum Reader {
+    /// Nobody.
+    None(Hashed),
+    /// The hash function takes the bytes as they come, in case they are not JSON.
+    Json(Boxed<json::Reader>),
+    /// The hash function takes what the reader hands on.
+    Multipart(Boxed<multipart::Reader>),
 }
 
 impl BodyDigest {
     /// Starts; `content_type` and `content_encoding` are the request headers' values, empty if there are none.
     #[must_use]
     pub fn new(params: &Params, content_type: &[u8], content_encoding: &[u8]) -> Self {
-        let _ = content_type;
         let coding = content_encoding.trim_ascii();
-        if coding.is_empty() || coding.eq_ignore_ascii_case(b"identity") {
-            return Self { hasher: Hasher::new(params.algorithm, Domain::Plain), bytes: 0 };
+        if !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity") {
+            return Self::coded(params, coding);
         }
+        let reader = match content_type::reading(params.form, content_type) {
+            Reading::Raw => Some(Reader::None(Hashed::Raw)),
+            Reading::Json => Boxed::new(json::Reader::new(params.json_bytes_max)).map(Reader::Json),
+            Reading::Multipart(boundary) => {
+                multipart::Reader::new(boundary).and_then(Boxed::new).map(Reader::Multipart)
+            }
+            Reading::Unparsed => None,
+        };
+        let reader = reader.unwrap_or(Reader::None(Hashed::Unparsed));
+        let domain = match reader {
+            Reader::None(Hashed::Raw) => Domain::Plain,
+            Reader::None(_) | Reader::Json(_) => Domain::Unparsed,
+            Reader::Multipart(_) => Domain::Multipart,
+        };
+        Self { hasher: Hasher::new(params.algorithm, domain), reader, bytes: 0 }
+    }
+
+    fn coded(params: &Params, coding: &[u8]) -> Self {
         let mut hasher = Hasher::new(params.algorithm, Domain::Coded);
         hasher.number(coding.len() as u64);
         coding.iter().for_each(|byte| hasher.update(&[byte.to_ascii_lowercase()]));
-        Self { hasher, bytes: 0 }
+        Self { hasher, reader: Reader::None(Hashed::Raw), bytes: 0 }
     }
 
     /// Takes the next bytes of the body, any number of them.
     pub fn update(&mut self, params: &Params, chunk: &[u8]) {
-        let _ = params;
         self.bytes += chunk.len() as u64;
-        self.hasher.update(chunk);
+        match &mut self.reader {
+            Reader::None(_) => self.hasher.update(chunk),
+            Reader::Json(reader) => {
+                self.hasher.update(chunk);
+                let is_short = self.bytes <= params.json_bytes_max as u64;
+                let is_read = is_short && reader.get_mut().is_some_and(|it| it.feed(&params.ignore, chunk).is_ok());
+                if !is_read {
+                    self.reader = Reader::None(Hashed::Unparsed);
+                }
+            }
+            Reader::Multipart(reader) => {
+                if let Some(reader) = reader.get_mut() {
+                    reader.feed(chunk, &mut self.hasher);
+                }
+            }
+        }
     }
 
     /// The digest of all that came. Call it only when the body is complete.
+    ///
+    /// Of JSON, this is where the canonical text is hashed.
     #[must_use]
     pub fn finish(self, params: &Params) -> Digest {
-        let _ = params;
-        Digest::new(self.hasher.finish(), Hashed::Raw)
+        let Self { mut hasher, reader, .. } = self;
+        let new = |domain| Hasher::new(params.algorithm, domain);
+        let hashed = match reader {
+            Reader::None(hashed) => hashed,
+            Reader::Json(reader) => match reader.take().map(json::Reader::finish) {
+                Some(Ok(text)) => {
+                    hasher = new(Domain::Json);
+                    text.hash(&mut hasher);
+                    Hashed::Json
+                }
+                _ => Hashed::Unparsed,
+            },
+            Reader::Multipart(reader) => match reader.take().map(|reader| reader.finish(&mut hasher)) {
+                Some(multipart::Finished::Framing(framing)) => {
+                    let (contents, _) = std::mem::replace(&mut hasher, new(Domain::UnparsedMultipart)).finish();
+                    hasher.update(&contents);
+                    hasher.update(&framing);
+                    Hashed::Unparsed
+                }
+                _ => Hashed::Multipart,
+            },
+        };
+        Digest::new(hasher.finish(), hashed)
     }
 
     /// Bytes taken so far.
