@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use harness::client::{sse, ws};
 use harness::replica::Settings;
-use harness::{Fault, Nginx, Pincerd, Replica, eventually, load, paths};
+use harness::{Client, Fault, Nginx, Pincerd, Replica, Reply, eventually, load, paths};
+use hyper::Method;
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -114,4 +115,124 @@ async fn live_conf_follows_the_control_plane() {
     assert_eq!(nginx.status().await.number("/revision"), before + 3.0);
     let lines = nginx.logged(800).await;
     assert!(lines[799].ends_with(&format!("revision={}", before + 3.0)), "{}", lines[799]);
+}
+
+/// Replacements of a configuration with a cache.
+fn with_cache(replicas: &[Replica], cache: &'static str) -> Vec<(String, String)> {
+    let mut replacements = places(replicas);
+    replacements.push((cache.to_owned(), "cache/kept".to_owned()));
+    replacements
+}
+
+fn requests(replicas: &[Replica]) -> u64 {
+    replicas.iter().map(|replica| replica.seen().requests).sum()
+}
+
+/// A form with one file.
+async fn upload(client: &Client, boundary: &str, file_name: &str, image: &[u8]) -> Reply {
+    let head = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{file_name}\"\r\nContent-Type: image/jpeg\r\n\r\n"
+    );
+    let body = [head.as_bytes(), image, format!("\r\n--{boundary}--\r\n").as_bytes()].concat();
+    let kind = format!("multipart/form-data; boundary={boundary}");
+    client.call(Method::POST, "/predict").header("content-type", kind).body(body).must().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn image_cache_conf_answers_the_same_image_once_raw_or_in_a_form() {
+    let replicas = Replica::several(2, Settings::served_in(5.0)).await;
+    let replacements = with_cache(&replicas, "/var/cache/nginx-images");
+    let nginx = Nginx::builder().example("image-cache.conf", &borrowed(&replacements)).start().await;
+    let client = nginx.client();
+    let [cat, dog] = [1, 2].map(|seed: u8| (0..400_000_u32).map(|i| (i % 251) as u8 ^ seed).collect::<Vec<u8>>());
+    for (image, cached) in [(&cat, "MISS"), (&cat, "HIT"), (&dog, "MISS"), (&dog, "HIT"), (&cat, "HIT")] {
+        let reply = client.post("/predict", image.clone()).await;
+        assert_eq!((reply.status, reply.header("x-cache")), (200, cached), "{}", nginx.tail());
+    }
+    assert_eq!(requests(&replicas), 2);
+    let uploads = [
+        ("----a1b2", "cat.jpg", &cat, "MISS"),
+        ("another--boundary", "cat.jpg", &cat, "HIT"),
+        ("----a1b2", "cat.jpg", &dog, "MISS"),
+        ("yet-another", "tom.jpg", &cat, "MISS"),
+        ("and-one-more", "cat.jpg", &dog, "HIT"),
+    ];
+    for (boundary, file_name, image, cached) in uploads {
+        let reply = upload(&client, boundary, file_name, image).await;
+        assert_eq!((reply.status, reply.header("x-cache")), (200, cached), "{file_name} in {boundary}");
+    }
+    assert_eq!(requests(&replicas), 5);
+    let metrics = nginx.metrics().await;
+    assert!(metrics.contains("pincer_cache_requests_total{status=\"HIT\"} 5"), "{metrics}");
+    assert!(metrics.contains("pincer_body_digests_total{algorithm=\"blake3\",form=\"multipart\"} 5"), "{metrics}");
+}
+
+/// Asks for a completion as a tenant.
+async fn prompt(client: &Client, key: &str, body: &str) -> Reply {
+    let call = client.call(Method::POST, "/v1/chat/completions").header("authorization", format!("Bearer {key}"));
+    call.header("content-type", "application/json").body(body.to_owned()).must().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompt_cache_conf_replays_streams_byte_for_byte() {
+    let replicas = Replica::several(2, Settings::chat(40.0, 60.0)).await;
+    let replacements = with_cache(&replicas, "/var/cache/nginx-prompts");
+    let nginx = Nginx::builder().example("prompt-cache.conf", &borrowed(&replacements)).start().await;
+    let client = nginx.client();
+    let stream = r#"{"messages":[{"role":"user","content":"hi"}],"max_tokens":6,"stream":true,"user":"one"}"#;
+    let first = prompt(&client, "key-of-a", stream).await;
+    assert_eq!((first.status, first.header("x-cache")), (200, "MISS"), "{}", nginx.tail());
+    assert!(first.text().ends_with("data: [DONE]\n\n"), "{}", first.text());
+    assert!(first.total_time >= first.first_byte_time + ms(200), "tokens come one by one: {first:?}");
+    let same = r#"{ "user": "two", "stream": true, "max_tokens": 6,
+                    "messages": [ { "content": "h\u0069", "role": "user" } ], "metadata": {"trace": 7} }"#;
+    let replayed = prompt(&client, "key-of-a", same).await;
+    assert_eq!((replayed.header("x-cache"), replayed.header("content-type")), ("HIT", "text/event-stream"));
+    assert_eq!(replayed.body, first.body);
+    let others = [
+        ("key-of-a", stream.replace("true", "false"), "MISS"),
+        ("key-of-a", stream.replace("true", "false"), "HIT"),
+        ("key-of-a", stream.replace("hi", "ho"), "MISS"),
+        ("key-of-b", stream.to_owned(), "MISS"),
+    ];
+    for (key, body, cached) in others {
+        let reply = prompt(&client, key, &body).await;
+        let kind = if body.contains("true") { "text/event-stream" } else { "application/json" };
+        assert_eq!((reply.header("x-cache"), reply.header("content-type")), (cached, kind), "{key} {body}");
+    }
+    assert_eq!(requests(&replicas), 4);
+    assert_eq!(prompt(&client, "key-of-nobody", stream).await.status, 401);
+    let call = client.call(Method::POST, "/v1/chat/completions").header("authorization", "Bearer key-of-a");
+    let anew = call.header("cache-control", "no-cache").body(stream).must().await;
+    assert_eq!((anew.status, anew.header("x-cache")), (200, "BYPASS"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompt_cache_conf_generates_a_hundred_identical_prompts_once_and_keeps_no_broken_stream() {
+    let replicas = Replica::several(2, Settings::chat(100.0, 20.0)).await;
+    let replacements = with_cache(&replicas, "/var/cache/nginx-prompts");
+    let nginx = Nginx::builder().example("prompt-cache.conf", &borrowed(&replacements)).start().await;
+    let client = nginx.client();
+    const PROMPT: &str = r#"{"messages":[{"role":"user","content":"the same"}],"stream":true}"#;
+    let asked = client.clone();
+    let replies = load::closed(100, 100, move |_| {
+        let client = asked.clone();
+        async move { prompt(&client, "key-of-a", PROMPT).await }
+    })
+    .await;
+    assert_eq!(requests(&replicas), 1);
+    assert!(replies.iter().all(|reply| reply.status == 200 && reply.body == replies[0].body));
+    for replica in &replicas {
+        replica.fault(Fault::Cut).await;
+    }
+    let other = PROMPT.replace("same", "cut");
+    let call = client.call(Method::POST, "/v1/chat/completions").header("authorization", "Bearer key-of-a");
+    assert!(call.header("content-type", "application/json").body(other.clone()).send().await.is_err());
+    for replica in &replicas {
+        replica.fault(Fault::None).await;
+    }
+    let whole = prompt(&client, "key-of-a", &other).await;
+    assert_eq!(whole.header("x-cache"), "MISS");
+    assert!(whole.text().ends_with("data: [DONE]\n\n"));
+    assert_eq!(prompt(&client, "key-of-a", &other).await.body, whole.body);
 }
