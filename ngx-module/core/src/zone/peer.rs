@@ -236,15 +236,6 @@ impl Peer {
         sum
     }
 
-    /// Requests without their signal, over the first `high` workers.
-    pub(super) fn pending(&self, high: usize) -> u32 {
-        let mut sum = 0_u64;
-        for worker in self.workers.get(..high).unwrap_or_default() {
-            sum = sum.wrapping_add(worker.pending.load(Relaxed) & 0xffff);
-        }
-        u32::try_from(sum).unwrap_or(u32::MAX)
-    }
-
     /// Requests of worker `w` on this peer.
     pub(super) fn in_flight_of(&self, w: usize) -> u32 {
         self.workers.get(w).map_or(0, |worker| worker.in_flight.load(SeqCst))

@@ -12,6 +12,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::claim::{Claim, Claimed, Lost, Scene, Seat};
 use super::peer::PeerWorker;
+use super::view::COUNT_MASK;
 use super::{BalanceParams, Peer, Ticket, UpstreamIdx, WorkerIdx, Zone};
 use crate::pick::{Admission, Demand, EXPLORE_ONE_IN, Entrant, GROUPS_MAX, PEERS_MAX, Why, plan};
 use crate::time::{MILLISECOND_NS, MonoNs};
@@ -88,6 +89,18 @@ impl Member<'_> {
     }
 }
 
+impl Member<'_> {
+    /// Requests without their signal.
+    #[inline(always)]
+    fn pending(&self) -> u64 {
+        let mut pending = 0_u64;
+        for column in self.columns {
+            pending = pending.wrapping_add(column.pending.load(Relaxed) & COUNT_MASK);
+        }
+        pending
+    }
+}
+
 impl Default for Plan<'_> {
     fn default() -> Self {
         Self::new()
@@ -131,8 +144,8 @@ impl<'z> Plan<'z> {
                     break;
                 }
                 let members = self.members.get(group.begin..group.end)?;
-                let pending: u32 = members.iter().map(|member| member.peer.pending(self.high)).sum();
-                let cost_ns = group.service_ns * (1.0 + f64::from(pending) * group.step);
+                let pending = members.iter().fold(0, |sum, member| u64::wrapping_add(sum, member.pending()));
+                let cost_ns = group.service_ns * (1.0 + pending as f64 * group.step);
                 if cost_ns < best_ns {
                     (best, best_ns) = (index, cost_ns);
                 }

@@ -151,7 +151,7 @@ impl Peer {
 }
 
 /// The count in a `pending` word, or in a sum of them.
-const COUNT_MASK: u64 = 0xffff;
+pub(super) const COUNT_MASK: u64 = 0xffff;
 
 /// Mean age of what a sum of `pending` words counts; 0 when it counts nothing.
 #[inline]

@@ -140,3 +140,28 @@ proptest! {
         prop_assert!(estimate.mean_ns() > 0);
     }
 }
+
+#[test]
+fn samples_that_come_fast_are_all_in_the_mean_and_in_its_error() {
+    let (fast, slow) = (Estimate::default(), Estimate::default());
+    for n in 0..400 {
+        let value = MS * (80 + n % 5 * 10);
+        fast.record(value, HALF_LIFE_NS, at(n * MS / 10));
+        slow.record(value, HALF_LIFE_NS, at(n * 30 * MS));
+    }
+    assert!(is_near(fast.mean_ns(), 100 * MS, 0.02), "{}", fast.mean_ns());
+    assert!(fast.samples() >= 120, "{}", fast.samples());
+    assert!(is_near(fast.error_ns(), slow.error_ns(), 0.2), "{} {}", fast.error_ns(), slow.error_ns());
+    assert!(is_near(fast.usual_ns(), slow.usual_ns(), 0.02), "{} {}", fast.usual_ns(), slow.usual_ns());
+}
+
+#[test]
+fn a_replica_that_breaks_under_fast_samples_is_believed_as_soon_as_under_slow_ones() {
+    let estimate = Estimate::default();
+    for n in 0..200 {
+        estimate.record(MS, HALF_LIFE_NS, at(n * MS / 20));
+    }
+    let renewed = (0..4).map(|n| estimate.record(50 * MS, HALF_LIFE_NS, at(10 * MS + n))).collect::<Vec<_>>();
+    assert_eq!(renewed, [false, false, false, true]);
+    assert!(is_near(estimate.mean_ns(), 50 * MS, 0.01), "{}", estimate.mean_ns());
+}
