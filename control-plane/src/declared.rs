@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use pincer_proto::v1;
 
+use crate::classes;
+
 /// A peer as declared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Peer {
@@ -25,11 +27,29 @@ pub struct Upstream {
     pub peers: BTreeMap<String, Peer>,
 }
 
-/// All upstreams that any node declares.
+/// A class as declared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Class {
+    /// By the node that said Hello last.
+    pub settings: classes::Settings,
+    /// Nodes that declare it.
+    pub nodes: u32,
+}
+
+/// The classes that one node declares, each with its share if it has one.
+pub type Shares = BTreeMap<String, Option<u8>>;
+
+/// All that any node declares.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Declared {
-    /// By name.
+    /// Upstreams by name.
     pub upstreams: BTreeMap<String, Upstream>,
+    /// Classes by name.
+    pub classes: BTreeMap<String, Class>,
+    /// Each node's, where it declares any.
+    pub shares: Vec<Shares>,
+    /// Nodes known.
+    pub nodes: u32,
 }
 
 impl Declared {
@@ -51,6 +71,23 @@ impl Declared {
             }
         }
         all
+    }
+
+    /// This with the classes of nodes, oldest Hello first; nodes without classes count, too.
+    #[must_use]
+    pub fn with_classes<'a>(mut self, nodes: impl Iterator<Item = &'a [classes::Declared]>) -> Self {
+        for declares in nodes {
+            self.nodes += 1;
+            for class in declares {
+                let known = self.classes.entry(class.name.clone()).or_default();
+                known.nodes += 1;
+                known.settings = class.settings;
+            }
+            if !declares.is_empty() {
+                self.shares.push(declares.iter().map(|c| (c.name.clone(), c.settings.share)).collect());
+            }
+        }
+        self
     }
 
     /// The upstream, if any node declares it.

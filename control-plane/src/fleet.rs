@@ -52,6 +52,8 @@ pub struct Instance {
     pub progress: Progress,
     /// Its last word on how peers do.
     pub stats: Vec<v1::UpstreamStats>,
+    /// And on how classes are used.
+    pub classes: Vec<v1::ClassStats>,
 }
 
 impl Instance {
@@ -191,8 +193,9 @@ impl Fleet {
     fn redeclare(&mut self) {
         let mut by_hello: Vec<_> = self.nodes.values().collect();
         by_hello.sort_by_key(|node| node.hello);
-        let declared: Vec<_> = by_hello.into_iter().map(|node| node.record.declared()).collect();
-        self.declared = Arc::new(Declared::of(declared.iter().map(Vec::as_slice)));
+        let declared: Vec<_> = by_hello.iter().map(|node| node.record.declared()).collect();
+        let classes = by_hello.iter().map(|node| node.record.classes.as_slice());
+        self.declared = Arc::new(Declared::of(declared.iter().map(Vec::as_slice)).with_classes(classes));
     }
 
     fn instance(&mut self, session: &Session) -> Option<(&mut u64, &mut Instance)> {
@@ -227,14 +230,16 @@ impl Fleet {
         self.clock = clock;
     }
 
-    /// Keeps how the peers do. No watcher is told.
-    pub fn stats(&mut self, session: &Session, mut stats: Vec<v1::UpstreamStats>) {
-        stats.truncate(limits::UPSTREAMS_MAX);
-        for upstream in &mut stats {
+    /// Keeps how the peers do and how classes are used. No watcher is told.
+    pub fn stats(&mut self, session: &Session, stats: v1::Stats) {
+        let v1::Stats { mut upstreams, mut classes } = stats;
+        upstreams.truncate(limits::UPSTREAMS_MAX);
+        for upstream in &mut upstreams {
             upstream.peers.truncate(limits::PEERS_PER_UPSTREAM_MAX);
         }
+        classes.truncate(limits::CLASSES_MAX);
         if let Some((_, instance)) = self.instance(session) {
-            instance.stats = stats;
+            (instance.stats, instance.classes) = (upstreams, classes);
         }
     }
 

@@ -76,7 +76,7 @@ fn a_watcher_sees_what_changed_since_it_looked() {
     fleet.join(hello("b", "1", &[]), 0).unwrap();
     let seen = fleet.version();
     assert_eq!(fleet.changed_since(seen).count(), 0);
-    fleet.stats(&a, vec![]);
+    fleet.stats(&a, v1::Stats::default());
     assert_eq!(fleet.changed_since(seen).count(), 0);
     fleet.ack(&a, 1, None, None);
     assert_eq!(fleet.changed_since(seen).map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a"]);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use pincer_proto::{limits, v1};
 
 use crate::{
-    names,
+    classes, names,
     store::{NodeRecord, PeerRecord, UpstreamRecord},
 };
 
@@ -31,6 +31,17 @@ pub enum Fault {
     /// An upstream twice.
     #[error("hello declares the upstream {0:?} twice")]
     Twice(String),
+    /// A class twice.
+    #[error("hello declares the class {0:?} twice")]
+    ClassTwice(String),
+    /// A class' value.
+    #[error("hello's class {class:?}: {}: {fault}", fault.field)]
+    Class {
+        /// Which.
+        class: String,
+        /// Its value.
+        fault: classes::Fault,
+    },
     /// A revision that cannot be.
     #[error("hello has applied_revision {0}, more than any control plane makes")]
     Revision(u64),
@@ -66,6 +77,7 @@ pub fn check(hello: v1::Hello) -> Result<Hello, Fault> {
         }
         upstreams.push(check_upstream(upstream)?);
     }
+    let classes = check_classes(hello.classes)?;
     Ok(Hello {
         node: hello.node,
         instance: hello.instance_id,
@@ -74,6 +86,7 @@ pub fn check(hello: v1::Hello) -> Result<Hello, Fault> {
             nginx_version: shortened(&hello.nginx_version),
             worker_processes: hello.worker_processes,
             upstreams,
+            classes,
         },
         applied_revision: hello.applied_revision,
     })
@@ -106,6 +119,22 @@ fn check_upstream(upstream: v1::DeclaredUpstream) -> Result<UpstreamRecord, Faul
         }
     }
     Ok(UpstreamRecord { name: upstream.name, peers })
+}
+
+fn check_classes(given: Vec<v1::DeclaredClass>) -> Result<Vec<classes::Declared>, Fault> {
+    check_count("classes", given.len(), limits::CLASSES_MAX)?;
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::with_capacity(given.len());
+    for v1::DeclaredClass { name, settings } in given {
+        names::check_class(&name)?;
+        if !seen.insert(name.clone()) {
+            return Err(Fault::ClassTwice(name));
+        }
+        let settings = classes::Settings::from_proto(settings);
+        let settings = settings.map_err(|fault| Fault::Class { class: name.clone(), fault })?;
+        all.push(classes::Declared { name, settings });
+    }
+    Ok(all)
 }
 
 impl NodeRecord {
@@ -142,6 +171,7 @@ mod tests {
             node: "web-1".into(),
             instance_id: "a1".into(),
             upstreams: vec![v1::DeclaredUpstream { name: "llm".into(), peers: vec![peer] }],
+            classes: vec![v1::DeclaredClass { name: "vip".into(), settings: None }],
             ..v1::Hello::default()
         }
     }
@@ -151,6 +181,7 @@ mod tests {
         let checked = check(hello()).unwrap();
         assert_eq!(checked.node, "web-1");
         assert_eq!(checked.record.declared(), hello().upstreams);
+        assert_eq!(checked.record.classes.len(), 1);
     }
 
     #[test]
@@ -163,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_hello_past_any_bound_is_refused() {
-        let spoil: [fn(&mut v1::Hello); 10] = [
+        let spoil: [fn(&mut v1::Hello); 14] = [
             |h| h.node.clear(),
             |h| h.node = "a".repeat(1000),
             |h| h.node = "a/b".into(),
@@ -173,6 +204,10 @@ mod tests {
             |h| h.upstreams[0].peers[0].address = "gpu1:8001".into(),
             |h| h.upstreams[0].peers = vec![h.upstreams[0].peers[0].clone(); 129],
             |h| h.upstreams = vec![h.upstreams[0].clone(); 2],
+            |h| h.classes[0].name = "a/b".into(),
+            |h| h.classes = vec![h.classes[0].clone(); 2],
+            |h| h.classes[0].settings = Some(v1::ClassSettings { share: Some(101), ..Default::default() }),
+            |h| h.classes = (0..257).map(|n| v1::DeclaredClass { name: format!("c{n}"), settings: None }).collect(),
             |h| h.upstreams = (0..257).map(|n| v1::DeclaredUpstream { name: format!("u{n}"), peers: vec![] }).collect(),
         ];
         for (n, spoil) in spoil.into_iter().enumerate() {

@@ -6,13 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod classes;
 pub mod client;
 pub mod ctl;
 pub mod daemon;
 pub mod declared;
 pub mod dev;
+pub mod expiry;
 pub mod fleet;
 pub mod hello;
+pub mod keys;
 pub mod metrics;
 pub mod model;
 pub mod names;
@@ -22,3 +25,4 @@ pub mod purge;
 pub mod serve;
 pub mod service;
 pub mod store;
+pub mod words;

@@ -9,6 +9,8 @@ use pincer_proto::{limits, v1};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
+use crate::{classes, keys};
+
 /// What an operator wants of a peer; unset is nginx.conf's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -100,6 +102,48 @@ pub struct Change {
     pub after: Option<Record>,
 }
 
+/// A change of something that has a name; `None` = no record. `after`'s revision is given by `Config::with_all`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaced<T> {
+    /// The name.
+    pub id: String,
+    /// What was.
+    pub before: Option<T>,
+    /// What will be.
+    pub after: Option<T>,
+}
+
+/// All that one revision changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Peers.
+    pub peers: Vec<Change>,
+    /// Classes.
+    pub classes: Vec<Replaced<classes::Record>>,
+    /// API keys.
+    pub keys: Vec<Replaced<keys::Record>>,
+}
+
+impl Changes {
+    /// Nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.classes.is_empty() && self.keys.is_empty()
+    }
+
+    /// Both.
+    pub fn merge(&mut self, more: Self) {
+        self.peers.extend(more.peers);
+        self.classes.extend(more.classes);
+        self.keys.extend(more.keys);
+    }
+}
+
+impl From<Vec<Change>> for Changes {
+    fn from(peers: Vec<Change>) -> Self {
+        Self { peers, ..Self::default() }
+    }
+}
+
 /// An upstream's records by address.
 pub type Peers = BTreeMap<String, Record>;
 
@@ -112,6 +156,10 @@ pub struct Config {
     pub created_s: i64,
     /// By name.
     pub upstreams: BTreeMap<String, Peers>,
+    /// By name.
+    pub classes: BTreeMap<String, classes::Record>,
+    /// By id.
+    pub keys: BTreeMap<String, keys::Record>,
 }
 
 /// A bound that a change would pass.
@@ -135,7 +183,7 @@ impl Config {
     /// This with `changes`, as `revision`. Marks each changed record with it.
     #[must_use]
     pub fn with(&self, changes: &[Change], revision: u64, created_s: i64) -> Self {
-        let mut next = Self { revision, created_s, upstreams: self.upstreams.clone() };
+        let mut next = Self { revision, created_s, ..self.clone() };
         for change in changes {
             let peers = next.upstreams.entry(change.upstream.clone()).or_default();
             match change.after {
@@ -149,13 +197,36 @@ impl Config {
         next
     }
 
+    /// The same for all kinds of changes.
+    #[must_use]
+    pub fn with_all(&self, changes: &Changes, revision: u64, created_s: i64) -> Self {
+        let mut next = self.with(&changes.peers, revision, created_s);
+        for change in &changes.classes {
+            match change.after {
+                Some(record) => next.classes.insert(change.id.clone(), classes::Record { revision, ..record }),
+                None => next.classes.remove(&change.id),
+            };
+        }
+        for change in &changes.keys {
+            match change.after.clone() {
+                Some(record) => next.keys.insert(change.id.clone(), keys::Record { revision, ..record }),
+                None => next.keys.remove(&change.id),
+            };
+        }
+        next
+    }
+
     /// Checks the bounds that concern records alone, and the size of the snapshot.
     pub fn check(&self) -> Result<(), Full> {
         let over = |what: &str, count, max| Full { what: what.to_owned(), count, max };
         if self.upstreams.len() > limits::UPSTREAMS_MAX {
             return Err(over("upstreams with settings", self.upstreams.len(), limits::UPSTREAMS_MAX));
         }
-        let snapshot_bytes = self.snapshot().encoded_len();
+        let snapshot = self.snapshot();
+        if snapshot.keys.len() > limits::KEYS_MAX {
+            return Err(over("valid secrets of keys", snapshot.keys.len(), limits::KEYS_MAX));
+        }
+        let snapshot_bytes = snapshot.encoded_len();
         if snapshot_bytes > limits::SNAPSHOT_BYTES_MAX {
             return Err(over("bytes of all settings", snapshot_bytes, limits::SNAPSHOT_BYTES_MAX));
         }
@@ -169,11 +240,15 @@ impl Config {
                 peers.iter().filter(|(_, r)| r.says_anything()).map(|(a, r)| peer_config(a, r)).collect();
             (!peers.is_empty()).then(|| v1::UpstreamConfig { name: name.clone(), peers })
         });
+        let classes = self.classes.iter().filter_map(|(name, record)| record.config(name)).collect();
+        let mut keys: Vec<_> = self.keys.values().flat_map(keys::Record::configs).collect();
+        keys.sort_unstable_by(|a, b| a.sha256.cmp(&b.sha256));
         v1::Snapshot {
             revision: self.revision,
             create_time: Some(prost_types::Timestamp { seconds: self.created_s, nanos: 0 }),
             upstreams: upstreams.collect(),
-            ..v1::Snapshot::default()
+            classes,
+            keys,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure. Resolves no host name: an address is a number or a path. Cost: one pass over the text. Bound: the lengths in `pincer_proto::limits`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use pincer_proto::limits;
 
@@ -71,6 +71,45 @@ pub fn check_instance(id: &str) -> Result<(), Fault> {
     check_plain("instance_id", id, limits::INSTANCE_ID_BYTES_MAX)
 }
 
+/// Checks a class' name.
+pub fn check_class(name: &str) -> Result<(), Fault> {
+    check_plain("class", name, limits::CLASS_NAME_BYTES_MAX)
+}
+
+/// Checks a key's id.
+pub fn check_key(id: &str) -> Result<(), Fault> {
+    check_plain("key id", id, limits::KEY_ID_BYTES_MAX)
+}
+
+/// Checks a tenant's name, which may be a mail address.
+pub fn check_tenant(name: &str) -> Result<(), Fault> {
+    check_length("tenant", name, limits::TENANT_BYTES_MAX)?;
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'@');
+    if name.is_empty() || !name.bytes().all(fine) {
+        return Err(form("tenant", name, "one or more of A-Z a-z 0-9 . _ @ -"));
+    }
+    Ok(())
+}
+
+/// Checks a block of addresses and returns it as `10.0.0.0/8` or `fd00::/8`, with nothing behind the prefix. An address alone is a block of one.
+pub fn parse_cidr(text: &str) -> Result<String, Fault> {
+    let bad = || form("block", text, "a block of addresses as 10.0.0.0/8 or fd00::/8");
+    check_length("block", text, limits::CIDR_BYTES_MAX)?;
+    let (network, bits) = text.split_once('/').map_or((text, None), |(network, bits)| (network, Some(bits)));
+    let network: IpAddr = network.parse().map_err(|_| bad())?;
+    let bits_max = if network.is_ipv4() { 32 } else { 128 };
+    let is_number = |bits: &&str| bits.len() <= 3 && bits.bytes().all(|b| b.is_ascii_digit());
+    let bits = match bits {
+        None => bits_max,
+        Some(bits) => bits.parse().ok().filter(|n| *n <= bits_max && is_number(&bits)).ok_or_else(bad)?,
+    };
+    let network: IpAddr = match network {
+        IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) & u32::MAX.checked_shl(32 - bits).unwrap_or(0)).into()),
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & u128::MAX.checked_shl(128 - bits).unwrap_or(0)).into()),
+    };
+    Ok(format!("{network}/{bits}"))
+}
+
 fn check_plain(what: &'static str, name: &str, max: usize) -> Result<(), Fault> {
     check_length(what, name, max)?;
     let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
@@ -113,6 +152,30 @@ pub fn peer_name(upstream: &str, address: &str) -> String {
 /// `nodes/NODE`.
 pub fn node_name(node: &str) -> String {
     format!("nodes/{node}")
+}
+
+/// `classes/CLASS`.
+pub fn class_name(class: &str) -> String {
+    format!("classes/{class}")
+}
+
+/// `keys/ID`.
+pub fn key_name(id: &str) -> String {
+    format!("keys/{id}")
+}
+
+/// Reads `classes/CLASS`.
+pub fn parse_class_name(name: &str) -> Result<String, Fault> {
+    let class = name.strip_prefix("classes/").ok_or_else(|| form("name", name, "classes/CLASS"))?;
+    check_class(class)?;
+    Ok(class.to_owned())
+}
+
+/// Reads `keys/ID`.
+pub fn parse_key_name(name: &str) -> Result<String, Fault> {
+    let id = name.strip_prefix("keys/").ok_or_else(|| form("name", name, "keys/ID"))?;
+    check_key(id)?;
+    Ok(id.to_owned())
 }
 
 /// Reads `upstreams/UPSTREAM`.
@@ -191,6 +254,35 @@ mod tests {
         for name in ["", "upstreams/", "upstreams/a", "upstreams/a/peers", "upstreams//peers/127.0.0.1:80", "nodes/a"] {
             assert!(parse_peer_name(name).is_err(), "{name:?} was taken");
         }
+    }
+
+    #[test]
+    fn a_block_comes_back_without_what_is_behind_its_prefix() {
+        for (given, want) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("FD00::1/8", "fd00::/8"),
+            ("::1", "::1/128"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(parse_cidr(given).as_deref(), Ok(want));
+        }
+        for given in ["", "/8", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/0008", "10.0.0/8", "a/8"]
+        {
+            assert!(parse_cidr(given).is_err(), "{given:?} was taken");
+        }
+    }
+
+    #[test]
+    fn names_of_classes_keys_and_tenants_are_plain() {
+        assert_eq!(parse_class_name(&class_name("vip-1.a_b")).as_deref(), Ok("vip-1.a_b"));
+        assert_eq!(parse_key_name(&key_name("k1")).as_deref(), Ok("k1"));
+        assert!(check_tenant("ops@example.com").is_ok());
+        for name in ["", "a b", "a/b", "a\n", "é", &"a".repeat(65)] {
+            assert!(check_class(name).is_err() && check_key(name).is_err() && check_tenant(name).is_err(), "{name:?}");
+        }
+        assert!(parse_class_name("classes/").is_err() && parse_key_name("key/a").is_err());
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use pincer_proto::limits;
 
 use crate::{
+    classes,
     declared::Declared,
-    model::{Change, Config, Full, Record, Settings},
+    keys,
+    model::{Change, Changes, Config, Full, Record, Settings},
     names,
 };
 
@@ -49,6 +51,12 @@ pub enum Op {
     },
     /// Replace all settings of some upstreams.
     Apply(Vec<Desired>),
+    /// Something about a class.
+    Class(classes::plan::Op),
+    /// Something about a key.
+    Key(keys::plan::Op),
+    /// Several of different kinds, in one revision.
+    All(Vec<Self>),
 }
 
 /// Fields of `Settings`.
@@ -111,7 +119,25 @@ pub enum Refusal {
         "{0} is declared in nginx.conf, removing its settings would send it requests again: set its state to down instead"
     )]
     Declared(String),
-    /// The request names a peer or an upstream twice.
+    /// Nobody declares or added the class.
+    #[error("{0} is declared by no node and was not added: add it first")]
+    NoClass(String),
+    /// The class comes from nginx.conf, and nothing was set.
+    #[error("{0} is declared in nginx.conf and nothing of it was set: there is nothing to remove")]
+    DeclaredClass(String),
+    /// More is promised than there is.
+    #[error("the classes of a node would have shares of {0} % in all, at most 100 % are allowed")]
+    Shares(u32),
+    /// No such key.
+    #[error("{0} is not known")]
+    NoKey(String),
+    /// The key is revoked or expired.
+    #[error("{0} has ended: make a new one")]
+    KeyEnded(String),
+    /// The key is valid.
+    #[error("{0} is valid: revoke it first")]
+    KeyValid(String),
+    /// The request names a peer, an upstream or a class twice.
     #[error("{0} is named twice")]
     Twice(String),
     /// A bound would be passed.
@@ -121,10 +147,44 @@ pub enum Refusal {
 
 /// The etag of a record: it changes with every change and never comes back.
 pub fn etag(record: Option<&Record>) -> String {
-    format!("r{}", record.map_or(0, |r| r.revision))
+    etag_of(record.map_or(0, |r| r.revision))
 }
 
-/// What `op` changes. Empty when all is as asked already.
+/// The etag of a record that `revision` changed last; 0 = no record.
+pub fn etag_of(revision: u64) -> String {
+    format!("r{revision}")
+}
+
+/// Compares what a caller saw, if they say, with the record of `name` that `revision` changed last.
+pub fn check_etag(given: Option<&str>, revision: u64, name: impl FnOnce() -> String) -> Result<(), Refusal> {
+    let current = etag_of(revision);
+    match given {
+        Some(given) if given != current => {
+            Err(Refusal::Stale { name: name(), current, given: names::cut(given, 40).to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What `op` changes, of every kind.
+pub fn plan_all(op: &Op, config: &Config, declared: &Declared) -> Result<Changes, Refusal> {
+    match op {
+        Op::Class(op) => Ok(Changes { classes: classes::plan::plan(op, config, declared)?, ..Changes::default() }),
+        Op::Key(op) => Ok(Changes { keys: keys::plan::plan(op, config)?, ..Changes::default() }),
+        Op::All(ops) => {
+            let mut all = Changes::default();
+            for op in ops {
+                all.merge(plan_all(op, config, declared)?);
+            }
+            Ok(all)
+        }
+        Op::Create { .. } | Op::Update { .. } | Op::Delete { .. } | Op::Apply(_) => {
+            Ok(plan(op, config, declared)?.into())
+        }
+    }
+}
+
+/// What `op` changes of peers. Empty when all is as asked already.
 pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>, Refusal> {
     let view = View { config, declared };
     let changes = match op {
@@ -134,6 +194,7 @@ pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>
         }
         Op::Delete { upstream, address, etag } => view.delete(upstream, address, etag.as_deref())?,
         Op::Apply(desired) => view.apply(desired)?,
+        Op::Class(_) | Op::Key(_) | Op::All(_) => Vec::new(),
     };
     let changes: Vec<_> = changes.into_iter().filter(|change| !is_same(change)).collect();
     view.check_room(&changes)?;
@@ -184,14 +245,8 @@ impl View<'_> {
     }
 
     fn check_etag(&self, upstream: &str, address: &str, given: Option<&str>) -> Result<(), Refusal> {
-        let current = etag(self.config.record(upstream, address));
-        match given {
-            Some(given) if given != current => {
-                let given = names::cut(given, 40).to_owned();
-                Err(Refusal::Stale { name: names::peer_name(upstream, address), current, given })
-            }
-            _ => Ok(()),
-        }
+        let revision = self.config.record(upstream, address).map_or(0, |record| record.revision);
+        check_etag(given, revision, || names::peer_name(upstream, address))
     }
 
     fn create(&self, upstream: &str, address: &str, settings: Settings) -> Result<Vec<Change>, Refusal> {

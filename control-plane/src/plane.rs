@@ -22,7 +22,7 @@ use crate::{
     fleet::{Fleet, ForgetError, JoinError, Session},
     hello::Hello,
     metrics::{Metrics, Outcome},
-    model::{Change, Config},
+    model::{Changes, Config},
     plan::{self, Op, Refusal},
     purge::Purges,
     store::{NodeRecord, Store, StoreError},
@@ -55,7 +55,7 @@ pub struct Changed {
     /// The settings with the change.
     pub config: Config,
     /// What changed; empty when all was so already.
-    pub changes: Vec<Change>,
+    pub changes: Changes,
 }
 
 /// Why a change wasn't made.
@@ -180,9 +180,9 @@ impl Plane {
     async fn change_in_turn(&self, op: &Op, validate_only: bool) -> Result<Changed, ChangeError> {
         let _turn = self.writing.lock().await;
         let (current, declared) = (self.current(), self.with_fleet(Fleet::declared));
-        let changes = plan::plan(op, &current.config, &declared)?;
+        let changes = plan::plan_all(op, &current.config, &declared)?;
         let revision = current.config.revision.max(self.floor.load(Ordering::Acquire)) + 1;
-        let next = current.config.with(&changes, revision, wall_s());
+        let next = current.config.with_all(&changes, revision, wall_s());
         next.check().map_err(Refusal::from)?;
         if changes.is_empty() || validate_only {
             let config = unstamped(next, &changes, current.config.revision);
@@ -275,8 +275,8 @@ impl Plane {
         self.change_fleet(|fleet| fleet.nack(session, revision, error));
     }
 
-    /// Keeps how a node's peers do.
-    pub fn stats(&self, session: &Session, stats: Vec<v1::UpstreamStats>) {
+    /// Keeps how a node's peers and classes do.
+    pub fn stats(&self, session: &Session, stats: v1::Stats) {
         self.change_fleet(|fleet| fleet.stats(session, stats));
     }
 
@@ -287,9 +287,19 @@ impl Plane {
 }
 
 /// `config` with the revisions from before `changes`, for an answer about a change that was not made.
-fn unstamped(mut config: Config, changes: &[Change], revision: u64) -> Config {
+fn unstamped(mut config: Config, changes: &Changes, revision: u64) -> Config {
     config.revision = revision;
-    for change in changes {
+    for change in &changes.classes {
+        if let Some(record) = config.classes.get_mut(&change.id) {
+            record.revision = change.before.map_or(0, |before| before.revision);
+        }
+    }
+    for change in &changes.keys {
+        if let Some(record) = config.keys.get_mut(&change.id) {
+            record.revision = change.before.as_ref().map_or(0, |before| before.revision);
+        }
+    }
+    for change in &changes.peers {
         let record = config.upstreams.get_mut(&change.upstream).and_then(|peers| peers.get_mut(&change.address));
         if let Some(record) = record {
             record.revision = change.before.map_or(0, |before| before.revision);

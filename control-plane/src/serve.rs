@@ -34,6 +34,7 @@ use tonic::{
 use tonic_health::ServingStatus;
 
 use crate::{
+    expiry,
     plane::Plane,
     service::{
         Control, Nodes,
@@ -136,6 +137,8 @@ pub async fn run(
     let served = async {
         tokio::try_join!(async { grpc.await.map_err(ServeError::Grpc) }, async { http.await.map_err(ServeError::Http) },)
     };
+    // Ends when the plane stops, before `served` does.
+    let served = async { tokio::join!(served, expiry::run(Arc::clone(&plane))).0 };
     tokio::select! {
         served = served => served.map(drop),
         () = deadline => Ok(()),

@@ -10,17 +10,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::model::{Change, Config, Record};
+use crate::{
+    classes,
+    model::{Changes, Config, Record},
+};
 
 /// `revision`, `created_s`, `format`.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// (upstream, address) → `Record` as JSON.
 const PEERS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("peers");
+/// Class' name → `classes::Record` as JSON. Not in stores of version 0.1.0 and before.
+const CLASSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("classes");
+/// Key's id → `keys::Record` as JSON. As `CLASSES`.
+const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
 /// Node's name → `NodeRecord` as JSON.
 const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
+
+/// A table of records by one name.
+type Named = TableDefinition<'static, &'static str, &'static [u8]>;
 
 /// The layout of the file; another number is refused.
 const FORMAT: u64 = 1;
@@ -37,6 +47,8 @@ pub struct NodeRecord {
     pub worker_processes: u32,
     /// By its last Hello.
     pub upstreams: Vec<UpstreamRecord>,
+    /// By its last Hello.
+    pub classes: Vec<classes::Declared>,
 }
 
 /// A declared upstream, as kept.
@@ -131,6 +143,8 @@ impl Store {
         {
             let mut meta = write.open_table(META).map_err(redb)?;
             write.open_table(PEERS).map_err(redb)?;
+            write.open_table(CLASSES).map_err(redb)?;
+            write.open_table(KEYS).map_err(redb)?;
             write.open_table(NODES).map_err(redb)?;
             let found = meta.get("format").map_err(redb)?.map(|v| v.value());
             match found {
@@ -158,11 +172,23 @@ impl Store {
             let record: Record = parse(value.value(), || format!("{upstream} {address}"))?;
             config.upstreams.entry(upstream.to_owned()).or_default().insert(address.to_owned(), record);
         }
+        config.classes = self.load_named(CLASSES)?.into_iter().collect();
+        config.keys = self.load_named(KEYS)?.into_iter().collect();
         Ok(config)
     }
 
+    fn load_named<T: DeserializeOwned>(&self, table: Named) -> Result<Vec<(String, T)>, StoreError> {
+        let read = self.db.begin_read().map_err(redb)?;
+        let mut all = Vec::new();
+        for entry in read.open_table(table).map_err(redb)?.iter().map_err(redb)? {
+            let (key, value) = entry.map_err(redb)?;
+            all.push((key.value().to_owned(), parse(value.value(), || key.value().to_owned())?));
+        }
+        Ok(all)
+    }
+
     /// Writes a revision; on disk when this returns.
-    pub fn commit(&self, next: &Config, changes: &[Change]) -> Result<(), StoreError> {
+    pub fn commit(&self, next: &Config, changes: &Changes) -> Result<(), StoreError> {
         let write = self.db.begin_write().map_err(redb)?;
         {
             let mut meta = write.open_table(META).map_err(redb)?;
@@ -170,7 +196,7 @@ impl Store {
             meta.insert("revision", next.revision).map_err(redb)?;
             meta.insert("created_s", created_s).map_err(redb)?;
             let mut peers = write.open_table(PEERS).map_err(redb)?;
-            for change in changes {
+            for change in &changes.peers {
                 let key = (change.upstream.as_str(), change.address.as_str());
                 match next.record(&change.upstream, &change.address) {
                     Some(record) => peers.insert(key, encode(record)?.as_slice()).map_err(redb)?,
@@ -178,33 +204,38 @@ impl Store {
                 };
             }
         }
+        put_named(&write, CLASSES, changes.classes.iter().map(|c| (c.id.as_str(), next.classes.get(&c.id))))?;
+        put_named(&write, KEYS, changes.keys.iter().map(|c| (c.id.as_str(), next.keys.get(&c.id))))?;
         write.commit().map_err(redb)
     }
 
     /// All known nodes by name.
     pub fn load_nodes(&self) -> Result<Vec<(String, NodeRecord)>, StoreError> {
-        let read = self.db.begin_read().map_err(redb)?;
-        let table = read.open_table(NODES).map_err(redb)?;
-        let mut nodes = Vec::new();
-        for entry in table.iter().map_err(redb)? {
-            let (key, value) = entry.map_err(redb)?;
-            nodes.push((key.value().to_owned(), parse(value.value(), || key.value().to_owned())?));
-        }
-        Ok(nodes)
+        self.load_named(NODES)
     }
 
     /// Keeps a node, or forgets it.
     pub fn put_node(&self, name: &str, node: Option<&NodeRecord>) -> Result<(), StoreError> {
         let write = self.db.begin_write().map_err(redb)?;
-        {
-            let mut nodes = write.open_table(NODES).map_err(redb)?;
-            match node {
-                Some(node) => nodes.insert(name, encode(node)?.as_slice()).map_err(redb)?,
-                None => nodes.remove(name).map_err(redb)?,
-            };
-        }
+        put_named(&write, NODES, std::iter::once((name, node)))?;
         write.commit().map_err(redb)
     }
+}
+
+/// Keeps each, or takes it out.
+fn put_named<'a, T: Serialize + 'a>(
+    write: &WriteTransaction,
+    table: Named,
+    entries: impl Iterator<Item = (&'a str, Option<&'a T>)>,
+) -> Result<(), StoreError> {
+    let mut table = write.open_table(table).map_err(redb)?;
+    for (key, value) in entries {
+        match value {
+            Some(value) => table.insert(key, encode(value)?.as_slice()).map_err(redb)?,
+            None => table.remove(key).map_err(redb)?,
+        };
+    }
+    Ok(())
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
@@ -218,7 +249,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], key: impl FnOnce() -> String) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Settings;
+    use crate::{
+        keys,
+        model::{Change, Replaced, Settings},
+    };
 
     fn change(address: &str, after: Option<Record>) -> Change {
         Change { upstream: "llm".into(), address: address.into(), before: None, after }
@@ -236,14 +270,86 @@ mod tests {
         let store = Store::open(&path).unwrap();
         assert_eq!(store.load().unwrap().revision, 1, "a fresh store starts at revision 1");
         let config = store.load().unwrap().with(&changes, 2, 1_700_000_000);
-        store.commit(&config, &changes).unwrap();
+        store.commit(&config, &changes.to_vec().into()).unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::Locked(_))));
         drop(store);
         let store = Store::open(&path).unwrap();
         assert_eq!(store.load().unwrap(), config);
         let next = config.with(&[change("unix:/a", None)], 3, 1_700_000_001);
-        store.commit(&next, &[change("unix:/a", None)]).unwrap();
+        store.commit(&next, &vec![change("unix:/a", None)].into()).unwrap();
         assert_eq!(store.load().unwrap(), next);
+    }
+
+    fn key() -> keys::Record {
+        keys::Record {
+            tenant: "acme".into(),
+            class: "vip".into(),
+            cidrs: vec!["10.0.0.0/8".into()],
+            expire_s: Some(7),
+            sha256: keys::Hash([7; 32]),
+            old: Some(keys::Old { sha256: keys::Hash([8; 32]), until_s: 5 }),
+            created_s: 1,
+            rotated_s: 2,
+            revoked_s: None,
+            ended: false,
+            revision: 0,
+        }
+    }
+
+    #[test]
+    fn classes_and_keys_are_kept_with_the_revision() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let settings = classes::Settings { burst: Some(7), ..classes::Settings::default() };
+        let class = classes::Record { settings, added: true, revision: 0 };
+        let changes = Changes {
+            classes: vec![Replaced { id: "vip".into(), before: None, after: Some(class) }],
+            keys: vec![Replaced { id: "k1".into(), before: None, after: Some(key()) }],
+            ..Changes::default()
+        };
+        let store = Store::open(&path).unwrap();
+        let config = store.load().unwrap().with_all(&changes, 2, 3);
+        store.commit(&config, &changes).unwrap();
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.load().unwrap(), config);
+        assert_eq!(config.keys["k1"].revision, 2);
+        let gone = Changes {
+            classes: vec![Replaced { id: "vip".into(), before: None, after: None }],
+            keys: vec![Replaced { id: "k1".into(), before: None, after: None }],
+            ..Changes::default()
+        };
+        let next = config.with_all(&gone, 3, 4);
+        store.commit(&next, &gone).unwrap();
+        let found = store.load().unwrap();
+        assert!(found == next && found.classes.is_empty() && found.keys.is_empty());
+    }
+
+    #[test]
+    fn a_store_from_before_classes_and_keys_opens_with_all_it_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let db = Database::create(&path).unwrap();
+        let write = db.begin_write().unwrap();
+        {
+            let mut meta = write.open_table(META).unwrap();
+            for (key, value) in [("format", 1), ("revision", 41), ("created_s", 1_700_000_000)] {
+                meta.insert(key, value).unwrap();
+            }
+            let record = br#"{"settings":{"weight":9},"added":false,"revision":41}"#;
+            write.open_table(PEERS).unwrap().insert(("llm", "127.0.0.1:1"), record.as_slice()).unwrap();
+            let node = br#"{"module_version":"0.1.0","nginx_version":"1.22.1","worker_processes":4,"upstreams":[]}"#;
+            write.open_table(NODES).unwrap().insert("web-1", node.as_slice()).unwrap();
+        }
+        write.commit().unwrap();
+        drop(db);
+        let store = Store::open(&path).unwrap();
+        let config = store.load().unwrap();
+        assert_eq!((config.revision, config.created_s), (41, 1_700_000_000));
+        assert_eq!(config.record("llm", "127.0.0.1:1").and_then(|r| r.settings.weight), Some(9));
+        assert!(config.classes.is_empty() && config.keys.is_empty());
+        let nodes = store.load_nodes().unwrap();
+        assert_eq!((nodes[0].0.as_str(), nodes[0].1.worker_processes, nodes[0].1.classes.len()), ("web-1", 4, 0));
     }
 
     #[test]

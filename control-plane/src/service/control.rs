@@ -60,7 +60,7 @@ impl Control {
             Op::Create { upstream, address, .. } | Op::Update { upstream, address, .. } => {
                 (upstream.clone(), address.clone())
             }
-            Op::Delete { .. } | Op::Apply(_) => return Err(Status::internal("not a change of one peer")),
+            _ => return Err(Status::internal("not a change of one peer")),
         };
         let changed = self.change(op, validate_only).await?;
         // A leftover whose last setting was unset is gone: answered as it was left, without settings.
@@ -182,11 +182,16 @@ impl ControlService for Control {
         &self,
         request: Request<v1::ApplyUpstreamsRequest>,
     ) -> Result<Response<v1::ApplyUpstreamsResponse>, Status> {
-        let request = request.into_inner();
-        let validate_only = request.validate_only;
-        let changed = self.change(read::apply(request)?, validate_only).await?;
-        let changes = changed.changes.iter().map(change_message).collect();
-        Ok(Response::new(v1::ApplyUpstreamsResponse { revision: changed.revision, changes, class_changes: Vec::new() }))
+        let mut request = request.into_inner();
+        let (validate_only, classes) = (request.validate_only, request.classes.take());
+        let mut ops = vec![read::apply(request)?];
+        if let Some(classes) = classes {
+            ops.push(Op::Class(class::desired(classes)?));
+        }
+        let changed = self.change(Op::All(ops), validate_only).await?;
+        let changes = changed.changes.peers.iter().map(change_message).collect();
+        let class_changes = changed.changes.classes.iter().map(class::change_message).collect();
+        Ok(Response::new(v1::ApplyUpstreamsResponse { revision: changed.revision, changes, class_changes }))
     }
 
     async fn list_nodes(

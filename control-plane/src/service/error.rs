@@ -9,7 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     fleet::ForgetError,
-    names,
+    keys, names,
     plan::Refusal,
     plane::{ChangeError, ForgetNodeError},
 };
@@ -47,6 +47,12 @@ fn refusal(refusal: &Refusal) -> Status {
         Refusal::Exists(_) => (Code::AlreadyExists, "EXISTS"),
         Refusal::Stale { .. } => (Code::Aborted, "ETAG_MISMATCH"),
         Refusal::Declared(_) => (Code::FailedPrecondition, "DECLARED"),
+        Refusal::NoClass(_) => (Code::NotFound, "NO_CLASS"),
+        Refusal::DeclaredClass(_) => (Code::FailedPrecondition, "DECLARED"),
+        Refusal::Shares(_) => (Code::InvalidArgument, "SHARES"),
+        Refusal::NoKey(_) => (Code::NotFound, "NO_KEY"),
+        Refusal::KeyEnded(_) => (Code::FailedPrecondition, "KEY_ENDED"),
+        Refusal::KeyValid(_) => (Code::FailedPrecondition, "KEY_VALID"),
         Refusal::Twice(_) => (Code::InvalidArgument, "TWICE"),
         Refusal::Full(_) => (Code::ResourceExhausted, "FULL"),
     };
@@ -61,6 +67,12 @@ pub fn purge(code: Code, reason: &str, message: String) -> Status {
 fn failed(error: &dyn std::error::Error) -> Status {
     tracing::error!(%error, "pincer: cannot keep a change");
     status(Code::Internal, "STORE", error.to_string())
+}
+
+/// UNAVAILABLE: nothing random to be had.
+pub fn no_randomness(error: &keys::secret::NoRandomness) -> Status {
+    tracing::error!(%error, "pincer: cannot make a key");
+    status(Code::Unavailable, "RANDOMNESS", error.to_string())
 }
 
 /// For a change that wasn't made.

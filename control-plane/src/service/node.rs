@@ -174,7 +174,7 @@ impl Membership {
                 Ok(())
             }
             Some(node_message::Message::Stats(stats)) => {
-                self.plane.stats(&self.session, stats.upstreams);
+                self.plane.stats(&self.session, stats);
                 Ok(())
             }
             Some(node_message::Message::Purged(purged)) => {

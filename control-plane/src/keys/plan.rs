@@ -1,0 +1,175 @@
+//! Turns what an operator, or the clock, asks of API keys into changes of records, or says why not. Pure: `now_s` comes in as an argument.
+
+use pincer_proto::limits;
+
+use super::{Hash, Old, Record};
+use crate::{
+    model::{Config, Full, Replaced},
+    names,
+    plan::{Refusal, check_etag},
+};
+
+/// What is asked. Names and values are checked before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Op {
+    /// Seconds since 1970.
+    pub now_s: i64,
+    /// What is to be done.
+    pub kind: Kind,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Make a key.
+    Create {
+        /// Its id.
+        id: String,
+        /// Who and what; its times are ignored.
+        holder: Holder,
+        /// Its secret's.
+        sha256: Hash,
+    },
+    /// Give it another secret.
+    Rotate {
+        /// Its id.
+        id: String,
+        /// The new secret's.
+        sha256: Hash,
+        /// How long the old one stays valid.
+        overlap_s: i64,
+        /// What the caller saw.
+        etag: Option<String>,
+    },
+    /// End it.
+    Revoke {
+        /// Its id.
+        id: String,
+        /// What the caller saw.
+        etag: Option<String>,
+    },
+    /// Forget one that has ended.
+    Delete {
+        /// Its id.
+        id: String,
+        /// What the caller saw.
+        etag: Option<String>,
+    },
+    /// Take out what has ended by the clock.
+    Expire,
+}
+
+/// Who holds a key, and what it is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Who.
+    pub tenant: String,
+    /// The class.
+    pub class: String,
+    /// From where.
+    pub cidrs: Vec<String>,
+    /// Until when.
+    pub expire_s: Option<i64>,
+}
+
+/// A change of one key.
+pub type Change = Replaced<Record>;
+
+/// What `op` changes. Empty when all is as asked already.
+pub fn plan(op: &Op, config: &Config) -> Result<Vec<Change>, Refusal> {
+    let (now_s, view) = (op.now_s, View { config });
+    let changes = match &op.kind {
+        Kind::Create { id, holder, sha256 } => vec![view.create(id, holder, *sha256, now_s)?],
+        Kind::Rotate { id, sha256, overlap_s, etag } => {
+            vec![view.rotate(id, *sha256, now_s, now_s.saturating_add(*overlap_s), etag.as_deref())?]
+        }
+        Kind::Revoke { id, etag } => vec![view.revoke(id, now_s, etag.as_deref())?],
+        Kind::Delete { id, etag } => vec![view.delete(id, now_s, etag.as_deref())?],
+        Kind::Expire => view.expire(now_s),
+    };
+    Ok(changes.into_iter().filter(|change| change.before != change.after).collect())
+}
+
+struct View<'a> {
+    config: &'a Config,
+}
+
+impl View<'_> {
+    fn known(&self, id: &str, etag: Option<&str>) -> Result<&Record, Refusal> {
+        let name = || names::key_name(id);
+        let record = self.config.keys.get(id).ok_or_else(|| Refusal::NoKey(name()))?;
+        check_etag(etag, record.revision, name)?;
+        Ok(record)
+    }
+
+    fn valid(&self, id: &str, now_s: i64, etag: Option<&str>) -> Result<&Record, Refusal> {
+        let record = self.known(id, etag)?;
+        if record.has_ended(now_s) { Err(Refusal::KeyEnded(names::key_name(id))) } else { Ok(record) }
+    }
+
+    fn create(&self, id: &str, holder: &Holder, sha256: Hash, now_s: i64) -> Result<Change, Refusal> {
+        if self.config.keys.contains_key(id) {
+            return Err(Refusal::Exists(names::key_name(id)));
+        }
+        let count = self.config.keys.len() + 1;
+        if count > limits::KEYS_MAX {
+            return Err(Full { what: "keys, ended ones too".to_owned(), count, max: limits::KEYS_MAX }.into());
+        }
+        let Holder { tenant, class, cidrs, expire_s } = holder.clone();
+        let record = Record {
+            tenant,
+            class,
+            cidrs,
+            expire_s,
+            sha256,
+            old: None,
+            created_s: now_s,
+            rotated_s: now_s,
+            revoked_s: None,
+            ended: false,
+            revision: 0,
+        };
+        Ok(Change { id: id.to_owned(), before: None, after: Some(record) })
+    }
+
+    fn rotate(&self, id: &str, sha256: Hash, now_s: i64, until_s: i64, etag: Option<&str>) -> Result<Change, Refusal> {
+        let before = self.valid(id, now_s, etag)?;
+        let old = (until_s > now_s).then_some(Old { sha256: before.sha256, until_s });
+        Ok(change(id, before, Record { sha256, old, rotated_s: now_s, ..before.clone() }))
+    }
+
+    fn revoke(&self, id: &str, now_s: i64, etag: Option<&str>) -> Result<Change, Refusal> {
+        let before = self.known(id, etag)?;
+        let revoked_s = Some(before.revoked_s.unwrap_or(now_s));
+        Ok(change(id, before, Record { revoked_s, old: None, ..before.clone() }))
+    }
+
+    fn delete(&self, id: &str, now_s: i64, etag: Option<&str>) -> Result<Change, Refusal> {
+        let before = self.known(id, etag)?;
+        if !before.has_ended(now_s) {
+            return Err(Refusal::KeyValid(names::key_name(id)));
+        }
+        Ok(Change { id: id.to_owned(), before: Some(before.clone()), after: None })
+    }
+
+    fn expire(&self, now_s: i64) -> Vec<Change> {
+        let due = self.config.keys.iter().filter(|(_, record)| record.next_end_s().is_some_and(|end| end <= now_s));
+        let ended = due.map(|(id, before)| {
+            let ended = before.expire_s.is_some_and(|expire_s| expire_s <= now_s);
+            let old = before.old.filter(|old| old.until_s > now_s && !ended);
+            change(id, before, Record { ended, old, ..before.clone() })
+        });
+        ended.collect()
+    }
+}
+
+impl Record {
+    fn has_ended(&self, now_s: i64) -> bool {
+        use pincer_proto::v1::key::State;
+        matches!(self.state(now_s), State::Revoked | State::Expired)
+    }
+}
+
+fn change(id: &str, before: &Record, after: Record) -> Change {
+    Change { id: id.to_owned(), before: Some(before.clone()), after: Some(after) }
+}
