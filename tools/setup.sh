@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(nginx nginx-dev libclang-dev clang gcc make libpcre2-dev libssl-dev zlib1g-dev valgrind libfaketime gdb
-          libclang-rt-14-dev iproute2)
+          libclang-rt-14-dev iproute2 b3sum xxhash)
 missing=()
 for package in "${packages[@]}"; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")

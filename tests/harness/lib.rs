@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod conf;
+pub mod digests;
 pub mod load;
 pub mod metrics;
 pub mod nginx;

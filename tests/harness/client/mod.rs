@@ -7,6 +7,7 @@ pub mod grpc;
 pub mod pinned;
 pub mod raw;
 pub mod sse;
+pub mod upload;
 pub mod ws;
 
 use std::time::{Duration, Instant};

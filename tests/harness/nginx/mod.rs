@@ -56,6 +56,13 @@ pub fn version() -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
+/// `listen` on a loopback port for HTTP/2 without TLS, with prior knowledge, as this version spells it.
+#[must_use]
+pub fn http2_listen(port: u16) -> String {
+    let http2 = if version() >= (1, 25, 1) { "; http2 on;" } else { " http2;" };
+    format!("listen 127.0.0.1:{port}{http2}")
+}
+
 /// The nginx that the tests run: `PINCER_NGINX`, else `nginx` in the path. With its folder, as a binary upgrade wants it.
 #[must_use]
 pub fn binary() -> String {

@@ -31,7 +31,7 @@ use super::seen::Running;
 use super::{Fault, Settings, Shared};
 
 /// Longest request body read.
-const BODY_MAX: usize = 64 << 20;
+const BODY_MAX: usize = 128 << 20;
 
 /// A request that has a slot.
 pub(super) struct Admitted {
