@@ -1,5 +1,7 @@
 //! Plain digests are those of other authors' tools, and a content coding keeps a body apart.
 
+#![allow(clippy::cast_possible_truncation)]
+
 use pincer_core::digest::{Algorithm, BodyDigest, Digest, Form, Hashed, Ignore, Params};
 use proptest::prelude::*;
 

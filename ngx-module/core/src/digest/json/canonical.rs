@@ -2,10 +2,12 @@
 //!
 //! Members stand in the text as they came. When an object closes whose members are not in order, or of which some are ignored, its members are sorted by key and
 //! only the order is written down; the text is brought into it once, while it is hashed. So nothing is moved, and a body of any nesting is hashed
-//! in one pass. Most objects of most bodies need that; an object in order, and all text between, costs nothing.
+//! in one pass. An object in order, and all text between, costs nothing but a comparison per member.
 //!
-//! Cost: n log n comparisons per object of n members (`sort_unstable`: in place, no worse case), linear hashing with a binary search per member of an object that holds
-//! others. Bound: 12 bytes per member of an open object, 8 + 16 bytes per member and object out of order; places are 32 bits, so the body is below 4 GiB.
+//! Objects are listed in the order in which they opened. So what a member holds is a range of that list, and no search is needed to find it.
+//!
+//! Cost: n log n comparisons per object of n members (`sort_unstable`: in place, no worse case), linear hashing. Bound: [`MEMBERS_MAX`] per object; 20 bytes per
+//! member of an open object, 16 + 24 bytes per member and object that is out of order or holds one that is; places are 32 bits, so the body is below 4 GiB.
 
 use super::super::algorithm::Hasher;
 use super::super::memory::{Refused, append, push};
@@ -13,6 +15,9 @@ use super::NotJson;
 
 /// Stands for an ignored element of an array; no value is spelled so.
 pub(super) const IGNORED: u8 = b'?';
+
+/// Members of one object. Sorting them takes 2 ms at worst, and nobody else may use the worker in that time.
+const MEMBERS_MAX: usize = 16 << 10;
 
 /// Bytes that are gathered before they are hashed: enough for the widest SIMD of BLAKE3.
 const GATHER_BYTES: usize = 16 << 10;
@@ -26,32 +31,50 @@ pub(in super::super) struct Canonical {
     open: Vec<Member>,
     /// Members of closed objects in order; each object's stand together.
     ordered: Vec<Span>,
-    /// Closed objects whose members do not stand in order.
+    /// In the order of their opening braces: those that are open, are out of order or hold one that is.
     objects: Vec<Object>,
+}
+
+/// A piece of text, and the range of objects that opened in it.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u32,
+    end: u32,
+    objects_from: u32,
+    objects_to: u32,
 }
 
 /// A member of an open object; ignored if nothing is behind the key.
 #[derive(Clone, Copy)]
 struct Member {
-    start: u32,
     key_end: u32,
-    end: u32,
+    span: Span,
 }
 
-#[derive(Clone, Copy)]
-struct Span {
-    start: u32,
-    end: u32,
+impl Member {
+    const fn is_ignored(&self) -> bool {
+        self.span.end == self.key_end
+    }
 }
 
 /// From its opening brace to behind the closing one.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Object {
     start: u32,
     end: u32,
-    /// First of its members in `ordered`.
+    /// Its members in `ordered`, if `is_unordered`; else they stand in the text as they should.
     first: u32,
     members: u32,
+    /// The next object that is not within it.
+    after: u32,
+    is_unordered: bool,
+}
+
+/// An object that has begun: what [`Canonical::close_object`] needs to know again.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Opened {
+    object: usize,
+    members: usize,
 }
 
 /// How much there was, to go back to.
@@ -90,30 +113,33 @@ impl Canonical {
         self.objects.truncate(mark.objects);
     }
 
-    /// Members of open objects so far: what [`Canonical::close_object`] wants to know of the moment when its object opened.
-    pub(super) fn members(&self) -> usize {
-        self.open.len()
+    /// An object begins, its brace comes next.
+    pub(super) fn open_object(&mut self) -> Result<Opened, Refused> {
+        let opened = Opened { object: self.objects.len(), members: self.open.len() };
+        push(&mut self.objects, Object { start: place(self.text.len()), ..Object::default() })?;
+        Ok(opened)
     }
 
     /// The key that began at `start` has ended.
     pub(super) fn begin_member(&mut self, start: usize) -> Result<(), Refused> {
-        let here = place(self.text.len());
-        push(&mut self.open, Member { start: place(start), key_end: here, end: here })
+        let (here, objects) = (place(self.text.len()), place(self.objects.len()));
+        let span = Span { start: place(start), end: here, objects_from: objects, objects_to: objects };
+        push(&mut self.open, Member { key_end: here, span })
     }
 
     /// The last key's value has ended (or was forgotten).
     pub(super) fn end_member(&mut self) {
-        let here = place(self.text.len());
+        let (here, objects) = (place(self.text.len()), place(self.objects.len()));
         if let Some(member) = self.open.last_mut() {
-            member.end = here;
+            (member.span.end, member.span.objects_to) = (here, objects);
         }
     }
 
-    /// The object that began at `start`, when `members` were open, has ended with a brace. Refuses duplicate keys.
-    pub(super) fn close_object(&mut self, start: usize, members: usize) -> Result<(), NotJson> {
+    /// The object has ended with a brace. Refuses duplicate keys, and more than [`MEMBERS_MAX`].
+    pub(super) fn close_object(&mut self, opened: Opened) -> Result<(), NotJson> {
         let Self { text, open, ordered, objects, .. } = self;
-        let own = open.get_mut(members..).ok_or(NotJson)?;
-        let key = |member: &Member| text.get(member.start as usize..member.key_end as usize).unwrap_or_default();
+        let own = open.get_mut(opened.members..).filter(|own| own.len() <= MEMBERS_MAX).ok_or(NotJson)?;
+        let key = |member: &Member| text.get(member.span.start as usize..member.key_end as usize).unwrap_or_default();
         let is_ordered = own.windows(2).all(|pair| key(&pair[0]) < key(&pair[1]));
         if !is_ordered {
             own.sort_unstable_by(|a, b| key(a).cmp(key(b)));
@@ -121,59 +147,57 @@ impl Canonical {
                 return Err(NotJson);
             }
         }
-        let is_whole = own.iter().all(|member| member.end > member.key_end);
-        if !is_ordered || !is_whole {
+        let after = objects.len();
+        let object = objects.get_mut(opened.object).ok_or(NotJson)?;
+        if !is_ordered || own.iter().any(Member::is_ignored) {
             let first = place(ordered.len());
-            for member in own.iter().filter(|member| member.end > member.key_end) {
-                push(ordered, Span { start: member.start, end: member.end })?;
+            for member in own.iter().filter(|member| !member.is_ignored()) {
+                push(ordered, member.span)?;
             }
-            let members = place(ordered.len()) - first;
-            push(objects, Object { start: place(start), end: place(text.len()), first, members })?;
+            let (end, members) = (place(text.len()), place(ordered.len()) - first);
+            *object = Object { end, first, members, after: place(after), is_unordered: true, ..*object };
+        } else if after == opened.object + 1 {
+            objects.pop();
         }
-        open.truncate(members);
+        open.truncate(opened.members);
         Ok(())
     }
 
     /// Hashes the text with all members in order.
-    pub(in super::super) fn hash(mut self, hasher: &mut Hasher) {
+    pub(in super::super) fn hash(self, hasher: &mut Hasher) {
         if self.objects.is_empty() {
             return hasher.update(&self.text);
         }
-        // they closed from the inside out; from here on an object stands before those within it
-        self.objects.sort_unstable_by_key(|object| object.start);
         let mut out = Gather { hasher, bytes: [0; GATHER_BYTES], len: 0 };
-        self.write(Span { start: 0, end: place(self.text.len()) }, 0, self.objects.len(), &mut out);
+        let (end, objects_to) = (place(self.text.len()), place(self.objects.len()));
+        self.write(Span { start: 0, end, objects_from: 0, objects_to }, &mut out);
         out.flush();
     }
 
-    /// Writes `span`, in which the objects `from..to` are out of order. Calls itself once per nesting, of which the reader has a bound.
-    fn write(&self, span: Span, from: usize, to: usize, out: &mut Gather<'_>) {
-        let (mut at, mut next) = (span.start, from);
-        while next < to
-            && let Some(object) = self.objects.get(next)
+    /// Writes the text of `span` in order. Calls itself once per nesting, of which the reader has a bound.
+    fn write(&self, span: Span, out: &mut Gather<'_>) {
+        let (mut at, mut next) = (span.start, span.objects_from);
+        while next < span.objects_to
+            && let Some(object) = self.objects.get(next as usize)
         {
+            if !object.is_unordered {
+                next += 1;
+                continue;
+            }
             out.put(self.slice(at, object.start + 1));
-            let inner = next + 1;
-            let after = self.first_from(inner, to, object.end);
             let members = object.first as usize..(object.first + object.members) as usize;
             for (i, member) in self.ordered.get(members).unwrap_or_default().iter().enumerate() {
                 out.put(if i == 0 { b"" } else { b"," });
-                if inner == after {
+                if member.objects_from == member.objects_to {
                     out.put(self.slice(member.start, member.end));
                 } else {
-                    let first = self.first_from(inner, after, member.start);
-                    self.write(*member, first, self.first_from(first, after, member.end), out);
+                    self.write(*member, out);
                 }
             }
             out.put(b"}");
-            (at, next) = (object.end, after);
+            (at, next) = (object.end, object.after);
         }
         out.put(self.slice(at, span.end));
-    }
-
-    /// The first of the objects `from..to` that starts at `place` or behind it, else `to`.
-    fn first_from(&self, from: usize, to: usize, place: u32) -> usize {
-        from + self.objects.get(from..to).unwrap_or_default().partition_point(|object| object.start < place)
     }
 
     fn slice(&self, start: u32, end: u32) -> &[u8] {

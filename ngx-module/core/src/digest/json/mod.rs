@@ -6,7 +6,7 @@
 //! is left out; an ignored element of an array leaves a mark, so that those behind it keep their index.
 //!
 //! Not read, so hashed as it came: what is no JSON (trailing bytes, control characters in strings, a byte order mark, nothing at all), and what
-//! programs read differently (I-JSON, RFC 7493): duplicate keys, invalid UTF-8, lone surrogates, nesting beyond 128. All this also within ignored members.
+//! programs read differently (I-JSON, RFC 7493): duplicate keys, invalid UTF-8, lone surrogates, nesting beyond 128, more than 16,384 members of one object. All this also within ignored members.
 //!
 //! `reader` is the grammar, byte by byte; `number` and `string` are the parts of it below a value; `canonical` keeps the text and brings the members
 //! into order. Cost: linear, plus n log n comparisons of keys when an object of n members closes; nothing is moved, however deep the nesting. Bound: the text is never

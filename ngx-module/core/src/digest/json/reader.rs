@@ -8,7 +8,7 @@
 use super::super::ignore::{Ignore, Step as Pointers};
 use super::super::memory::push;
 use super::NotJson;
-use super::canonical::{Canonical, IGNORED, Mark};
+use super::canonical::{Canonical, IGNORED, Mark, Opened};
 use super::number::Number;
 use super::string::{Escaped, Place, Step};
 
@@ -41,10 +41,8 @@ enum State {
 /// An open container.
 struct Frame {
     is_object: bool,
-    /// Where in the text its bracket stands.
-    start: usize,
-    /// Members that were open when it began.
-    members: usize,
+    /// Of an object.
+    opened: Opened,
     /// Of the element that is read.
     index: u32,
     /// Pointers that lead to this container.
@@ -143,8 +141,7 @@ impl Reader {
         let is_object = bracket == b'{';
         let frame = Frame {
             is_object,
-            start: self.text.len(),
-            members: self.text.members(),
+            opened: if is_object { self.text.open_object()? } else { Opened::default() },
             index: 0,
             pointers: self.frames.last().map_or_else(|| ignore.all(), |outer| outer.step.set),
             step: Pointers::default(),
@@ -162,7 +159,7 @@ impl Reader {
         }
         self.text.append(&[bracket])?;
         if frame.is_object {
-            self.text.close_object(frame.start, frame.members)?;
+            self.text.close_object(frame.opened)?;
         }
         self.end_value()
     }
