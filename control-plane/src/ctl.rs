@@ -6,6 +6,7 @@
 
 mod args;
 mod change;
+mod class;
 mod file;
 mod purge;
 mod show;
@@ -95,7 +96,9 @@ pub async fn main() -> u8 {
 
 async fn run(args: Args) -> Result<(), Failure> {
     if args.wait.is_some() && !args.noun.is_change() {
-        return Err(Failure::Usage("--wait goes with peer set, add and remove, and with apply".to_owned()));
+        return Err(Failure::Usage(
+            "--wait goes with the commands that change peers, classes or keys, and with apply".to_owned(),
+        ));
     }
     let prepared = change::prepare(&args.noun)?;
     if let Noun::Cache { verb: CacheVerb::Purge(purge) } = &args.noun {
@@ -125,6 +128,8 @@ async fn run(args: Args) -> Result<(), Failure> {
             let (nodes, revision) = list_nodes(&mut client).await?;
             print(args.output, &show::Nodes::new(nodes, revision))
         }
+        Noun::Class { verb } => class::look(&mut client, &verb, args.output).await,
+        Noun::Key { .. } => class::list_keys(&mut client, args.output).await,
         Noun::Watch => watch::run(&mut client, args.output).await,
         Noun::Peer { .. } | Noun::Apply { .. } | Noun::Cache { .. } => Err(Failure::Usage("nothing to do".to_owned())),
     }

@@ -207,7 +207,7 @@ mod tests {
             |h| h.classes[0].name = "a/b".into(),
             |h| h.classes = vec![h.classes[0].clone(); 2],
             |h| h.classes[0].settings = Some(v1::ClassSettings { share: Some(101), ..Default::default() }),
-            |h| h.classes = (0..257).map(|n| v1::DeclaredClass { name: format!("c{n}"), settings: None }).collect(),
+            |h| h.classes = (0..65).map(|n| v1::DeclaredClass { name: format!("c{n}"), settings: None }).collect(),
             |h| h.upstreams = (0..257).map(|n| v1::DeclaredUpstream { name: format!("u{n}"), peers: vec![] }).collect(),
         ];
         for (n, spoil) in spoil.into_iter().enumerate() {

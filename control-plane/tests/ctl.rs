@@ -147,7 +147,12 @@ async fn mistakes_exit_with_2_before_anything_is_sent() {
         &["--wait", "5s", "node", "list"],
         &["--wait", "soon", "peer", "set", "llm", A, "--weight", "1"],
         &["apply", "-f", "/nonexistent"],
-        &["class", "list"],
+        &["class", "set", "vip"],
+        &["class", "set", "vip", "--rate", "100"],
+        &["class", "set", "a/b", "--rate", "1r/s"],
+        &["class", "get", "other"],
+        &["key", "revoke", "other"],
+        &["key", "create", "--tenant", "acme", "--class", "a b"],
         &[],
     ] {
         let told = daemon.ctl(arguments).await;

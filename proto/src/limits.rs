@@ -40,7 +40,7 @@ pub const REVISION_MAX: u64 = (1 << 53) - 1;
 pub const PEERS_PER_NODE_MAX: usize = 4096;
 
 /// Classes: of one node, set by operators, and of all nodes together.
-pub const CLASSES_MAX: usize = 256;
+pub const CLASSES_MAX: usize = 64;
 
 /// Bytes of a class' name: of `A-Za-z0-9._-`.
 pub const CLASS_NAME_BYTES_MAX: usize = 64;

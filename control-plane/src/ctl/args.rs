@@ -3,6 +3,8 @@
 //! For each of endpoint, CA, certificate and key: its own flag, else `--dev`, else its environment variable, else `PINCER_DEV_DIR`. A flag always beats the
 //! environment. Pure but for reading the environment and `DIR/endpoint`.
 
+mod class;
+
 use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args as ArgGroup, Parser, Subcommand, ValueEnum};
@@ -14,6 +16,8 @@ use crate::{
     dev::{self, Name},
     model::State,
 };
+
+pub use class::{ClassSettingsArgs, ClassVerb, KeyVerb};
 
 /// When only certificates are given.
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:9443";
@@ -108,6 +112,16 @@ pub enum Noun {
         #[command(subcommand)]
         verb: PeerVerb,
     },
+    /// Rate classes
+    Class {
+        #[command(subcommand)]
+        verb: ClassVerb,
+    },
+    /// API keys, which give a client its class
+    Key {
+        #[command(subcommand)]
+        verb: KeyVerb,
+    },
     /// The nginx instances that are fed
     Node {
         #[command(subcommand)]
@@ -118,7 +132,7 @@ pub enum Noun {
         #[command(subcommand)]
         verb: CacheVerb,
     },
-    /// Make the settings of the upstreams in a file exactly those in the file, in one revision
+    /// Make the settings of the upstreams in a file, and all classes if it has any, exactly those in the file, in one revision
     Apply {
         /// YAML or JSON; - for standard input
         #[arg(short, long, value_name = "FILE")]
@@ -136,6 +150,8 @@ impl Noun {
     pub fn is_change(&self) -> bool {
         match self {
             Self::Peer { verb } => !matches!(verb, PeerVerb::List { .. }),
+            Self::Class { verb } => matches!(verb, ClassVerb::Set { .. } | ClassVerb::Delete { .. }),
+            Self::Key { verb } => !matches!(verb, KeyVerb::List),
             Self::Apply { dry_run, .. } => !dry_run,
             Self::Upstream { .. } | Self::Node { .. } | Self::Cache { .. } | Self::Watch => false,
         }
@@ -374,13 +390,33 @@ mod tests {
             "cache purge --location /v1/ --cache-key GEThttp --node web-1 --timeout 5s -o json",
             "cache purge --cache answers --cache-key - --dry-run",
             "cache purge --every-cache --all",
+            "class list",
+            "class get vip",
+            "class set vip --rate 100r/s --burst 20 --delay nodelay --concurrency 4 --bandwidth 512k --priority 0 --wait 5s",
+            "class set vip --share 50 --queue 100 --queue-timeout 10s --rate unset --etag r2",
+            "class delete vip",
+            "key create --tenant acme --class vip --cidr 10.0.0.0/8,fd00::/8 --cidr 127.0.0.1 --expires 90d",
+            "key rotate k1 --overlap 1h",
+            "key revoke k1 --etag r7",
+            "key delete k1",
+            "key list -o json",
             "apply -f a.yaml --dry-run",
             "watch",
         ] {
             let words = ["pincerctl"].into_iter().chain(line.split(' '));
             assert!(Args::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["peer set llm 127.0.0.1:1 --weight 65536", "peer set llm 127.0.0.1:1 --state off", "class list"] {
+        for line in [
+            "peer set llm 127.0.0.1:1 --weight 65536",
+            "peer set llm 127.0.0.1:1 --state off",
+            "class set vip --rate 100",
+            "class set vip --share 101",
+            "class set --rate 1r/s",
+            "key create --tenant acme",
+            "key create --tenant a/b --class vip",
+            "key create --tenant acme --class vip --cidr 10.0.0.0/33",
+            "key rotate k1 --overlap 1w",
+        ] {
             let words = ["pincerctl"].into_iter().chain(line.split(' '));
             assert_eq!(Args::try_parse_from(words).map(drop).map_err(|e| e.exit_code()), Err(2), "{line}");
         }

@@ -11,7 +11,7 @@ use pincer_proto::v1;
 use super::{
     Client, Failure, Output,
     args::{Noun, PeerArgs, PeerVerb, Setting, SettingsArgs},
-    file, print, show, upstream_name, wait,
+    class, file, print, show, upstream_name, wait,
 };
 use crate::{model::State, names};
 
@@ -21,6 +21,12 @@ pub enum Change {
     Create(v1::CreatePeerRequest),
     Delete(v1::DeletePeerRequest),
     Apply(v1::ApplyUpstreamsRequest),
+    UpdateClass(v1::UpdateClassRequest),
+    DeleteClass(v1::DeleteClassRequest),
+    CreateKey(v1::CreateKeyRequest),
+    RotateKey(v1::RotateKeyRequest),
+    RevokeKey(v1::RevokeKeyRequest),
+    DeleteKey(v1::DeleteKeyRequest),
 }
 
 /// Reads the command; `None` if it changes nothing.
@@ -33,11 +39,11 @@ pub fn prepare(noun: &Noun) -> Result<Option<Change>, Failure> {
             etag: etag.clone().unwrap_or_default(),
             validate_only: false,
         }),
-        Noun::Apply { file, dry_run } => Change::Apply(v1::ApplyUpstreamsRequest {
-            upstreams: file::read(file)?,
-            validate_only: *dry_run,
-            classes: None,
-        }),
+        Noun::Apply { file, dry_run } => {
+            Change::Apply(v1::ApplyUpstreamsRequest { validate_only: *dry_run, ..file::read(file)? })
+        }
+        Noun::Class { verb } => return class::prepare(verb),
+        Noun::Key { verb } => return class::prepare_key(verb),
         _ => return Ok(None),
     }))
 }
@@ -86,7 +92,7 @@ fn create(peer: &PeerArgs, given: &SettingsArgs) -> Result<Change, Failure> {
 }
 
 async fn send(client: &mut Client, change: Change) -> Result<show::Change, Failure> {
-    let mut done = show::Change { revision: 0, dry_run: false, peer: None, changes: None, nodes: None };
+    let mut done = show::Change::default();
     let peer = match change {
         Change::Update(request) => client.update_peer(request).await?.into_inner(),
         Change::Create(request) => client.create_peer(request).await?.into_inner(),
@@ -99,11 +105,43 @@ async fn send(client: &mut Client, change: Change) -> Result<show::Change, Failu
             let applied = client.apply_upstreams(request).await?.into_inner();
             done.revision = applied.revision;
             done.changes = Some(applied.changes.iter().map(show::PeerChange::from).collect());
+            done.class_changes = Some(applied.class_changes.iter().map(show::ClassChange::from).collect());
             return Ok(done);
         }
+        other => return send_other(client, other).await,
     };
     done.revision = peer.revision;
     done.peer = Some((&peer).into());
+    Ok(done)
+}
+
+/// The same for classes and keys.
+async fn send_other(client: &mut Client, change: Change) -> Result<show::Change, Failure> {
+    let mut done = show::Change::default();
+    let made = match change {
+        Change::UpdateClass(request) => {
+            let class = client.update_class(request).await?.into_inner();
+            return Ok(show::Change { revision: class.revision, class: Some((&class).into()), ..done });
+        }
+        Change::DeleteClass(request) => {
+            done.revision = client.delete_class(request).await?.into_inner().revision;
+            return Ok(done);
+        }
+        Change::DeleteKey(request) => {
+            done.revision = client.delete_key(request).await?.into_inner().revision;
+            return Ok(done);
+        }
+        Change::RevokeKey(request) => {
+            let key = Some(client.revoke_key(request).await?.into_inner());
+            v1::KeySecret { key, secret: String::new() }
+        }
+        Change::CreateKey(request) => client.create_key(request).await?.into_inner(),
+        Change::RotateKey(request) => client.rotate_key(request).await?.into_inner(),
+        Change::Update(_) | Change::Create(_) | Change::Delete(_) | Change::Apply(_) => return Ok(done),
+    };
+    done.revision = made.key.as_ref().map_or(0, |key| key.revision);
+    done.key = made.key.as_ref().map(show::Key::from);
+    done.secret = (!made.secret.is_empty()).then(|| show::Secret(made.secret));
     Ok(done)
 }
 
@@ -115,7 +153,16 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
     if output == Output::Table {
         print(output, &done)?;
     }
-    let nodes = wait::run(client, done.revision, made, limit, output).await?;
+    let nodes = match wait::run(client, done.revision, made, limit, output).await {
+        Ok(nodes) => nodes,
+        Err(failure) => {
+            // A secret is shown once, whatever becomes of the waiting.
+            if output == Output::Json && done.secret.is_some() {
+                print(output, &done)?;
+            }
+            return Err(failure);
+        }
+    };
     if nodes.is_empty() {
         // Nobody to wait for is no failure, but worth a word.
         writeln!(io::stderr(), "pincerctl: no node is connected")?;

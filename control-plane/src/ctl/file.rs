@@ -6,12 +6,17 @@
 //!     peers:
 //!       "127.0.0.1:8001": { weight: 9, max_conns: 4, state: active }
 //!       "127.0.0.1:8009": { add: true }
+//! classes:
+//!   vip: { rate: 100r/s, burst: 20, delay: nodelay, concurrency: 8, bandwidth: 10m, priority: 0, share: 50, queue: 100, queue_timeout: 10s }
+//!   default: { rate: 30r/m }
 //! ```
 //!
-//! For each upstream named it says all settings: a peer that is left out goes back to nginx.conf's, or is removed if it was added. Unknown words are refused. A
+//! For each upstream named it says all settings: a peer that is left out goes back to nginx.conf's, or is removed if it was added. `classes` are all
+//! classes, in the same sense; without it they are left alone. Unknown words are refused. A
 //! file that starts with `{` is read as JSON. Bound: `FILE_BYTES_MAX`.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::File,
     io::{self, Read},
@@ -26,7 +31,7 @@ use serde::{
 };
 
 use super::Failure;
-use crate::{model::State, names};
+use crate::{classes::Settings, model::State, names, words};
 
 /// Far more than the largest request that the control plane takes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -34,8 +39,31 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
-    #[serde(deserialize_with = "pairs")]
+    #[serde(default, deserialize_with = "pairs")]
     upstreams: Vec<(String, Upstream)>,
+    #[serde(default, deserialize_with = "some_pairs")]
+    classes: Option<Vec<(String, Option<Class>)>>,
+}
+
+/// Fields by name, each a word or a number.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+struct Class {
+    #[serde(deserialize_with = "pairs")]
+    fields: Vec<(String, Option<Scalar>)>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Number(u64),
+    Text(String),
+}
+
+fn some_pairs<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<(String, V)>>, D::Error> {
+    pairs(deserializer).map(Some)
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,7 +112,7 @@ fn pairs<'de, D: Deserializer<'de>, V: Deserialize<'de>>(deserializer: D) -> Res
 }
 
 /// Reads the file; `-` is standard input.
-pub fn read(path: &Path) -> Result<Vec<v1::UpstreamSettings>, Failure> {
+pub fn read(path: &Path) -> Result<v1::ApplyUpstreamsRequest, Failure> {
     let failed = |why: &dyn fmt::Display| Failure::Usage(format!("{}: {why}", path.display()));
     let mut text = String::new();
     let source: io::Result<Box<dyn Read>> =
@@ -97,13 +125,42 @@ pub fn read(path: &Path) -> Result<Vec<v1::UpstreamSettings>, Failure> {
     parse(&text).map_err(|why| failed(&why))
 }
 
-fn parse(text: &str) -> Result<Vec<v1::UpstreamSettings>, String> {
+fn parse(text: &str) -> Result<v1::ApplyUpstreamsRequest, String> {
     let document: Document = if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|error| error.to_string())?
     } else {
         serde_saphyr::from_str(text).map_err(|error| error.to_string())?
     };
-    Ok(document.upstreams.into_iter().map(upstream).collect())
+    if document.upstreams.is_empty() && document.classes.is_none() {
+        return Err("it names neither upstreams nor classes".to_owned());
+    }
+    let classes = document.classes.map(|classes| classes.into_iter().map(class).collect::<Result<_, _>>());
+    Ok(v1::ApplyUpstreamsRequest {
+        upstreams: document.upstreams.into_iter().map(upstream).collect(),
+        classes: classes.transpose()?.map(|classes| v1::ApplyClasses { classes }),
+        validate_only: false,
+    })
+}
+
+fn class((name, given): (String, Option<Class>)) -> Result<v1::ApplyClass, String> {
+    let (mut settings, mut etag, mut seen) = (Settings::default(), String::new(), BTreeSet::new());
+    for (field, value) in given.unwrap_or_default().fields {
+        let text = match value {
+            None => continue,
+            Some(Scalar::Number(number)) => number.to_string(),
+            Some(Scalar::Text(text)) => text,
+        };
+        if !seen.insert(field.clone()) {
+            return Err(format!("class {name}: {field} is given twice"));
+        }
+        if field == "etag" {
+            etag = text;
+            continue;
+        }
+        let shown = names::cut(&text, 100);
+        words::set(&mut settings, &field, &text).map_err(|need| format!("class {name}: {field}: {shown:?} {need}"))?;
+    }
+    Ok(v1::ApplyClass { name: names::class_name(&name), settings: Some(settings.to_proto()), etag })
 }
 
 fn upstream((name, upstream): (String, Upstream)) -> v1::UpstreamSettings {
@@ -147,6 +204,7 @@ upstreams:
             "other": {"peers": {}}}}"#;
         let read = parse(yaml).unwrap();
         assert_eq!(read, parse(json).unwrap());
+        let read = read.upstreams;
         assert_eq!((read.len(), read[0].peers.len()), (2, 3));
         assert_eq!((read[0].peers[0].weight, read[0].peers[0].state()), (Some(9), v1::PeerState::Draining));
         assert!(read[0].peers[1].add);
@@ -155,7 +213,32 @@ upstreams:
     #[test]
     fn a_key_given_twice_is_not_lost() {
         let json = r#"{"upstreams": {"llm": {"peers": {"127.0.0.1:1": {"weight": 1}, "127.0.0.1:1": {"weight": 2}}}}}"#;
-        assert_eq!(parse(json).unwrap()[0].peers.len(), 2);
+        assert_eq!(parse(json).unwrap().upstreams[0].peers.len(), 2);
+    }
+
+    #[test]
+    fn classes_are_read_by_their_words() {
+        let yaml = "
+classes:
+  vip: { rate: 100r/s, burst: 20, delay: nodelay, bandwidth: 10m, priority: 0, queue_timeout: 10s, etag: r7 }
+  default: { rate: 30r/m, queue: }
+  empty:
+";
+        let json = r#"{"classes": {
+            "vip": {"rate": "100r/s", "burst": "20", "delay": "nodelay", "bandwidth": 10485760, "priority": 0,
+                "queue_timeout": "10s", "etag": "r7"},
+            "default": {"rate": "30r/m"}, "empty": null}}"#;
+        let read = parse(yaml).unwrap();
+        assert_eq!(read, parse(json).unwrap());
+        assert!(read.upstreams.is_empty());
+        let classes = read.classes.unwrap().classes;
+        assert_eq!((classes.len(), classes[0].name.as_str(), classes[0].etag.as_str()), (3, "classes/vip", "r7"));
+        let vip = classes[0].settings.unwrap();
+        assert_eq!((vip.rate.unwrap().requests, vip.burst, vip.bandwidth), (100, Some(20), Some(10 << 20)));
+        assert_eq!((vip.delay, vip.priority, vip.share), (Some(u32::MAX), Some(0), None));
+        assert_eq!(classes[2].settings, Some(v1::ClassSettings::default()));
+        assert_eq!(parse("classes: {}").unwrap().classes, Some(v1::ApplyClasses::default()));
+        assert_eq!(parse("upstreams: {llm: {peers: {}}}").unwrap().classes, None);
     }
 
     #[test]
@@ -169,7 +252,13 @@ upstreams:
             "upstreams: {llm: {peers: {a: {wieght: 1}}}}",
             "upstreams: {llm: {peers: {a: {weight: -1}}}}",
             "upstreams: {llm: {peers: {a: {state: off}}}}",
-            "upstreams: {}\nclasses: {}",
+            "upstreams: {}",
+            "classes: {vip: {rait: 1r/s}}",
+            "classes: {vip: {rate: 1}}",
+            "classes: {vip: {rate: [1]}}",
+            "classes: {vip: {share: -1}}",
+            r#"{"classes": {"vip": {"burst": 1, "burst": 2}}}"#,
+            "keys: {}",
         ] {
             assert!(parse(text).is_err(), "{text:?} was taken");
         }

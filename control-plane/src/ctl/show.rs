@@ -3,6 +3,8 @@
 //! The JSON's field names are relied on by scripts: fields may be added, never renamed. A table never passes on a control character that a node sent.
 //! Pure. Cost: one pass to measure the columns, one to print.
 
+mod class;
+mod key;
 mod node;
 mod peer;
 mod purge;
@@ -10,6 +12,8 @@ mod purge;
 use pincer_proto::v1;
 use serde::Serialize;
 
+pub use class::{Class, ClassChange, Classes};
+pub use key::{Key, Keys, Secret};
 pub use node::{Node, Nodes};
 pub use peer::{Peer, Peers, UpstreamAndPeers, Upstreams};
 pub use purge::Purged;
@@ -74,15 +78,19 @@ pub struct PeerChange {
     description: String,
 }
 
+fn kind(change: &v1::PeerChange) -> &'static str {
+    use v1::peer_change::Kind;
+    match change.kind() {
+        Kind::Added => "added",
+        Kind::Removed => "removed",
+        Kind::Updated | Kind::Unspecified => "updated",
+    }
+}
+
 impl From<&v1::PeerChange> for PeerChange {
     fn from(c: &v1::PeerChange) -> Self {
-        use v1::peer_change::Kind;
         Self {
-            change: match c.kind() {
-                Kind::Added => "added",
-                Kind::Removed => "removed",
-                Kind::Updated | Kind::Unspecified => "updated",
-            },
+            change: kind(c),
             upstream: last(&c.name, 1).split('/').next().unwrap_or_default().to_owned(),
             address: last(&c.name, 3),
             description: c.description.clone(),
@@ -91,7 +99,7 @@ impl From<&v1::PeerChange> for PeerChange {
 }
 
 /// A change.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Change {
     /// The revision that it made, or the one in force if nothing changed.
     pub revision: u64,
@@ -104,6 +112,18 @@ pub struct Change {
     /// What `apply` changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<PeerChange>>,
+    /// What `apply` changed of classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_changes: Option<Vec<ClassChange>>,
+    /// The class as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// The key as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Key>,
+    /// Its new secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
     /// What the nodes made of it, with `--wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Vec<NodeWait>>,
@@ -118,7 +138,18 @@ impl Table for Change {
                 format!("{} {}: {would}{} {}", change.upstream, change.address, change.change, change.description);
             text += &(plain(line.trim_end()) + "\n");
         }
-        let nothing = self.changes.as_ref().is_some_and(Vec::is_empty);
+        for change in self.class_changes.iter().flatten() {
+            let would = if self.dry_run { "would be " } else { "" };
+            text += &(plain(change.line(would).trim_end()) + "\n");
+        }
+        if let Some(key) = &self.key {
+            text += &(key.line() + "\n");
+        }
+        if let Some(Secret(secret)) = &self.secret {
+            text += &format!("secret {secret}\nkeep it now: it is shown this once and kept nowhere\n");
+        }
+        let nothing =
+            self.changes.as_ref().is_some_and(Vec::is_empty) && self.class_changes.as_ref().is_none_or(Vec::is_empty);
         let what = match (self.dry_run, nothing) {
             (true, false) => " stays in force (dry run)",
             (_, true) => " has it all already",
