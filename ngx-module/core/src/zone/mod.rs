@@ -9,6 +9,8 @@
 mod bodies;
 mod bytes;
 mod claim;
+mod class;
+mod classes;
 mod configure;
 mod error;
 mod feed;
@@ -17,12 +19,15 @@ mod header;
 mod heap;
 mod keys;
 mod layout;
+mod limits;
 mod lookup;
 mod overlay;
 mod peer;
 mod plan;
 mod queue;
+mod rates;
 mod records;
+mod seats;
 mod snapshot;
 mod upstream;
 mod view;
@@ -31,6 +36,8 @@ mod worker;
 pub use bodies::{Bodies, BodiesSnapshot, CACHE_STATUSES};
 pub use bytes::Bytes;
 pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
+pub use class::{CLASSES_MAX, Class, ClassIdx, QueueRule};
+pub use classes::{ClassOverlay, ClassSpec, check_classes};
 pub use configure::{PeerSpec, Room, Settings, check_declared};
 pub use error::{OverlayError, ZoneError};
 pub use feed::{Connection, ConnectionState};
@@ -39,10 +46,13 @@ pub use header::{Counters, Header};
 pub use heap::HeapZone;
 pub use keys::{Cidr, KEY_CIDRS_MAX, KEY_NAME_MAX, KEYS_MAX, KeyExpiry, KeyName, KeySpec, KeyVerdict, KeysError};
 pub use layout::{Layout, TooSmall};
+pub use limits::{Check, Held, Holds, LIMITS_MAX, Limited, Reason, Verdict};
 pub use overlay::{Overlay, PeerOverlay, UpstreamOverlay};
 pub use peer::{MAX_CONNS_MAX, NAME_MAX, Peer, PeerState, SOCKADDR_MAX, WEIGHT_MAX, WHYS};
 pub use plan::{Plan, Quick};
 pub use queue::NO_KEY;
+pub use rates::RateSet;
+pub use seats::SeatSet;
 pub use snapshot::{PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
 pub use upstream::Upstream;
 pub use worker::{ProcessId, Reclaimed, WorkerSlot};
@@ -78,6 +88,12 @@ pub struct Zone<'a> {
     pub peers: &'a [Peer],
     /// The API keys: [`Layout::key_words`] words.
     pub keys: &'a [AtomicU64],
+    /// Class records, in use and free.
+    pub classes: &'a [Class],
+    /// The table of rates per class and key.
+    pub rates: &'a [RateSet],
+    /// The table of requests in flight and of bandwidth per class and key.
+    pub seats: &'a [SeatSet],
 }
 
 impl<'a> Zone<'a> {

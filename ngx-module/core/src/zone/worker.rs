@@ -147,11 +147,15 @@ impl Zone<'_> {
         }
     }
 
-    /// Zeroes the column of `w` in every peer and queue, and lets go of its feed lease.
+    /// Zeroes the column of `w` in every peer, queue and class and its seats, and lets go of its feed lease.
     fn clear(&self, w: WorkerIdx) -> Reclaimed {
         let column = usize::from(w.0);
         let requests = self.peers.iter().map(|peer| peer.clear_worker(column)).sum();
         let waiting = self.upstreams.iter().map(|upstream| upstream.clear_worker(column)).sum();
+        self.seats.iter().for_each(|set| {
+            set.clear_worker(w);
+        });
+        self.classes.iter().for_each(|class| class.clear_worker(column));
         self.feed_release(w);
         Reclaimed { workers: 0, requests, waiting }
     }
