@@ -130,11 +130,12 @@ fn an_upstream_of_former_configurations_makes_room_only_when_no_worker_runs_them
 
 #[test]
 fn a_header_knows_its_layout_again_and_refuses_other_measures() {
-    let heap = HeapZone::new(4, 16);
+    let made = Layout::for_bytes(200_000).unwrap();
+    let heap = HeapZone::of(&made);
     let header = heap.zone().header;
     let layout = header.layout().expect("a zone");
-    assert_eq!((layout.upstreams, layout.peers), (4, 16));
-    assert_eq!(header.layout_for(layout.bytes), Ok(Some(layout)));
-    assert_eq!(header.layout_for(layout.bytes * 4), Ok(None));
+    assert_eq!(layout, made);
+    assert_eq!(header.layout_for(200_000), Ok(Some(layout)));
+    assert_eq!(header.layout_for(800_000), Ok(None));
     assert!(header.layout_for(1_000).is_err());
 }

@@ -62,7 +62,7 @@ unsafe fn make(pool: *mut ngx_slab_pool_t, main: &MainConf) -> Result<&'static Z
     let usable = unsafe { (*pool).pfree }.saturating_sub(1) * PAGE;
     let layout = Layout::for_bytes(usable.saturating_sub(LINE)).map_err(|small| {
         let peers: usize = main.upstreams.borrow().iter().map(|upstream| upstream.peers.borrow().len()).sum();
-        let need = Layout::bytes_for(main.upstreams.borrow().len(), peers).max(small.need);
+        let need = Layout::bytes_for(main.upstreams.borrow().len(), peers, 0).max(small.need);
         too_small(main, need)
     })?;
     // SAFETY: the slab allocator answers null or zeroed memory that nobody else gets; its size was just computed.
@@ -74,7 +74,7 @@ unsafe fn make(pool: *mut ngx_slab_pool_t, main: &MainConf) -> Result<&'static Z
         // Pages are aligned beyond a line: the first line is the zone's name, the core's records follow.
         memory.cast::<[u64; 2]>().write([clock::entropy(), clock::entropy()]);
         let memory = memory.add(LINE);
-        (*memory.cast::<Header>()).init(&layout);
+        (*memory.cast::<Header>()).init(&layout, [clock::entropy(), clock::entropy()]);
         (*pool).data = memory.cast();
         Ok(map(memory, &layout))
     }
@@ -106,6 +106,9 @@ unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
             upstreams: std::slice::from_raw_parts(memory.add(layout.upstreams_at).cast(), layout.upstreams),
             peers: std::slice::from_raw_parts(memory.add(layout.peers_at).cast(), layout.peers),
             keys: std::slice::from_raw_parts(memory.add(layout.keys_at).cast(), layout.key_words()),
+            classes: std::slice::from_raw_parts(memory.add(layout.classes_at).cast(), layout.classes),
+            rates: std::slice::from_raw_parts(memory.add(layout.rates_at).cast(), layout.rate_sets),
+            seats: std::slice::from_raw_parts(memory.add(layout.seats_at).cast(), layout.seat_sets),
         }
     };
     // A few words for each configuration that was ever loaded: not worth an owner.
@@ -146,7 +149,7 @@ fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
     }
     let upstreams_needed = zone.upstreams.len() + upstreams.saturating_sub(room.upstreams);
     let peers_needed = zone.peers.len() + peers.saturating_sub(room.peers);
-    Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed)))
+    Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed, zone.classes.len())))
 }
 
 /// Makes nginx.conf's peers those of the zone. In the master, once the configuration is in force.

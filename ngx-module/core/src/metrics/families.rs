@@ -20,7 +20,7 @@ const fn seconds(name: &'static str, kind: Kind, help: &'static str) -> Family {
 }
 
 /// Counters of the zone, in the order of [`ZoneSnapshot::counters`].
-const ZONE_COUNTERS: [Family; 11] = [
+const ZONE_COUNTERS: [Family; 14] = [
     counter("pincer_fail_open", "Requests served by plain weighted balancing because of a fault."),
     counter("pincer_faults", "Faults caught at the border to nginx."),
     counter("pincer_kicks", "Wake-ups sent between workers."),
@@ -32,6 +32,9 @@ const ZONE_COUNTERS: [Family; 11] = [
     counter("pincer_cache_purges", "Purges of nginx's caches that were run."),
     counter("pincer_cache_purged_entries", "Cache entries that purges removed."),
     counter("pincer_cache_purge_voided", "Answers not cached because a purge came while they were fetched."),
+    counter("pincer_limit_evictions", "Keys of limits forgotten while they still owed, because the table was full."),
+    counter("pincer_limit_untracked", "Requests that passed a limit unchecked because the table was full."),
+    counter("pincer_limit_no_room", "Requests refused because those in flight could not be counted."),
 ];
 
 /// The zone and its link to the control plane.

@@ -54,12 +54,14 @@ pub struct Room {
     pub upstreams: usize,
     /// Peer records.
     pub peers: usize,
+    /// Class records.
+    pub classes: usize,
 }
 
 impl<'z> Zone<'z> {
     /// Records that are free, or will be after [`Self::retire`].
     pub fn room(&self) -> Room {
-        let mut room = Room { upstreams: 0, peers: self.peers_free() };
+        let mut room = Room { upstreams: 0, peers: self.peers_free(), classes: self.classes_free() };
         for upstream in self.upstreams {
             if !upstream.is_used() {
                 room.upstreams += 1;
@@ -71,11 +73,12 @@ impl<'z> Zone<'z> {
         room
     }
 
-    /// Frees the upstreams that only configurations had which no worker runs any more. After all of the new one's are reserved.
+    /// Frees the upstreams and classes that only configurations had which no worker runs any more. After all of the new one's are reserved.
     pub fn retire(&self) {
         for upstream in self.upstreams.iter().filter(|upstream| upstream.is_used() && self.is_retired(upstream)) {
             self.empty(upstream);
         }
+        self.retire_classes();
     }
 
     fn is_retired(&self, upstream: &Upstream) -> bool {
@@ -112,7 +115,7 @@ impl<'z> Zone<'z> {
         let index = self.upstreams.iter().position(unused).or_else(|| self.upstreams.iter().position(retired));
         let Some(index) = index else {
             let have = self.upstreams.len();
-            let need_bytes = Layout::bytes_for(have + 1, self.peers.len());
+            let need_bytes = Layout::bytes_for(have + 1, self.peers.len(), self.classes.len());
             return Err(ZoneError::UpstreamsFull { name: printable(name), have, need_bytes });
         };
         let upstream = &self.upstreams[index];

@@ -69,6 +69,54 @@ pub enum ZoneError {
         /// The upstream's name.
         upstream: String,
     },
+    /// No class record is free.
+    #[error("class {name:?} has no room in the zone of {have} classes, {need_bytes} bytes are needed")]
+    ClassesFull {
+        /// The class that found no room.
+        name: String,
+        /// Class records in the zone.
+        have: usize,
+        /// The zone's size that would do, in bytes.
+        need_bytes: usize,
+    },
+    /// More classes than a zone may have.
+    #[error("{have} classes are declared, at most {max} are allowed")]
+    TooManyClasses {
+        /// Classes declared.
+        have: usize,
+        /// Classes allowed.
+        max: usize,
+    },
+    /// A class is named twice.
+    #[error("class {class:?} is given twice")]
+    DuplicateClass {
+        /// The class.
+        class: String,
+    },
+    /// A number of a class is out of range.
+    #[error("{what} {value} of class {class:?}, 0 to {max} are allowed")]
+    ClassRange {
+        /// `rate`, `burst` and so on.
+        what: &'static str,
+        /// The value given.
+        value: u64,
+        /// The most allowed.
+        max: u64,
+        /// The class.
+        class: String,
+    },
+    /// The shares that are set promise more than there is.
+    #[error("the shares of all classes are {sum} % together, at most 100 % are allowed")]
+    ShareSum {
+        /// Their sum, in percent.
+        sum: u32,
+    },
+    /// The index is not one of this zone's, or its class is gone.
+    #[error("class number {index} is not in the zone")]
+    NoSuchClass {
+        /// The index given.
+        index: u16,
+    },
     /// The index is not one of this zone's, or its upstream is gone.
     #[error("upstream number {index} is not in the zone")]
     NoSuchUpstream {
@@ -94,6 +142,14 @@ pub enum OverlayError {
         /// Upstreams named.
         have: usize,
         /// Upstreams allowed.
+        max: usize,
+    },
+    /// More classes than a revision may name.
+    #[error("the revision names {have} classes, at most {max} are allowed")]
+    TooManyClasses {
+        /// Classes named.
+        have: usize,
+        /// Classes allowed.
         max: usize,
     },
     /// An upstream is named twice.
@@ -128,7 +184,10 @@ impl OverlayError {
             self,
             Self::Revision { .. }
                 | Self::Content(
-                    ZoneError::PeersFull { .. } | ZoneError::UpstreamsFull { .. } | ZoneError::NoSuchUpstream { .. }
+                    ZoneError::PeersFull { .. }
+                        | ZoneError::UpstreamsFull { .. }
+                        | ZoneError::ClassesFull { .. }
+                        | ZoneError::NoSuchUpstream { .. }
                 )
         )
     }

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use super::bodies::Bodies;
 use super::feed::Connection;
 use super::fences::Fences;
+use super::layout::Counts;
 use super::{Layout, TooSmall};
 
 /// `pincer` and the version of the zone's layout; a zone made by another version is not read.
@@ -23,11 +24,15 @@ pub struct Header {
     upstreams: AtomicU32,
     peers: AtomicU32,
     generation: AtomicU32,
-    spare: AtomicU32,
+    classes: AtomicU32,
     pub(super) revision: AtomicU64,
     pub(super) unknown: AtomicU64,
     /// Who writes overlays: see `feed.rs`.
     pub(super) feed: AtomicU64,
+    rate_sets: AtomicU32,
+    seat_sets: AtomicU32,
+    /// What keys of limits are hashed with.
+    secret: [AtomicU64; 2],
     /// The link to the control plane.
     pub connection: Connection,
     /// Counters of the whole zone.
@@ -64,20 +69,51 @@ pub struct Counters {
     pub purged_entries: AtomicU64,
     /// Answers that were not kept, because a purge came while they were fetched.
     pub purge_voided: AtomicU64,
+    /// Keys of limits that were forgotten while they still owed, because their place was needed.
+    pub limit_evictions: AtomicU64,
+    /// Requests that no limit could be kept for, and that passed: the table of rates was in tumult, or that of bandwidths full.
+    pub limit_untracked: AtomicU64,
+    /// Requests refused because the table of requests in flight had no room to count them.
+    pub limit_no_room: AtomicU64,
 }
 
 impl Header {
     /// Makes zeroed memory a zone of this layout. The magic is stored last: a process that dies in here leaves no zone behind.
-    pub fn init(&self, layout: &Layout) {
-        self.upstreams.store(u32::try_from(layout.upstreams).unwrap_or(0), SeqCst);
-        self.peers.store(u32::try_from(layout.peers).unwrap_or(0), SeqCst);
+    ///
+    /// `secret` must be unpredictable: whoever knows it can make keys of limits collide.
+    pub fn init(&self, layout: &Layout, secret: [u64; 2]) {
+        let counts = [
+            (&self.upstreams, layout.upstreams),
+            (&self.peers, layout.peers),
+            (&self.classes, layout.classes),
+            (&self.rate_sets, layout.rate_sets),
+            (&self.seat_sets, layout.seat_sets),
+        ];
+        for (field, count) in counts {
+            field.store(u32::try_from(count).unwrap_or(0), SeqCst);
+        }
+        for (field, word) in self.secret.iter().zip(secret) {
+            field.store(word, SeqCst);
+        }
         self.magic.store(MAGIC, SeqCst);
     }
 
     /// The layout that this zone was made with; `None` when it was not, or by another version.
     pub fn layout(&self) -> Option<Layout> {
         let count = |field: &AtomicU32| field.load(SeqCst) as usize;
-        (self.magic.load(SeqCst) == MAGIC).then(|| Layout::of(count(&self.upstreams), count(&self.peers)))
+        let counts = Counts {
+            upstreams: count(&self.upstreams),
+            peers: count(&self.peers),
+            classes: count(&self.classes),
+            rate_sets: count(&self.rate_sets),
+            seat_sets: count(&self.seat_sets),
+        };
+        (self.magic.load(SeqCst) == MAGIC).then(|| Layout::of(counts))
+    }
+
+    /// The zone's secret for [`crate::limit::KeyHash::new`].
+    pub fn secret(&self) -> [u64; 2] {
+        [self.secret[0].load(Relaxed), self.secret[1].load(Relaxed)]
     }
 
     /// The layout that was stored, if it is the one for `usable` bytes of memory.

@@ -1,12 +1,16 @@
 //! Where each part of the zone lies in its memory, and how many records fit.
 //!
-//! Header, worker slots, upstream records, peer records, key tables, one after the other, each aligned to a cache line. Gives one upstream
-//! record for every [`PEERS_PER_UPSTREAM`] peer records, and with it room for [`KEYS_PER_UPSTREAM`] API keys. Never touches memory: only numbers. Bound: indices fit 16 bits.
+//! Header, worker slots, upstream records, peer records, key tables, class records, the limiter's two tables, one after the other, each aligned
+//! to a cache line. An eighth each goes to classes (up to [`CLASSES_MAX`]), to rates and to requests in flight (up to [`SEATS_BYTES_MAX`]). Of the rest, one upstream
+//! record for every [`PEERS_PER_UPSTREAM`] peer records, and with it room for [`KEYS_PER_UPSTREAM`] API keys. A zone that is too small for that has
+//! no classes. Never touches memory: only numbers. Bound: indices fit 16 bits.
 
 use core::mem::size_of;
 
 use super::keys::{self, KEYS_MAX};
-use super::{Header, Peer, Upstream, WORKERS_MAX, WorkerSlot};
+use super::rates::RateSet;
+use super::seats::SeatSet;
+use super::{CLASSES_MAX, Class, Header, Peer, Upstream, WORKERS_MAX, WorkerSlot};
 
 /// Peer records per upstream record: pools of inference replicas are small, and an upstream record is as big as a peer's.
 const PEERS_PER_UPSTREAM: usize = 4;
@@ -16,6 +20,15 @@ const KEYS_PER_UPSTREAM: usize = 20;
 
 /// More upstream records than this are never made; 0xffff is kept free as "none".
 const UPSTREAMS_MAX: usize = 4_096;
+
+/// The part of the zone that class records may take, and each of the limiter's tables: one of so many.
+const LIMITS_PART: usize = 8;
+
+/// The table of requests in flight is never larger: a reclaim walks it. Some 100,000 keys at once.
+const SEATS_BYTES_MAX: usize = 8 << 20;
+
+/// The table of rates is never larger: 16 million keys.
+const RATES_BYTES_MAX: usize = 256 << 20;
 
 /// Alignment of every part, in bytes: a cache line.
 const LINE: usize = 64;
@@ -37,6 +50,18 @@ pub struct Layout {
     pub keys: usize,
     /// Offset of their tables, in bytes.
     pub keys_at: usize,
+    /// Class records; 0 in a zone that is too small for them.
+    pub classes: usize,
+    /// Offset of the class records, in bytes.
+    pub classes_at: usize,
+    /// Sets of the table of rates.
+    pub rate_sets: usize,
+    /// Offset of that table, in bytes.
+    pub rates_at: usize,
+    /// Sets of the table of requests in flight.
+    pub seat_sets: usize,
+    /// Offset of that table, in bytes.
+    pub seats_at: usize,
     /// Bytes used in all. The start must be aligned to 64 bytes.
     pub bytes: usize,
 }
@@ -51,36 +76,94 @@ pub struct TooSmall {
     pub need: usize,
 }
 
+/// How many records of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub upstreams: usize,
+    pub peers: usize,
+    pub classes: usize,
+    pub rate_sets: usize,
+    pub seat_sets: usize,
+}
+
 impl Layout {
     /// The layout that fills `usable` bytes best; the start is assumed to be aligned to 64 bytes.
     pub fn for_bytes(usable: usize) -> Result<Self, TooSmall> {
-        let least = Self::of(1, PEERS_PER_UPSTREAM);
+        let least = Self::least(1);
         if usable < least.bytes {
             return Err(TooSmall { have: usable, need: least.bytes });
         }
-        let group = Self::of(2, 2 * PEERS_PER_UPSTREAM).bytes - least.bytes;
-        let upstreams = (1 + (usable - least.bytes) / group).clamp(1, UPSTREAMS_MAX);
-        let mut peers = upstreams * PEERS_PER_UPSTREAM;
-        let left = usable - Self::of(upstreams, peers).bytes;
-        peers = (peers + left / size_of::<Peer>()).min(usize::from(u16::MAX) - 1);
-        Ok(Self::of(upstreams, peers))
+        let part = usable / LIMITS_PART;
+        let parts = [CLASSES_MAX * size_of::<Class>(), RATES_BYTES_MAX, SEATS_BYTES_MAX].map(|most| part.min(most));
+        let rest = usable - parts.iter().sum::<usize>();
+        if rest < least.bytes {
+            return Ok(Self::of(Self::fill(usable, &least)));
+        }
+        let [classes, rates, seats] = parts;
+        Ok(Self::of(Counts {
+            classes: classes / size_of::<Class>(),
+            rate_sets: rates / size_of::<RateSet>(),
+            seat_sets: seats / size_of::<SeatSet>(),
+            ..Self::fill(rest, &least)
+        }))
     }
 
-    /// Bytes that a zone needs for at least `upstreams` and `peers` records: for messages that name the need.
-    pub fn bytes_for(upstreams: usize, peers: usize) -> usize {
-        let groups = upstreams.max(peers.div_ceil(PEERS_PER_UPSTREAM)).max(1);
-        Self::of(groups, groups * PEERS_PER_UPSTREAM).bytes
+    /// Bytes that a zone needs for at least so many records: for messages that name the need. At most a sixty-fourth more than the least.
+    ///
+    /// `classes` is at most [`CLASSES_MAX`]: no zone has more.
+    pub fn bytes_for(upstreams: usize, peers: usize, classes: usize) -> usize {
+        let classes = classes.min(CLASSES_MAX);
+        let fits = |layout: Self| layout.upstreams >= upstreams && layout.peers >= peers && layout.classes >= classes;
+        let mut bytes = Self::least(upstreams.max(peers.div_ceil(PEERS_PER_UPSTREAM)).max(1)).bytes;
+        while !Self::for_bytes(bytes).is_ok_and(fits) && bytes < usize::MAX / 2 {
+            bytes = (bytes + bytes / 64).next_multiple_of(LINE);
+        }
+        bytes
+    }
+
+    /// The smallest layout for `groups` of an upstream and its peers, without limits.
+    fn least(groups: usize) -> Self {
+        Self::of(Counts { upstreams: groups, peers: groups * PEERS_PER_UPSTREAM, ..Counts::default() })
+    }
+
+    /// As many upstreams and peers as `usable` bytes hold.
+    fn fill(usable: usize, least: &Self) -> Counts {
+        let group = Self::least(2).bytes - least.bytes;
+        let upstreams = (1 + (usable - least.bytes) / group).clamp(1, UPSTREAMS_MAX);
+        let peers = upstreams * PEERS_PER_UPSTREAM;
+        let left = usable.saturating_sub(Self::least(upstreams).bytes);
+        let peers = (peers + left / size_of::<Peer>()).min(usize::from(u16::MAX) - 1);
+        Counts { upstreams, peers, ..Counts::default() }
     }
 
     /// The layout with exactly these counts.
-    pub(super) fn of(upstreams: usize, peers: usize) -> Self {
+    pub(super) fn of(counts: Counts) -> Self {
+        let Counts { upstreams, peers, classes, rate_sets, seat_sets } = counts;
         let workers_at = size_of::<Header>().next_multiple_of(LINE);
         let upstreams_at = workers_at + (WORKERS_MAX * size_of::<WorkerSlot>()).next_multiple_of(LINE);
         let peers_at = upstreams_at + upstreams * size_of::<Upstream>();
         let keys_at = peers_at + peers * size_of::<Peer>();
         let keys = (upstreams * KEYS_PER_UPSTREAM).min(KEYS_MAX);
-        let bytes = keys_at + size_of::<u64>() * keys::words(keys);
-        Self { upstreams, peers, workers_at, upstreams_at, peers_at, keys, keys_at, bytes }
+        let classes_at = (keys_at + size_of::<u64>() * keys::words(keys)).next_multiple_of(LINE);
+        let rates_at = classes_at + classes * size_of::<Class>();
+        let seats_at = rates_at + rate_sets * size_of::<RateSet>();
+        let bytes = seats_at + seat_sets * size_of::<SeatSet>();
+        Self {
+            upstreams,
+            peers,
+            workers_at,
+            upstreams_at,
+            peers_at,
+            keys,
+            keys_at,
+            classes,
+            classes_at,
+            rate_sets,
+            rates_at,
+            seat_sets,
+            seats_at,
+            bytes,
+        }
     }
 }
 
@@ -97,6 +180,8 @@ mod tests {
             assert!(layout.workers_at >= size_of::<Header>());
             assert!(layout.upstreams_at >= layout.workers_at + WORKERS_MAX * size_of::<WorkerSlot>());
             assert!(layout.peers_at >= layout.upstreams_at + layout.upstreams * size_of::<Upstream>());
+            assert_eq!((layout.classes_at | layout.rates_at | layout.seats_at) % LINE, 0);
+            assert!(layout.classes_at >= layout.keys_at && layout.seats_at >= layout.rates_at);
             assert!(layout.peers < usize::from(u16::MAX) && layout.upstreams <= UPSTREAMS_MAX);
         }
     }
@@ -106,9 +191,23 @@ mod tests {
         let error = Layout::for_bytes(4_096).unwrap_err();
         assert!(Layout::for_bytes(error.need).is_ok());
         assert!(Layout::for_bytes(error.need - 1).is_err());
-        for (upstreams, peers) in [(1, 4), (3, 200), (40, 1), (16, 1_000)] {
-            let layout = Layout::for_bytes(Layout::bytes_for(upstreams, peers)).unwrap();
-            assert!(layout.upstreams >= upstreams && layout.peers >= peers, "{layout:?}");
+        for (upstreams, peers, classes) in [(1, 4, 0), (3, 200, 1), (40, 1, 64), (16, 1_000, 0), (1, 1, 5)] {
+            let need = Layout::bytes_for(upstreams, peers, classes);
+            // Whoever rounds the need up, or adds what nginx keeps for itself, gets room too.
+            for bytes in [need, need + 4_096, need + need / 64 + 16 * 4_096, 2 * need, 10 * need] {
+                let layout = Layout::for_bytes(bytes).unwrap();
+                assert!(layout.upstreams >= upstreams && layout.peers >= peers, "{bytes}: {layout:?}");
+                assert!(layout.classes >= classes, "{bytes}: {layout:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_zone_of_a_megabyte_holds_all_classes_and_thousands_of_keys() {
+        let layout = Layout::for_bytes(1 << 20).unwrap();
+        assert_eq!(layout.classes, CLASSES_MAX);
+        assert!(layout.rate_sets * size_of::<RateSet>() >= 128 * 1_024, "{layout:?}");
+        assert!(layout.seat_sets >= 220, "{layout:?}");
+        assert!(Layout::for_bytes(96 << 10).unwrap().classes >= 4);
     }
 }

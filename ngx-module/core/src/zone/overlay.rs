@@ -4,7 +4,7 @@
 //! the revision comes last. A process that dies in between leaves the lower revision, so the next feed applies the whole again. The content
 //! is not trusted: names, ranges, counts and room are checked here (which addresses may be added is checked by the caller).
 //! By the feed's holder only, under the caller's lock. Cost: a walk over the peers. Bound: [`PEERS_MAX`] peers per upstream,
-//! [`UPSTREAMS_MAX`] upstreams.
+//! [`UPSTREAMS_MAX`] upstreams, [`CLASSES_MAX`] classes.
 
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
@@ -12,12 +12,15 @@ use super::configure::{SOCKADDR_RANGE, check_name, check_range};
 use super::error::{OverlayError, ZoneError, printable};
 use super::keys::KeySpec;
 use super::peer::{Configured, MAX_CONNS_MAX, Peer, PeerState, WEIGHT_MAX};
-use super::{PeerIdx, Upstream, Zone};
+use super::{ClassOverlay, PeerIdx, Upstream, Zone};
 use crate::pick::PEERS_MAX;
 use crate::time::MonoNs;
 
 /// Upstreams of one revision, those of other nodes included.
 pub const UPSTREAMS_MAX: usize = 4_096;
+
+/// Classes of one revision, those of other nodes included.
+pub const CLASSES_MAX: usize = 256;
 
 /// The whole state of a revision.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +29,8 @@ pub struct Overlay<'a> {
     pub revision: u64,
     /// What it says, per upstream. Upstreams left out lose their overrides and added peers.
     pub upstreams: &'a [UpstreamOverlay<'a>],
+    /// What it says, per class. Classes left out lose their overrides; added ones go.
+    pub classes: &'a [ClassOverlay<'a>],
     /// All API keys; those left out are gone.
     pub keys: &'a [KeySpec<'a>],
 }
@@ -87,6 +92,7 @@ impl<'z> Zone<'z> {
             leaving.for_each(|index| self.unlink(upstream, index));
             self.trim(upstream);
         }
+        self.classes_apply(overlay.classes);
         self.header.unknown.store(self.count_unknown(overlay), SeqCst);
         self.header.revision.store(overlay.revision, SeqCst);
         self.header.connection.applied();
@@ -101,6 +107,7 @@ impl<'z> Zone<'z> {
         }
         check_upstreams(overlay)?;
         self.keys_check(overlay.keys)?;
+        self.classes_check(overlay.classes)?;
         let mut additions = Vec::new();
         for (place, named) in overlay.upstreams.iter().enumerate() {
             check_peers(named)?;
@@ -161,7 +168,7 @@ impl<'z> Zone<'z> {
             Some(upstream) => named.peers.iter().filter(|peer| self.find(upstream, peer).is_none()).count() as u64,
             None => 1,
         };
-        overlay.upstreams.iter().map(unknown).sum()
+        overlay.upstreams.iter().map(unknown).sum::<u64>() + self.classes_unknown(overlay.classes)
     }
 }
 

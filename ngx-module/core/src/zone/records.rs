@@ -57,7 +57,11 @@ impl<'a> Zone<'a> {
             need,
             free: reserved.len(),
             have: self.peers.len(),
-            need_bytes: Layout::bytes_for(self.upstreams.len(), self.peers.len() + need - reserved.len()),
+            need_bytes: Layout::bytes_for(
+                self.upstreams.len(),
+                self.peers.len() + need - reserved.len(),
+                self.classes.len(),
+            ),
         })
     }
 

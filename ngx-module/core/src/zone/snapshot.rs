@@ -126,7 +126,7 @@ pub struct ZoneSnapshot {
     /// The worker that feeds the zone.
     pub feed: Option<ProcessId>,
     /// Counters of the zone, with their names.
-    pub counters: [(&'static str, u64); 11],
+    pub counters: [(&'static str, u64); 14],
     /// Live workers.
     pub workers: Vec<WorkerSnapshot>,
     /// Upstreams of the newest configuration.
@@ -230,7 +230,7 @@ impl Peer {
 }
 
 impl super::Counters {
-    fn named(&self) -> [(&'static str, u64); 11] {
+    fn named(&self) -> [(&'static str, u64); 14] {
         let load = |count: &AtomicU64| count.load(Relaxed);
         [
             ("fail_open", load(&self.fail_open)),
@@ -244,6 +244,9 @@ impl super::Counters {
             ("purges", load(&self.purges)),
             ("purged_entries", load(&self.purged_entries)),
             ("purge_voided", load(&self.purge_voided)),
+            ("limit_evictions", load(&self.limit_evictions)),
+            ("limit_untracked", load(&self.limit_untracked)),
+            ("limit_no_room", load(&self.limit_no_room)),
         ]
     }
 }

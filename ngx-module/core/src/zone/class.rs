@@ -1,0 +1,332 @@
+//! One class' record: what nginx.conf and the control plane say of it, what is in force, and what is counted.
+//!
+//! The first cache line holds all that a request needs to know, a word for each thing, so that a change is seen whole or not at all; it is written
+//! only by structural changes. A class is found by name, and named by its index and the generation of its record, which rises when the record
+//! begins another life; that happens only while no request of the class is in flight or waiting.
+//! Only worker `w` writes `workers[w]`, or its reclaimer. Cost: a load for each value. Bound: [`CLASSES_MAX`].
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+use super::heap::Array;
+use super::{Bytes, NAME_MAX, WORKERS_MAX, WorkerIdx, Zone};
+use crate::histogram::Histogram;
+use crate::limit::{ClassSettings, Effective, FIELDS, Rate, Ticks};
+
+/// Classes of one zone at most; a small zone has room for fewer: [`super::Layout::classes`].
+pub const CLASSES_MAX: usize = 64;
+
+/// A class' place in [`Zone::classes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClassIdx(pub u16);
+
+/// How a class waits in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueRule {
+    /// The lower number goes first.
+    pub priority: u8,
+    /// Percent of the slots that it gets even if others go first; the sum over all classes is at most 100.
+    pub share: u8,
+    /// Requests of it that may wait in one queue; 0 = as many as the queue holds.
+    pub queue_max: u32,
+    /// How long they may wait, ms; 0 = as long as the queue lets them.
+    pub timeout_ms: u32,
+}
+
+/// One worker's requests of one class.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct ClassWorker {
+    pub in_flight: AtomicU32,
+    pub waiting: AtomicU32,
+}
+
+/// What became of a class' requests; only rises while the class lives.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub(super) struct ClassCounters {
+    pub passed: AtomicU64,
+    pub delayed: AtomicU64,
+    pub rejected_rate: AtomicU64,
+    pub rejected_concurrency: AtomicU64,
+    pub rejected_dry_run: AtomicU64,
+    pub bytes: AtomicU64,
+    pub queue_overflows: AtomicU64,
+    pub queue_timeouts: AtomicU64,
+}
+
+/// A layer of settings in shared memory: each word is the value plus one, 0 = not said.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct Layer(Array<AtomicU64, FIELDS>);
+
+impl Layer {
+    pub fn load(&self) -> ClassSettings {
+        ClassSettings::from_words(core::array::from_fn(|field| self.0[field].load(SeqCst).checked_sub(1)))
+    }
+
+    pub fn store(&self, settings: &ClassSettings) {
+        for (word, value) in self.0.iter().zip(settings.words()) {
+            word.store(value.map_or(0, |value| value + 1), SeqCst);
+        }
+    }
+}
+
+/// A class' record.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Class {
+    /// `generation of the record << 1 | in use`.
+    state: AtomicU64,
+    interval: AtomicU64,
+    /// `delay << 32 | burst`.
+    burst: AtomicU64,
+    concurrency: AtomicU64,
+    bandwidth: AtomicU64,
+    /// `share << 8 | priority`.
+    order: AtomicU64,
+    /// `timeout_ms << 32 | queue_max`.
+    queue: AtomicU64,
+    rate: AtomicU64,
+    pub(super) counters: ClassCounters,
+    /// The newest configuration that declares it.
+    pub(super) generation: AtomicU32,
+    /// Whether nginx.conf declares it; 0 = only the control plane.
+    pub(super) declared: AtomicU32,
+    /// Whether the control plane added it.
+    pub(super) added: AtomicU32,
+    spare: AtomicU32,
+    pub(super) configured: Layer,
+    pub(super) live: Layer,
+    pub(super) name: Bytes<16>,
+    pub(super) queue_times: Histogram,
+    pub(super) workers: Array<ClassWorker, WORKERS_MAX>,
+}
+
+impl Class {
+    /// The class' name, copied into `out`.
+    pub fn name<'o>(&self, out: &'o mut [u8; NAME_MAX]) -> &'o [u8] {
+        self.name.load(out)
+    }
+
+    /// Whether the record is a class'.
+    pub fn is_used(&self) -> bool {
+        self.state.load(SeqCst) & 1 == 1
+    }
+
+    /// The record's life.
+    pub fn generation(&self) -> u32 {
+        (self.state.load(SeqCst) >> 1) as u32
+    }
+
+    /// How it waits in a queue.
+    #[inline]
+    pub fn queue_rule(&self) -> QueueRule {
+        let (order, queue) = (self.order.load(SeqCst), self.queue.load(SeqCst));
+        QueueRule {
+            priority: (order & 0xff) as u8,
+            share: (order >> 8 & 0xff) as u8,
+            queue_max: (queue & 0xffff_ffff) as u32,
+            timeout_ms: (queue >> 32) as u32,
+        }
+    }
+
+    /// Time between two requests of a key; 0 = no rate.
+    #[inline]
+    pub fn interval(&self) -> Ticks {
+        self.interval.load(SeqCst)
+    }
+
+    /// The rate in force, as it was written.
+    pub fn rate(&self) -> Rate {
+        Rate::from_word(self.rate.load(SeqCst))
+    }
+
+    /// Burst in force, and how much of it passes at once.
+    #[inline]
+    pub fn burst(&self) -> (u32, u32) {
+        let word = self.burst.load(SeqCst);
+        ((word & 0xffff_ffff) as u32, (word >> 32) as u32)
+    }
+
+    /// Requests at once per key; 0 = unlimited.
+    #[inline]
+    pub fn concurrency(&self) -> u32 {
+        (self.concurrency.load(SeqCst) & 0xffff_ffff) as u32
+    }
+
+    /// Bytes per second per key; 0 = unlimited.
+    #[inline]
+    pub fn bandwidth(&self) -> u64 {
+        self.bandwidth.load(SeqCst)
+    }
+
+    /// All that is in force.
+    pub fn effective(&self) -> Effective {
+        let ((burst, delay), queue) = (self.burst(), self.queue_rule());
+        Effective {
+            rate: self.rate(),
+            burst,
+            delay,
+            concurrency: self.concurrency(),
+            bandwidth: self.bandwidth(),
+            priority: queue.priority,
+            share: queue.share,
+            queue: queue.queue_max,
+            queue_timeout_ms: queue.timeout_ms,
+        }
+    }
+
+    /// Puts values into force, a word each.
+    pub(super) fn publish(&self, values: &Effective) {
+        self.rate.store(values.rate.word(), SeqCst);
+        self.interval.store(values.rate.interval(), SeqCst);
+        self.burst.store(u64::from(values.delay) << 32 | u64::from(values.burst), SeqCst);
+        self.concurrency.store(values.concurrency.into(), SeqCst);
+        self.bandwidth.store(values.bandwidth, SeqCst);
+        self.order.store(u64::from(values.share) << 8 | u64::from(values.priority), SeqCst);
+        self.queue.store(u64::from(values.queue_timeout_ms) << 32 | u64::from(values.queue), SeqCst);
+    }
+
+    /// Whether the configuration `generation`, or a newer one, or the control plane has it.
+    pub(super) fn exists_for(&self, generation: u32) -> bool {
+        let declared = self.declared.load(SeqCst) != 0 && self.generation.load(SeqCst) >= generation;
+        self.is_used() && (declared || self.added.load(SeqCst) != 0)
+    }
+
+    /// Requests of the class, in all workers.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.workers.iter().map(|worker| worker.in_flight.load(SeqCst)).fold(0, u32::wrapping_add)
+    }
+
+    /// Requests of the class that wait in queues, in all workers.
+    pub(super) fn waiting(&self) -> u32 {
+        self.workers.iter().map(|worker| worker.waiting.load(SeqCst)).fold(0, u32::wrapping_add)
+    }
+
+    /// Whether the record may begin another life.
+    pub(super) fn is_free(&self) -> bool {
+        !self.is_used() && self.in_flight() == 0 && self.waiting() == 0
+    }
+
+    /// Makes a free record the class `name`, unlimited. In use comes last: a death in here leaves it free.
+    pub(super) fn occupy(&self, name: &[u8]) {
+        let generation = u64::from(self.generation().wrapping_add(1));
+        // Raised before anything else: what still names the old life does not find it any more.
+        self.state.store(generation << 1, SeqCst);
+        self.name.store(name);
+        for flag in [&self.generation, &self.declared, &self.added] {
+            flag.store(0, SeqCst);
+        }
+        self.configured.store(&ClassSettings::default());
+        self.live.store(&ClassSettings::default());
+        self.publish(&ClassSettings::default().effective(0));
+        self.counters.reset();
+        self.queue_times.reset();
+        self.state.store(generation << 1 | 1, SeqCst);
+    }
+
+    /// Takes the class out of use: new requests do not find it; those in flight end as they are.
+    pub(super) fn vacate(&self) {
+        self.state.store(u64::from(self.generation()) << 1, SeqCst);
+        self.declared.store(0, SeqCst);
+        self.added.store(0, SeqCst);
+    }
+
+    /// Zeroes worker `w`'s column.
+    pub(super) fn clear_worker(&self, w: usize) {
+        if let Some(worker) = self.workers.get(w) {
+            worker.in_flight.store(0, SeqCst);
+            worker.waiting.store(0, SeqCst);
+        }
+    }
+
+    fn column(&self, w: WorkerIdx) -> Option<&ClassWorker> {
+        self.workers.get(usize::from(w.0))
+    }
+}
+
+impl ClassCounters {
+    fn reset(&self) {
+        let Self { passed, delayed, rejected_rate, rejected_concurrency, .. } = self;
+        let Self { rejected_dry_run, bytes, queue_overflows, queue_timeouts, .. } = self;
+        for count in [passed, delayed, rejected_rate, rejected_concurrency] {
+            count.store(0, Relaxed);
+        }
+        for count in [rejected_dry_run, bytes, queue_overflows, queue_timeouts] {
+            count.store(0, Relaxed);
+        }
+    }
+}
+
+impl<'a> Zone<'a> {
+    /// The class at `c`, in use or not; `None` for an index that this zone never gave out.
+    pub fn class(&self, c: ClassIdx) -> Option<&'a Class> {
+        self.classes.get(usize::from(c.0))
+    }
+
+    /// The class called `name` for a worker of configuration `generation`: one that nginx.conf declares there, or that the control plane added.
+    ///
+    /// Cost: a load for each record and a comparison for those of this length; for the request path.
+    pub fn class_find(&self, name: &[u8], generation: u32) -> Option<ClassIdx> {
+        let found = |class: &Class| class.name.equals(name) && class.exists_for(generation);
+        (0..).zip(self.classes).find(|(_, class)| found(class)).map(|(index, _)| ClassIdx(index))
+    }
+
+    /// A request of worker `w` waits in a queue as one of class `c`.
+    pub fn class_waiting_add(&self, c: ClassIdx, w: WorkerIdx) {
+        if let Some(worker) = self.class(c).and_then(|class| class.column(w)) {
+            worker.waiting.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// It waits no longer; for how it ended see the functions below.
+    pub fn class_waiting_sub(&self, c: ClassIdx, w: WorkerIdx) {
+        if let Some(worker) = self.class(c).and_then(|class| class.column(w)) {
+            self.count_down(&worker.waiting);
+        }
+    }
+
+    /// A request of class `c` left the queue after `waited_ns`, for a peer or because of its timeout.
+    pub fn class_queue_left(&self, c: ClassIdx, waited_ns: u64, timed_out: bool) {
+        let Some(class) = self.class(c) else { return };
+        class.queue_times.record(waited_ns);
+        class.counters.queue_timeouts.fetch_add(u64::from(timed_out), Relaxed);
+    }
+
+    /// A request of class `c` found no place in the queue, or lost the one it had to a better one.
+    pub fn class_queue_overflow(&self, c: ClassIdx) {
+        if let Some(class) = self.class(c) {
+            class.counters.queue_overflows.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// `bytes` of a response of class `c` were sent.
+    pub fn class_sent(&self, c: ClassIdx, bytes: u64) {
+        if let Some(class) = self.class(c) {
+            class.counters.bytes.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// A request of worker `w` begins as one of class `c`.
+    pub(super) fn class_enter(&self, c: ClassIdx, w: WorkerIdx) {
+        if let Some(worker) = self.class(c).and_then(|class| class.column(w)) {
+            worker.in_flight.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn class_leave(&self, c: ClassIdx, w: WorkerIdx) {
+        if let Some(worker) = self.class(c).and_then(|class| class.column(w)) {
+            self.count_down(&worker.in_flight);
+        }
+    }
+
+    fn count_down(&self, count: &AtomicU32) {
+        // The only writer is this worker.
+        if count.load(Relaxed) > 0 {
+            count.fetch_sub(1, SeqCst);
+        } else {
+            self.header.counters.unbalanced.fetch_add(1, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Holds a request to its classes: all of its limits must let it in, and one that does not gives back what the others took.
+//!
+//! Each limit is a class and a key. Its rate is checked in [`super::rates`], its requests in flight in [`super::seats`], where its bandwidth lives too. Rates fail open:
+//! a key that cannot be tracked passes and is counted; requests in flight never do, so a table without room refuses. What is in force is read once
+//! for each check, in a few loads; a change of a class needs no reload.
+//! Knows no clock: `now` is monotonic. Takes no lock, allocates nothing. Cost: about a hundred instructions a check. Bound: [`LIMITS_MAX`] checks.
+
+use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::class::{Class, ClassIdx};
+use super::rates::{Checked, RateSet, tag_of};
+use super::seats::{Line, Sat, Seat, SeatSet};
+use super::{WorkerIdx, Zone};
+use crate::limit::{Flow, Gcra, Grant, KeyHash, Pace, Quota, Ticks, span_ns, ticks};
+use crate::sync::Ordering::SeqCst;
+use crate::time::{MonoNs, SECOND_NS};
+
+/// Limits that one request may be held to.
+pub const LIMITS_MAX: usize = 8;
+
+/// What a request that is refused for its concurrency is told to wait, ns: nobody knows when another one ends.
+const CONCURRENCY_RETRY_NS: u64 = SECOND_NS;
+
+/// One limit that a request is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// The class. One that is gone limits nothing.
+    pub class: ClassIdx,
+    /// The hash of the key: [`KeyHash::new`] with [`super::Header::secret`].
+    pub key: KeyHash,
+    /// What the request costs of the rate; 0 counts as 1.
+    pub cost: u32,
+    /// Refusals are counted and otherwise have no effect; nothing is delayed.
+    pub dry_run: bool,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It came too soon.
+    Rate,
+    /// As many of its key are in flight as may be.
+    Concurrency,
+    /// The zone has no room to count it, and its class has a limit that must never be passed.
+    NoRoom,
+}
+
+/// What is to become of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Passed,
+    /// It goes on after so long, ns.
+    Delayed(u64),
+    /// It does not.
+    Rejected {
+        /// The check that refused it.
+        which: usize,
+        /// Why.
+        reason: Reason,
+        /// When it would be let in, ns; `None` = never, it costs more than the whole burst.
+        retry_after_ns: Option<u64>,
+    },
+}
+
+/// What a request holds of one limit until it ends. To be given to [`Zone::limit_release`] or [`Zone::limit_withdraw`]: else its seat is taken until the worker dies.
+#[derive(Debug)]
+#[must_use = "what is not given back holds its seat until the worker dies"]
+pub struct Held {
+    class: ClassIdx,
+    key: KeyHash,
+    tag: u64,
+    way: u8,
+    /// The TAT that the request left; 0 = it took nothing of a rate.
+    admitted: Ticks,
+    cost: Ticks,
+    seat: Option<Seat>,
+}
+
+impl Held {
+    /// The class that it is held to.
+    pub fn class(&self) -> ClassIdx {
+        self.class
+    }
+}
+
+/// What a request holds of all its limits.
+pub type Holds = ArrayVec<Held, LIMITS_MAX>;
+
+/// An answer to [`Zone::limit_take`].
+#[derive(Debug)]
+pub struct Limited {
+    /// What is to become of the request.
+    pub verdict: Verdict,
+    /// The first check in `dry_run` that would have refused it.
+    pub dry_run: Option<usize>,
+    /// What it holds now; empty when it is rejected.
+    pub holds: Holds,
+    /// The rates it was held to, in their order, up to the one that refused it.
+    pub quotas: ArrayVec<(ClassIdx, Quota), LIMITS_MAX>,
+}
+
+/// A check refused; what of it was taken is given back.
+struct Refusal {
+    reason: Reason,
+    retry_after_ns: Option<u64>,
+}
+
+impl<'z> Zone<'z> {
+    /// Holds a request of worker `w` to `checks`, of which the first [`LIMITS_MAX`] count, and counts the verdict.
+    pub fn limit_take(&self, w: WorkerIdx, checks: &[Check], now: MonoNs) -> Limited {
+        let (holds, quotas) = (ArrayVec::new(), ArrayVec::new());
+        let mut limited = Limited { verdict: Verdict::Passed, dry_run: None, holds, quotas };
+        let mut waits = [0_u64; LIMITS_MAX];
+        for (which, check) in checks.iter().take(LIMITS_MAX).enumerate() {
+            let Some(class) = self.class(check.class).filter(|class| class.is_used()) else { continue };
+            let (mut held, wait_ns, refusal) = self.take_one(w, check, class, now, &mut limited.quotas);
+            if let Some(Refusal { reason, retry_after_ns }) = refusal {
+                if !check.dry_run {
+                    class.count_rejected(reason);
+                    self.limit_withdraw(w, core::mem::take(&mut limited.holds), now);
+                    limited.verdict = Verdict::Rejected { which, reason, retry_after_ns };
+                    return limited;
+                }
+                held.admitted = 0;
+                class.counters.rejected_dry_run.fetch_add(1, Relaxed);
+                limited.dry_run = limited.dry_run.or(Some(which));
+            }
+            self.class_enter(check.class, w);
+            limited.holds.push(held);
+            waits[limited.holds.len() - 1] = if check.dry_run { 0 } else { wait_ns };
+        }
+        for (held, wait_ns) in limited.holds.iter().zip(waits) {
+            let Some(class) = self.class(held.class) else { continue };
+            let counter = if wait_ns > 0 { &class.counters.delayed } else { &class.counters.passed };
+            counter.fetch_add(1, Relaxed);
+        }
+        match waits.into_iter().max() {
+            Some(wait_ns) if wait_ns > 0 => limited.verdict = Verdict::Delayed(wait_ns),
+            _ => {}
+        }
+        limited
+    }
+
+    /// The request has ended: its seats are free again, what it took of rates stays taken.
+    pub fn limit_release(&self, w: WorkerIdx, holds: Holds) {
+        for held in holds {
+            self.give_seat_back(w, &held);
+            self.class_leave(held.class, w);
+        }
+    }
+
+    /// The request goes no further (it was refused elsewhere, or left while it was delayed): rates get back what has not passed yet, too.
+    pub fn limit_withdraw(&self, w: WorkerIdx, holds: Holds, now: MonoNs) {
+        for held in &holds {
+            if held.admitted != 0
+                && let Some(set) = self.rate_set(held.key)
+            {
+                set.give_back(held.tag, held.way, held.admitted, held.cost, ticks(now));
+            }
+        }
+        self.limit_release(w, holds);
+    }
+
+    /// How much of a response of worker `w` may be sent now by the bandwidth of one of its limits, `wanted` bytes being there.
+    ///
+    /// After sending, tell [`Zone::bandwidth_sent`]; a chunk that must stay whole may be sent whole once any bytes are granted. A class without a bandwidth grants
+    /// all. A key that the zone has no room for is not held to its bandwidth, and counted.
+    pub fn bandwidth_grant(&self, w: WorkerIdx, held: &mut Held, flow: &mut Flow, wanted: u64, now: MonoNs) -> Grant {
+        let all = Grant { bytes: wanted, retry_after_ns: 0 };
+        let Some(bandwidth) = self.class(held.class).map(Class::bandwidth).filter(|bandwidth| *bandwidth > 0) else {
+            flow.forget();
+            return all;
+        };
+        let Some((set, line)) = self.bandwidth_line(w, held) else {
+            self.header.counters.limit_untracked.fetch_add(1, Relaxed);
+            return all;
+        };
+        let pace = Pace { bandwidth, active: set.count(seat_tag(held.key)).max(1) };
+        line.keep_to(&pace, now);
+        flow.ask(&pace, now, wanted, |bytes| line.promise(&pace, now, bytes))
+    }
+
+    /// `bytes` of the response were sent; counts them for the class.
+    pub fn bandwidth_sent(&self, held: &Held, flow: &mut Flow, bytes: u64) {
+        self.class_sent(held.class, bytes);
+        flow.sent(bytes);
+    }
+
+    /// The response has ended: what was promised to it and not sent goes to others. Before [`Zone::limit_release`].
+    pub fn bandwidth_end(&self, held: &Held, flow: &mut Flow, now: MonoNs) {
+        let unsent = flow.end();
+        let bandwidth = self.class(held.class).map_or(0, Class::bandwidth);
+        let line = self.seat_set(held.key).and_then(|set| set.bandwidth_line(seat_tag(held.key)));
+        if let (1.., 1.., true, Some(line)) = (unsent, bandwidth, held.seat.is_some(), line) {
+            line.give_back(&Pace { bandwidth, active: 1 }, now, unsent);
+        }
+    }
+
+    /// Requests in flight of a class and key that have a seat: those of classes with a concurrency or a bandwidth.
+    pub fn seats_taken(&self, class: ClassIdx, key: KeyHash) -> u32 {
+        let key = key.within(self.class(class).map_or(0, |record| record.salt(class)));
+        self.seat_set(key).map_or(0, |set| set.count(seat_tag(key)))
+    }
+
+    /// One check. On a refusal nothing is taken; the time is how long to wait, ns.
+    #[inline]
+    fn take_one(
+        &self,
+        w: WorkerIdx,
+        check: &Check,
+        class: &Class,
+        now: MonoNs,
+        quotas: &mut ArrayVec<(ClassIdx, Quota), LIMITS_MAX>,
+    ) -> (Held, u64, Option<Refusal>) {
+        let key = check.key.within(class.salt(check.class));
+        let tag = tag_of(key, check.class.0);
+        let mut held = Held { class: check.class, key, tag, way: 0, admitted: 0, cost: 0, seat: None };
+        let wait = match self.take_rate(&mut held, check.cost, class, now, quotas) {
+            Ok(wait) => wait,
+            Err(retry) => {
+                let retry_after_ns = (retry != Ticks::MAX).then(|| span_ns(retry));
+                return (held, 0, Some(Refusal { reason: Reason::Rate, retry_after_ns }));
+            }
+        };
+        if let Err(reason) = self.take_seat(w, &mut held, class) {
+            if held.admitted != 0
+                && let Some(set) = self.rate_set(key)
+            {
+                set.give_back(tag, held.way, held.admitted, held.cost, ticks(now));
+            }
+            return (held, 0, Some(Refusal { reason, retry_after_ns: Some(CONCURRENCY_RETRY_NS) }));
+        }
+        (held, span_ns(wait), None)
+    }
+
+    #[inline]
+    fn take_rate(
+        &self,
+        held: &mut Held,
+        cost: u32,
+        class: &Class,
+        now: MonoNs,
+        quotas: &mut ArrayVec<(ClassIdx, Quota), LIMITS_MAX>,
+    ) -> Result<Ticks, Ticks> {
+        let interval = class.interval();
+        let Some(set) = self.rate_set(held.key).filter(|_| interval != 0) else { return Ok(0) };
+        let (burst, delay) = class.burst();
+        let (gcra, now) = (Gcra { interval, burst, delay }, ticks(now));
+        let mut note = |tat: Ticks, retry: Option<Ticks>| {
+            if let Some(quota) = Quota::of(class.rate(), &gcra, tat, now) {
+                let reset_ns = retry.map_or(quota.reset_ns, span_ns);
+                let _ = quotas.try_push((held.class, Quota { reset_ns, ..quota }));
+            }
+        };
+        let evicted = || {
+            self.header.counters.limit_evictions.fetch_add(1, Relaxed);
+        };
+        match set.check(held.tag, &gcra, cost, now, evicted) {
+            Checked::Passed { way, admitted } => {
+                note(admitted.tat, None);
+                (held.way, held.admitted, held.cost) = (way, admitted.tat, gcra.cost(cost));
+                Ok(admitted.wait)
+            }
+            Checked::Refused { refused, tat } => {
+                note(tat, Some(refused.0));
+                Err(refused.0)
+            }
+            Checked::Untracked => {
+                self.header.counters.limit_untracked.fetch_add(1, Relaxed);
+                Ok(0)
+            }
+        }
+    }
+
+    #[inline]
+    fn take_seat(&self, w: WorkerIdx, held: &mut Held, class: &Class) -> Result<(), Reason> {
+        let (limit, bandwidth) = (class.concurrency(), class.bandwidth());
+        if limit == 0 && bandwidth == 0 {
+            return Ok(());
+        }
+        match self.seat_set(held.key).map_or(Sat::NoRoom, |set| set.sit(seat_tag(held.key), w, limit)) {
+            Sat::Taken(seat) => {
+                held.seat = Some(seat);
+                Ok(())
+            }
+            Sat::Full => Err(Reason::Concurrency),
+            Sat::NoRoom if limit == 0 => Ok(()),
+            Sat::NoRoom => {
+                self.header.counters.limit_no_room.fetch_add(1, Relaxed);
+                Err(Reason::NoRoom)
+            }
+        }
+    }
+
+    fn give_seat_back(&self, w: WorkerIdx, held: &Held) {
+        let Some(seat) = held.seat else { return };
+        if !self.seat_set(held.key).is_some_and(|set| set.leave(seat, w)) {
+            self.header.counters.unbalanced.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The key's bandwidth; a response that began before its class had one takes its seat now.
+    fn bandwidth_line(&self, w: WorkerIdx, held: &mut Held) -> Option<(&'z SeatSet, &'z Line)> {
+        let set = self.seat_set(held.key)?;
+        if held.seat.is_none()
+            && let Sat::Taken(seat) = set.sit(seat_tag(held.key), w, 0)
+        {
+            held.seat = Some(seat);
+        }
+        held.seat?;
+        Some((set, set.bandwidth_line(seat_tag(held.key))?))
+    }
+
+    fn rate_set(&self, key: KeyHash) -> Option<&'z RateSet> {
+        self.rates.get(key.index(self.rates.len()))
+    }
+
+    fn seat_set(&self, key: KeyHash) -> Option<&'z SeatSet> {
+        self.seats.get(key.index(self.seats.len()))
+    }
+}
+
+/// A key's tag in the table of seats; 0 is an empty way.
+fn seat_tag(key: KeyHash) -> u64 {
+    key.tag.max(1)
+}
+
+impl Class {
+    /// What sets the keys of this life of this class apart from those of all others.
+    #[inline]
+    fn salt(&self, at: ClassIdx) -> u64 {
+        let life = (u64::from(self.generation()) << 16) + u64::from(at.0) + 1;
+        life.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn count_rejected(&self, reason: Reason) {
+        let counter = match reason {
+            Reason::Rate => &self.counters.rejected_rate,
+            Reason::Concurrency | Reason::NoRoom => &self.counters.rejected_concurrency,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+impl Line {
+    /// Reckons what is promised anew when the bandwidth has changed. A death in between leaves it reckoned with the old one.
+    fn keep_to(&self, pace: &Pace, now: MonoNs) {
+        let old = self.bandwidth.load(SeqCst);
+        if old == pace.bandwidth || self.bandwidth.compare_exchange(old, pace.bandwidth, SeqCst, SeqCst).is_err() {
+            return;
+        }
+        if old != 0 {
+            let anew = |free_at| Some(pace.rescale(MonoNs(free_at), now, old).0);
+            let _ = self.free_at.fetch_update(SeqCst, SeqCst, anew);
+        }
+    }
+
+    fn promise(&self, pace: &Pace, now: MonoNs, bytes: u64) -> MonoNs {
+        let until = |free_at| Some(pace.promise(MonoNs(free_at), now, bytes).1.0);
+        let (Ok(before) | Err(before)) = self.free_at.fetch_update(SeqCst, SeqCst, until);
+        pace.promise(MonoNs(before), now, bytes).0
+    }
+
+    fn give_back(&self, pace: &Pace, now: MonoNs, bytes: u64) {
+        let less = |free_at| Some(pace.give_back(MonoNs(free_at), now, bytes).0);
+        let _ = self.free_at.fetch_update(SeqCst, SeqCst, less);
+    }
+}
