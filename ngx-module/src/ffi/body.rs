@@ -1,8 +1,9 @@
 //! Hashes request bodies while they arrive: a request-body filter that looks at every buffer once and changes none.
 //!
-//! A digest counts only once the last buffer has passed and nginx has stored it: a body that was cut off, or whose temporary file could not be
-//! written, has none, and neither has one that was read where `pincer_body_hash` is off or different. Who has no digest has a token of its own, so that
-//! a cache key is never shared by accident. The body is read early (in the precontent phase, after access control) only in locations whose handler would
+//! A digest counts only once the last buffer has passed, nginx has stored it, and it is all that the client said it would send: a body that was cut off,
+//! that nginx threw away before it answered from an `error_page`, or whose temporary file could not be written, has none. Neither has one that was read
+//! where `pincer_body_hash` is off or different, nor one that a module put into a subrequest. Who has no digest has a token of its own, so that a cache
+//! key is never shared by accident. The body is read early (in the precontent phase, after access control) only in locations whose handler would
 //! ask for the digest before the end: with unbuffered proxying, `grpc_pass`, `try_files`, and handlers that we know nothing of.
 //! Cost: the digest, and one record in the request's pool. Bound: two records and [`BodyDigest`]'s buffers for each request.
 
@@ -12,7 +13,7 @@ use nginx_sys::{
     ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt,
     ngx_http_request_t, ngx_int_t,
 };
-use pincer_core::digest::{BodyDigest, Digest, Params};
+use pincer_core::digest::{BodyDigest, Digest, Params, cache_key};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -208,6 +209,12 @@ unsafe fn settle(record: *mut Record, stored: bool) {
             return;
         }
         let bytes = streaming.bytes();
+        if (*(*record).request).headers_in.chunked() == 0
+            && declared_bytes((*record).request).is_some_and(|all| all != bytes)
+        {
+            // nginx had thrown some of it away before anyone asked for it: a body over `client_max_body_size`, with `error_page 413`.
+            return;
+        }
         let digest = streaming.finish(params);
         (*record).digest = Some(digest);
         if let Some(zone) = conf::of_request((*record).request).and_then(|main| main.zone.get()) {
@@ -228,18 +235,33 @@ pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
             Some(record) => record,
             None => create(main)?,
         };
+        let own = !std::ptr::eq((*r).request_body, (*main).request_body);
         if let Some(here) = location::of_request(r).and_then(location::LocConf::hashing) {
-            if !has_body(main) {
+            if !(has_body(main) || own && holds_bytes(r)) {
                 let empty = BodyDigest::new(here, &content_type(main), &content_encoding(main));
                 return Some(Identity::Digest(empty.finish(here)));
             }
             let same = (*record).params.is_some_and(|read| std::ptr::eq(here, read) || here == read);
-            if let Some(digest) = (*record).digest.filter(|_| same) {
+            if let Some(digest) = (*record).digest.filter(|_| same && !own) {
                 return Some(Identity::Digest(digest));
             }
         }
-        Some(Identity::Token(*(*record).token.get_or_insert_with(new_token)))
+        let token = *(*record).token.get_or_insert_with(new_token);
+        if std::ptr::eq(r, main) {
+            return Some(Identity::Token(token));
+        }
+        // A subrequest is another request. They live as long as the main one, so that their addresses tell them apart.
+        Some(Identity::Token(cache_key(&[&token, &r.addr().to_ne_bytes()])))
     }
+}
+
+/// Whether a body was put into `r`, a subrequest whose body is not the main request's. `auth_request` puts one in that is empty.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn holds_bytes(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches; a request's body lives as long as it.
+    unsafe { (*r).request_body.as_ref().is_some_and(|body| !body.bufs.is_null() || !body.temp_file.is_null()) }
 }
 
 fn new_token() -> [u8; TOKEN_BYTES] {
@@ -250,13 +272,33 @@ fn new_token() -> [u8; TOKEN_BYTES] {
     token
 }
 
-/// Whether the request comes with a body.
+/// Whether the request came with a body, read or not or thrown away.
 ///
 /// # Safety
 /// `r` is live.
 unsafe fn has_body(r: *const ngx_http_request_t) -> bool {
     // SAFETY: as the caller vouches.
+    unsafe { is_unread(r) || declared_bytes(r).is_some_and(|bytes| bytes > 0) }
+}
+
+/// Whether there is, as far as nginx knows, a body to be read. It says no once it has thrown the body away.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn is_unread(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches.
     unsafe { (*r).headers_in.content_length_n > 0 || (*r).headers_in.chunked() != 0 }
+}
+
+/// The body's length as the client said; `None` if it did not.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn declared_bytes(r: *const ngx_http_request_t) -> Option<u64> {
+    // SAFETY: as the caller vouches; the header lives as long as it.
+    let text = unsafe { nginx::bytes((*r).headers_in.content_length.as_ref()?.value) };
+    // nginx refuses what is no number before anyone else sees the request.
+    Some(std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
 }
 
 /// The request's content type, as the client sent it.
@@ -282,7 +324,7 @@ unsafe extern "C" fn read_early(r: *mut ngx_http_request_t) -> ngx_int_t {
     super::guard("reading the body early", nginx::DECLINED, || {
         // SAFETY: nginx passes a live request, in a phase handler, which may read the body and suspend the phases.
         unsafe {
-            if r != (*r).main || !(*r).request_body.is_null() || (*r).discard_body() != 0 || !has_body(r) {
+            if r != (*r).main || !(*r).request_body.is_null() || (*r).discard_body() != 0 || !is_unread(r) {
                 return nginx::DECLINED;
             }
             let wanted = location::of_request(r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
@@ -316,7 +358,7 @@ unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
         // SAFETY: nginx passes a live request.
         unsafe {
             let Some(zone) = conf::of_request(r).and_then(|main| main.zone.get()) else { return nginx::OK };
-            if !location::of_request(r).is_some_and(|conf| conf.hashing().is_some()) {
+            if location::of_request(r).is_none_or(|conf| conf.hashing().is_none()) {
                 return nginx::OK;
             }
             let hashed = find((*r).main).is_some_and(|record| (*record).digest.is_some());

@@ -67,7 +67,7 @@ impl Upload {
         Self::new("POST", path, body)
     }
 
-    /// Adds a header field. `Host` is `test` unless it is given.
+    /// Adds a header field; an empty one only takes the place of one that would be sent. `Host` is `test` unless it is given.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -124,7 +124,7 @@ impl Upload {
         } else if !given("content-length") && (self.method == "POST" || !self.body.is_empty()) {
             all.push(("Content-Length".to_owned(), self.body.len().to_string()));
         }
-        all.extend(self.headers.iter().cloned());
+        all.extend(self.headers.iter().filter(|(_, value)| !value.is_empty()).cloned());
         all
     }
 
@@ -184,6 +184,17 @@ impl Upload {
         if self.sent_max != usize::MAX {
             let _ = stream.shutdown().await;
         }
+        stream
+    }
+
+    /// [`Upload::begin`] with only so many bytes of the body, and the sending side left open.
+    ///
+    /// # Panics
+    /// When connecting or sending fails.
+    pub async fn begin_only(&self, address: &str, bytes: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+        stream.write_all(self.head().as_bytes()).await.expect("send the head");
+        stream.write_all(&self.wire()[..bytes]).await.expect("send a part of the body");
         stream
     }
 

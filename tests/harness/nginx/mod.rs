@@ -5,6 +5,7 @@
 //! Every wait is bounded.
 
 mod builder;
+mod cache;
 pub mod log;
 pub mod process;
 mod status;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 pub use builder::{Builder, Checked};
+pub use cache::CACHE;
 use log::Expected;
 use process::{Child, Role};
 pub use rustix::process::Signal;

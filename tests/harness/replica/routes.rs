@@ -66,6 +66,7 @@ async fn admit(shared: Arc<Shared>, request: Request) -> Result<Admitted, Refuse
     let running = Running::begin(&shared, request.headers());
     let (head, body) = request.into_parts();
     let body = body::to_bytes(body, BODY_MAX).await.map_err(|_| StatusCode::BAD_REQUEST.into_response())?;
+    running.received();
     let mut settings = shared.settings.subscribe();
     let fault = settings.borrow().fault;
     match fault {

@@ -15,6 +15,8 @@ const ORDER_MAX: usize = 100_000;
 pub struct Seen {
     /// Requests that arrived, refused ones included.
     pub requests: u64,
+    /// Requests whose body was read to its end.
+    pub received: u64,
     /// Requests answered to the end.
     pub finished: u64,
     /// Requests whose client went away before that.
@@ -34,6 +36,7 @@ pub struct Seen {
 #[derive(Default)]
 pub(super) struct Counters {
     requests: AtomicU64,
+    received: AtomicU64,
     finished: AtomicU64,
     aborts: AtomicU64,
     running: AtomicU64,
@@ -64,6 +67,7 @@ impl Counters {
         let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         Seen {
             requests: self.requests.load(SeqCst),
+            received: self.received.load(SeqCst),
             finished: self.finished.load(SeqCst),
             aborts: self.aborts.load(SeqCst),
             running: self.running.load(SeqCst),
@@ -75,7 +79,7 @@ impl Counters {
     }
 
     pub(super) fn reset(&self) {
-        for counter in [&self.requests, &self.finished, &self.aborts, &self.connections] {
+        for counter in [&self.requests, &self.received, &self.finished, &self.aborts, &self.connections] {
             counter.store(0, SeqCst);
         }
         self.running_max.store(self.running.load(SeqCst), SeqCst);
@@ -100,6 +104,10 @@ impl Running {
     pub(super) fn begin(shared: &Arc<super::Shared>, headers: &HeaderMap) -> Self {
         shared.counters.begin(headers);
         Self { shared: Arc::clone(shared), finished: false }
+    }
+
+    pub(super) fn received(&self) {
+        self.shared.counters.received.fetch_add(1, SeqCst);
     }
 
     pub(super) fn finish(mut self) {
