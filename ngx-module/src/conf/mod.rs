@@ -5,7 +5,9 @@
 pub(crate) mod args;
 pub(crate) mod balance;
 pub(crate) mod body_hash;
+pub(crate) mod class;
 pub(crate) mod control;
+pub(crate) mod limit;
 pub(crate) mod zone;
 
 pub(crate) use args::DirectiveError;

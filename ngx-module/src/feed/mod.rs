@@ -8,6 +8,7 @@
 
 mod client;
 mod connect;
+pub(crate) mod declared;
 mod fault;
 mod persist;
 pub(crate) mod report;

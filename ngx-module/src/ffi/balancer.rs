@@ -214,15 +214,8 @@ fn tries(zone: &Zone<'_>, index: UpstreamIdx) -> ngx_uint_t {
 /// `r` is live.
 unsafe fn affinity(r: *mut ngx_http_request_t, conf: &UpstreamConf) -> u64 {
     let Some(compiled) = conf.affinity.get() else { return 0 };
-    // SAFETY: `r` is live, `compiled` was compiled for this configuration and nginx only reads it.
-    let value = unsafe {
-        let mut value = nginx_sys::ngx_str_t { len: 0, data: std::ptr::null_mut() };
-        let compiled = std::ptr::from_ref(compiled).cast_mut();
-        if nginx_sys::ngx_http_complex_value(r, compiled, &raw mut value) != nginx::OK {
-            return 0;
-        }
-        nginx::bytes(value)
-    };
+    // SAFETY: `r` is live, `compiled` was compiled for this configuration.
+    let value = unsafe { nginx::complex_value(r, compiled) }.unwrap_or_default();
     if value.is_empty() { 0 } else { xxhash_rust::xxh3::xxh3_64(value).max(1) }
 }
 

@@ -9,7 +9,7 @@
 
 use super::{LoopStatic, clock, conf, location, nginx};
 use nginx_sys::{
-    NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t, ngx_http_handler_pt, ngx_http_phases,
+    NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t,
     ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt,
     ngx_http_request_t, ngx_int_t,
 };
@@ -54,26 +54,8 @@ pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
         NEXT.set(nginx_sys::ngx_http_top_request_body_filter);
         nginx_sys::ngx_http_top_request_body_filter = Some(filter);
     }
-    add_handler(cf, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, read_early)?;
-    add_handler(cf, ngx_http_phases_NGX_HTTP_LOG_PHASE, count)
-}
-
-type Handler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
-
-fn add_handler(cf: *mut ngx_conf_t, phase: ngx_http_phases, handler: Handler) -> Result<(), String> {
-    // SAFETY: the core module's main configuration exists in every `http {}`; its phases are arrays of handlers, made before this runs.
-    unsafe {
-        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-        let core = (*(*context).main_conf.add(nginx_sys::ngx_http_core_module.ctx_index))
-            .cast::<nginx_sys::ngx_http_core_main_conf_t>();
-        let handlers = &raw mut (*core).phases[phase as usize].handlers;
-        let slot = nginx_sys::ngx_array_push(handlers).cast::<ngx_http_handler_pt>();
-        if slot.is_null() {
-            return Err("memory is out".to_owned());
-        }
-        slot.write(Some(handler));
-    }
-    Ok(())
+    nginx::add_phase_handler(cf, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, read_early)?;
+    nginx::add_phase_handler(cf, ngx_http_phases_NGX_HTTP_LOG_PHASE, count)
 }
 
 /// The main request's record, if it has one.

@@ -3,8 +3,9 @@
 use super::address::Addresses;
 use super::local_queue::LocalQueue;
 use super::session::Sessions;
-use super::{balancer, body, clock, first_byte, log, module, nginx, zone};
+use super::{balancer, body, limits, clock, first_byte, log, module, nginx, zone};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
+use crate::conf::class::ClassArgs;
 use crate::conf::control::{Cidr, ControlPlaneArgs};
 use crate::conf::zone::ZoneArgs;
 use crate::feed::TlsMaterial;
@@ -12,7 +13,7 @@ use nginx_sys::{
     ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t,
     ngx_str_t,
 };
-use pincer_core::zone::{BalanceParams, PeerSpec, Plan, UpstreamIdx, Zone};
+use pincer_core::zone::{BalanceParams, ClassSpec, check_classes as zone_check_classes, PeerSpec, Plan, UpstreamIdx, Zone};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::path::PathBuf;
@@ -43,6 +44,14 @@ pub(crate) struct MainConf {
     pub(crate) needs_zone: Option<(&'static str, String)>,
     /// Where `pincer_control_plane` stands.
     pub(crate) control_plane_place: String,
+    /// `pincer_class` lines.
+    pub(crate) classes: Vec<ClassArgs>,
+    /// Where the last of them stands.
+    pub(crate) classes_place: String,
+    /// Classes that `pincer_limit` lines name, and where.
+    pub(crate) classes_named: Vec<(String, String)>,
+    /// Some location limits requests or looks at API keys.
+    pub(crate) limits: bool,
     /// Some location hashes request bodies.
     pub(crate) hashes_bodies: bool,
 }
@@ -204,10 +213,31 @@ fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
         let need = "a file's path is needed";
         return Err(format!("\"pincer_zone\" state \"{}\" is a folder, {need} {}", path.display(), main.zone_place));
     }
+    check_classes(main)?;
+    if main.limits {
+        limits::install(cf)?;
+    }
     if main.hashes_bodies {
         body::install(cf)?;
     }
     read_certificates(main).map_err(|message| format!("{message} {}", main.control_plane_place))
+}
+
+/// Checks what only shows once all classes are read.
+fn check_classes(main: &MainConf) -> Result<(), String> {
+    for (name, place) in &main.classes_named {
+        if main.classes.iter().all(|class| class.name != *name) {
+            return Err(format!(
+                "\"pincer_limit\" names the unknown class \"{name}\", \"pincer_class {name} …\" in http is needed {place}"
+            ));
+        }
+    }
+    let specs: Vec<ClassSpec<'_>> = main
+        .classes
+        .iter()
+        .map(|class| ClassSpec { name: class.name.as_bytes(), settings: class.settings })
+        .collect();
+    zone_check_classes(&specs).map_err(|error| format!("\"pincer_class\": {error} {}", main.classes_place))
 }
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.

@@ -2,10 +2,13 @@
 
 use super::conf::{MainConf, UpstreamConf, main_conf_of};
 use super::{balancer, location, log, nginx, status as status_page};
-use crate::conf::{DirectiveError, balance as balance_args, body_hash as body_hash_args, control, zone as zone_args};
+use super::limits::LIMITS_MAX;
+use super::location::{ClassSource, Limit};
+use crate::conf::{DirectiveError, balance as balance_args, class as class_args, limit as limit_args, body_hash as body_hash_args, control, zone as zone_args};
 use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// nginx's "the directive failed", `(char *) -1`.
 const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
@@ -173,7 +176,7 @@ pub(crate) unsafe extern "C" fn balance(cf: *mut ngx_conf_t, _: *mut ngx_command
         main.needs_zone.get_or_insert_with(|| ("pincer_balance", place(cf)));
         let parsed = balance_args::parse_balance(&arguments(cf))?;
         if let Some(affinity) = &parsed.affinity {
-            upstream.affinity.set(Some(compile(cf, affinity)?));
+            upstream.affinity.set(Some(compile(cf, "pincer_balance", "affinity", affinity)?));
         }
         upstream.place.replace(place(cf));
         once(&mut upstream.balance, parsed, "pincer_balance")?;
@@ -192,21 +195,87 @@ pub(crate) unsafe extern "C" fn queue(cf: *mut ngx_conf_t, _: *mut ngx_command_t
     })
 }
 
-pub(crate) unsafe extern "C" fn body_hash(
-    cf: *mut ngx_conf_t,
-    _: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
+/// The setter of a directive of `http {}`, a server or a location: `$body` gets the location's and the main configuration and the arguments.
+macro_rules! location_setter {
+    ($name:ident, $directive:literal, |$cf:ident, $location:ident, $main:ident, $arguments:ident| $body:expr) => {
+        pub(crate) unsafe extern "C" fn $name(
+            $cf: *mut ngx_conf_t,
+            _: *mut ngx_command_t,
+            conf: *mut c_void,
+        ) -> *mut c_char {
+            report($cf, || {
+                // SAFETY: a directive of a location, with what `location::create` made; the two are different values.
+                let ($location, $main) = unsafe { (location::being_read(conf), main_conf_of($cf)) };
+                let $arguments = arguments($cf);
+                $main.needs_zone.get_or_insert_with(|| ($directive, place($cf)));
+                $body
+            })
+        }
+    };
+}
+
+location_setter!(body_hash, "pincer_body_hash", |cf, location, main, arguments| {
+    let parsed = body_hash_args::parse(&arguments)?;
+    main.hashes_bodies |= parsed.is_some();
+    once(&mut location.body_hash, parsed.map(Rc::new), "pincer_body_hash")
+});
+
+location_setter!(limit, "pincer_limit", |cf, location, main, arguments| {
+    let parsed = limit_args::parse_limit(&arguments)?;
+    let class = match parsed.literal_class() {
+        Some(name) => {
+            main.classes_named.push((name.to_owned(), place(cf)));
+            ClassSource::Name(name.into())
+        }
+        None => ClassSource::Value(compile(cf, "pincer_limit", "class", &parsed.class)?),
+    };
+    let key = parsed.key.as_deref().map(|key| compile(cf, "pincer_limit", "key", key)).transpose()?;
+    location.limits.push(Limit { class, key, dry_run: parsed.dry_run });
+    main.limits = true;
+    if location.limits.len() <= LIMITS_MAX {
+        return Ok(());
+    }
+    Err(DirectiveError(format!("\"pincer_limit\" stands more than {LIMITS_MAX} times, as many are allowed in one place")))
+});
+
+location_setter!(limit_status, "pincer_limit_status", |cf, location, main, arguments| {
+    once(&mut location.limit_status, limit_args::parse_status(&arguments)?, "pincer_limit_status")
+});
+
+location_setter!(key, "pincer_key", |cf, location, main, arguments| {
+    let source = limit_args::parse_key(&arguments)?;
+    let source = source.map(|source| compile(cf, "pincer_key", "source", &source)).transpose()?;
+    main.limits |= source.is_some();
+    once(&mut location.key, source, "pincer_key")
+});
+
+location_setter!(key_required, "pincer_key_required", |cf, location, main, arguments| {
+    let required = limit_args::parse_switch("pincer_key_required", &arguments)?;
+    once(&mut location.key_required, required, "pincer_key_required")
+});
+
+pub(crate) unsafe extern "C" fn class(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
     report(cf, || {
-        let parsed = body_hash_args::parse(&arguments(cf))?;
-        // SAFETY: a directive of `http {}`, a server or a location, with the configuration that `location::create` made.
-        let first = unsafe { location::set_body_hash(cf, conf, parsed, place(cf)) };
-        if first { Ok(()) } else { Err(DirectiveError("\"pincer_body_hash\" is duplicate, one is needed".to_owned())) }
+        // SAFETY: a directive of `http {}`.
+        let main = unsafe { main(conf) };
+        main.needs_zone.get_or_insert_with(|| ("pincer_class", place(cf)));
+        let parsed = class_args::parse(&arguments(cf))?;
+        if main.classes.iter().any(|class| class.name == parsed.name) {
+            return Err(DirectiveError(format!("\"pincer_class\" \"{}\" is duplicate, one is needed", parsed.name)));
+        }
+        main.classes.push(parsed);
+        main.classes_place = place(cf);
+        Ok(())
     })
 }
 
 /// Compiles text with variables.
-fn compile(cf: *mut ngx_conf_t, source: &str) -> Result<&'static nginx_sys::ngx_http_complex_value_t, DirectiveError> {
+fn compile(
+    cf: *mut ngx_conf_t,
+    directive: &str,
+    key: &str,
+    source: &str,
+) -> Result<&'static nginx_sys::ngx_http_complex_value_t, DirectiveError> {
     let out_of_memory = || DirectiveError("memory is out".to_owned());
     let mut value = text_of_conf(cf, source.as_bytes()).ok_or_else(out_of_memory)?;
     // SAFETY: `cf` is live; the value and the copied source live in the configuration's pool, as long as the configuration.
@@ -221,7 +290,7 @@ fn compile(cf: *mut ngx_conf_t, source: &str) -> Result<&'static nginx_sys::ngx_
         compile.value = &raw mut value;
         compile.complex_value = compiled;
         if nginx_sys::ngx_http_compile_complex_value(&raw mut compile) != nginx::OK {
-            return Err(DirectiveError::invalid("pincer_balance", "affinity", source, "a known variable"));
+            return Err(DirectiveError::invalid(directive, key, source, "a known variable"));
         }
         Ok(&*compiled)
     }

@@ -6,6 +6,7 @@
 use super::conf::MainConf;
 use super::{clock, log, nginx, process, wake, zone};
 use crate::conf::control::ControlPlaneArgs;
+use crate::feed::declared::class as declared_class;
 use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, state, translate};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::time::MonoNs;
@@ -187,6 +188,7 @@ fn hello(main: &MainConf, plane: &ControlPlaneArgs) -> Hello {
         nginx_version: text(nginx_sys::NGINX_VERSION.to_bytes()),
         worker_processes: worker_processes(),
         upstreams: declared(main),
+        classes: main.classes.iter().map(|class| declared_class(&class.name, &class.settings)).collect(),
         ..Hello::default()
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Merging runs after that of nginx's own modules for the same location, since a dynamic module comes last; so what they decided is final here.
 
-use super::conf::main_conf_of;
 use super::{cache_zones, log, module, nginx};
 use crate::conf::body_hash::BodyHashArgs;
 use nginx_sys::{
-    NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_request_t,
+    NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t,
+    ngx_http_request_t,
     ngx_http_upstream_conf_t, ngx_uint_t,
 };
 use std::ffi::{c_char, c_void};
@@ -17,10 +17,37 @@ use std::rc::Rc;
 pub(crate) struct LocConf {
     /// `pincer_body_hash`: unset, off, or what to hash and how.
     pub(crate) body_hash: Option<Option<Rc<BodyHashArgs>>>,
+    /// `pincer_limit` lines; a level without any has those above.
+    pub(crate) limits: Vec<Limit>,
+    /// `pincer_limit_status`.
+    pub(crate) limit_status: Option<u16>,
+    /// `pincer_key`: unset, off, or where a request's API key stands.
+    pub(crate) key: Option<Option<ComplexValue>>,
+    /// `pincer_key_required`.
+    pub(crate) key_required: Option<bool>,
     /// A body is read before the content phase: whoever serves the location would ask for its digest before it is complete.
     pub(crate) reads_early: bool,
     /// `try_files` stands here.
     pub(crate) tries_files: bool,
+}
+
+/// Text with variables, compiled; it lives as long as the configuration.
+pub(crate) type ComplexValue = &'static ngx_http_complex_value_t;
+
+/// A `pincer_limit`.
+#[derive(Clone)]
+pub(crate) struct Limit {
+    pub(crate) class: ClassSource,
+    /// Requests of one value share the limit; `None` = all of the class.
+    pub(crate) key: Option<ComplexValue>,
+    pub(crate) dry_run: bool,
+}
+
+/// Where the class' name comes from.
+#[derive(Clone)]
+pub(crate) enum ClassSource {
+    Name(Rc<str>),
+    Value(ComplexValue),
 }
 
 impl LocConf {
@@ -42,6 +69,12 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
         if child.body_hash.is_none() {
             child.body_hash = parent.body_hash.clone();
         }
+        if child.limits.is_empty() {
+            child.limits.clone_from(&parent.limits);
+        }
+        child.limit_status = child.limit_status.or(parent.limit_status);
+        child.key = child.key.or(parent.key);
+        child.key_required = child.key_required.or(parent.key_required);
         // SAFETY: while nginx merges a location, the context is that location's.
         let location = unsafe { Location::of(cf) };
         cache_zones::note(cf, &location);
@@ -72,7 +105,7 @@ pub(crate) unsafe fn of_request(r: *const ngx_http_request_t) -> Option<&'static
 }
 
 /// nginx's modules that pass requests on and whose location configuration begins with an `ngx_http_upstream_conf_t`, by name: each may be missing.
-const PASSING: [&str; 4] =
+pub(crate) const PASSING: [&str; 4] =
     ["ngx_http_proxy_module", "ngx_http_fastcgi_module", "ngx_http_uwsgi_module", "ngx_http_scgi_module"];
 
 /// A location that is being merged, as nginx's own modules see it.
@@ -106,6 +139,22 @@ impl Location {
             let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
             (*core.cast::<ngx_http_core_loc_conf_t>()).handler.is_some()
         }
+    }
+
+    /// The function that answers requests here, as a number to compare with others; `None` for a place to inherit from.
+    pub(crate) fn handler(&self) -> Option<usize> {
+        // SAFETY: as in `name`.
+        unsafe {
+            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+            (*core.cast::<ngx_http_core_loc_conf_t>()).handler.map(|handler| handler as usize)
+        }
+    }
+
+    /// As [`Location::passing`], each with its module's index in [`PASSING`].
+    pub(crate) fn passing_by_module(&self) -> impl Iterator<Item = (usize, &ngx_http_upstream_conf_t)> {
+        let confs = PASSING.iter().map(|name| self.conf_of(name).cast::<ngx_http_upstream_conf_t>());
+        // SAFETY: as in `passing`.
+        confs.enumerate().filter_map(|(module, conf)| unsafe { conf.as_ref() }.map(|conf| (module, conf)))
     }
 
     /// The configuration of the module called `name` here; null when nginx was built without it.
@@ -149,23 +198,13 @@ impl Location {
     }
 }
 
-/// Sets how bodies are hashed in the location that is being read.
+/// The location's configuration that is being read.
 ///
 /// # Safety
-/// `conf` is what [`create`] made; one thread reads the configuration.
-pub(crate) unsafe fn set_body_hash(
-    cf: *mut ngx_conf_t,
-    conf: *mut c_void,
-    args: Option<BodyHashArgs>,
-    place: String,
-) -> bool {
-    // SAFETY: as the caller vouches; the two are different values.
-    let (main, location) = unsafe { (main_conf_of(cf), &mut *conf.cast::<LocConf>()) };
-    if args.is_some() {
-        main.needs_zone.get_or_insert(("pincer_body_hash", place));
-        main.hashes_bodies = true;
-    }
-    location.body_hash.replace(args.map(Rc::new)).is_none()
+/// `conf` is what [`create`] made; one thread reads the configuration, and callers end the reference before they return to nginx.
+pub(crate) unsafe fn being_read<'a>(conf: *mut c_void) -> &'a mut LocConf {
+    // SAFETY: as the caller vouches.
+    unsafe { &mut *conf.cast::<LocConf>() }
 }
 
 /// Whether a module's handler is set to answer `r` where it is now, or `try_files` is to find a way.

@@ -4,15 +4,20 @@
 //! crossed `extern "C"` would abort the worker and every request in it.
 
 pub(crate) mod address;
+pub(crate) mod api_key;
 pub(crate) mod balancer;
+pub(crate) mod bandwidth;
 pub(crate) mod body;
 pub(crate) mod cache_key;
 pub(crate) mod cache_zones;
+pub(crate) mod class_header;
 pub(crate) mod clock;
 pub(crate) mod conf;
 pub(crate) mod directive;
 pub(crate) mod feed;
 pub(crate) mod first_byte;
+pub(crate) mod limit_answer;
+pub(crate) mod limits;
 pub(crate) mod local_queue;
 pub(crate) mod location;
 pub(crate) mod log;

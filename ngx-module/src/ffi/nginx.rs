@@ -309,3 +309,59 @@ pub(crate) unsafe fn cache_status(upstream: *const nginx_sys::ngx_http_upstream_
     // SAFETY: as the caller vouches.
     unsafe { (*upstream).cache_status() as usize }
 }
+
+/// The value of text with variables for `request`; `None` when memory is out or nginx reports an error.
+///
+/// # Safety
+/// `request` is live and `compiled` of its configuration; the bytes live as long as the request.
+pub(crate) unsafe fn complex_value<'a>(
+    request: *mut ngx_http_request_t,
+    compiled: &'static nginx_sys::ngx_http_complex_value_t,
+) -> Option<&'a [u8]> {
+    let mut value = ngx_str_t { len: 0, data: std::ptr::null_mut() };
+    // SAFETY: as the caller vouches; nginx only reads the compiled value.
+    unsafe {
+        let compiled = std::ptr::from_ref(compiled).cast_mut();
+        (nginx_sys::ngx_http_complex_value(request, compiled, &raw mut value) == OK).then(|| bytes(value))
+    }
+}
+
+/// A buffer over text that lives in `pool` and is the last of an answer; null when memory is out.
+///
+/// # Safety
+/// `pool` is live, and `text` lives in it.
+pub(crate) unsafe fn memory_buffer(pool: *mut ngx_pool_t, text: ngx_str_t) -> *mut nginx_sys::ngx_buf_t {
+    // SAFETY: as the caller vouches; zeroes are a value of a buffer.
+    unsafe {
+        let buffer = nginx_sys::ngx_pcalloc(pool, size_of::<nginx_sys::ngx_buf_t>()).cast::<nginx_sys::ngx_buf_t>();
+        if !buffer.is_null() {
+            (*buffer).pos = text.data;
+            (*buffer).last = text.data.add(text.len);
+            (*buffer).set_memory(1);
+            (*buffer).set_last_buf(1);
+            (*buffer).set_last_in_chain(1);
+        }
+        buffer
+    }
+}
+
+/// Adds `handler` to a phase of request processing.
+pub(crate) fn add_phase_handler(
+    cf: *mut nginx_sys::ngx_conf_t,
+    phase: nginx_sys::ngx_http_phases,
+    handler: unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t,
+) -> Result<(), String> {
+    // SAFETY: the core module's main configuration exists in every `http {}`; its phases are arrays of handlers, made before postconfiguration.
+    unsafe {
+        let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
+        let core = (*(*context).main_conf.add(nginx_sys::ngx_http_core_module.ctx_index))
+            .cast::<nginx_sys::ngx_http_core_main_conf_t>();
+        let handlers = &raw mut (*core).phases[phase as usize].handlers;
+        let slot = nginx_sys::ngx_array_push(handlers).cast::<nginx_sys::ngx_http_handler_pt>();
+        if slot.is_null() {
+            return Err("memory is out".to_owned());
+        }
+        slot.write(Some(handler));
+    }
+    Ok(())
+}

@@ -84,16 +84,10 @@ unsafe fn send(r: *mut ngx_http_request_t, page: &Page) -> ngx_int_t {
         if sent != nginx::OK || (*r).header_only() != 0 {
             return sent;
         }
-        let buffer =
-            nginx_sys::ngx_pcalloc((*r).pool, size_of::<nginx_sys::ngx_buf_t>()).cast::<nginx_sys::ngx_buf_t>();
+        let buffer = nginx::memory_buffer((*r).pool, body);
         if buffer.is_null() {
             return SERVER_ERROR;
         }
-        (*buffer).pos = body.data;
-        (*buffer).last = body.data.add(body.len);
-        (*buffer).set_memory(1);
-        (*buffer).set_last_buf(1);
-        (*buffer).set_last_in_chain(1);
         let mut chain = ngx_chain_t { buf: buffer, next: std::ptr::null_mut() };
         nginx_sys::ngx_http_output_filter(r, &raw mut chain)
     }

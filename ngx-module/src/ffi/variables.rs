@@ -1,8 +1,9 @@
-//! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_revision`, `$pincer_body_hash`, `$pincer_cache_key`, `$pincer_uncacheable`.
+//! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_revision`, `$pincer_body_hash`, `$pincer_cache_key`, `$pincer_uncacheable`, `$pincer_class`,
+//! `$pincer_tenant`, `$pincer_limit_status`.
 
 use super::body::{self, Identity};
 use super::request::{self, AttemptTimes, ShownTime};
-use super::{cache_key, conf, nginx};
+use super::{cache_key, conf, limits, nginx};
 use crate::phase::times;
 use nginx_sys::{
     NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
@@ -11,13 +12,16 @@ use nginx_sys::{
 
 type Getter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_variable_value_t, usize) -> ngx_int_t;
 
-const VARIABLES: [(&str, Getter); 6] = [
+const VARIABLES: [(&str, Getter); 9] = [
     ("pincer_ttft", ttft),
     ("pincer_queue_time", queue_time),
     ("pincer_revision", revision),
     ("pincer_body_hash", body_hash),
     ("pincer_cache_key", cache_key),
     ("pincer_uncacheable", uncacheable),
+    ("pincer_class", class),
+    ("pincer_tenant", tenant),
+    ("pincer_limit_status", limit_status),
 ];
 
 /// Registers the variables, before nginx reads `http {}`.
@@ -134,6 +138,31 @@ unsafe extern "C" fn uncacheable(
                 _ => fill_now(r, value, b"1"),
             }
         }
+    })
+}
+
+unsafe extern "C" fn class(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: nginx passes a live request and a value to fill.
+        unsafe { fill(r, value, &limits::class_text(r).unwrap_or_default()) }
+    })
+}
+
+unsafe extern "C" fn tenant(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: nginx passes a live request and a value to fill.
+        unsafe { fill(r, value, &limits::tenant_text(r).unwrap_or_default()) }
+    })
+}
+
+unsafe extern "C" fn limit_status(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _: usize,
+) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: nginx passes a live request and a value to fill.
+        unsafe { fill(r, value, limits::status_text(r).unwrap_or_default()) }
     })
 }
 

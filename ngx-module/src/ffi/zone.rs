@@ -62,7 +62,7 @@ unsafe fn make(pool: *mut ngx_slab_pool_t, main: &MainConf) -> Result<&'static Z
     let usable = unsafe { (*pool).pfree }.saturating_sub(1) * PAGE;
     let layout = Layout::for_bytes(usable.saturating_sub(LINE)).map_err(|small| {
         let peers: usize = main.upstreams.borrow().iter().map(|upstream| upstream.peers.borrow().len()).sum();
-        let need = Layout::bytes_for(main.upstreams.borrow().len(), peers, 0).max(small.need);
+        let need = Layout::bytes_for(main.upstreams.borrow().len(), peers, main.classes.len()).max(small.need);
         too_small(main, need)
     })?;
     // SAFETY: the slab allocator answers null or zeroed memory that nobody else gets; its size was just computed.
@@ -143,13 +143,15 @@ fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
         let is_fresh = |peer: &&DeclaredPeer| index.is_none_or(|index| zone.peer_find(index, &peer.sockaddr).is_none());
         peers += declared.iter().filter(is_fresh).count();
     }
+    let known = |name: &str| zone.class_find(name.as_bytes(), 0).is_some();
+    let classes = main.classes.iter().filter(|class| !known(&class.name)).count();
     let room = zone.room();
-    if upstreams <= room.upstreams && peers <= room.peers {
+    if upstreams <= room.upstreams && peers <= room.peers && classes <= room.classes {
         return Ok(());
     }
     let upstreams_needed = zone.upstreams.len() + upstreams.saturating_sub(room.upstreams);
     let peers_needed = zone.peers.len() + peers.saturating_sub(room.peers);
-    Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed, zone.classes.len())))
+    Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed, zone.classes.len().max(main.classes.len()))))
 }
 
 /// Makes nginx.conf's peers those of the zone. In the master, once the configuration is in force.
@@ -162,7 +164,16 @@ pub(crate) fn configure(main: &MainConf) -> Result<(), String> {
         upstream.index.set(Some(index.map_err(|error| place(upstream, error))?));
         upstream.zone.set(Some(zone));
     }
+    let place_of_classes = |error| format!("\"pincer_class\": {error} {}", main.classes_place);
+    let mut classes = Vec::new();
+    for class in &main.classes {
+        let index = locked(main, || zone.class_reserve(class.name.as_bytes())).map_err(place_of_classes)?;
+        classes.push((index, class));
+    }
     locked(main, || zone.retire());
+    for (index, class) in classes {
+        locked(main, || zone.class_configure(index, &class.settings)).map_err(place_of_classes)?;
+    }
     for &upstream in main.upstreams.borrow().iter() {
         let Some(index) = upstream.index.get() else { continue };
         let declared = upstream.peers.borrow();

@@ -1,0 +1,79 @@
+//! `pincer_limit class=NAME|VAR [key=VAR] [dry_run]`, `pincer_limit_status CODE`, `pincer_key VAR|off`, `pincer_key_required on|off`.
+
+use super::args::{self, DirectiveError};
+use super::class::class_name;
+
+const LIMIT: &str = "pincer_limit";
+
+/// One limit as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LimitArgs {
+    /// A class' name, or text with variables that yields one.
+    pub(crate) class: String,
+    /// Text with variables: requests of one value share the limit. `None` = all requests of the class.
+    pub(crate) key: Option<String>,
+    /// Counts and does not refuse.
+    pub(crate) dry_run: bool,
+}
+
+impl LimitArgs {
+    /// The class' name, if it is one and no variable.
+    pub(crate) fn literal_class(&self) -> Option<&str> {
+        (!self.class.contains('$')).then_some(&self.class)
+    }
+}
+
+pub(crate) fn parse_limit(arguments: &[&[u8]]) -> Result<LimitArgs, DirectiveError> {
+    let (mut class, mut key, mut dry_run) = (None, None, None);
+    for argument in arguments {
+        let argument = args::text(LIMIT, argument)?;
+        match argument.split_once('=') {
+            None if argument == "dry_run" => args::set_once(&mut dry_run, true, LIMIT, "dry_run")?,
+            Some(("class", value)) => {
+                if !value.contains('$') {
+                    class_name(LIMIT, value)?;
+                }
+                args::set_once(&mut class, value.to_owned(), LIMIT, "class")?;
+            }
+            Some(("key", value)) if value.contains('$') => {
+                args::set_once(&mut key, value.to_owned(), LIMIT, "key")?;
+            }
+            Some(("key", value)) => {
+                return Err(DirectiveError::invalid(LIMIT, "key", value, "a variable such as $binary_remote_addr"));
+            }
+            _ => return Err(DirectiveError::unknown(LIMIT, argument, "class=, key= and dry_run")),
+        }
+    }
+    let class = class.ok_or_else(|| {
+        DirectiveError(format!("\"{LIMIT}\" has no \"class=\", a class' name or a variable is needed"))
+    })?;
+    Ok(LimitArgs { class, key, dry_run: dry_run.unwrap_or(false) })
+}
+
+/// The status of a refused request.
+pub(crate) fn parse_status(arguments: &[&[u8]]) -> Result<u16, DirectiveError> {
+    const STATUS: &str = "pincer_limit_status";
+    let value = args::text(STATUS, arguments.first().copied().unwrap_or_default())?;
+    args::count(value)
+        .and_then(|code| u16::try_from(code).ok())
+        .filter(|code| (400..=599).contains(code))
+        .ok_or_else(|| DirectiveError::invalid(STATUS, "code", value, "a status from 400 to 599"))
+}
+
+/// Where a request's API key stands; `None` = off.
+pub(crate) fn parse_key(arguments: &[&[u8]]) -> Result<Option<String>, DirectiveError> {
+    const KEY: &str = "pincer_key";
+    match args::text(KEY, arguments.first().copied().unwrap_or_default())? {
+        "off" => Ok(None),
+        value if value.contains('$') => Ok(Some(value.to_owned())),
+        value => Err(DirectiveError::invalid(KEY, "source", value, "off or a variable such as $http_authorization")),
+    }
+}
+
+pub(crate) fn parse_switch(directive: &str, arguments: &[&[u8]]) -> Result<bool, DirectiveError> {
+    match args::text(directive, arguments.first().copied().unwrap_or_default())? {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        value => Err(DirectiveError::invalid(directive, "value", value, "on or off")),
+    }
+}
