@@ -237,7 +237,7 @@ impl Fleet {
         for upstream in &mut upstreams {
             upstream.peers.truncate(limits::PEERS_PER_UPSTREAM_MAX);
         }
-        classes.truncate(limits::CLASSES_MAX);
+        classes.truncate(limits::CLASSES_PER_NODE_MAX);
         if let Some((_, instance)) = self.instance(session) {
             (instance.stats, instance.classes) = (upstreams, classes);
         }

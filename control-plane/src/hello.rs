@@ -122,7 +122,7 @@ fn check_upstream(upstream: v1::DeclaredUpstream) -> Result<UpstreamRecord, Faul
 }
 
 fn check_classes(given: Vec<v1::DeclaredClass>) -> Result<Vec<classes::Declared>, Fault> {
-    check_count("classes", given.len(), limits::CLASSES_MAX)?;
+    check_count("classes", given.len(), limits::CLASSES_PER_NODE_MAX)?;
     let mut seen = BTreeSet::new();
     let mut all = Vec::with_capacity(given.len());
     for v1::DeclaredClass { name, settings } in given {

@@ -39,8 +39,11 @@ pub const REVISION_MAX: u64 = (1 << 53) - 1;
 /// Declared peers of all upstreams of one node.
 pub const PEERS_PER_NODE_MAX: usize = 4096;
 
-/// Classes: of one node, set by operators, and of all nodes together.
-pub const CLASSES_MAX: usize = 64;
+/// Classes that all nodes declare and operators add, and classes in one snapshot.
+pub const CLASSES_MAX: usize = 256;
+
+/// Classes of one node: those it declares and those that operators add.
+pub const CLASSES_PER_NODE_MAX: usize = 64;
 
 /// Bytes of a class' name: of `A-Za-z0-9._-`.
 pub const CLASS_NAME_BYTES_MAX: usize = 64;

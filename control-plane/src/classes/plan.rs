@@ -189,17 +189,20 @@ impl View<'_> {
         if all.len() > limits::CLASSES_MAX {
             return Err(Full { what: "classes".to_owned(), count: all.len(), max: limits::CLASSES_MAX }.into());
         }
-        let share = |change: &Change| {
-            let shares = |record: Option<Record>| record.map(|r| (r.settings.share, r.added)).unwrap_or_default();
-            shares(change.before) != shares(change.after)
-        };
-        if changes.iter().any(share) { self.check_shares(&records) } else { Ok(()) }
+        let counts = |record: Option<Record>| record.map(|r| (r.settings.share, r.added)).unwrap_or_default();
+        let is_felt = changes.iter().any(|change| counts(change.before) != counts(change.after));
+        if is_felt { self.check_nodes(&records) } else { Ok(()) }
     }
 
     /// On each node by itself, since nodes may declare different classes; and on one that declares none.
-    fn check_shares(&self, records: &BTreeMap<&str, Record>) -> Result<(), Refusal> {
+    fn check_nodes(&self, records: &BTreeMap<&str, Record>) -> Result<(), Refusal> {
         let bare = BTreeMap::new();
         for declares in self.declared.shares.iter().chain([&bare]) {
+            let added = records.iter().filter(|(name, record)| record.added && !declares.contains_key(**name));
+            let (count, max) = (declares.len() + added.clone().count(), limits::CLASSES_PER_NODE_MAX);
+            if count > max {
+                return Err(Full { what: "classes of a node".to_owned(), count, max }.into());
+            }
             let set = |name: &str| records.get(name).and_then(|record| record.settings.share);
             let own = declares.iter().map(|(name, declared)| set(name).or(*declared));
             let added = records.iter().filter(|(name, record)| record.added && !declares.contains_key(**name));
@@ -211,3 +214,7 @@ impl View<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

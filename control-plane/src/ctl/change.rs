@@ -141,7 +141,7 @@ async fn send_other(client: &mut Client, change: Change) -> Result<show::Change,
     };
     done.revision = made.key.as_ref().map_or(0, |key| key.revision);
     done.key = made.key.as_ref().map(show::Key::from);
-    done.secret = (!made.secret.is_empty()).then(|| show::Secret(made.secret));
+    done.secret = (!made.secret.is_empty()).then_some(show::Secret(made.secret));
     Ok(done)
 }
 

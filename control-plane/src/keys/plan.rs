@@ -173,3 +173,7 @@ impl Record {
 fn change(id: &str, before: &Record, after: Record) -> Change {
     Change { id: id.to_owned(), before: Some(before.clone()), after: Some(after) }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

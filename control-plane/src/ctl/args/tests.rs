@@ -1,0 +1,67 @@
+//! What the command line takes and refuses.
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+#[test]
+fn the_command_line_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn times_are_read_as_nginx_writes_them() {
+    for (text, time_ms) in [("500ms", 500), ("10s", 10_000), ("10", 10_000), ("2m", 120_000), ("24h", 86_400_000)] {
+        assert_eq!(parse_time(text), Ok(Duration::from_millis(time_ms)));
+    }
+    for text in ["", "s", "1d", "-1s", "1.5s", "25h", "99999999999999999999s", "18446744073709551615h", "é"] {
+        assert!(parse_time(text).is_err(), "{text:?} was taken");
+    }
+}
+
+#[test]
+fn the_contracts_commands_are_read() {
+    for line in [
+        "-o json upstream list",
+        "upstream get llm",
+        "peer list llm",
+        "--wait 5s peer set llm 127.0.0.1:1 --weight 0 --max-conns 4 --state draining",
+        "peer set llm 127.0.0.1:1 --weight unset --wait 5s -o table",
+        "peer add llm unix:/a",
+        "peer remove llm 127.0.0.1:1",
+        "node list",
+        "cache purge --upstream llm --all",
+        "cache purge --location /v1/ --cache-key GEThttp --node web-1 --timeout 5s -o json",
+        "cache purge --cache answers --cache-key - --dry-run",
+        "cache purge --every-cache --all",
+        "class list",
+        "class get vip",
+        "class set vip --rate 100r/s --burst 20 --delay nodelay --concurrency 4 --bandwidth 512k --priority 0 --wait 5s",
+        "class set vip --share 50 --queue 100 --queue-timeout 10s --rate unset --etag r2",
+        "class delete vip",
+        "key create --tenant acme --class vip --cidr 10.0.0.0/8,fd00::/8 --cidr 127.0.0.1 --expires 90d",
+        "key rotate k1 --overlap 1h",
+        "key revoke k1 --etag r7",
+        "key delete k1",
+        "key list -o json",
+        "apply -f a.yaml --dry-run",
+        "watch",
+    ] {
+        let words = ["pincerctl"].into_iter().chain(line.split(' '));
+        assert!(Args::try_parse_from(words).is_ok(), "{line}");
+    }
+    for line in [
+        "peer set llm 127.0.0.1:1 --weight 65536",
+        "peer set llm 127.0.0.1:1 --state off",
+        "class set vip --rate 100",
+        "class set vip --share 101",
+        "class set --rate 1r/s",
+        "key create --tenant acme",
+        "key create --tenant a/b --class vip",
+        "key create --tenant acme --class vip --cidr 10.0.0.0/33",
+        "key rotate k1 --overlap 1w",
+    ] {
+        let words = ["pincerctl"].into_iter().chain(line.split(' '));
+        assert_eq!(Args::try_parse_from(words).map(drop).map_err(|e| e.exit_code()), Err(2), "{line}");
+    }
+}
