@@ -144,6 +144,8 @@ fn what_two_programs_could_take_for_different_parts_is_hashed_as_it_came() {
         "Content-Disposition: form-data; name=a\r",
         "Content-Disposition: form-data; name=a\0",
         "Content-Disposition: form-data; name=a\u{b}",
+        "Content-Disposition: form-data; name=a\r\n--b: x",
+        "Content-Disposition: form-data; name=a--b",
         ": x\r\nContent-Disposition: form-data; name=a",
         "Content-Disposition: form-data; name=a\r\nContent-Disposition: form-data; name=a",
         "Content-Disposition: form-data; name=a\r\nContent-Type: a/b\r\ncontent-type: a/b",

@@ -5,7 +5,7 @@
 //! other headers but for Content-Length, and its content, byte by byte. Of no account: the boundary, the order of headers and of parameters, their names' case, quotes.
 //!
 //! Not read, so hashed as it came: whatever two programs could take for different parts. No boundary or one of other than 1 to 70 characters that RFC 2046 allows; anything
-//! before the first boundary, or behind the last but one line's end; a boundary's text within a content, also at the start of a longer line or
+//! before the first boundary, or behind the last but one line's end; a boundary's text within a content or headers, also at the start of a longer line or
 //! behind a bare LF; bare CR or LF, folding and control characters in headers; headers of a part over [`HEADER_BYTES_MAX`] or [`HEADERS_MAX`]; more
 //! than [`PARTS_MAX`] parts; Content-Disposition, its name or a parameter twice or its name not at all, Content-Type twice; a Content-Length that is not the content's.
 //!

@@ -165,6 +165,11 @@ impl Reader {
     }
 
     fn end_headers(&mut self) {
+        // a lenient program could end the part there
+        if memmem::find(&self.block, &self.delimiter).is_some() {
+            self.state = State::Rest;
+            return;
+        }
         match part::read(&self.block, &mut self.form) {
             Ok(headers) => {
                 self.content_bytes = headers.content_bytes;

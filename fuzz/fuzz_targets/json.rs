@@ -1,0 +1,7 @@
+//! Feeds bytes to `checks::json`.
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::json(data));
