@@ -3,12 +3,16 @@
 //! Keys never change their meaning; new ones may be added. Durations are in milliseconds with three decimals, absent ones `null`. Names
 //! come from configuration and are escaped all the same. Decides nothing, reads only a snapshot. Cost: linear in peers.
 
+mod classes;
+
 use core::fmt::{self, Write};
 
 use crate::breaker::State;
 use crate::digest::{Algorithm, Hashed};
 use crate::time::MonoNs;
-use crate::zone::{BodiesSnapshot, CACHE_STATUSES, PeerSnapshot, PeerState, Signal, UpstreamSnapshot, WHYS, ZoneSnapshot};
+use crate::zone::{
+    BodiesSnapshot, CACHE_STATUSES, PeerSnapshot, PeerState, Signal, UpstreamSnapshot, WHYS, ZoneSnapshot,
+};
 
 /// What the writer knows besides the zone.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +79,7 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
         write_upstream(upstream, &mut json)?;
     }
     json.close(']')?;
+    classes::write(zone, &mut json)?;
     json.close('}')?;
     json.out.write_char('\n')
 }
@@ -165,8 +170,11 @@ fn write_peer<W: Write>(peer: &PeerSnapshot, json: &mut Json<'_, W>) -> fmt::Res
     json.boolean("declared", peer.declared)?;
     json.boolean("added", peer.added)?;
     json.boolean("backup", peer.backup)?;
-    write_layers(json, "weight", peer.weight_configured, peer.weight_live, peer.weight)?;
-    write_layers(json, "max_conns", peer.max_conns_configured, peer.max_conns_live, peer.max_conns)?;
+    let layers = |value: u32| Some(u64::from(value));
+    let (below, above) = (layers(peer.weight_configured), peer.weight_live.map(u64::from));
+    write_layers(json, "weight", below, above, peer.weight.into())?;
+    let (below, above) = (layers(peer.max_conns_configured), peer.max_conns_live.map(u64::from));
+    write_layers(json, "max_conns", below, above, peer.max_conns.into())?;
     json.number("slots", peer.slots.into())?;
     json.number("in_flight", peer.in_flight.into())?;
     json.millis("service_ms", known(peer.service_ns))?;
@@ -190,15 +198,15 @@ fn write_peer<W: Write>(peer: &PeerSnapshot, json: &mut Json<'_, W>) -> fmt::Res
 fn write_layers<W: Write>(
     json: &mut Json<'_, W>,
     key: &str,
-    configured: u32,
-    live: Option<u32>,
-    effective: u32,
+    configured: Option<u64>,
+    live: Option<u64>,
+    effective: u64,
 ) -> fmt::Result {
     json.key(key)?;
     json.open('{')?;
-    json.number("configured", configured.into())?;
-    json.optional("live", live.map(u64::from))?;
-    json.number("effective", effective.into())?;
+    json.optional("configured", configured)?;
+    json.optional("live", live)?;
+    json.number("effective", effective)?;
     json.close('}')
 }
 

@@ -7,7 +7,7 @@ use crate::breaker::State;
 use crate::status::{Context, WHY_NAMES, breaker_name, state_name};
 use crate::zone::{ConnectionState, PeerSnapshot, PeerState, UpstreamSnapshot, ZoneSnapshot};
 
-const fn gauge(name: &'static str, help: &'static str) -> Family {
+pub(super) const fn gauge(name: &'static str, help: &'static str) -> Family {
     Family { name, kind: Kind::Gauge, unit: "", help }
 }
 
@@ -15,7 +15,7 @@ pub(super) const fn counter(name: &'static str, help: &'static str) -> Family {
     Family { name, kind: Kind::Counter, unit: "", help }
 }
 
-const fn seconds(name: &'static str, kind: Kind, help: &'static str) -> Family {
+pub(super) const fn seconds(name: &'static str, kind: Kind, help: &'static str) -> Family {
     Family { name, kind, unit: "seconds", help }
 }
 
@@ -55,7 +55,13 @@ pub(super) fn zone<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, out: &m
     }
     let free = gauge("pincer_zone_free_peers", "Peer records that are free in the zone.");
     single(out, free, zone.peers_free.0 as u64)?;
-    single(out, gauge("pincer_zone_peers", "Peer records in the zone."), zone.peers_free.1 as u64)
+    single(out, gauge("pincer_zone_peers", "Peer records in the zone."), zone.peers_free.1 as u64)?;
+    single(
+        out,
+        gauge("pincer_zone_free_classes", "Class records that are free in the zone."),
+        zone.classes_free.0 as u64,
+    )?;
+    single(out, gauge("pincer_zone_classes", "Class records in the zone."), zone.classes_free.1 as u64)
 }
 
 /// The workers, without their pids: those are no labels.

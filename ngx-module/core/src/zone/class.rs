@@ -115,7 +115,7 @@ impl Class {
 
     /// The record's life.
     pub fn generation(&self) -> u32 {
-        (self.state.load(SeqCst) >> 1) as u32
+        (self.state.load(SeqCst) >> 1 & 0xffff_ffff) as u32
     }
 
     /// How it waits in a queue.

@@ -53,7 +53,7 @@ pub use plan::{Plan, Quick};
 pub use queue::NO_KEY;
 pub use rates::RateSet;
 pub use seats::SeatSet;
-pub use snapshot::{PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
+pub use snapshot::{ClassSnapshot, PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
 pub use upstream::Upstream;
 pub use worker::{ProcessId, Reclaimed, WorkerSlot};
 

@@ -71,7 +71,7 @@ impl RateSet {
                     Err(refused) => break Checked::Refused { refused, tat },
                 };
                 match cell.compare_exchange(tat, admitted.tat, SeqCst, SeqCst) {
-                    Ok(_) => break Checked::Passed { way: (way & 0xff) as u8, admitted },
+                    Ok(_) => break Checked::Passed { way: u8::try_from(way).unwrap_or(u8::MAX), admitted },
                     Err(other) => tat = other,
                 }
             };

@@ -193,7 +193,8 @@ impl SeatSet {
 }
 
 fn seat(way: usize, word: usize) -> Seat {
-    Seat { way: (way & 0xff) as u8, word: (word & 0xff) as u8 }
+    let small = |index| u8::try_from(index).unwrap_or(u8::MAX);
+    Seat { way: small(way), word: small(word) }
 }
 
 impl Line {

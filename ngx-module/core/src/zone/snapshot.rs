@@ -9,9 +9,10 @@ use super::bodies::BodiesSnapshot;
 use super::claim::Signal;
 use super::feed::ConnectionState;
 use super::peer::{Configured, Live, Peer, PeerState, WHYS};
-use super::{Bytes, ProcessId, Upstream, WorkerIdx, Zone};
+use super::{Bytes, Class, ProcessId, Upstream, WorkerIdx, Zone};
 use crate::breaker::State;
 use crate::histogram::Snapshot as Times;
+use crate::limit::{ClassSettings, Effective};
 use crate::time::MonoNs;
 
 /// A worker and what it holds.
@@ -112,6 +113,45 @@ pub struct UpstreamSnapshot {
     pub peers: Vec<PeerSnapshot>,
 }
 
+/// A class.
+#[derive(Clone, Debug)]
+pub struct ClassSnapshot {
+    /// Its name.
+    pub name: String,
+    /// Whether nginx.conf declares it.
+    pub declared: bool,
+    /// Whether the control plane added it.
+    pub added: bool,
+    /// What nginx.conf says.
+    pub configured: ClassSettings,
+    /// What the control plane says.
+    pub live: ClassSettings,
+    /// What is in force.
+    pub effective: Effective,
+    /// Requests that hold something of it.
+    pub in_flight: u32,
+    /// Requests that wait in queues.
+    pub waiting: u32,
+    /// Requests that passed at once.
+    pub passed: u64,
+    /// Requests that passed after a delay.
+    pub delayed: u64,
+    /// Requests refused for their rate.
+    pub rejected_rate: u64,
+    /// Requests refused because as many as may be were in flight, or could not be counted.
+    pub rejected_concurrency: u64,
+    /// Requests that would have been refused but for `dry_run`.
+    pub rejected_dry_run: u64,
+    /// Bytes of responses.
+    pub bytes: u64,
+    /// Requests that found no place in a queue, or lost it.
+    pub queue_overflows: u64,
+    /// Requests that waited too long.
+    pub queue_timeouts: u64,
+    /// Times spent in queues.
+    pub queue_times: Times,
+}
+
 /// Everything.
 #[derive(Clone, Debug)]
 pub struct ZoneSnapshot {
@@ -133,6 +173,10 @@ pub struct ZoneSnapshot {
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Peer records free and in all.
     pub peers_free: (usize, usize),
+    /// Classes of the newest configuration and of the control plane.
+    pub classes: Vec<ClassSnapshot>,
+    /// Class records free and in all.
+    pub classes_free: (usize, usize),
     /// What became of request bodies.
     pub bodies: BodiesSnapshot,
 }
@@ -159,6 +203,8 @@ impl Zone<'_> {
                 .map(|upstream| self.upstream_snapshot(upstream, now))
                 .collect(),
             peers_free: (self.peers_free(), self.peers.len()),
+            classes: self.classes.iter().filter_map(|class| class.snapshot(generation)).collect(),
+            classes_free: (self.classes_free(), self.classes.len()),
             bodies: self.header.bodies.snapshot(),
         }
     }
@@ -226,6 +272,34 @@ impl Peer {
         // A changed generation means that the copy mixes two lives.
         let now_live = self.live();
         (now_live.linked() && now_live.generation() == live.generation()).then_some(copy)
+    }
+}
+
+impl Class {
+    /// A copy, if the configuration `generation` or the control plane has it.
+    fn snapshot(&self, generation: u32) -> Option<ClassSnapshot> {
+        let (life, counters) = (self.generation(), &self.counters);
+        let load = |count: &AtomicU64| count.load(Relaxed);
+        let copy = ClassSnapshot {
+            name: text(&self.name),
+            declared: self.declared.load(SeqCst) != 0,
+            added: self.added.load(SeqCst) != 0,
+            configured: self.configured.load(),
+            live: self.live.load(),
+            effective: self.effective(),
+            in_flight: self.in_flight(),
+            waiting: self.waiting(),
+            passed: load(&counters.passed),
+            delayed: load(&counters.delayed),
+            rejected_rate: load(&counters.rejected_rate),
+            rejected_concurrency: load(&counters.rejected_concurrency),
+            rejected_dry_run: load(&counters.rejected_dry_run),
+            bytes: load(&counters.bytes),
+            queue_overflows: load(&counters.queue_overflows),
+            queue_timeouts: load(&counters.queue_timeouts),
+            queue_times: self.queue_times.snapshot(),
+        };
+        (self.exists_for(generation) && self.generation() == life).then_some(copy)
     }
 }
 
