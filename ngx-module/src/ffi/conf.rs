@@ -3,7 +3,9 @@
 use super::address::Addresses;
 use super::local_queue::LocalQueue;
 use super::session::Sessions;
-use super::{balancer, body, limits, clock, first_byte, log, module, nginx, zone};
+use super::{
+    balancer, body, cache_store, cache_zones, clock, first_byte, limits, log, module, nginx, zone,
+};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::conf::class::ClassArgs;
 use crate::conf::control::{Cidr, ControlPlaneArgs};
@@ -40,6 +42,8 @@ pub(crate) struct MainConf {
     pub(crate) state_path: Option<PathBuf>,
     /// Every upstream with `pincer_balance`; they live as long as this does.
     pub(crate) upstreams: RefCell<Vec<&'static UpstreamConf>>,
+    /// Locations that keep answers in one of nginx's caches.
+    pub(crate) cache_places: Vec<cache_zones::Place>,
     /// A directive that cannot work without a zone, for the message when there is none.
     pub(crate) needs_zone: Option<(&'static str, String)>,
     /// Where `pincer_control_plane` stands.
@@ -188,6 +192,7 @@ pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_in
         match check(cf, main) {
             Ok(()) => {
                 first_byte::install();
+                cache_store::install();
                 nginx::OK
             }
             Err(message) => {

@@ -4,13 +4,13 @@
 //! What arrives is checked as a whole before anything changes. Never blocks: the thread hands over through a slot and an eventfd.
 
 use super::conf::MainConf;
-use super::{clock, log, nginx, process, wake, zone};
+use super::{cache_purge, clock, log, nginx, process, wake, zone};
 use crate::conf::control::ControlPlaneArgs;
 use crate::feed::declared::class as declared_class;
 use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, state, translate};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::time::MonoNs;
-use pincer_proto::v1::{DeclaredPeer, DeclaredUpstream, Hello, Snapshot};
+use pincer_proto::v1::{self, DeclaredPeer, DeclaredUpstream, Hello, Snapshot};
 use std::cell::RefCell;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
@@ -245,6 +245,7 @@ impl Running {
             }
             zone.feed_release(worker);
         }
+        cache_purge::abandon();
         self.feed.begin_stop(STOP_DEADLINE);
     }
 
@@ -255,6 +256,12 @@ impl Running {
         self.note_connection();
         if let Some(received) = self.feed.take() {
             self.publish(received);
+        }
+        while let Some(command) = self.feed.take_purge() {
+            let stream = command.stream;
+            if let Some(refused) = cache_purge::submit(self.main, command) {
+                self.feed.purged(stream, refused);
+            }
         }
     }
 
@@ -337,6 +344,15 @@ fn log_event(event: &Event) {
         Level::Notice => log::NGX_LOG_NOTICE,
     };
     log::write_cycle(level, &event.text);
+}
+
+/// A purge that `stream` brought has ended.
+pub(crate) fn purged(stream: u64, purged: v1::Purged) {
+    RUNNING.with_borrow(|running| {
+        if let Some(running) = running.as_ref().filter(|running| !running.connection.is_null()) {
+            running.feed.purged(stream, purged);
+        }
+    });
 }
 
 /// Once a second: gives the thread fresh counts for the control plane, and refreshes the link's state.

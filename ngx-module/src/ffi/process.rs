@@ -1,7 +1,7 @@
 //! A process's life: the master prepares, a worker joins the zone, keeps house once a second, and leaves.
 
 use super::conf::MainConf;
-use super::{LoopStatic, clock, feed, log, nginx, queue, wake, zone};
+use super::{LoopStatic, cache_store, clock, feed, log, nginx, queue, wake, zone};
 use nginx_sys::{NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_cycle_t, ngx_event_t, ngx_int_t, ngx_msec_t, ngx_uint_t};
 use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
@@ -153,6 +153,8 @@ fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
         }
         return;
     };
+    // A worker that has just come is storing nothing.
+    zone.header.fences.heed(worker, zone.header.fences.newest());
     if !wake::listen_slot(worker, on_kick) {
         log::write_cycle(
             log::NGX_LOG_WARN,
@@ -195,6 +197,7 @@ unsafe extern "C" fn on_kick(event: *mut ngx_event_t) {
         if let Some(slot) = zone.workers.get(usize::from(worker.0)) {
             slot.kick_answered();
         }
+        cache_store::heed();
         for &upstream in main.upstreams.borrow().iter() {
             queue::drain(upstream);
         }
@@ -225,6 +228,7 @@ unsafe extern "C" fn on_housekeeping(event: *mut ngx_event_t) {
     super::guard("housekeeping", (), || {
         reclaim();
         join_again();
+        cache_store::heed();
         feed::report();
     });
     // SAFETY: the event has just fired and lives as long as the process.

@@ -115,9 +115,8 @@ impl Zone<'_> {
     /// Workers that have not looked for the fence `number` yet.
     pub fn unheeding(&self, number: u64) -> impl Iterator<Item = WorkerIdx> {
         let slots = self.workers.iter().zip(self.header.fences.heeded.iter());
-        let late = slots.enumerate().filter(move |(_, (slot, heeded))| {
-            slot.owner().is_some() && heeded.load(SeqCst) < number
-        });
+        let late =
+            slots.enumerate().filter(move |(_, (slot, heeded))| slot.owner().is_some() && heeded.load(SeqCst) < number);
         late.filter_map(|(index, _)| u16::try_from(index).ok().map(WorkerIdx))
     }
 }
