@@ -5,7 +5,7 @@
 //! place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
 
 use super::body::{self, Identity};
-use super::{location, nginx};
+use super::{limits, location, nginx};
 use nginx_sys::{ngx_http_request_t, ngx_str_t};
 use pincer_core::digest::{cache_key, normal_content_type};
 
@@ -21,6 +21,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<([u8; 32], bool)> 
         let content_type = body::content_type(main);
         let content_encoding = body::content_encoding(main);
         let host = nginx::header_in(r, b"host");
+        let class = limits::class_text(r).unwrap_or_default();
         let (form, digest, content_type): (&str, &[u8], [&[u8]; 2]) = match &identity {
             Identity::Digest(digest) => {
                 (digest.hashed().name(), digest.as_bytes(), normal_content_type(&content_type, digest.hashed()))
@@ -42,8 +43,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<([u8; 32], bool)> 
             content_type[0],
             content_type[1],
             &content_encoding,
-            // The class scope.
-            b"",
+            // The class scope: what an upstream is told of the caller's class may change its answer.
+            class.as_bytes(),
             algorithm.map_or("none", |params| params.algorithm.name()).as_bytes(),
             form.as_bytes(),
             digest,
