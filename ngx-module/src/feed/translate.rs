@@ -2,16 +2,23 @@
 //!
 //! Checked here: counts, names, the spelling of addresses, numbers, states, and that an added peer lies within `pincer_allow_peers` unless nginx.conf
 //! declares it. A Unix socket is never added. What names an upstream that this nginx does not have is checked for its form only, since
-//! another node may allow what this one does not. Duplicates, room and the order of revisions are the zone's to check.
-//! Pure, no I/O. Cost: one pass. Bound: [`limits::UPSTREAMS_MAX`] upstreams of [`limits::PEERS_PER_UPSTREAM_MAX`] peers.
+//! another node may allow what this one does not. Classes and API keys are checked likewise. Duplicates, room and the order of revisions are the zone's to check.
+//! Pure, no I/O. Cost: one pass. Bound: [`limits::UPSTREAMS_MAX`] upstreams of [`limits::PEERS_PER_UPSTREAM_MAX`] peers, [`limits::CLASSES_MAX`] classes,
+//! [`limits::KEYS_MAX`] keys.
+
+mod class;
+mod key;
 
 use std::collections::{HashMap, HashSet};
 
 use arrayvec::ArrayVec;
 use pincer_core::address::{Address, AddressError, SOCKADDR_BYTES_MAX};
-use pincer_core::zone::{self, Overlay, PeerOverlay, UpstreamOverlay};
+use pincer_core::zone::{self, ClassOverlay, KeySpec, Overlay, PeerOverlay, UpstreamOverlay};
 use pincer_proto::limits;
 use pincer_proto::v1::{DeclaredUpstream, PeerConfig, PeerState, Snapshot, UpstreamConfig};
+
+pub(crate) use class::ClassFault;
+pub(crate) use key::{KeyFault, Now};
 
 use crate::conf::control::Cidr;
 
@@ -50,6 +57,12 @@ pub(crate) enum Fault {
         /// What it is.
         what: PeerFault,
     },
+    /// Something is wrong with the classes.
+    #[error(transparent)]
+    Class(#[from] ClassFault),
+    /// Something is wrong with the API keys.
+    #[error(transparent)]
+    Key(#[from] KeyFault),
 }
 
 /// What can be wrong with a peer.
@@ -95,6 +108,8 @@ pub(crate) struct Rules {
 pub(crate) struct Checked<'s> {
     revision: u64,
     upstreams: Vec<(&'s str, Vec<CheckedPeer<'s>>)>,
+    classes: Vec<ClassOverlay<'s>>,
+    keys: Vec<key::CheckedKey<'s>>,
 }
 
 #[derive(Debug)]
@@ -122,7 +137,12 @@ impl Rules {
             return Err(Fault::Upstreams(snapshot.upstreams.len()));
         }
         let upstreams = snapshot.upstreams.iter().map(|upstream| self.check_upstream(upstream));
-        Ok(Checked { revision, upstreams: upstreams.collect::<Result<_, _>>()? })
+        Ok(Checked {
+            revision,
+            upstreams: upstreams.collect::<Result<_, _>>()?,
+            classes: class::check(&snapshot.classes)?,
+            keys: key::check(&snapshot.keys)?,
+        })
     }
 
     fn check_upstream<'s>(&self, upstream: &'s UpstreamConfig) -> Result<(&'s str, Vec<CheckedPeer<'s>>), Fault> {
@@ -183,14 +203,15 @@ impl Rules {
 }
 
 impl Checked<'_> {
-    /// Calls `apply` with the overlay, which borrows from here.
-    pub(crate) fn with_overlay<T>(&self, apply: impl FnOnce(&Overlay<'_>) -> T) -> T {
+    /// Calls `apply` with the overlay, which borrows from here. The ends of keys are counted from `now`.
+    pub(crate) fn with_overlay<T>(&self, now: Now, apply: impl FnOnce(&Overlay<'_>) -> T) -> T {
         let peers: Vec<Vec<PeerOverlay<'_>>> =
             self.upstreams.iter().map(|(_, peers)| peers.iter().map(CheckedPeer::overlay).collect()).collect();
         let named = self.upstreams.iter().zip(&peers);
         let upstreams: Vec<_> =
             named.map(|((name, _), peers)| UpstreamOverlay { name: name.as_bytes(), peers }).collect();
-        apply(&Overlay { revision: self.revision, upstreams: &upstreams, ..Overlay::default() })
+        let keys: Vec<KeySpec<'_>> = self.keys.iter().map(|key| key.spec(now)).collect();
+        apply(&Overlay { revision: self.revision, upstreams: &upstreams, classes: &self.classes, keys: &keys })
     }
 }
 

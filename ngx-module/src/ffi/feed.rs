@@ -332,7 +332,9 @@ fn publish(main: &MainConf, snapshot: &Snapshot) -> Result<(), String> {
     let Some(zone) = main.zone.get() else { return Err("there is no zone".to_owned()) };
     let rules = translate::Rules::new(&declared(main), main.allow_peers.clone());
     let checked = rules.check(snapshot).map_err(|fault| fault.to_string())?;
-    checked.with_overlay(|overlay| {
+    // The wall clock says only how long keys have yet; from here on they are held to the monotonic one.
+    let now = translate::Now { wall: std::time::SystemTime::now(), mono: clock::now() };
+    checked.with_overlay(now, |overlay| {
         zone::locked(main, || zone.overlay_apply(overlay, clock::now())).map_err(|error| error.to_string())
     })
 }

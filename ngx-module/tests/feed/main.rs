@@ -11,6 +11,7 @@ mod conf;
 mod feed;
 
 mod bad_neighbours;
+mod callers;
 mod exchange;
 mod rules;
 mod server;

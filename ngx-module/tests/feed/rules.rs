@@ -4,6 +4,7 @@ use pincer_core::zone::PeerState as Wanted;
 use pincer_proto::limits;
 use pincer_proto::v1::{DeclaredPeer, DeclaredUpstream, PeerConfig, PeerState, Snapshot, UpstreamConfig};
 
+use crate::callers::now;
 use crate::conf::control::parse_allow_peers;
 use crate::feed::translate::{Fault, Rules};
 
@@ -44,7 +45,7 @@ fn a_sound_snapshot_becomes_an_overlay_word_for_word() {
     let snapshot = of("chat", vec![set, more, peer("unix:/run/a.sock"), peer("10.9.9.9:1")]);
     let rules = rules();
     let checked = rules.check(&snapshot).unwrap();
-    checked.with_overlay(|overlay| {
+    checked.with_overlay(now(), |overlay| {
         assert_eq!((overlay.revision, overlay.upstreams.len()), (3, 1));
         assert_eq!(overlay.upstreams[0].name, b"chat");
         let [set, more, socket, unknown] = overlay.upstreams[0].peers else { panic!("{overlay:?}") };
@@ -75,7 +76,7 @@ fn a_peer_may_be_added_inside_the_allowed_blocks_only() {
 fn what_nginx_conf_declares_needs_no_permission_to_be_added() {
     for address in ["10.0.0.1:80", "unix:/run/a.sock"] {
         let snapshot = of("chat", vec![added(address)]);
-        rules().check(&snapshot).unwrap().with_overlay(|overlay| {
+        rules().check(&snapshot).unwrap().with_overlay(now(), |overlay| {
             assert_eq!(overlay.upstreams[0].peers[0].added, None, "settings of our own peer");
         });
     }
