@@ -8,7 +8,8 @@ pub(crate) fn class(name: &str, settings: &ClassSettings) -> v1::DeclaredClass {
     v1::DeclaredClass { name: name.to_owned(), settings: Some(class_settings(settings)) }
 }
 
-fn class_settings(settings: &ClassSettings) -> v1::ClassSettings {
+/// A class' settings, as the wire has them.
+pub(super) fn class_settings(settings: &ClassSettings) -> v1::ClassSettings {
     v1::ClassSettings {
         rate: settings.rate.map(rate),
         burst: settings.burst,

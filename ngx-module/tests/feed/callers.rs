@@ -9,6 +9,7 @@ use pincer_core::zone::{HeapZone, KeyVerdict};
 use pincer_proto::limits;
 use pincer_proto::v1::{self, ClassConfig, KeyConfig, Rate, RatePeriod, Snapshot};
 
+use crate::feed::report;
 use crate::feed::state::{self, Loaded};
 use crate::feed::translate::{Now, Rules};
 use crate::server::{ControlPlane, said};
@@ -182,6 +183,18 @@ fn a_fault_of_one_key_refuses_the_whole_revision_and_shows_no_more_than_its_fing
         assert!(text.contains("sha256 has") || text.ends_with("of key 0a0a0a0a"), "{text}");
         assert!(!text.contains("0a0a0a0a0a") && text.len() < 400, "{text}");
     }
+}
+
+#[test]
+fn what_a_class_has_in_force_and_how_it_is_used_goes_up() {
+    let heap = HeapZone::new(1, 4);
+    let zone = heap.zone();
+    let sent = snapshot(vec![class("vip", full())], vec![]);
+    rules().check(&sent).unwrap().with_overlay(now(), |overlay| zone.overlay_apply(overlay, now().mono)).unwrap();
+    let stats = report::of(&zone.snapshot(now().mono));
+    let [vip] = stats.classes.as_slice() else { panic!("{stats:?}") };
+    assert_eq!((vip.name.as_str(), vip.settings), ("vip", Some(full())));
+    assert_eq!((vip.in_flight, vip.waiting, vip.passed, vip.rejected, vip.queue_time), (0, 0, 0, 0, None));
 }
 
 #[test]
