@@ -7,7 +7,7 @@ mod zone_support;
 use pincer_core::breaker::State;
 use pincer_core::pick::Why;
 use pincer_core::time::MonoNs;
-use pincer_core::zone::{Claim, HeapZone, Outcome, PeerIdx, UpstreamIdx, WORKERS_MAX, WorkerIdx};
+use pincer_core::zone::{Claim, HeapZone, Outcome, PeerIdx, QueueClass, UpstreamIdx, WORKERS_MAX, WorkerIdx};
 use zone_support::*;
 
 #[test]
@@ -147,14 +147,13 @@ fn a_dead_worker_is_reclaimed_once_with_all_it_held() {
     let (live, dead) = (join(&zone, 1), join(&zone, 2));
     let kept = take(&zone, u, live, 0).unwrap();
     let lost = [take(&zone, u, dead, 1).unwrap(), take(&zone, u, dead, 2).unwrap()];
-    assert!(zone.waiting_add(u, dead, 10));
-    zone.head_publish(u, dead, zone.next_key(u, 100));
+    zone.queue_enter(u, dead, QueueClass::NONE, 10, &plain, NOW).unwrap();
     assert!(zone.feed_acquire(dead, 1));
     let reclaimed = zone.reclaim_dead(process(1), |process| process.pid == 1);
     assert_eq!((reclaimed.workers, reclaimed.requests, reclaimed.waiting), (1, 2, 1));
     assert_eq!(zone.reclaim_dead(process(1), |process| process.pid == 1).workers, 0);
     assert_eq!((in_flight(&zone, "a:1"), zone.waiting(u)), (1, 0));
-    assert_eq!((zone.least_head(u, |_| false), zone.feed_holder()), (None, None));
+    assert_eq!((zone.queue_next(u, &plain, |_| false), zone.feed_holder()), (None, None));
     drop(lost);
     assert_eq!(join(&zone, 3), dead, "its slot is free, and clean");
     assert_eq!((in_flight(&zone, "a:1"), zone.waiting(u)), (1, 0));

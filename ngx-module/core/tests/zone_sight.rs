@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use pincer_core::metrics::{self, Format};
 use pincer_core::status::{self, Context};
 use pincer_core::time::MonoNs;
-use pincer_core::zone::{HeapZone, Outcome, Overlay, PeerOverlay, PeerState, UpstreamOverlay, Zone};
+use pincer_core::zone::{HeapZone, Outcome, Overlay, PeerOverlay, PeerState, QueueClass, UpstreamOverlay, Zone};
 use zone_support::*;
 
 const LATER: MonoNs = MonoNs(NOW.0 + 1_500 * MS);
@@ -38,7 +38,8 @@ fn lived_in() -> HeapZone {
     zone.header.connection.closed(NOW);
     zone.header.connection.opened(1, NOW);
     zone.header.connection.refused();
-    assert!(zone.feed_acquire(w, 1) && zone.waiting_add(u, w, 10));
+    assert!(zone.feed_acquire(w, 1));
+    zone.queue_enter(u, w, QueueClass::NONE, 10, &plain, NOW).unwrap();
     zone.queue_timeout(u, 3_000 * MS);
     zone.queue_left(u, 2 * MS);
     zone.queue_overflow(u);

@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use pincer_core::zone::{
-    Claim, HeapZone, Overlay, PeerOverlay, PeerState, ProcessId, Ticket, UpstreamIdx, UpstreamOverlay, WorkerIdx, Zone,
+    Claim, HeapZone, Overlay, PeerOverlay, PeerState, ProcessId, QueueClass, Ticket, UpstreamIdx, UpstreamOverlay,
+    WorkerIdx, Zone,
 };
 use zone_support::*;
 
@@ -103,12 +104,17 @@ fn live_and_end(zone: &Zone<'_>, u: UpstreamIdx, system: &System, seed: &mut u64
         }
     };
     let mut held = Vec::new();
+    let mut waiting: Vec<u64> = Vec::new();
     for _ in 0..random(seed) % 200 {
         match random(seed) % 4 {
             0 | 1 => held.extend(claim(zone, u, w, seed)),
             2 => {
-                if zone.waiting_add(u, w, 50) && !random(seed).is_multiple_of(8) {
-                    zone.waiting_sub(u, w);
+                let place = zone.queue_enter(u, w, QueueClass::NONE, 50, &plain, NOW);
+                waiting.extend(place.map(|place| place.sequence));
+                if random(seed) % 8 < 6 && !waiting.is_empty() {
+                    waiting.remove(0);
+                    let ends = waiting.first().copied().zip(waiting.last().copied());
+                    zone.queue_leave(u, w, 0, ends);
                 }
             }
             _ => {

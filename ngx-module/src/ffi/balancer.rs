@@ -247,7 +247,7 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
     this.attempt_begin();
     let index = this.conf.index.get()?;
     let can_wait = this.conf.queue.is_some();
-    if !can_wait || this.zone.waiting(index) == 0 {
+    if !can_wait || !this.zone.any_waiting(index) {
         let now = clock::now();
         let mut lost = false;
         if this.is_ordinary() {
@@ -340,6 +340,7 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
             match (*state).stage {
                 Stage::Idle => {}
                 Stage::Parked => queue::leave(state),
+                Stage::TurnedAway => queue::forget(state),
                 Stage::Granted => abandon(state),
                 Stage::Holding => {
                     first_byte::unhook(state);
@@ -434,8 +435,10 @@ unsafe fn is_complete(pc: *const ngx_peer_connection_t, u: *const nginx_sys::ngx
 pub(crate) unsafe fn abandon(state: *mut RequestState) {
     // SAFETY: as the caller vouches.
     unsafe {
-        if (*state).stage == Stage::Parked {
-            queue::leave(state);
+        match (*state).stage {
+            Stage::Parked => queue::leave(state),
+            Stage::TurnedAway => queue::forget(state),
+            Stage::Idle | Stage::Granted | Stage::Holding => {}
         }
         first_byte::unhook(state);
         (*state).stage = Stage::Idle;

@@ -1,17 +1,20 @@
-//! A worker's private queue of one upstream: its waiting requests, ordered by key, and the two events that serve them.
+//! A worker's private part of an upstream's queue: a list for each class that waits here, the oldest first, and the two events that serve them.
 //!
-//! The list runs through the requests' own records, so nothing is allocated. Bound: that of `pincer_queue`.
+//! The lists are the cells that the zone shows of this worker, one for one, so nothing is sorted. They run through the requests' own records, so nothing
+//! is allocated. Bound: that of `pincer_queue`, and [`CELLS`] lists.
 
 use super::conf::UpstreamConf;
 use super::request::{Parking, RequestState};
 use super::{log, nginx, queue};
 use nginx_sys::{ngx_event_t, ngx_queue_t};
-use pincer_core::zone::{NO_KEY, UpstreamIdx, WorkerIdx, Zone};
+use pincer_core::zone::CELLS;
 use std::cell::{Cell, UnsafeCell};
 
 /// A worker's queue of one upstream. Touched by the event loop only.
 pub(crate) struct LocalQueue {
-    head: UnsafeCell<ngx_queue_t>,
+    heads: [UnsafeCell<ngx_queue_t>; CELLS],
+    /// Requests in all lists.
+    len: Cell<usize>,
     /// Posted: hands out slots later in this turn of the loop.
     pub(crate) drain_event: UnsafeCell<ngx_event_t>,
     /// Armed while anything waits.
@@ -24,7 +27,8 @@ impl Default for LocalQueue {
         // SAFETY: plain C structs, for which zeroes are a value; `prepare` fills them before use.
         unsafe {
             Self {
-                head: UnsafeCell::new(std::mem::zeroed()),
+                heads: std::array::from_fn(|_| UnsafeCell::new(std::mem::zeroed())),
+                len: Cell::new(0),
                 drain_event: UnsafeCell::new(std::mem::zeroed()),
                 tick_event: UnsafeCell::new(std::mem::zeroed()),
                 ready: Cell::new(false),
@@ -42,9 +46,10 @@ impl LocalQueue {
         let data = std::ptr::from_ref(conf).cast_mut().cast();
         // SAFETY: the cells are ours, and this is the event loop's thread.
         unsafe {
-            let head = self.head.get();
-            (*head).next = head;
-            (*head).prev = head;
+            for head in self.heads.iter().map(UnsafeCell::get) {
+                (*head).next = head;
+                (*head).prev = head;
+            }
             for (event, handler) in [
                 (self.drain_event.get(), queue::on_drain as unsafe extern "C" fn(_)),
                 (self.tick_event.get(), queue::on_tick),
@@ -57,41 +62,61 @@ impl LocalQueue {
         }
     }
 
-    /// The request that waits longest, among those of the best priority.
-    pub(crate) fn first(&self) -> Option<*mut RequestState> {
-        if !self.ready.get() {
-            return None;
-        }
-        let head = self.head.get();
-        // SAFETY: an initialised list of `Parking::link`s, which leave it before their memory goes.
-        unsafe { (!nginx::queue_is_empty(head)).then(|| (*parking_of((*head).next)).state) }
+    /// Whether nothing waits here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len.get() == 0
     }
 
-    /// Puts `parking` behind all keys that are not greater.
+    /// The request that waits longest in the list `cell`.
+    pub(crate) fn oldest(&self, cell: u8) -> Option<*mut RequestState> {
+        // SAFETY: what a list links is live.
+        self.end(cell, |head| head.next).map(|parking| unsafe { (*parking).state })
+    }
+
+    /// The request that came last to the list `cell`.
+    pub(crate) fn newest(&self, cell: u8) -> Option<*mut RequestState> {
+        // SAFETY: what a list links is live.
+        self.end(cell, |head| head.prev).map(|parking| unsafe { (*parking).state })
+    }
+
+    /// The numbers of the oldest and the newest request of the list `cell`.
+    pub(crate) fn ends(&self, cell: u8) -> Option<(u64, u64)> {
+        let (oldest, newest) = (self.end(cell, |head| head.next)?, self.end(cell, |head| head.prev)?);
+        // SAFETY: what a list links is live.
+        Some(unsafe { ((*oldest).sequence, (*newest).sequence) })
+    }
+
+    fn end(&self, cell: u8, side: impl Fn(&ngx_queue_t) -> *mut ngx_queue_t) -> Option<*mut Parking> {
+        let head = self.heads.get(usize::from(cell)).filter(|_| !self.is_empty())?.get();
+        // SAFETY: something waits, so the lists are initialised; they hold `Parking::link`s, which leave before their memory goes.
+        unsafe { (!nginx::queue_is_empty(head)).then(|| parking_of(side(&*head))) }
+    }
+
+    /// Puts `parking` behind all of its list. Its number must be greater than theirs.
     ///
     /// # Safety
-    /// `parking` is live, stays where it is, and is in no list.
-    pub(crate) unsafe fn insert(&self, parking: *mut Parking) {
-        let head = self.head.get();
-        // SAFETY: as the caller vouches; the list as in `first`.
+    /// `parking` is live, stays where it is, and is in no list; the queue is prepared.
+    pub(crate) unsafe fn append(&self, parking: *mut Parking) {
+        // SAFETY: as the caller vouches; `cell` comes from the zone, which has as many as there are lists.
         unsafe {
-            let mut after = (*head).prev;
-            while after != head && (*parking_of(after)).key > (*parking).key {
-                after = (*after).prev;
-            }
-            let link = &raw mut (*parking).link;
-            (*link).prev = after;
-            (*link).next = (*after).next;
-            (*(*after).next).prev = link;
-            (*after).next = link;
+            let Some(head) = self.heads.get(usize::from((*parking).cell)).map(UnsafeCell::get) else { return };
+            let (link, last) = (&raw mut (*parking).link, (*head).prev);
+            (*link).prev = last;
+            (*link).next = head;
+            (*last).next = link;
+            (*head).prev = link;
         }
+        self.len.set(self.len.get() + 1);
     }
 
-    /// Publishes the key of the first request that waits here.
-    pub(crate) fn publish(&self, zone: &Zone<'_>, index: UpstreamIdx, worker: WorkerIdx) {
-        // SAFETY: what `first` gives is live.
-        let key = self.first().map_or(NO_KEY, |state| unsafe { (*(*state).parking).key });
-        zone.head_publish(index, worker, key);
+    /// Takes `parking` out of its list.
+    ///
+    /// # Safety
+    /// `parking` is live and in a list of this queue.
+    pub(crate) unsafe fn remove(&self, parking: *mut Parking) {
+        // SAFETY: as the caller vouches.
+        unsafe { nginx_sys::ngx_queue_remove(&raw mut (*parking).link) };
+        self.len.set(self.len.get().saturating_sub(1));
     }
 }
 

@@ -1,17 +1,21 @@
-//! Requests that wait for a slot. Each worker has a private queue, ordered by key; the zone holds each worker's best key, and the
-//! least of all goes next, whichever worker frees the slot.
+//! Requests that wait for a slot. Each worker has its own in private lists; the zone shows what is in them, and whose turn it is goes
+//! next, whichever worker frees the slot: the best class, the oldest first, and a class that is owed its share before all.
 //!
 //! A waiting request sits on a placeholder connection that nginx sets up as if it were connecting (NGX_AGAIN from `get`). When a slot
-//! comes it is swapped for a real one. Nothing is pushed to a waiter: whoever frees a slot kicks the owner of the least key, who looks for
-//! itself, so a death in between loses nothing. A timer looks again every [`TICK_MS`] while anything waits: for kicks that
-//! could not be sent, breakers that may try again, and workers that died. Bound: `pincer_queue size=` over all workers.
+//! comes it is swapped for a real one. Nothing is pushed to a waiter: whoever frees a slot kicks the worker whose turn it is, which looks for
+//! itself, so a death in between loses nothing. Likewise a request that must give way to a better one is sent away by its own worker. A timer looks
+//! again every [`TICK_MS`] while anything waits: for kicks that could not be sent, breakers that may try again, and workers that died.
+//!
+//! A request of a class that finds no place, gives way or waits too long is answered 503 with `Retry-After`; one without a class 502 or
+//! 504, as nginx does. Bound: `pincer_queue size=` over all workers.
 
 use super::conf::UpstreamConf;
+use super::queue_class::{Event, class_of, count, terms_of, timeout_ms};
 use super::request::{Parking, RequestState, ShownTime, Stage};
-use super::{balancer, clock, nginx, process, wake};
-use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
+use super::{balancer, clock, nginx, placeholder, process, unavailable, wake};
+use nginx_sys::{ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
 use pincer_core::time::MILLISECOND_NS;
-use pincer_core::zone::{Claim, Ticket, WorkerIdx, Zone};
+use pincer_core::zone::{Claim, Place, QueueClass, Refused, Ticket, UpstreamIdx, WorkerIdx, Zone};
 
 /// How often a worker with waiting requests looks by itself, in milliseconds.
 pub(crate) const TICK_MS: ngx_msec_t = 100;
@@ -27,9 +31,6 @@ const AF_UNIX: libc::sa_family_t = 1;
 const SA_FAMILY_LEN: u32 = 2;
 const _: () = assert!(libc::AF_UNIX == 1 && size_of::<libc::sa_family_t>() == 2);
 
-/// The queue's priority of a request without a class.
-const PRIORITY_DEFAULT: u8 = 100;
-
 /// The request's parking record, made if it never waited before; `None` when memory is out.
 ///
 /// # Safety
@@ -44,7 +45,7 @@ unsafe fn parking(state: *mut RequestState) -> Option<*mut Parking> {
     }
 }
 
-/// Lets the request wait: NGX_AGAIN, or NGX_BUSY when the queue is full.
+/// Lets the request wait: NGX_AGAIN, or NGX_BUSY when there is no place for it.
 ///
 /// # Safety
 /// `pc` and `state` belong to one live request, whose upstream has a queue.
@@ -53,41 +54,95 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
     let this = unsafe { &mut *state };
     let (conf, zone, worker) = (this.conf, this.zone, this.worker);
     let (Some(queue), Some(index)) = (conf.queue, conf.index.get()) else { return nginx::BUSY };
-    if !zone.waiting_add(index, worker, queue.size) {
-        zone.queue_overflow(index);
-        // SAFETY: `pc` is live.
-        return balancer::busy(unsafe { &mut *pc }, conf);
-    }
+    let now = clock::now();
+    let terms = |class| terms_of(zone, class);
+    let place = match zone.queue_enter(index, worker, class_of(this), queue.size, &terms, now) {
+        Ok(place) => place,
+        // SAFETY: as the caller vouches.
+        Err(refused) => return unsafe { turn_away(pc, state, refused) },
+    };
     // SAFETY: `pc` and its request are live.
-    let parts = unsafe { parking(state).and_then(|parking| Some((parking, placeholder(pc)?))) };
-    let Some((parking, placeholder)) = parts else {
-        zone.waiting_sub(index, worker);
+    let Some(parking) = (unsafe { present(pc, state) }) else {
+        zone.queue_leave(index, worker, place.cell, conf.local.ends(place.cell));
+        kick(conf, zone);
         return nginx::ERROR;
     };
-    conf.local.prepare(conf);
     this.stage = Stage::Parked;
     // SAFETY: as the caller vouches; events and link live in the record, which stays in the request's pool.
     unsafe {
-        (*pc).connection = placeholder;
-        (*parking).family = AF_UNIX;
-        (*pc).sockaddr = (&raw mut (*parking).family).cast();
-        (*pc).socklen = SA_FAMILY_LEN;
-        balancer::busy(&mut *pc, conf);
-        (*parking).state = state;
-        (*parking).key = zone.next_key(index, PRIORITY_DEFAULT);
-        (*parking).parked_at = clock::now();
-        conf.local.insert(parking);
+        let Place { cell, class, sequence, .. } = place;
+        (*parking).cell = cell;
+        (*parking).class = class;
+        (*parking).sequence = sequence;
+        (*parking).parked_at = now;
+        conf.local.prepare(conf);
+        conf.local.append(parking);
+        count(zone, index, worker, class, &Event::Entered);
         prepare_event(&raw mut (*parking).settle_event, state, on_settle);
         prepare_event(&raw mut (*parking).timeout_event, state, on_timeout);
-        nginx::arm(
-            &raw mut (*parking).timeout_event,
-            ngx_msec_t::try_from(queue.timeout_ms).unwrap_or(ngx_msec_t::MAX >> 1),
-        );
+        let timeout_ms = timeout_ms(zone, class, queue.timeout_ms);
+        nginx::arm(&raw mut (*parking).timeout_event, ngx_msec_t::try_from(timeout_ms).unwrap_or(ngx_msec_t::MAX >> 1));
         nginx::arm(conf.local.tick_event.get(), TICK_MS);
         nginx::post(&raw mut (*parking).settle_event);
     }
-    conf.local.publish(zone, index, worker);
     nginx::AGAIN
+}
+
+/// Gives nginx the placeholder to wait on; `None` when descriptors or memory are out.
+///
+/// # Safety
+/// `pc` and `state` belong to one live request that is not parked.
+unsafe fn present(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> Option<*mut Parking> {
+    // SAFETY: as the caller vouches; the address lives in the record.
+    unsafe {
+        let parking = parking(state)?;
+        (*pc).connection = placeholder::open(pc)?;
+        (*parking).state = state;
+        (*parking).family = AF_UNIX;
+        (*pc).sockaddr = (&raw mut (*parking).family).cast();
+        (*pc).socklen = SA_FAMILY_LEN;
+        balancer::busy(&mut *pc, (*state).conf);
+        Some(parking)
+    }
+}
+
+/// There is no place for the request: NGX_BUSY; for one of a class NGX_AGAIN, and 503 from the event loop.
+///
+/// # Safety
+/// As [`park`].
+unsafe fn turn_away(pc: *mut ngx_peer_connection_t, state: *mut RequestState, refused: Refused) -> ngx_int_t {
+    // SAFETY: as the caller vouches; so below.
+    let this = unsafe { &mut *state };
+    let (conf, zone, class) = (this.conf, this.zone, class_of(this));
+    if let (Some(index), true) = (conf.index.get(), refused != Refused::Unknown) {
+        count(zone, index, this.worker, class, &Event::Refused);
+    }
+    // SAFETY: a request that asks for a peer has its upstream; events live in the record.
+    unsafe {
+        let u = (*this.request).upstream;
+        if class != QueueClass::NONE
+            && !unavailable::has_stale(u, nginx_sys::NGX_HTTP_UPSTREAM_FT_NOLIVE)
+            && let Some(parking) = present(pc, state)
+        {
+            this.stage = Stage::TurnedAway;
+            prepare_event(&raw mut (*parking).settle_event, state, on_turned_away);
+            nginx::post(&raw mut (*parking).settle_event);
+            return nginx::AGAIN;
+        }
+        balancer::busy(&mut *pc, conf)
+    }
+}
+
+/// The request is gone before it was told that there is no place for it.
+///
+/// # Safety
+/// `state` is live and turned away.
+pub(crate) unsafe fn forget(state: *mut RequestState) {
+    // SAFETY: one that is turned away has its record.
+    unsafe {
+        nginx::cancel(&raw mut (*(*state).parking).settle_event);
+        (*state).stage = Stage::Idle;
+    }
 }
 
 unsafe fn prepare_event(
@@ -104,36 +159,15 @@ unsafe fn prepare_event(
     }
 }
 
-/// A connection object that is in no event loop: nginx arms its timer on it and closes it, nothing else ever happens to it.
-///
-/// # Safety
-/// `pc` is live.
-unsafe fn placeholder(pc: *const ngx_peer_connection_t) -> Option<*mut ngx_connection_t> {
-    let descriptor = process::placeholder_descriptor()?;
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let log = (*pc).log;
-        let connection = nginx_sys::ngx_get_connection(descriptor, log);
-        if connection.is_null() {
-            libc::close(descriptor);
-            return None;
-        }
-        (*(*connection).read).log = log;
-        (*(*connection).write).log = log;
-        (*connection).log = log;
-        Some(connection)
-    }
-}
-
 /// Takes the request out of the queue, with its events. The placeholder stays nginx's.
 ///
 /// # Safety
 /// `state` is live and parked.
-unsafe fn unlink(state: *mut RequestState) {
+unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Event) {
     // SAFETY: a parked record is in the list of its upstream.
     unsafe {
-        let parking = (*state).parking;
-        nginx_sys::ngx_queue_remove(&raw mut (*parking).link);
+        let (parking, conf, zone) = ((*state).parking, (*state).conf, (*state).zone);
+        conf.local.remove(parking);
         nginx::cancel(&raw mut (*parking).settle_event);
         nginx::cancel(&raw mut (*parking).timeout_event);
         (*state).stage = Stage::Idle;
@@ -141,42 +175,49 @@ unsafe fn unlink(state: *mut RequestState) {
         if let Some(attempt) = (*state).attempt() {
             attempt.queue = ShownTime::of_ns(waited_ns);
         }
-        let conf = (*state).conf;
         if let Some(index) = conf.index.get() {
-            conf.local.publish((*state).zone, index, (*state).worker);
-            (*state).zone.waiting_sub(index, (*state).worker);
+            let cell = (*parking).cell;
+            let worker = (*state).worker;
+            zone.queue_leave(index, worker, cell, conf.local.ends(cell));
+            count(zone, index, worker, (*parking).class, &event(waited_ns));
         }
-        if conf.local.first().is_none() {
+        if conf.local.is_empty() {
             nginx::cancel(conf.local.tick_event.get());
         }
     }
 }
 
-/// The request gives up its place: the client left, or its wait is over. A kick that it swallowed is passed on.
+/// The request gives up its place: the client left. A kick that it swallowed is passed on.
 ///
 /// # Safety
 /// `state` is live and parked.
 pub(crate) unsafe fn leave(state: *mut RequestState) {
     // SAFETY: as the caller vouches.
     let (conf, zone) = unsafe {
-        unlink(state);
+        unlink(state, |_| Event::Left);
         ((*state).conf, (*state).zone)
     };
     kick(conf, zone);
 }
 
-/// A slot may be free: has the owner of the least key look. Cheap when nothing waits.
+/// A slot may be free: has the worker whose turn it is look. Two loads when nothing waits.
+#[inline]
 pub(crate) fn kick(conf: &'static UpstreamConf, zone: &Zone<'_>) {
-    let Some(index) = conf.index.get() else { return };
-    if zone.waiting(index) == 0 {
-        return;
+    if let Some(index) = conf.index.get()
+        && zone.any_waiting(index)
+    {
+        kick_next(conf, zone, index);
     }
+}
+
+#[cold]
+fn kick_next(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx) {
     let now = clock::now();
     let me = process::worker();
     let stale = |worker: WorkerIdx| Some(worker) != me && is_stale(zone, worker, now.0);
-    match zone.least_head(index, stale) {
-        Some((worker, _)) if Some(worker) == me => drain_later(conf),
-        Some((worker, _)) => kick_worker(zone, worker, now.0),
+    match zone.queue_next(index, &|class| terms_of(zone, class), stale) {
+        Some(turn) if Some(turn.worker) == me => drain_later(conf),
+        Some(turn) => kick_worker(zone, turn.worker, now.0),
         None => {}
     }
 }
@@ -201,39 +242,96 @@ pub(crate) fn drain_later(conf: &'static UpstreamConf) {
     unsafe { nginx::post(conf.local.drain_event.get()) };
 }
 
-/// Hands out slots to this worker's waiting requests, as long as theirs is the least key.
+/// Sends away those who must give way, and hands out slots to this worker's waiting requests, as long as it is their turn.
 pub(crate) fn drain(conf: &'static UpstreamConf) {
     let (Some(zone), Some(index), Some(me)) = (conf.zone.get(), conf.index.get(), process::worker()) else { return };
     if let Some(slot) = zone.workers.get(usize::from(me.0)) {
         slot.kick_answered();
     }
+    if conf.local.is_empty() {
+        return;
+    }
+    trim(conf, zone, index, me);
+    let terms = |class| terms_of(zone, class);
     for _ in 0..RESUMES_MAX {
-        let Some(state) = conf.local.first() else { return };
         let now = clock::now();
-        match zone.least_head(index, |worker| worker != me && is_stale(zone, worker, now.0)) {
-            Some((worker, _)) if worker != me => {
-                if zone.any_free(index, conf.params(), now) {
-                    kick_worker(zone, worker, now.0);
-                }
-                return;
+        let next = zone.queue_next(index, &terms, |worker| worker != me && is_stale(zone, worker, now.0));
+        let Some(turn) = next else { return };
+        if turn.worker != me {
+            if zone.any_free(index, conf.params(), now) {
+                kick_worker(zone, turn.worker, now.0);
             }
-            _ => {}
+            return;
         }
-        // SAFETY: the first of the list is live; the reference ends before nginx gets a turn.
+        let Some(state) = conf.local.oldest(turn.cell) else { return };
+        // SAFETY: the oldest of a list is live; the reference ends before nginx gets a turn.
         let demand = unsafe { balancer::demand(&*state, zone.waiting(index)) };
         let claimed = zone.claim(index, me, &demand, conf.params(), now);
         if claimed.kick {
             drain_later(conf);
         }
         match claimed.claim {
-            // SAFETY: `state` is live and parked; neither is touched afterwards.
-            Claim::Taken(ticket) => unsafe { grant(state, ticket) },
+            Claim::Taken(ticket) => {
+                zone.queue_granted(index, &turn, &terms(turn.class), now);
+                // SAFETY: `state` is live and parked; neither is touched afterwards.
+                unsafe { grant(state, ticket) };
+            }
             Claim::Wait | Claim::Full => return,
             // SAFETY: as above.
             Claim::NoPeer => unsafe { refuse(state) },
         }
     }
     drain_later(conf);
+}
+
+/// Sends away the newest requests of the lowest class while more wait than may, or has the worker do it that has them.
+fn trim(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx, me: WorkerIdx) {
+    let Some(queue) = conf.queue else { return };
+    for _ in 0..RESUMES_MAX {
+        let Some(victim) = zone.queue_victim(index, queue.size, &|class| terms_of(zone, class)) else { return };
+        if victim.worker != me {
+            return kick_worker(zone, victim.worker, clock::now().0);
+        }
+        let Some(state) = conf.local.newest(victim.cell) else { return };
+        // SAFETY: the newest of a list is live and parked; it is not touched afterwards.
+        unsafe { send_away(state) };
+    }
+    drain_later(conf);
+}
+
+/// The request gives way to a better one.
+///
+/// # Safety
+/// `state` is live and parked, called from the event loop. It may be gone afterwards.
+unsafe fn send_away(state: *mut RequestState) {
+    // SAFETY: as the caller vouches; a parked request has its upstream.
+    unsafe {
+        unlink(state, |_| Event::GaveWay);
+        let u = (*(*state).request).upstream;
+        if !refuse_by_class(state, nginx_sys::NGX_HTTP_UPSTREAM_FT_ERROR, "it gives way in the queue") {
+            (*u).peer.tries = 0;
+            placeholder::fail(u);
+        }
+    }
+}
+
+/// Answers 503 if the request, which no longer waits, has a class; `false`, and nothing done, if nginx is to answer: it has none, or an expired answer in the
+/// cache stands in for a failure of kind `flag`.
+///
+/// # Safety
+/// `state` is live and was parked or turned away, called from the event loop. After `true` it may be gone.
+unsafe fn refuse_by_class(state: *mut RequestState, flag: u32, reason: &str) -> bool {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let r = (*state).request;
+        if class_of(&*state) == QueueClass::NONE || unavailable::has_stale((*r).upstream, flag) {
+            return false;
+        }
+        let index = (*state).conf.index.get();
+        let retry_after_s = index.map_or(1, |index| (*state).zone.queue_retry_after_s(index, clock::now()));
+        unavailable::answer(r, retry_after_s, reason);
+        true
+    }
 }
 
 /// Swaps the placeholder for a connection to the ticket's peer and lets nginx go on.
@@ -243,63 +341,26 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
 unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
     // SAFETY: a parked request has its upstream and its placeholder; nginx is not inside this request, as a drain runs from the loop.
     unsafe {
-        let waited_ns = clock::now().since((*(*state).parking).parked_at);
-        unlink(state);
-        if let Some(index) = (*state).conf.index.get() {
-            (*state).zone.queue_left(index, waited_ns);
-        }
+        unlink(state, Event::Served);
         (*state).ticket = Some(ticket);
         (*state).stage = Stage::Granted;
         let u = (*(*state).request).upstream;
-        let placeholder = (*u).peer.connection;
+        let waited_on = (*u).peer.connection;
         (*u).start_time = nginx::current_msec();
         let answer = nginx_sys::ngx_event_connect_peer(&raw mut (*u).peer);
         if answer != nginx::OK && answer != nginx::AGAIN && answer != nginx::DONE {
             (*state).local_fault = answer == nginx::ERROR;
-            (*u).peer.connection = placeholder;
-            fail(u);
+            (*u).peer.connection = waited_on;
+            placeholder::fail(u);
             return;
         }
-        adopt(u, placeholder);
-        nginx::close_connection(placeholder);
+        placeholder::adopt(u, waited_on);
+        nginx::close_connection(waited_on);
         if answer == nginx::AGAIN {
             nginx_sys::ngx_add_timer((*(*u).peer.connection).write, (*(*u).conf).connect_timeout);
             return;
         }
-        run_write_handler((*u).peer.connection);
-    }
-}
-
-/// Gives the new connection what nginx gave the placeholder.
-///
-/// # Safety
-/// `u` is live and connected or connecting; `placeholder` is still open.
-unsafe fn adopt(u: *mut ngx_http_upstream_t, placeholder: *mut ngx_connection_t) {
-    // SAFETY: as the caller vouches; the pool moves from the one connection to the other unless keepalive's has its own.
-    unsafe {
-        let c = (*u).peer.connection;
-        let r = (*placeholder).data.cast::<nginx_sys::ngx_http_request_t>();
-        (*c).requests += 1;
-        (*c).data = (*placeholder).data;
-        (*(*c).write).handler = (*(*placeholder).write).handler;
-        (*(*c).read).handler = (*(*placeholder).read).handler;
-        (*c).set_sendfile((*c).sendfile() & (*(*r).connection).sendfile());
-        (*u).output.set_sendfile((*c).sendfile());
-        if (*(*r).connection).tcp_nopush() == nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED {
-            (*c).set_tcp_nopush(nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED);
-        }
-        if (*c).pool.is_null() {
-            (*c).pool = std::mem::replace(&mut (*placeholder).pool, std::ptr::null_mut());
-        }
-        let log = (*(*r).connection).log;
-        (*c).log = log;
-        (*(*c).pool).log = log;
-        (*(*c).read).log = log;
-        (*(*c).write).log = log;
-        (*u).writer.connection = c;
-        if !(*u).state.is_null() {
-            (*(*u).state).peer = (*u).peer.name;
-        }
+        placeholder::run_write_handler((*u).peer.connection);
     }
 }
 
@@ -311,53 +372,8 @@ unsafe fn refuse(state: *mut RequestState) {
     // SAFETY: as the caller vouches.
     unsafe {
         let u = (*(*state).request).upstream;
-        unlink(state);
-        fail(u);
-    }
-}
-
-/// Makes nginx see a failed connect on the placeholder: its descriptor becomes a socket with a pending ECONNRESET, so that nginx's own test
-/// fails, in its own words and with its own choice of the next peer.
-///
-/// # Safety
-/// `u` is live, on its placeholder. It may be gone afterwards.
-unsafe fn fail(u: *mut ngx_http_upstream_t) {
-    // SAFETY: as the caller vouches; the descriptor is the placeholder's own, in no event loop.
-    unsafe {
-        let connection = (*u).peer.connection;
-        if !poison((*connection).fd) {
-            (*(*connection).write).set_timedout(1);
-        }
-        run_write_handler(connection);
-    }
-}
-
-/// Puts a reset socket behind `descriptor`; `false` when descriptors are out.
-fn poison(descriptor: i32) -> bool {
-    let mut pair = [0_i32; 2];
-    // SAFETY: makes two sockets, closes both again; a unix socket whose other end closes with unread bytes gets ECONNRESET.
-    unsafe {
-        let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        if libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) != 0 {
-            return false;
-        }
-        libc::write(pair[0], b"x".as_ptr().cast(), 1);
-        libc::close(pair[1]);
-        let moved = libc::dup3(pair[0], descriptor, libc::O_CLOEXEC);
-        libc::close(pair[0]);
-        moved == descriptor
-    }
-}
-
-/// # Safety
-/// `connection` has nginx's handlers. The request may be gone afterwards.
-unsafe fn run_write_handler(connection: *mut ngx_connection_t) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let write = (*connection).write;
-        if let Some(handler) = (*write).handler {
-            handler(write);
-        }
+        unlink(state, |_| Event::Left);
+        placeholder::fail(u);
     }
 }
 
@@ -377,21 +393,33 @@ unsafe extern "C" fn on_settle(event: *mut ngx_event_t) {
     });
 }
 
-/// The wait is over: nginx answers 504, without asking for another peer.
+/// There was no place for the request, which has a class.
+unsafe extern "C" fn on_turned_away(event: *mut ngx_event_t) {
+    super::guard("queue refusal", (), || {
+        // SAFETY: the event is cancelled before its record goes; a request that is turned away waits on its placeholder.
+        unsafe {
+            let state = (*event).data.cast::<RequestState>();
+            (*state).stage = Stage::Idle;
+            let u = (*(*state).request).upstream;
+            if !refuse_by_class(state, 0, "the queue is full") {
+                placeholder::fail(u);
+            }
+        }
+    });
+}
+
+/// The wait is over: 503 for a request of a class; for another one nginx answers 504, without asking for another peer.
 unsafe extern "C" fn on_timeout(event: *mut ngx_event_t) {
     super::guard("queue timeout", (), || {
         // SAFETY: as in `on_settle`.
         unsafe {
             let state = (*event).data.cast::<RequestState>();
-            if let Some(index) = (*state).conf.index.get() {
-                (*state).zone.queue_timeout(index, clock::now().since((*(*state).parking).parked_at));
-            }
             let u = (*(*state).request).upstream;
-            leave(state);
-            (*u).peer.tries = 0;
-            let connection = (*u).peer.connection;
-            (*(*connection).write).set_timedout(1);
-            run_write_handler(connection);
+            unlink(state, Event::TimedOut);
+            kick((*state).conf, (*state).zone);
+            if !refuse_by_class(state, nginx_sys::NGX_HTTP_UPSTREAM_FT_TIMEOUT, "it waited too long") {
+                placeholder::time_out(u);
+            }
         }
     });
 }
@@ -409,7 +437,7 @@ pub(crate) unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
         let conf: &'static UpstreamConf = unsafe { &*(*event).data.cast::<UpstreamConf>() };
         process::reclaim();
         drain(conf);
-        if conf.local.first().is_some() {
+        if !conf.local.is_empty() {
             // SAFETY: the event lives in the configuration, and has just fired.
             unsafe { nginx::arm(event, TICK_MS) };
         }

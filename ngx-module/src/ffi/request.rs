@@ -11,7 +11,7 @@ use nginx_sys::{
     ngx_recv_pt,
 };
 use pincer_core::time::MonoNs;
-use pincer_core::zone::{Ticket, WorkerIdx, Zone};
+use pincer_core::zone::{QueueClass, Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
 use std::rc::Rc;
 
@@ -25,6 +25,8 @@ pub(crate) enum Stage {
     Idle,
     /// In the queue, on a placeholder connection.
     Parked,
+    /// On a placeholder connection, about to hear that there is no place in the queue.
+    TurnedAway,
     /// A slot has come; nginx is about to ask for the peer.
     Granted,
     /// A peer serves the request.
@@ -59,9 +61,12 @@ pub(crate) struct Parking {
     /// The placeholder's address, an unnamed unix socket's, so that nginx calls `free` for a waiting request too.
     pub(crate) family: libc::sa_family_t,
     pub(crate) state: *mut RequestState,
-    /// The queue's key, and when the wait began.
-    pub(crate) key: u64,
+    /// Its number in the queue, and when the wait began.
+    pub(crate) sequence: u64,
     pub(crate) parked_at: MonoNs,
+    /// The class it waits as, and the list that it is in.
+    pub(crate) class: QueueClass,
+    pub(crate) cell: u8,
     pub(crate) link: ngx_queue_t,
     /// Posted right after parking: takes nginx's connect timer off, then looks for a slot.
     pub(crate) settle_event: ngx_event_t,

@@ -8,6 +8,7 @@
 
 mod bodies;
 mod bytes;
+mod cells;
 mod claim;
 mod class;
 mod classes;
@@ -21,10 +22,13 @@ mod keys;
 mod layout;
 mod limits;
 mod lookup;
+mod overflow;
 mod overlay;
 mod peer;
 mod plan;
 mod queue;
+#[cfg(all(test, not(loom)))]
+mod queue_model;
 mod rates;
 mod records;
 mod seats;
@@ -35,6 +39,7 @@ mod worker;
 
 pub use bodies::{Bodies, BodiesSnapshot, CACHE_STATUSES};
 pub use bytes::Bytes;
+pub use cells::{CELLS, QueueClass};
 pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
 pub use class::{CLASSES_MAX, Class, ClassIdx, QueueRule};
 pub use classes::{ClassOverlay, ClassSpec, check_classes};
@@ -50,7 +55,7 @@ pub use limits::{Check, Held, Holds, LIMITS_MAX, Limited, Reason, Verdict};
 pub use overlay::{Overlay, PeerOverlay, UpstreamOverlay};
 pub use peer::{MAX_CONNS_MAX, NAME_MAX, Peer, PeerState, SOCKADDR_MAX, WEIGHT_MAX, WHYS};
 pub use plan::{Plan, Quick};
-pub use queue::NO_KEY;
+pub use queue::{Place, Refused, Turn};
 pub use rates::RateSet;
 pub use seats::SeatSet;
 pub use snapshot::{ClassSnapshot, PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
@@ -59,9 +64,12 @@ pub use worker::{ProcessId, Reclaimed, WorkerSlot};
 
 use core::sync::atomic::AtomicU64;
 
-
 /// Worker processes that may share the zone at once: those of the running configuration and of older ones that still drain.
+#[cfg(not(loom))]
 pub const WORKERS_MAX: usize = 128;
+/// See above.
+#[cfg(loom)]
+pub const WORKERS_MAX: usize = 3;
 
 /// A worker's place in the zone, from [`Zone::worker_join`] until it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,21 +5,14 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 
+use super::cells::{QueueClass, UpstreamWorker, Waiters};
 use super::claim::Signal;
 use super::heap::Array;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
+use crate::drain::Drain;
 use crate::histogram::Histogram;
 use crate::pick::PEERS_MAX;
-
-/// One worker's part in an upstream's queue. Written by that worker alone, or by its reclaimer after its death.
-#[repr(C)]
-#[derive(Debug, Default)]
-pub(super) struct UpstreamWorker {
-    /// Complement of the least key that waits there: 0 = nothing waits.
-    pub head: AtomicU64,
-    pub waiting: AtomicU32,
-    spare: AtomicU32,
-}
+use crate::sync;
 
 /// What became of an upstream's requests before a peer was found; only rises.
 #[repr(C)]
@@ -45,11 +38,19 @@ pub struct Upstream {
     pub(super) queue_size: AtomicU32,
     pub(super) signal: AtomicU32,
     spare: AtomicU32,
-    pub(super) sequence: AtomicU64,
+    /// The last number that was given to a request in the queue.
+    pub(super) sequence: sync::AtomicU64,
+    /// Workers in which something waits.
+    pub(super) waiters: Waiters,
+    /// Slots given to requests that waited.
+    pub(super) grants: sync::AtomicU64,
     pub(super) peer_at: Array<AtomicU16, PEERS_MAX>,
     pub(super) counters: UpstreamCounters,
     pub(super) name: Bytes<16>,
     pub(super) queue_times: Histogram,
+    pub(super) drain: Drain,
+    /// Of each class: what its deadlines count from, see [`crate::turn`].
+    bases: Array<sync::AtomicU64, { QueueClass::MAX }>,
     pub(super) workers: Array<UpstreamWorker, WORKERS_MAX>,
 }
 
@@ -74,6 +75,11 @@ impl Upstream {
         self.peer_at.get(i)?.load(SeqCst).checked_sub(1).map(PeerIdx)
     }
 
+    /// What the deadlines of `class` count from.
+    pub(super) fn base(&self, class: QueueClass) -> Option<&sync::AtomicU64> {
+        self.bases.get(usize::from(class.0))
+    }
+
     pub(super) fn signal(&self) -> Signal {
         match self.signal.load(SeqCst) {
             1 => Signal::Header,
@@ -85,8 +91,9 @@ impl Upstream {
     /// Zeroes worker `w`'s part of the queue and returns the requests that waited there.
     pub(super) fn clear_worker(&self, w: usize) -> u32 {
         let Some(worker) = self.workers.get(w) else { return 0 };
-        worker.head.store(0, SeqCst);
-        worker.waiting.swap(0, SeqCst)
+        let waited = worker.clear();
+        self.waiters.clear(w);
+        waited
     }
 
     /// Makes a free record the upstream `name`. `used` comes last: a death in here leaves it free.
@@ -105,9 +112,12 @@ impl Upstream {
             count.store(0, SeqCst);
         }
         self.queue_times.reset();
-        for worker in self.workers.iter() {
-            worker.head.store(0, SeqCst);
-            worker.waiting.store(0, SeqCst);
+        self.drain.reset();
+        self.bases.iter().for_each(|base| base.store(0, SeqCst));
+        for column in 0..self.workers.len() {
+            self.clear_worker(column);
         }
+        // Only now: what a base counts from never lies ahead of the grants.
+        self.grants.store(0, SeqCst);
     }
 }

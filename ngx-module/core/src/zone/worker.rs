@@ -212,7 +212,8 @@ mod tests {
         let zone = heap.zone();
         let w = zone.worker_join(process(1), 1).unwrap();
         let slot = &zone.workers[usize::from(w.0)];
-        assert!(zone.waiting_add(UpstreamIdx(0), w, 9));
+        let plain = |_| crate::turn::Terms::default();
+        zone.queue_enter(UpstreamIdx(0), w, crate::zone::QueueClass::NONE, 9, &plain, crate::time::MonoNs(1)).unwrap();
         zone.peers[2].workers[0].in_flight.store(3, SeqCst);
         // Process 2 begins to reclaim the dead 1 and gets no further than the queues.
         assert!(slot.begin_reclaim(process(2), &|process| process.pid != 1));

@@ -3,9 +3,10 @@
 
 use pincer_core::pick::{Demand, THETA};
 use pincer_core::time::MonoNs;
+use pincer_core::turn::Terms;
 use pincer_core::zone::{
-    BalanceParams, Claim, HeapZone, Outcome, PeerSpec, ProcessId, Settings, Signal, Ticket, UpstreamIdx, WorkerIdx,
-    Zone,
+    BalanceParams, Claim, HeapZone, Outcome, PeerSpec, ProcessId, QueueClass, Settings, Signal, Ticket, UpstreamIdx,
+    WorkerIdx, Zone,
 };
 
 pub const MS: u64 = 1_000_000;
@@ -40,6 +41,11 @@ pub fn spec(name: &str, max_conns: u32) -> PeerSpec<'_> {
 
 pub fn demand(random: u64, can_wait: bool) -> Demand {
     Demand { queued: 1, can_wait, affinity: None, tried: 0, random }
+}
+
+/// How every class waits where the class does not matter.
+pub fn plain(_: QueueClass) -> Terms {
+    Terms::default()
 }
 
 pub fn process(pid: u32) -> ProcessId {

@@ -1,0 +1,65 @@
+//! The answer to a request of a class that finds no place in the queue, or waits there too long: 503 with `Retry-After`.
+//!
+//! nginx's balancer interface knows only 502 and 504. So the request is parked on a placeholder first, and from the event loop its upstream is
+//! ended as nginx ends one, and the request finished with 503: `error_page 503` applies. Never called while nginx is inside the request.
+
+use super::{log, nginx};
+use nginx_sys::{NGX_HTTP_SERVICE_UNAVAILABLE, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_uint_t};
+
+const RETRY_AFTER: &str = "Retry-After";
+
+/// Whether nginx would serve an expired answer from its cache for a failure of kind `flag` (`NGX_HTTP_UPSTREAM_FT_…`): then its own way is better than 503.
+///
+/// # Safety
+/// `u` is live.
+pub(crate) unsafe fn has_stale(u: *const ngx_http_upstream_t, flag: u32) -> bool {
+    // SAFETY: as the caller vouches; an upstream that is in use has its configuration.
+    unsafe {
+        (*u).cache_status() == nginx_sys::NGX_HTTP_CACHE_EXPIRED
+            && (*(*u).conf).cache_use_stale & flag as ngx_uint_t != 0
+    }
+}
+
+/// Ends the request with 503.
+///
+/// # Safety
+/// `r` is live with an upstream that waits for a connection; called from the event loop. The request may be gone afterwards.
+pub(crate) unsafe fn answer(r: *mut ngx_http_request_t, retry_after_s: u32, reason: &str) {
+    // SAFETY: as the caller vouches; `cleanup` is set as long as an upstream is not finalised. Its handler takes one off the main request's count,
+    // which is added before, as `ngx_http_upstream_create` does. What a connection's memory says of being destroyed outlives the request.
+    unsafe {
+        let (u, connection, main) = ((*r).upstream, (*r).connection, (*r).main);
+        log::write(
+            (*connection).log,
+            log::NGX_LOG_ERR,
+            &format!("refuses a request, reason={reason}, retry_after={retry_after_s}"),
+        );
+        add_retry_after(r, retry_after_s);
+        if !(*u).state.is_null() {
+            (*(*u).state).status = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_uint_t;
+        }
+        if let Some(finalize) = (*u).cleanup.as_ref().copied().flatten() {
+            (*main).set_count((*main).count() + 1);
+            finalize(r.cast());
+        }
+        nginx_sys::ngx_http_finalize_request(r, NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t);
+        nginx_sys::ngx_http_run_posted_requests(connection);
+    }
+}
+
+/// # Safety
+/// `r` is live and has sent no header.
+unsafe fn add_retry_after(r: *mut ngx_http_request_t, seconds: u32) {
+    // SAFETY: as the caller vouches; the element and its value live in the request's pool, the name for ever.
+    unsafe {
+        let Some(value) = nginx::pool_copy((*r).pool, seconds.to_string().as_bytes()) else { return };
+        let header = nginx_sys::ngx_list_push(&raw mut (*r).headers_out.headers).cast::<nginx_sys::ngx_table_elt_t>();
+        if header.is_null() {
+            return;
+        }
+        header.write(std::mem::zeroed());
+        (*header).hash = 1;
+        (*header).key = nginx_sys::ngx_str_t { len: RETRY_AFTER.len(), data: RETRY_AFTER.as_ptr().cast_mut() };
+        (*header).value = value;
+    }
+}
