@@ -6,8 +6,10 @@
 //!
 //! Objects are listed in the order in which they opened. So what a member holds is a range of that list, and no search is needed to find it.
 //!
-//! Cost: n log n comparisons per object of n members (`sort_unstable`: in place, no worse case), linear hashing. Bound: [`MEMBERS_MAX`] per object; 20 bytes per
+//! Cost: n log n comparisons per object of n members (`sort_unstable`: in place, no worse case), linear hashing. Bound: [`MEMBERS_MAX`] per object; 32 bytes per
 //! member of an open object, 16 + 24 bytes per member and object that is out of order or holds one that is; places are 32 bits, so the body is below 4 GiB.
+
+use std::cmp::Ordering;
 
 use super::super::algorithm::Hasher;
 use super::super::memory::{Refused, append, push};
@@ -47,11 +49,30 @@ struct Span {
 /// A member of an open object; ignored if nothing is behind the key.
 #[derive(Clone, Copy)]
 struct Member {
+    /// The key's first bytes as a number: decides most comparisons without a look at the text.
+    prefix: u64,
     key_end: u32,
     span: Span,
 }
 
 impl Member {
+    fn new(text: &[u8], start: usize, objects: u32) -> Self {
+        // behind the opening quote; no byte of the text is zero, so shorter keys come first as they should
+        let (mut prefix, key) = ([0; 8], text.get(start + 1..).unwrap_or_default());
+        prefix.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+        let here = place(text.len());
+        let span = Span { start: place(start), end: here, objects_from: objects, objects_to: objects };
+        Self { prefix: u64::from_be_bytes(prefix), key_end: here, span }
+    }
+
+    fn key<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        text.get(self.span.start as usize..self.key_end as usize).unwrap_or_default()
+    }
+
+    fn compare(&self, other: &Self, text: &[u8]) -> Ordering {
+        self.prefix.cmp(&other.prefix).then_with(|| self.key(text).cmp(other.key(text)))
+    }
+
     const fn is_ignored(&self) -> bool {
         self.span.end == self.key_end
     }
@@ -120,11 +141,12 @@ impl Canonical {
         Ok(opened)
     }
 
-    /// The key that began at `start` has ended.
-    pub(super) fn begin_member(&mut self, start: usize) -> Result<(), Refused> {
-        let (here, objects) = (place(self.text.len()), place(self.objects.len()));
-        let span = Span { start: place(start), end: here, objects_from: objects, objects_to: objects };
-        push(&mut self.open, Member { key_end: here, span })
+    /// The key that began at `start` has ended. Refuses more than [`MEMBERS_MAX`] of one object.
+    pub(super) fn begin_member(&mut self, opened: Opened, start: usize) -> Result<(), Refused> {
+        if self.open.len() >= opened.members + MEMBERS_MAX {
+            return Err(Refused);
+        }
+        push(&mut self.open, Member::new(&self.text, start, place(self.objects.len())))
     }
 
     /// The last key's value has ended (or was forgotten).
@@ -138,12 +160,11 @@ impl Canonical {
     /// The object has ended with a brace. Refuses duplicate keys, and more than [`MEMBERS_MAX`].
     pub(super) fn close_object(&mut self, opened: Opened) -> Result<(), NotJson> {
         let Self { text, open, ordered, objects, .. } = self;
-        let own = open.get_mut(opened.members..).filter(|own| own.len() <= MEMBERS_MAX).ok_or(NotJson)?;
-        let key = |member: &Member| text.get(member.span.start as usize..member.key_end as usize).unwrap_or_default();
-        let is_ordered = own.windows(2).all(|pair| key(&pair[0]) < key(&pair[1]));
+        let own = open.get_mut(opened.members..).ok_or(NotJson)?;
+        let is_ordered = own.windows(2).all(|pair| pair[0].compare(&pair[1], text).is_lt());
         if !is_ordered {
-            own.sort_unstable_by(|a, b| key(a).cmp(key(b)));
-            if own.windows(2).any(|pair| key(&pair[0]) == key(&pair[1])) {
+            own.sort_unstable_by(|a, b| a.compare(b, text));
+            if own.windows(2).any(|pair| pair[0].compare(&pair[1], text).is_eq()) {
                 return Err(NotJson);
             }
         }

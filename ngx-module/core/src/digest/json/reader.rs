@@ -267,7 +267,8 @@ impl Reader {
         let frame = self.frames.last_mut().ok_or(NotJson)?;
         frame.step = ignore.step_key(frame.pointers, depth - 1, string);
         frame.mark = self.text.mark();
+        let opened = frame.opened;
         self.state = State::Colon;
-        Ok(self.text.begin_member(self.string_start)?)
+        Ok(self.text.begin_member(opened, self.string_start)?)
     }
 }
