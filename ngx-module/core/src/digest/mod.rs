@@ -13,7 +13,7 @@
 //! A body with a Content-Encoding is never parsed: its identity is the coding's name and the bytes.
 //!
 //! Any split of a body into chunks gives the same digest. Cost: linear in the chunk, but for sorting the members of an object when it closes. Bound: below 2 KiB of state;
-//! beside it JSON takes a few times `json_bytes_max`, multipart at most 8 KiB of a part's headers. Never blocks, never logs.
+//! beside it JSON takes `json_bytes_max` (a hostile one about ten times that), multipart at most 8 KiB of a part's headers. Never blocks, never logs.
 
 mod algorithm;
 mod content_type;

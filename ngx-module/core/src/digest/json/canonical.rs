@@ -157,7 +157,7 @@ impl Canonical {
         }
     }
 
-    /// The object has ended with a brace. Refuses duplicate keys, and more than [`MEMBERS_MAX`].
+    /// The object has ended with a brace. Refuses duplicate keys.
     pub(super) fn close_object(&mut self, opened: Opened) -> Result<(), NotJson> {
         let Self { text, open, ordered, objects, .. } = self;
         let own = open.get_mut(opened.members..).ok_or(NotJson)?;
