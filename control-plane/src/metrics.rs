@@ -36,6 +36,8 @@ pub struct Metrics {
     pub nodes_connected: Gauge<u64, AtomicU64>,
     /// Nodes known.
     pub nodes_known: Gauge<u64, AtomicU64>,
+    /// Secrets of API keys that nodes are told.
+    pub keys: Gauge<u64, AtomicU64>,
     /// Snapshots handed to streams.
     pub snapshots: Counter,
     /// Acks that came.
@@ -67,6 +69,7 @@ impl Default for Metrics {
             revision: Gauge::default(),
             nodes_connected: Gauge::default(),
             nodes_known: Gauge::default(),
+            keys: Gauge::default(),
             snapshots: Counter::default(),
             acks: Counter::default(),
             nacks: Counter::default(),
@@ -92,6 +95,7 @@ impl Metrics {
         registry.register("revision", "Revision in force", self.revision.clone());
         registry.register("nodes_connected", "Nodes with an open stream", self.nodes_connected.clone());
         registry.register("nodes_known", "Nodes known, connected or not", self.nodes_known.clone());
+        registry.register("keys", "Secrets of API keys that are valid", self.keys.clone());
         registry.register("snapshots", "Snapshots handed to streams", self.snapshots.clone());
         registry.register("acks", "Revisions that nodes acknowledged", self.acks.clone());
         registry.register("nacks", "Revisions that nodes refused", self.nacks.clone());

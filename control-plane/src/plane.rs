@@ -117,12 +117,14 @@ impl Plane {
         let fleet = Fleet::restored(store.load_nodes()?);
         let metrics = Metrics::default();
         metrics.revision.set(config.revision);
+        let (revision, published) = (config.revision, Published::new(config));
+        metrics.keys.set(published.snapshot.keys.len() as u64);
         metrics.nodes_known.set(fleet.nodes().len() as u64);
         Ok(Arc::new(Self {
             store: Arc::new(store),
             writing: tokio::sync::Mutex::new(()),
-            made: Mutex::new(VecDeque::from([(config.revision, Instant::now())])),
-            published: watch::Sender::new(Published::new(config)),
+            made: Mutex::new(VecDeque::from([(revision, Instant::now())])),
+            published: watch::Sender::new(published),
             fleet_version: watch::Sender::new(fleet.version()),
             fleet: Mutex::new(fleet),
             floor: AtomicU64::new(0),
@@ -202,7 +204,9 @@ impl Plane {
         made.push_back((config.revision, Instant::now()));
         drop(made);
         self.metrics.revision.set(config.revision);
-        self.published.send_replace(Published::new(config.clone()));
+        let published = Published::new(config.clone());
+        self.metrics.keys.set(published.snapshot.keys.len() as u64);
+        self.published.send_replace(published);
     }
 
     /// Lets a node's stream in. What it declares is kept before this returns, unless the disk refuses; then only for as long as the process lives.
