@@ -47,7 +47,6 @@ pub(crate) struct Taken {
 }
 
 /// Entries of one batch, and where the next begins.
-#[derive(Default)]
 pub(crate) struct Batch {
     /// In the tree's order.
     pub(crate) entries: Vec<Taken>,
@@ -212,7 +211,8 @@ impl Cache {
     }
 
     fn walk(&self, after: Option<&Digest>, mut look: impl FnMut(*mut ngx_http_file_cache_node_t) -> Taken) -> Batch {
-        let mut batch = Batch::default();
+        // Room for all of them first: no allocation under the mutex.
+        let mut batch = Batch { entries: Vec::with_capacity(BATCH), last: None };
         self.locked(|| {
             let mut node = self.first(after, false);
             while !node.is_null() && batch.entries.len() < BATCH {

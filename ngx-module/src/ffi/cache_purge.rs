@@ -235,7 +235,7 @@ impl Job {
         let Some(zone) = self.main.zone.get() else { return 0 };
         let key = self.key.as_ref().map(cache_store::fence_key);
         // Rounded up: an answer asked for in this very millisecond counts as before.
-        let now_ms = clock::now().0.div_ceil(1_000_000);
+        let now_ms = clock::now().0.div_ceil(1_000_000).max(nginx::fresh_msec() as u64);
         let raise = || self.caches.iter().map(|cache| zone.header.fences.raise(cache.id(), key, now_ms)).max();
         let fence = zone::locked(self.main, raise).unwrap_or(0);
         cache_store::heed();
