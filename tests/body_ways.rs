@@ -88,7 +88,8 @@ async fn redirects_rewrites_and_error_pages_keep_the_digest() {
                 assert_eq!((answer.status, answer.text().as_str()), (200, "replica main\n"), "{told}");
                 assert_eq!(answer.header("x-hash"), blake3(&body), "{told}");
                 assert_eq!(answer.header("x-uncacheable"), "0", "{told}");
-                assert_eq!(answer.header("x-key"), answers[0].header("x-key"), "{told}");
+                // HTTP/2 comes to another port.
+                assert_eq!(answer.header("x-key") == answers[0].header("x-key"), way < 2, "{told}");
             }
             assert!(keys.insert(answers[0].header("x-key").to_owned()), "{path}: a key of another way");
         }

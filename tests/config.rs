@@ -93,6 +93,69 @@ async fn unknown_and_invalid_parameters_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mistakes_in_the_hashing_of_bodies_are_named() {
+    let cases: [(&str, &[&str]); 14] = [
+        ("md5", &["md5", "off, blake3, sha256 or xxh3"]),
+        ("BLAKE3", &["BLAKE3", "off, blake3, sha256 or xxh3"]),
+        ("blake3 form=xml", &["form", "xml", "raw, json, multipart or auto"]),
+        ("blake3 form=", &["form", "raw, json, multipart or auto"]),
+        ("blake3 ignore=/user", &["ignore=", "form=json or form=auto is needed"]),
+        ("blake3 form=multipart max=1m", &["max=", "form=json or form=auto is needed"]),
+        ("blake3 form=json max=1", &["max", "\"1\"", "from 1k to 16m"]),
+        ("blake3 form=json max=17m", &["max", "17m", "from 1k to 16m"]),
+        ("blake3 form=json max=1x", &["max", "1x", "from 1k to 16m"]),
+        ("blake3 form=json ignore=user", &["ignore", "user"]),
+        ("blake3 form=json ignore=/a~2", &["ignore", "/a~2"]),
+        ("blake3 form=json form=raw", &["form", "twice"]),
+        ("blake3 forms=json", &["forms=json", "form=, ignore= and max="]),
+        ("off form=json", &["form=json", "off"]),
+    ];
+    for (arguments, needles) in cases {
+        let named: Vec<_> = needles.iter().copied().chain(["pincer_body_hash"]).collect();
+        refused(&format!("{ZONE} pincer_body_hash {arguments};"), &named).await;
+        refused(&format!("{ZONE} server {{ location /x {{ pincer_body_hash {arguments}; }} }}"), &named).await;
+    }
+    refused(&format!("{ZONE} pincer_body_hash blake3; pincer_body_hash off;"), &["pincer_body_hash", "duplicate"])
+        .await;
+    refused("pincer_body_hash blake3;", &["pincer_body_hash", "pincer_zone"]).await;
+    refused(&format!("{ZONE} pincer_body_hash;"), &["pincer_body_hash"]).await;
+    refused(&format!("{ZONE} upstream u {{ {SERVER} pincer_body_hash blake3; }}"), &["not allowed here"]).await;
+    let all = "pincer_body_hash off; server { pincer_body_hash xxh3 form=auto max=16m;
+        location /a { pincer_body_hash sha256 form=json ignore=/user,/stream,/metadata/trace max=1k; }
+        location /b { pincer_body_hash blake3 form=multipart; location /b/c { pincer_body_hash off; } } }";
+    accepted(Nginx::builder().http(format!("{ZONE} {all}"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_keeps_no_answer_to_post_is_warned_of_where_bodies_are_hashed() {
+    const WARNING: &str = "proxy_cache_methods GET HEAD POST";
+    let check = |hash: &str, methods: &str| {
+        let location =
+            format!("location /cached/ {{ {hash} {methods} proxy_cache c; proxy_pass http://127.0.0.1:9; }}");
+        Nginx::builder().http(ZONE).http(harness::nginx::CACHE).server(location)
+    };
+    let output = accepted(check("pincer_body_hash blake3;", "")).await;
+    let line = output.lines().find(|line| line.contains(WARNING)).unwrap_or_else(|| panic!("no warning: {output}"));
+    assert!(line.contains("[warn]") && line.contains("/cached/") && line.contains("nginx.conf:"), "{line}");
+    assert!(accepted(check("pincer_body_hash blake3;", "proxy_cache_methods GET HEAD;")).await.contains(WARNING));
+    for (hash, methods) in [
+        ("pincer_body_hash blake3;", "proxy_cache_methods POST;"),
+        ("pincer_body_hash blake3;", "proxy_cache off;"),
+        ("pincer_body_hash off;", ""),
+        ("", ""),
+    ] {
+        let builder = if methods.contains("proxy_cache off") {
+            let location = format!("location /cached/ {{ {hash} {methods} proxy_pass http://127.0.0.1:9; }}");
+            Nginx::builder().http(ZONE).http(harness::nginx::CACHE).server("proxy_cache c;").server(location)
+        } else {
+            check(hash, methods)
+        };
+        let output = accepted(builder).await;
+        assert!(!output.contains("proxy_cache_methods"), "{hash} {methods}: {output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queue_without_a_balancer_is_refused() {
     refused(
         &format!("{ZONE} upstream u {{ pincer_queue size=1 timeout=1s; {SERVER} }}"),

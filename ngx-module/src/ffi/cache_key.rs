@@ -1,8 +1,9 @@
 //! `$pincer_cache_key`: everything that tells one request's answer from another's, in one key of fixed length.
 //!
-//! Method, scheme, host (as nginx understood it and as the client sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, content type
-//! and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. A request without a digest has a token in that
-//! place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
+//! Method, scheme, the server block's name and the port that the client came to (its Host may name another), host (as nginx understood it and as the client
+//! sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, content type and coding, class scope, and
+//! the body's digest with the way it was made; each with its length, hashed. A request without a digest has a token in that place, and so a key of its own.
+//! After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
 
 use super::body::{self, Identity};
 use super::{limits, location, nginx};
@@ -34,6 +35,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<([u8; 32], bool)> 
         let key = cache_key(&[
             bytes((*r).method_name),
             scheme,
+            server_name(r),
+            &nginx_sys::ngx_inet_get_port((*(*r).connection).local_sockaddr).to_be_bytes(),
             bytes((*r).headers_in.server),
             &host,
             bytes((*r).unparsed_uri),
@@ -50,5 +53,17 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<([u8; 32], bool)> 
             digest,
         ]);
         Some((key, matches!(identity, Identity::Digest(_))))
+    }
+}
+
+/// The name of the server block that `r` is in; several blocks may listen on one port.
+///
+/// # Safety
+/// `r` is live; the name lives as long as the configuration.
+unsafe fn server_name<'a>(r: *const ngx_http_request_t) -> &'a [u8] {
+    // SAFETY: as the caller vouches; the core module has a configuration in every server.
+    unsafe {
+        let server = *(*r).srv_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+        nginx::bytes((*server.cast::<nginx_sys::ngx_http_core_srv_conf_t>()).server_name)
     }
 }
