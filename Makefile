@@ -1,5 +1,5 @@
 # Thin: each target is a few lines, the work is in tools/ and in cargo. README.md explains what they do.
-.PHONY: demo test setup bench lint asan valgrind
+.PHONY: demo wrong-answer test setup bench lint asan valgrind
 .DEFAULT_GOAL := test
 
 setup:
@@ -7,6 +7,9 @@ setup:
 
 demo: setup
 	@tools/demo.sh
+
+wrong-answer: setup
+	@tools/wrong-answer.sh
 
 test: setup
 	@tools/test.sh

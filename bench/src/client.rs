@@ -37,6 +37,8 @@ pub struct Sample {
     pub status: u16,
     /// Which replica of the pool answered.
     pub replica: Option<usize>,
+    /// It was nginx's cache that answered, and nginx says so.
+    pub cached: bool,
 }
 
 /// Sends to one contender, over connections of its own.
@@ -44,12 +46,19 @@ pub struct Sample {
 pub struct Client {
     address: SocketAddr,
     idle: Arc<Mutex<Vec<Connection>>>,
+    /// What is posted; without it requests are GETs.
+    body: Option<Arc<[u8]>>,
 }
 
 impl Client {
     /// A client of what listens at `address`.
     pub fn new(address: SocketAddr) -> Self {
-        Client { address, idle: Arc::default() }
+        Client { address, idle: Arc::default(), body: None }
+    }
+
+    /// The same, but every request posts `body`.
+    pub fn posting(address: SocketAddr, body: Arc<[u8]>) -> Self {
+        Client { body: Some(body), ..Self::new(address) }
     }
 
     /// Sends one request of `work` and reads its answer. An answer broken off has `done` unset and keeps its status.
@@ -67,11 +76,12 @@ impl Client {
             Some(connection) => connection,
             None => Connection::new(TcpStream::connect(self.address).await?)?,
         };
-        let request = format!("GET / HTTP/1.1\r\nHost: bench\r\nX-Work: {work:.6}\r\n\r\n");
+        let request = self.request(work);
         sample.sent = Some(Instant::now());
-        connection.stream.write_all(request.as_bytes()).await?;
+        connection.stream.write_all(&request).await?;
         let head = connection.head().await?.context("closed without an answer")?;
         sample.status = head.status()?;
+        sample.cached = head.value("x-cache") == Some("HIT");
         sample.replica = head.value("x-replica").and_then(|replica| replica.parse().ok());
         connection.body(head.body()?, || sample.first_byte = Some(Instant::now())).await?;
         sample.done = Some(Instant::now());
@@ -79,6 +89,14 @@ impl Client {
             self.idle.lock().push(connection);
         }
         Ok(())
+    }
+
+    fn request(&self, work: f64) -> Vec<u8> {
+        let Some(body) = &self.body else {
+            return format!("GET / HTTP/1.1\r\nHost: bench\r\nX-Work: {work:.6}\r\n\r\n").into_bytes();
+        };
+        let head = format!("POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
     }
 
     /// Sends `trace` from `start` on and waits for the answers until `end`. Samples come in the trace's order.

@@ -12,13 +12,16 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A child is given this long to end after SIGTERM.
-const STOP_WAIT: Duration = Duration::from_secs(5);
+const STOP_WAIT: Duration = Duration::from_secs(20);
 
 /// A proxy is given this long to listen. Under valgrind a start takes some seconds.
 const START_WAIT: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition that nothing announces.
 const POLL: Duration = Duration::from_millis(20);
+
+/// SIGTERM is sent again after so many looks.
+const TERM_EVERY: u32 = 25;
 
 /// A running child; dropping it stops it.
 pub struct Process {
@@ -73,15 +76,18 @@ impl Process {
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
         let start = Instant::now();
         while start.elapsed() < STOP_WAIT {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
+            // Again and again: an nginx that is one process may look for a signal just before it comes, and then wait for the next event.
+            if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::TERM);
             }
-            std::thread::sleep(POLL);
+            for _ in 0..TERM_EVERY {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(POLL);
+            }
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

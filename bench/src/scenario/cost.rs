@@ -4,6 +4,7 @@
 //! an nginx that answers from memory, share the other. Variants take turns in short slices, in an order that rotates, so that whatever else the
 //! machine does falls on all of them.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -18,9 +19,14 @@ use crate::stats::Spread;
 /// Connections that wrk keeps busy.
 const CONNECTIONS: usize = 64;
 
-struct Slice {
-    requests_per_s: f64,
-    cpu_us_per_request: f64,
+/// What a proxy did in some seconds.
+pub struct Slice {
+    /// Requests answered each second.
+    pub requests_per_s: f64,
+    /// Processor time of its worker for each, µs.
+    pub cpu_us_per_request: f64,
+    /// What wrk said.
+    pub said: String,
 }
 
 /// `throughput`.
@@ -40,7 +46,7 @@ pub async fn throughput(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
     for turn in 0..=turns {
         for place in 0..proxies.len() {
             let place = (place + turn) % proxies.len();
-            let slice = slice(&wrk.display().to_string(), &proxies[place].1, slice_s)?;
+            let slice = slice(&wrk, &[], &proxies[place].1, slice_s)?;
             // The first turn opens connections and warms caches.
             if turn > 0 {
                 slices[place].push(slice);
@@ -66,10 +72,13 @@ pub fn pinned(core: usize) -> Vec<String> {
     if cores < 2 { Vec::new() } else { ["taskset", "-c", &core.to_string()].map(String::from).to_vec() }
 }
 
-fn slice(wrk: &str, proxy: &Running, seconds: u32) -> Result<Slice> {
+/// Lets wrk keep the proxy busy, with these further arguments. An answer other than 2xx or 3xx is an error.
+pub fn slice(wrk: &Path, arguments: &[String], proxy: &Running, seconds: u32) -> Result<Slice> {
     let worker = *proxy.process.children().first().context("the proxy has no worker")?;
     let mut words = pinned(1);
-    words.extend([wrk, "-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")].map(String::from));
+    words.extend([&wrk.display().to_string(), "-t1", &format!("-c{CONNECTIONS}")].map(String::from));
+    words.push(format!("-d{seconds}s"));
+    words.extend_from_slice(arguments);
     words.push(format!("http://{}/", proxy.address));
     let before = cpu_time(worker);
     let output = Command::new(&words[0]).args(&words[1..]).output().context("running wrk")?;
@@ -83,7 +92,7 @@ fn slice(wrk: &str, proxy: &Running, seconds: u32) -> Result<Slice> {
     let requests = number_of(&|line| line.trim().split_once(" requests in ").map(|(count, _)| count.to_owned()));
     let rate = number_of(&|line| line.strip_prefix("Requests/sec:").map(|rate| rate.trim().to_owned()));
     let (Some(requests), Some(requests_per_s)) = (requests, rate) else { bail!("wrk said: {text}") };
-    Ok(Slice { requests_per_s, cpu_us_per_request: cpu.as_secs_f64() * 1e6 / requests })
+    Ok(Slice { requests_per_s, cpu_us_per_request: cpu.as_secs_f64() * 1e6 / requests, said: text.into_owned() })
 }
 
 fn report(names: &[&str], slices: &[Vec<Slice>], verdicts: &mut Verdicts) {

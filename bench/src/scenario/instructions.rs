@@ -3,11 +3,12 @@
 //! A single-process nginx serves a number of requests one after the other on one connection, then more of them in a second run; the difference
 //! over the difference in requests is the cost of one request, without start and stop. Profiles stay in target/bench for callgrind_annotate.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::plain::{Backend, PEERS, VARIANTS, Variant};
+use super::plain::{Backend, PEERS, Prepared, VARIANTS, Variant};
 use crate::client::{Client, Fate};
 use crate::contender::{Running, on_path, root_folder};
 use crate::report::Verdicts;
@@ -64,31 +65,37 @@ impl Bench<'_> {
     }
 
     async fn per_request(&self, variant: &Variant) -> Result<f64> {
-        let mut totals = [0.0; 2];
-        for (total, requests) in totals.iter_mut().zip(REQUESTS) {
-            *total = self.count(variant, requests).await?;
-        }
-        Ok((totals[1] - totals[0]) / f64::from(REQUESTS[1] - REQUESTS[0]))
+        let prepare = || variant.prepare(&self.stage.programs, self.backend, self.peers, false);
+        per_request(&format!("{}.{}peers", variant.name, self.peers), prepare, Client::new).await
     }
+}
 
-    async fn count(&self, variant: &Variant, requests: u32) -> Result<f64> {
-        let prepared = variant.prepare(&self.stage.programs, self.backend, self.peers, false)?;
+/// Instructions of one request to what `prepare` makes ready, of a single process, asked by what `client` makes; the profiles are called `name`.
+pub async fn per_request(
+    name: &str,
+    prepare: impl Fn() -> Result<Prepared>,
+    client: impl Fn(SocketAddr) -> Client,
+) -> Result<f64> {
+    let mut totals = [0.0; 2];
+    for (sum, requests) in totals.iter_mut().zip(REQUESTS) {
+        let prepared = prepare()?;
         let kept = root_folder().join("target/bench");
         std::fs::create_dir_all(&kept)?;
-        let name: String = variant.name.chars().filter(|c| c.is_alphanumeric()).collect();
-        let profile = kept.join(format!("callgrind.{name}.{}peers.{requests}", self.peers));
+        let name: String = name.chars().filter(|c| c.is_alphanumeric() || *c == '.').collect();
+        let profile = kept.join(format!("callgrind.{name}.{requests}"));
         let option = format!("--callgrind-out-file={}", profile.display());
         let mut command: Vec<String> = ["valgrind", "--tool=callgrind", &option].map(String::from).to_vec();
         command.extend(prepared.command);
         let running = Running::start(&command, prepared.address, prepared.folder)?;
-        let client = Client::new(running.address);
+        let client = client(running.address);
         for _ in 0..requests {
-            ensure!(client.ask(1.0).await.fate() == Fate::Answered, "{}: a request failed", variant.name);
+            ensure!(client.ask(1.0).await.fate() == Fate::Answered, "{name}: a request failed");
         }
         // Ends the process, which writes the profile.
         drop(running);
-        total(&profile)
+        *sum = total(&profile)?;
     }
+    Ok((totals[1] - totals[0]) / f64::from(REQUESTS[1] - REQUESTS[0]))
 }
 
 fn total(profile: &Path) -> Result<f64> {

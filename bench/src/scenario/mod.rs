@@ -2,13 +2,17 @@
 //!
 //! A scenario never stops at a broken promise: it prints it and goes on. Promises are the project's; their numbers are constants here.
 
+mod bodies;
+mod body_hits;
 mod cost;
 mod equal;
 mod faults;
 mod instructions;
 mod plain;
 mod pools;
+mod slow_bodies;
 mod sse;
+mod upload_stall;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -37,16 +41,28 @@ pub enum Scenario {
     Throughput,
     /// Instructions per request against plain nginx, under callgrind.
     Instructions,
+    /// Cache hits by the request's body: the key's cost.
+    #[value(name = "body_hits")]
+    BodyHits,
+    /// Small requests beside a large upload that is hashed.
+    #[value(name = "upload_stall")]
+    UploadStall,
+    /// Small requests beside a thousand bodies that come drop by drop.
+    #[value(name = "slow_bodies")]
+    SlowBodies,
     /// The micro-benchmark of a pick.
     Pick,
 }
 
 impl Scenario {
     /// All but those that take very long.
-    pub const DEFAULT: [Scenario; 8] = [
+    pub const DEFAULT: [Scenario; 11] = [
         Scenario::Pick,
         Scenario::Instructions,
         Scenario::Throughput,
+        Scenario::BodyHits,
+        Scenario::UploadStall,
+        Scenario::SlowBodies,
         Scenario::Sse,
         Scenario::Fail500,
         Scenario::Heal,
@@ -65,6 +81,9 @@ impl Scenario {
             Scenario::Heal => faults::healing(stage, verdicts).await,
             Scenario::Throughput => cost::throughput(stage, verdicts).await,
             Scenario::Instructions => instructions::run(stage, verdicts).await,
+            Scenario::BodyHits => body_hits::run(stage, verdicts).await,
+            Scenario::UploadStall => upload_stall::run(stage, verdicts).await,
+            Scenario::SlowBodies => slow_bodies::run(stage, verdicts).await,
             Scenario::Pick => cost::pick(verdicts),
         }
     }

@@ -95,7 +95,7 @@ impl Backend {
             "daemon off; worker_processes 1; user root; pid nginx.pid; error_log error.log error;
 events {{ worker_connections 8192; }}
 http {{
-    access_log off; keepalive_requests 100000000; keepalive_timeout 1h;
+    access_log off; keepalive_requests 100000000; keepalive_timeout 1h; client_max_body_size 0;
     client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
     server {{ {listens} location / {{ return 200 ok; }} }}
 }}

@@ -1,8 +1,9 @@
 //! `make demo`: a chat service over four replicas, balanced by nginx itself and by Pincer at the same time, then changed while it runs.
 //!
 //! Starts a control plane, replicas and three nginx, all on the loopback; sends every request to all three with the same work; prints a table side
-//! by side; sets a weight and drains a replica with `pincerctl`; stops everything. Takes about a minute. With `--keep` it goes on until Ctrl-C.
+//! by side; sets a weight and drains a replica with `pincerctl`; sends images and prompts again and again to a cache; stops everything. Takes about a minute. With `--keep` it goes on until Ctrl-C.
 
+mod cache;
 mod cluster;
 mod live;
 mod screen;
@@ -22,7 +23,7 @@ struct Options {
     #[arg(long)]
     keep: bool,
     /// Seconds of traffic for the comparison.
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(2..=600))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=600))]
     seconds: u64,
 }
 
@@ -50,6 +51,9 @@ async fn show(options: &Options) {
 
     screen::step("Live changes: no reload, no restart, no request lost");
     live::changes(&cluster).await;
+
+    screen::step("The cache: the same image, the same prompt, one call of a replica");
+    cache::show().await;
 
     if options.keep {
         live::keep(&cluster).await;

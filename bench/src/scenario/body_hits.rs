@@ -1,0 +1,143 @@
+//! Cache hits by the request's body: what the key costs, beside nginx's own `$request_body` and beside a key that ignores the body.
+//!
+//! Closed loop with wrk, as in [`super::cost`], in turns that rotate; then instructions of one hit under callgrind, as in [`super::instructions`]. Every
+//! request is a hit, so the replica is asked once a variant. The bodies are random letters, sent again and again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::bodies::{BODY_BYTES_MAX, Key, body, ensure_cached};
+use super::cost::{Slice, pinned, slice};
+use super::instructions;
+use super::plain::Backend;
+use crate::client::Client;
+use crate::contender::{Running, on_path};
+use crate::report::Verdicts;
+use crate::run::Stage;
+use crate::stats::Spread;
+
+/// A body's size, and how many times as many hits as `$request_body` it must give.
+const SIZES: [(usize, f64); 2] = [(16 << 10, 4.5), (BODY_BYTES_MAX, 14.0)];
+
+/// Of a hit with a body of the first size: cost beside a constant key, in processor time and in instructions.
+const OVER_CONSTANT_MAX: f64 = 1.2;
+
+/// Places in [`Key::ALL`].
+const CONSTANT: usize = 0;
+const REQUEST_BODY: usize = 1;
+const PINCER: usize = 2;
+
+/// `body_hits`.
+pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
+    let Some(wrk) = on_path("wrk") else {
+        println!("  left out: no wrk; run bench/setup.sh");
+        return Ok(());
+    };
+    let backend = Backend::start(&stage.programs)?;
+    for (place, (bytes, hits_min)) in SIZES.into_iter().enumerate() {
+        let turns = measure(stage, &backend, &wrk, &body(1, bytes)).await?;
+        report(bytes, &turns);
+        let what = format!("{} KB: hits/s over $request_body's", bytes >> 10);
+        verdicts.at_least(&what, over(&turns, PINCER, REQUEST_BODY, |s| s.requests_per_s).median, hits_min);
+        if place == 0 {
+            let what = format!("{} KB: processor time of a hit over a constant key's", bytes >> 10);
+            verdicts.ratio(&what, over(&turns, PINCER, CONSTANT, |s| s.cpu_us_per_request), OVER_CONSTANT_MAX);
+        }
+    }
+    if on_path("valgrind").is_none() {
+        println!("  instructions left out: no valgrind; run `make setup`");
+        return Ok(());
+    }
+    let bytes = SIZES[0].0;
+    println!("\n  {:<36} {:>14} {:>12}", format!("a hit of {} KB", bytes >> 10), "instructions", "÷ constant");
+    let constant = count(stage, &backend, &Key::CONSTANT, bytes).await?;
+    for key in &Key::ALL {
+        let own = if key.name == Key::CONSTANT.name { constant } else { count(stage, &backend, key, bytes).await? };
+        println!("  {:<36} {own:14.0} {:12.3}", key.name, own / constant);
+        if key.name == Key::PINCER.name {
+            let what = format!("{} KB: instructions of a hit over a constant key's", bytes >> 10);
+            verdicts.at_most(&what, own / constant, OVER_CONSTANT_MAX);
+        }
+    }
+    Ok(())
+}
+
+/// The turns of each key.
+async fn measure(stage: &Stage, backend: &Backend, wrk: &Path, body: &Arc<[u8]>) -> Result<Vec<Vec<Slice>>> {
+    let (slice_s, turns) = if stage.quick { (2, 3) } else { (4, 9) };
+    let folder = tempfile::tempdir()?;
+    let arguments = ["-s".to_owned(), script(folder.path(), body)?.display().to_string()];
+    let mut proxies = Vec::new();
+    for key in &Key::ALL {
+        let prepared = key.prepare(&stage.programs, backend, true)?;
+        let mut command = pinned(0);
+        command.extend(prepared.command);
+        let running = Running::start(&command, prepared.address, prepared.folder)?;
+        if body.len() <= key.bytes_max {
+            ensure_cached(key.name, &running, body).await?;
+        } else {
+            println!(
+                "  {}: never a hit with bodies of {} KB, every request goes to the replica",
+                key.name,
+                body.len() >> 10
+            );
+        }
+        proxies.push(running);
+    }
+    let mut slices: Vec<Vec<Slice>> = proxies.iter().map(|_| Vec::new()).collect();
+    for turn in 0..=turns {
+        for place in 0..proxies.len() {
+            let place = (place + turn) % proxies.len();
+            let slice = slice(wrk, &arguments, &proxies[place], slice_s)?;
+            // The first turn opens connections and warms caches.
+            if turn > 0 {
+                slices[place].push(slice);
+            }
+        }
+        eprintln!("  {} KB: turn {turn} of {turns}", body.len() >> 10);
+    }
+    Ok(slices)
+}
+
+/// What makes wrk post the body.
+fn script(folder: &Path, body: &[u8]) -> Result<PathBuf> {
+    let (path, content) = (folder.join("post.lua"), folder.join("body"));
+    std::fs::write(&content, body)?;
+    let text = format!(
+        "local file = assert(io.open(\"{}\", \"rb\"))\nwrk.method = \"POST\"\nwrk.body = file:read(\"*a\")\nfile:close()\n",
+        content.display()
+    );
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+/// A figure of the turns of one key over that of another's in the same turn.
+fn over(slices: &[Vec<Slice>], above: usize, below: usize, figure: fn(&Slice) -> f64) -> Spread {
+    let pairs = slices[above].iter().zip(&slices[below]);
+    Spread::of(pairs.map(|(above, below)| figure(above) / figure(below)))
+}
+
+fn report(bytes: usize, slices: &[Vec<Slice>]) {
+    let title = format!("key, bodies of {} KB", bytes >> 10);
+    println!("\n  {title:<36} {:>9} {:>15} {:>12} {:>11}", "hits/s", "÷ $request_body", "cpu µs/hit", "÷ constant");
+    for (place, key) in Key::ALL.iter().enumerate() {
+        let median = |figure: fn(&Slice) -> f64| Spread::of(slices[place].iter().map(figure)).median;
+        println!(
+            "  {:<36} {:9.0} {:15.2} {:12.2} {:11.3}",
+            key.name,
+            median(|s| s.requests_per_s),
+            over(slices, place, REQUEST_BODY, |s| s.requests_per_s).median,
+            median(|s| s.cpu_us_per_request),
+            over(slices, place, CONSTANT, |s| s.cpu_us_per_request).median,
+        );
+    }
+    println!();
+}
+
+async fn count(stage: &Stage, backend: &Backend, key: &Key, bytes: usize) -> Result<f64> {
+    let prepare = || key.prepare(&stage.programs, backend, false);
+    instructions::per_request(&format!("hit.{}", key.name), prepare, |address| Client::posting(address, body(1, bytes)))
+        .await
+}
