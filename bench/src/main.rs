@@ -31,7 +31,7 @@ use scenario::Scenario;
 /// File descriptors asked for: two per request in flight, and collapsing contenders hold many.
 const DESCRIPTORS: u64 = 65_536;
 
-/// Measures Pincer beside its peers. Without scenarios: all but `pool6s`, about 45 minutes.
+/// Measures Pincer beside its peers. Without scenarios: all but `pool6s`, about 70 minutes.
 #[derive(Parser)]
 struct Arguments {
     /// What to measure, in this order.
