@@ -77,6 +77,27 @@ pub(crate) mod mortal {
                     self.0.swap(value, order)
                 }
 
+                pub(crate) fn compare_exchange(
+                    &self,
+                    old: $number,
+                    new: $number,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$number, $number> {
+                    burn();
+                    self.0.compare_exchange(old, new, success, failure)
+                }
+
+                pub(crate) fn fetch_update(
+                    &self,
+                    success: Ordering,
+                    failure: Ordering,
+                    next: impl FnMut($number) -> Option<$number>,
+                ) -> Result<$number, $number> {
+                    burn();
+                    self.0.fetch_update(success, failure, next)
+                }
+
                 pub(crate) fn fetch_add(&self, value: $number, order: Ordering) -> $number {
                     burn();
                     self.0.fetch_add(value, order)

@@ -175,7 +175,7 @@ mod tests {
             let (mut tat, mut now, mut nginx) = (0, 0, Nginx { excess: 0.0, last: None });
             for step in steps {
                 // Steps of tenths of an interval, off the exact boundary, where fractions and ticks may round differently.
-                now += (step as f64 * interval_ns / 10.0) as u64 + 1;
+                now += step * limit.interval / (10 * TICKS_PER_NS) + 1;
                 let ours = limit.admit(tat, at(now), 1);
                 prop_assert_eq!(ours.is_ok(), nginx.admits(now, 1.0 / interval_ns, burst), "at {}", now);
                 if let Ok(admitted) = ours {

@@ -5,7 +5,7 @@
 //! begins another life; that happens only while no request of the class is in flight or waiting.
 //! Only worker `w` writes `workers[w]`, or its reclaimer. Cost: a load for each value. Bound: [`CLASSES_MAX`].
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
 use super::heap::Array;
 use super::{Bytes, NAME_MAX, WORKERS_MAX, WorkerIdx, Zone};
@@ -32,19 +32,24 @@ pub struct QueueRule {
     pub timeout_ms: u32,
 }
 
-/// One worker's requests of one class.
+/// One worker's requests of one class. Written by that worker alone, or by its reclaimer after its death.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct ClassWorker {
     pub in_flight: AtomicU32,
     pub waiting: AtomicU32,
+    /// Requests that passed at once; only rises, over the slot's owners too.
+    pub passed: AtomicU64,
 }
+
+/// Lines that the columns of [`Class`] fill: neighbouring workers write to different ones.
+const LINES: usize = WORKERS_MAX / COLUMNS_PER_LINE;
+const COLUMNS_PER_LINE: usize = if WORKERS_MAX < 4 { 1 } else { 4 };
 
 /// What became of a class' requests; only rises while the class lives.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub(super) struct ClassCounters {
-    pub passed: AtomicU64,
     pub delayed: AtomicU64,
     pub rejected_rate: AtomicU64,
     pub rejected_concurrency: AtomicU64,
@@ -99,7 +104,7 @@ pub struct Class {
     pub(super) live: Layer,
     pub(super) name: Bytes<16>,
     pub(super) queue_times: Histogram,
-    pub(super) workers: Array<ClassWorker, WORKERS_MAX>,
+    workers: Array<ClassWorker, WORKERS_MAX>,
 }
 
 impl Class {
@@ -221,6 +226,7 @@ impl Class {
         self.live.store(&ClassSettings::default());
         self.publish(&ClassSettings::default().effective(0));
         self.counters.reset();
+        self.workers.iter().for_each(|worker| worker.passed.store(0, Relaxed));
         self.queue_times.reset();
         self.state.store(generation << 1 | 1, SeqCst);
     }
@@ -234,22 +240,33 @@ impl Class {
 
     /// Zeroes worker `w`'s column.
     pub(super) fn clear_worker(&self, w: usize) {
-        if let Some(worker) = self.workers.get(w) {
+        if let Some(worker) = self.column_at(w) {
             worker.in_flight.store(0, SeqCst);
             worker.waiting.store(0, SeqCst);
         }
     }
 
+    /// Requests of the class that passed at once.
+    pub(super) fn passed(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.passed.load(Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    #[inline]
     fn column(&self, w: WorkerIdx) -> Option<&ClassWorker> {
-        self.workers.get(usize::from(w.0))
+        self.column_at(usize::from(w.0))
+    }
+
+    #[inline]
+    fn column_at(&self, w: usize) -> Option<&ClassWorker> {
+        self.workers.get(w % LINES * COLUMNS_PER_LINE + w / LINES)
     }
 }
 
 impl ClassCounters {
     fn reset(&self) {
-        let Self { passed, delayed, rejected_rate, rejected_concurrency, .. } = self;
+        let Self { delayed, rejected_rate, rejected_concurrency, .. } = self;
         let Self { rejected_dry_run, bytes, queue_overflows, queue_timeouts, .. } = self;
-        for count in [passed, delayed, rejected_rate, rejected_concurrency] {
+        for count in [delayed, rejected_rate, rejected_concurrency] {
             count.store(0, Relaxed);
         }
         for count in [rejected_dry_run, bytes, queue_overflows, queue_timeouts] {
@@ -308,25 +325,40 @@ impl<'a> Zone<'a> {
     }
 
     /// A request of worker `w` begins as one of class `c`.
+    #[inline]
     pub(super) fn class_enter(&self, c: ClassIdx, w: WorkerIdx) {
         if let Some(worker) = self.class(c).and_then(|class| class.column(w)) {
-            worker.in_flight.fetch_add(1, SeqCst);
+            // Here and below: the only writer of the column is this worker, and nobody decides anything by these counts while it runs.
+            worker.in_flight.store(worker.in_flight.load(Relaxed).wrapping_add(1), Release);
         }
     }
 
     /// It has ended.
+    #[inline]
     pub(super) fn class_leave(&self, c: ClassIdx, w: WorkerIdx) {
         if let Some(worker) = self.class(c).and_then(|class| class.column(w)) {
             self.count_down(&worker.in_flight);
         }
     }
 
+    /// It has passed its limits.
+    #[inline]
+    pub(super) fn class_passed(&self, c: ClassIdx, w: WorkerIdx, delayed: bool) {
+        let Some(class) = self.class(c) else { return };
+        if delayed {
+            class.counters.delayed.fetch_add(1, Relaxed);
+        } else if let Some(worker) = class.column(w) {
+            worker.passed.store(worker.passed.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    #[inline]
     fn count_down(&self, count: &AtomicU32) {
-        // The only writer is this worker.
-        if count.load(Relaxed) > 0 {
-            count.fetch_sub(1, SeqCst);
-        } else {
-            self.header.counters.unbalanced.fetch_add(1, Relaxed);
+        match count.load(Relaxed).checked_sub(1) {
+            Some(less) => count.store(less, Release),
+            None => {
+                self.header.counters.unbalanced.fetch_add(1, Relaxed);
+            }
         }
     }
 }

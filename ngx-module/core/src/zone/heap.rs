@@ -35,6 +35,11 @@ impl HeapZone {
         Self::of(&Layout::of(Counts { upstreams, peers, ..LIMITS }))
     }
 
+    /// A fresh zone of one peer, with so many classes and tables of limits of so many sets.
+    pub fn with_limits(classes: usize, rate_sets: usize, seat_sets: usize) -> Self {
+        Self::of(&Layout::of(Counts { upstreams: 1, peers: 1, classes, rate_sets, seat_sets }))
+    }
+
     /// A fresh zone of this layout.
     pub fn of(layout: &Layout) -> Self {
         let zone = Self {

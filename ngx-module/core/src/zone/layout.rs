@@ -1,7 +1,7 @@
 //! Where each part of the zone lies in its memory, and how many records fit.
 //!
 //! Header, worker slots, upstream records, peer records, key tables, class records, the limiter's two tables, one after the other, each aligned
-//! to a cache line. An eighth each goes to classes (up to [`CLASSES_MAX`]), to rates and to requests in flight (up to [`SEATS_BYTES_MAX`]). Of the rest, one upstream
+//! to a cache line. A sixth goes to classes (up to [`CLASSES_MAX`]), an eighth each to rates and to requests in flight (up to [`SEATS_BYTES_MAX`]). Of the rest, one upstream
 //! record for every [`PEERS_PER_UPSTREAM`] peer records, and with it room for [`KEYS_PER_UPSTREAM`] API keys. A zone that is too small for that has
 //! no classes. Never touches memory: only numbers. Bound: indices fit 16 bits.
 
@@ -21,8 +21,11 @@ const KEYS_PER_UPSTREAM: usize = 48;
 /// More upstream records than this are never made; 0xffff is kept free as "none".
 const UPSTREAMS_MAX: usize = 4_096;
 
-/// The part of the zone that class records may take, and each of the limiter's tables: one of so many.
-const LIMITS_PART: usize = 8;
+/// The part of the zone that class records may take: one of so many. All of them fit into a megabyte.
+const CLASSES_PART: usize = 6;
+
+/// The part that each of the limiter's tables takes: one of so many.
+const TABLE_PART: usize = 8;
 
 /// The table of requests in flight is never larger: a reclaim walks it. Some 100,000 keys at once.
 const SEATS_BYTES_MAX: usize = 8 << 20;
@@ -93,8 +96,9 @@ impl Layout {
         if usable < least.bytes {
             return Err(TooSmall { have: usable, need: least.bytes });
         }
-        let part = usable / LIMITS_PART;
-        let parts = [CLASSES_MAX * size_of::<Class>(), RATES_BYTES_MAX, SEATS_BYTES_MAX].map(|most| part.min(most));
+        let table = usable / TABLE_PART;
+        let classes = (usable / CLASSES_PART).min(CLASSES_MAX * size_of::<Class>());
+        let parts = [classes, table.min(RATES_BYTES_MAX), table.min(SEATS_BYTES_MAX)];
         let rest = usable - parts.iter().sum::<usize>();
         if rest < least.bytes {
             return Ok(Self::of(Self::fill(usable, &least)));

@@ -68,17 +68,23 @@ pub enum Verdict {
 #[derive(Debug)]
 #[must_use = "what is not given back holds its seat until the worker dies"]
 pub struct Held {
-    class: ClassIdx,
     key: KeyHash,
-    tag: u64,
-    way: u8,
     /// The TAT that the request left; 0 = it took nothing of a rate.
     admitted: Ticks,
     cost: Ticks,
+    class: ClassIdx,
     seat: Option<Seat>,
+    way: u8,
+    delayed: bool,
 }
 
 impl Held {
+    #[inline]
+    fn new(check: &Check, class: &Class) -> Self {
+        let key = check.key.within(class.salt(check.class));
+        Self { key, admitted: 0, cost: 0, class: check.class, seat: None, way: 0, delayed: false }
+    }
+
     /// The class that it is held to.
     pub fn class(&self) -> ClassIdx {
         self.class
@@ -110,56 +116,55 @@ struct Refusal {
 impl<'z> Zone<'z> {
     /// Holds a request of worker `w` to `checks`, of which the first [`LIMITS_MAX`] count, and counts the verdict.
     pub fn limit_take(&self, w: WorkerIdx, checks: &[Check], now: MonoNs) -> Limited {
-        let (holds, quotas) = (ArrayVec::new(), ArrayVec::new());
-        let mut limited = Limited { verdict: Verdict::Passed, dry_run: None, holds, quotas };
-        let mut waits = [0_u64; LIMITS_MAX];
+        let mut limited =
+            Limited { verdict: Verdict::Passed, dry_run: None, holds: ArrayVec::new(), quotas: ArrayVec::new() };
+        limited.verdict = self.take_all(w, checks, now, &mut limited);
+        limited
+    }
+
+    /// Fills `limited` in place: it is some hundred bytes, and a copy would cost more than a check.
+    #[inline]
+    fn take_all(&self, w: WorkerIdx, checks: &[Check], now: MonoNs, limited: &mut Limited) -> Verdict {
+        let mut longest_ns = 0;
         for (which, check) in checks.iter().take(LIMITS_MAX).enumerate() {
             let Some(class) = self.class(check.class).filter(|class| class.is_used()) else { continue };
-            let (mut held, wait_ns, refusal) = self.take_one(w, check, class, now, &mut limited.quotas);
-            if let Some(Refusal { reason, retry_after_ns }) = refusal {
-                if !check.dry_run {
+            let mut held = Held::new(check, class);
+            match self.take_one(w, &mut held, check.cost, class, now, &mut limited.quotas) {
+                Ok(wait_ns) if wait_ns > 0 && !check.dry_run => {
+                    held.delayed = true;
+                    longest_ns = longest_ns.max(wait_ns);
+                }
+                Ok(_) => {}
+                Err(_) if check.dry_run => {
+                    class.counters.rejected_dry_run.fetch_add(1, Relaxed);
+                    limited.dry_run = limited.dry_run.or(Some(which));
+                }
+                Err(Refusal { reason, retry_after_ns }) => {
                     class.count_rejected(reason);
                     self.limit_withdraw(w, core::mem::take(&mut limited.holds), now);
-                    limited.verdict = Verdict::Rejected { which, reason, retry_after_ns };
-                    return limited;
+                    return Verdict::Rejected { which, reason, retry_after_ns };
                 }
-                held.admitted = 0;
-                class.counters.rejected_dry_run.fetch_add(1, Relaxed);
-                limited.dry_run = limited.dry_run.or(Some(which));
             }
             self.class_enter(check.class, w);
             limited.holds.push(held);
-            waits[limited.holds.len() - 1] = if check.dry_run { 0 } else { wait_ns };
         }
-        for (held, wait_ns) in limited.holds.iter().zip(waits) {
-            let Some(class) = self.class(held.class) else { continue };
-            let counter = if wait_ns > 0 { &class.counters.delayed } else { &class.counters.passed };
-            counter.fetch_add(1, Relaxed);
+        for held in &limited.holds {
+            self.class_passed(held.class, w, held.delayed);
         }
-        match waits.into_iter().max() {
-            Some(wait_ns) if wait_ns > 0 => limited.verdict = Verdict::Delayed(wait_ns),
-            _ => {}
-        }
-        limited
+        if longest_ns > 0 { Verdict::Delayed(longest_ns) } else { Verdict::Passed }
     }
 
     /// The request has ended: its seats are free again, what it took of rates stays taken.
     pub fn limit_release(&self, w: WorkerIdx, holds: Holds) {
-        for held in holds {
-            self.give_seat_back(w, &held);
+        for held in &holds {
+            self.give_seat_back(w, held);
             self.class_leave(held.class, w);
         }
     }
 
     /// The request goes no further (it was refused elsewhere, or left while it was delayed): rates get back what has not passed yet, too.
     pub fn limit_withdraw(&self, w: WorkerIdx, holds: Holds, now: MonoNs) {
-        for held in &holds {
-            if held.admitted != 0
-                && let Some(set) = self.rate_set(held.key)
-            {
-                set.give_back(held.tag, held.way, held.admitted, held.cost, ticks(now));
-            }
-        }
+        holds.iter().for_each(|held| self.give_rate_back(held, now));
         self.limit_release(w, holds);
     }
 
@@ -198,41 +203,50 @@ impl<'z> Zone<'z> {
         }
     }
 
+    /// Whether the rate of `class` alone lets a request of the key in, which it then takes: [`Zone::limit_take`] without seats and counters, for benchmarks and tools.
+    pub fn rate_check(&self, class: ClassIdx, key: KeyHash, cost: u32, now: MonoNs) -> bool {
+        let Some(record) = self.class(class).filter(|record| record.is_used()) else { return true };
+        let key = key.within(record.salt(class));
+        !matches!(self.charge(key, class, record, cost, ticks(now)), Some((_, Checked::Refused { .. })))
+    }
+
     /// Requests in flight of a class and key that have a seat: those of classes with a concurrency or a bandwidth.
     pub fn seats_taken(&self, class: ClassIdx, key: KeyHash) -> u32 {
         let key = key.within(self.class(class).map_or(0, |record| record.salt(class)));
         self.seat_set(key).map_or(0, |set| set.count(seat_tag(key)))
     }
 
-    /// One check. On a refusal nothing is taken; the time is how long to wait, ns.
+    /// One check. On a refusal nothing is taken; else returns how long to wait, ns.
     #[inline]
     fn take_one(
         &self,
         w: WorkerIdx,
-        check: &Check,
+        held: &mut Held,
+        cost: u32,
         class: &Class,
         now: MonoNs,
         quotas: &mut ArrayVec<(ClassIdx, Quota), LIMITS_MAX>,
-    ) -> (Held, u64, Option<Refusal>) {
-        let key = check.key.within(class.salt(check.class));
-        let tag = tag_of(key, check.class.0);
-        let mut held = Held { class: check.class, key, tag, way: 0, admitted: 0, cost: 0, seat: None };
-        let wait = match self.take_rate(&mut held, check.cost, class, now, quotas) {
-            Ok(wait) => wait,
-            Err(retry) => {
-                let retry_after_ns = (retry != Ticks::MAX).then(|| span_ns(retry));
-                return (held, 0, Some(Refusal { reason: Reason::Rate, retry_after_ns }));
-            }
-        };
-        if let Err(reason) = self.take_seat(w, &mut held, class) {
-            if held.admitted != 0
-                && let Some(set) = self.rate_set(key)
-            {
-                set.give_back(tag, held.way, held.admitted, held.cost, ticks(now));
-            }
-            return (held, 0, Some(Refusal { reason, retry_after_ns: Some(CONCURRENCY_RETRY_NS) }));
-        }
-        (held, span_ns(wait), None)
+    ) -> Result<u64, Refusal> {
+        let wait = self.take_rate(held, cost, class, now, quotas).map_err(|retry| {
+            let retry_after_ns = (retry != Ticks::MAX).then(|| span_ns(retry));
+            Refusal { reason: Reason::Rate, retry_after_ns }
+        })?;
+        self.take_seat(w, held, class).map_err(|reason| {
+            self.give_rate_back(held, now);
+            held.admitted = 0;
+            Refusal { reason, retry_after_ns: Some(CONCURRENCY_RETRY_NS) }
+        })?;
+        Ok(span_ns(wait))
+    }
+
+    /// Checks the rate, and takes the cost if it passes. `None` when there is none to check.
+    #[inline]
+    fn charge(&self, key: KeyHash, at: ClassIdx, class: &Class, cost: u32, now: Ticks) -> Option<(Gcra, Checked)> {
+        let interval = class.interval();
+        let set = self.rate_set(key).filter(|_| interval != 0)?;
+        let (burst, delay) = class.burst();
+        let gcra = Gcra { interval, burst, delay };
+        Some((gcra, set.check(tag_of(key, at.0), &gcra, cost, now, &self.header.counters.limit_evictions)))
     }
 
     #[inline]
@@ -244,34 +258,24 @@ impl<'z> Zone<'z> {
         now: MonoNs,
         quotas: &mut ArrayVec<(ClassIdx, Quota), LIMITS_MAX>,
     ) -> Result<Ticks, Ticks> {
-        let interval = class.interval();
-        let Some(set) = self.rate_set(held.key).filter(|_| interval != 0) else { return Ok(0) };
-        let (burst, delay) = class.burst();
-        let (gcra, now) = (Gcra { interval, burst, delay }, ticks(now));
-        let mut note = |tat: Ticks, retry: Option<Ticks>| {
-            if let Some(quota) = Quota::of(class.rate(), &gcra, tat, now) {
-                let reset_ns = retry.map_or(quota.reset_ns, span_ns);
-                let _ = quotas.try_push((held.class, Quota { reset_ns, ..quota }));
-            }
-        };
-        let evicted = || {
-            self.header.counters.limit_evictions.fetch_add(1, Relaxed);
-        };
-        match set.check(held.tag, &gcra, cost, now, evicted) {
+        let now = ticks(now);
+        let Some((gcra, checked)) = self.charge(held.key, held.class, class, cost, now) else { return Ok(0) };
+        let (tat, retry, result) = match checked {
             Checked::Passed { way, admitted } => {
-                note(admitted.tat, None);
                 (held.way, held.admitted, held.cost) = (way, admitted.tat, gcra.cost(cost));
-                Ok(admitted.wait)
+                (admitted.tat, None, Ok(admitted.wait))
             }
-            Checked::Refused { refused, tat } => {
-                note(tat, Some(refused.0));
-                Err(refused.0)
-            }
+            Checked::Refused { refused, tat } => (tat, Some(refused.0), Err(refused.0)),
             Checked::Untracked => {
                 self.header.counters.limit_untracked.fetch_add(1, Relaxed);
-                Ok(0)
+                return Ok(0);
             }
+        };
+        if let Some(mut quota) = Quota::of(class.rate(), &gcra, tat, now) {
+            quota.reset_ns = retry.map_or(quota.reset_ns, span_ns);
+            let _ = quotas.try_push((held.class, quota));
         }
+        result
     }
 
     #[inline]
@@ -294,6 +298,15 @@ impl<'z> Zone<'z> {
         }
     }
 
+    fn give_rate_back(&self, held: &Held, now: MonoNs) {
+        if held.admitted != 0
+            && let Some(set) = self.rate_set(held.key)
+        {
+            set.give_back(tag_of(held.key, held.class.0), held.way, held.admitted, held.cost, ticks(now));
+        }
+    }
+
+    #[inline]
     fn give_seat_back(&self, w: WorkerIdx, held: &Held) {
         let Some(seat) = held.seat else { return };
         if !self.seat_set(held.key).is_some_and(|set| set.leave(seat, w)) {
@@ -313,10 +326,12 @@ impl<'z> Zone<'z> {
         Some((set, set.bandwidth_line(seat_tag(held.key))?))
     }
 
+    #[inline]
     fn rate_set(&self, key: KeyHash) -> Option<&'z RateSet> {
         self.rates.get(key.index(self.rates.len()))
     }
 
+    #[inline]
     fn seat_set(&self, key: KeyHash) -> Option<&'z SeatSet> {
         self.seats.get(key.index(self.seats.len()))
     }
@@ -366,5 +381,73 @@ impl Line {
     fn give_back(&self, pace: &Pace, now: MonoNs, bytes: u64) {
         let less = |free_at| Some(pace.give_back(MonoNs(free_at), now, bytes).0);
         let _ = self.free_at.fetch_update(SeqCst, SeqCst, less);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::limit::{ClassSettings, Rate};
+    use crate::sync::mortal::dies_before;
+    use crate::zone::{HeapZone, ProcessId};
+
+    const NOW: MonoNs = MonoNs(1_000_000_000_000);
+    const KEYS: usize = 40;
+
+    fn process(pid: u32) -> ProcessId {
+        ProcessId { pid, start: 1 }
+    }
+
+    fn check(zone: &Zone<'_>, key: usize) -> [Check; 1] {
+        [Check {
+            class: ClassIdx(0),
+            key: KeyHash::new(zone.header.secret(), &key.to_le_bytes()),
+            cost: 1,
+            dry_run: false,
+        }]
+    }
+
+    /// Takes and gives back seats of more keys than a small table holds; returns what is held at the end.
+    fn live(zone: &Zone<'_>, w: WorkerIdx) -> Vec<Holds> {
+        let mut held = Vec::new();
+        for key in 0..KEYS {
+            held.push(zone.limit_take(w, &check(zone, key), NOW).holds);
+            if key % 3 == 1 {
+                let holds = held.swap_remove(key / 3);
+                zone.limit_withdraw(w, holds, NOW);
+            }
+        }
+        held
+    }
+
+    #[test]
+    fn a_death_before_any_store_leaves_no_seat_no_debt_of_another_key_and_no_key_shut_out() {
+        let mut deaths = 0;
+        for store in 0.. {
+            let heap = HeapZone::with_limits(1, 4, 2);
+            let zone = heap.zone();
+            zone.header.generation_begin();
+            let class = zone.class_reserve(b"class").unwrap();
+            let settings =
+                ClassSettings { rate: Some(Rate::per_second(10)), concurrency: Some(1), ..ClassSettings::default() };
+            zone.class_configure(class, &settings).unwrap();
+            let (dead, alive) = (zone.worker_join(process(1), 1).unwrap(), zone.worker_join(process(2), 1).unwrap());
+            let lived = dies_before(store, || live(&zone, dead)).is_some();
+            zone.reclaim_dead(process(2), |process| process.pid == 2);
+            for key in 0..KEYS {
+                let checks = check(&zone, key);
+                assert_eq!(zone.seats_taken(class, checks[0].key), 0, "key {key}, death before {store}");
+                // Its own debt may be there, for a tenth of a second.
+                let limited = zone.limit_take(alive, &checks, NOW.plus(SECOND_NS / 10));
+                assert_eq!(limited.verdict, Verdict::Passed, "key {key}, death before {store}");
+                zone.limit_release(alive, limited.holds);
+            }
+            assert_eq!(zone.snapshot(NOW).classes[0].in_flight, 0);
+            if lived {
+                break;
+            }
+            deaths += 1;
+        }
+        assert!(deaths > 200, "{deaths}");
     }
 }

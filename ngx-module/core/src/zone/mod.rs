@@ -21,6 +21,8 @@ mod heap;
 mod keys;
 mod layout;
 mod limits;
+#[cfg(all(test, loom))]
+mod limits_loom;
 mod lookup;
 mod overflow;
 mod overlay;

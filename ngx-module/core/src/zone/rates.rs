@@ -1,10 +1,11 @@
 //! The table of rates: one theoretical arrival time per class and key, in sets of [`WAYS`], updated by compare-and-swap.
 //!
 //! A key belongs to one set and lies in any of its ways; the tags fill one cache line, the times the next. A time in the past is a full allowance,
-//! whoever's it was, so a way whose time has passed is free: taking it over is one compare-and-swap of its tag, and every store leaves a valid table. When no way is
+//! whoever's it was, so a way whose time has passed is free: only its tag is changed, and every store leaves a valid table. When no way is
 //! free the key with the least debt gives way, of the class that holds most of the set, the newcomer's own before another's: so whoever floods the table with keys forgets
 //! keys of his own class that owe least, and a key that is being held back owes most.
-//! Who adds to a time looks at the tag again afterwards and takes it back if another key has it now. Two workers that put in the same key at once notice,
+//! Who adds to a time looks at the tag again afterwards and takes it back if another key has it now; a request of that key which looks
+//! in between may be refused for it, once. Two workers that put in the same key at once notice,
 //! since both look after they have stored; the lower way stays and gets both debts.
 //! Of the tag 58 bits are the key's hash and 6 the class; the set is 6 bits and more besides: 64 at least are compared.
 //! Lock-free, never blocks, allocates nothing. Cost: a set is two cache lines; one compare-and-swap. Bound: [`ATTEMPTS`].
@@ -29,6 +30,9 @@ const CLASS_MASK: u64 = CLASSES_MAX as u64 - 1;
 
 /// The tag of a way that belongs to nobody but keeps its time: no key has it, see [`tag_of`].
 const NOBODY: u64 = CLASS_MASK;
+
+/// Where evictions are counted: in the header, which loom does not check.
+type Evictions = core::sync::atomic::AtomicU64;
 
 /// One set.
 #[repr(C, align(64))]
@@ -58,11 +62,11 @@ pub(super) enum Checked {
 }
 
 impl RateSet {
-    /// Checks a request of the key `tag` and, if it passes, takes its cost. `evicted` is called when a key that still owed something was forgotten for it.
+    /// Checks a request of the key `tag` and, if it passes, takes its cost. `evictions` counts keys that still owed something and were forgotten for it.
     #[inline]
-    pub(super) fn check(&self, tag: u64, gcra: &Gcra, cost: u32, now: Ticks, evicted: impl Fn()) -> Checked {
+    pub(super) fn check(&self, tag: u64, gcra: &Gcra, cost: u32, now: Ticks, evictions: &Evictions) -> Checked {
         for _ in 0..ATTEMPTS {
-            let Some(way) = self.find(tag).or_else(|| self.insert(tag, now, &evicted)) else { continue };
+            let Some(way) = self.find(tag).or_else(|| self.insert(tag, now, evictions)) else { continue };
             let Some(cell) = self.tats.get(way) else { continue };
             let mut tat = cell.load(SeqCst);
             let checked = loop {
@@ -121,7 +125,7 @@ impl RateSet {
 
     /// Gives the key a way; `None` when another worker was quicker.
     #[cold]
-    fn insert(&self, tag: u64, now: Ticks, evicted: &impl Fn()) -> Option<usize> {
+    fn insert(&self, tag: u64, now: Ticks, evictions: &Evictions) -> Option<usize> {
         let seen: [(u64, Ticks); WAYS] =
             core::array::from_fn(|way| (self.tags[way].load(SeqCst), self.tats[way].load(SeqCst)));
         let is_free = |&(_, &(tag, tat)): &(usize, &(u64, Ticks))| tag == 0 || tat <= now;
@@ -131,9 +135,17 @@ impl RateSet {
         if coldest.is_none() {
             // First the debt, then the name: a death in between has forgotten a debt and no more.
             self.tats.get(way)?.compare_exchange(tat, now, SeqCst, SeqCst).ok()?;
-            evicted();
+            evictions.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
-        self.tags.get(way)?.compare_exchange(old, tag, SeqCst, SeqCst).ok()?;
+        // The old key goes first, then its time is read once more: who charged it before has kept its way, who charges it now sees that it is gone.
+        let (name, time) = (self.tags.get(way)?, self.tats.get(way)?);
+        name.compare_exchange(old, NOBODY, SeqCst, SeqCst).ok()?;
+        total_order();
+        if time.load(SeqCst) > now {
+            let _ = name.compare_exchange(NOBODY, old, SeqCst, SeqCst);
+            return None;
+        }
+        name.compare_exchange(NOBODY, tag, SeqCst, SeqCst).ok()?;
         total_order();
         Some(self.settle(tag, way, now))
     }

@@ -289,7 +289,7 @@ impl Class {
             effective: self.effective(),
             in_flight: self.in_flight(),
             waiting: self.waiting(),
-            passed: load(&counters.passed),
+            passed: self.passed(),
             delayed: load(&counters.delayed),
             rejected_rate: load(&counters.rejected_rate),
             rejected_concurrency: load(&counters.rejected_concurrency),
