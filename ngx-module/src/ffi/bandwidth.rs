@@ -117,8 +117,8 @@ unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_
 /// What all limits let through of `wanted` bytes, and when to ask again if that is none.
 fn grant(record: &mut Record, wanted: u64) -> (u64, u64) {
     let now = clock::now();
-    let (zone, worker) = (record.zone, record.worker);
     let mut least = (wanted, 0);
+    let (zone, Some(worker)) = (record.zone, record.worker) else { return least };
     for (held, flow) in record.holds.iter_mut().zip(&mut record.flows) {
         let grant = zone.bandwidth_grant(worker, held, flow, wanted, now);
         least = (least.0.min(grant.bytes), least.1.max(grant.retry_after_ns));
@@ -194,7 +194,7 @@ unsafe fn cut(r: *mut ngx_http_request_t, buffer: *mut ngx_buf_t, bytes: off_t) 
             (*piece).file_last = (*piece).file_pos + bytes;
             (*buffer).file_pos = (*piece).file_last;
         } else {
-            (*piece).last = (*piece).pos.offset(bytes as isize);
+            (*piece).last = (*piece).pos.add(usize::try_from(bytes).ok()?);
             (*buffer).pos = (*piece).last;
         }
         (*link).buf = piece;

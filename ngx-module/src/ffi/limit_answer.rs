@@ -15,6 +15,9 @@ use std::cell::Cell;
 /// The filter that stands after ours. Set by the master before it forks.
 static NEXT: LoopStatic<Cell<ngx_http_output_header_filter_pt>> = LoopStatic::new(Cell::new(None));
 
+/// Statuses at which nginx closes the connection without an answer.
+const CLOSES: [u16; 2] = [444, 499];
+
 /// Puts the header filter in front of all others.
 pub(crate) fn install() {
     // SAFETY: configuration time, one thread.
@@ -51,9 +54,7 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
     let names: Vec<(Vec<u8>, Quota)> = record
         .quotas
         .iter()
-        .filter_map(|(class, quota)| {
-            Some((record.zone.class(*class)?.name(&mut [0; NAME_MAX]).to_vec(), *quota))
-        })
+        .filter_map(|(class, quota)| Some((record.zone.class(*class)?.name(&mut [0; NAME_MAX]).to_vec(), *quota)))
         .collect();
     let quotas: Vec<(&[u8], Quota)> = names.iter().map(|(name, quota)| (&name[..], *quota)).collect();
     let mut text = String::new();
@@ -108,7 +109,7 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
         if refusal == Refusal::Unauthenticated {
             add_header(r, "WWW-Authenticate", "Bearer");
         }
-        if has_error_page(r, status) {
+        if CLOSES.contains(&status) || has_error_page(r, status) {
             return status as ngx_int_t;
         }
         let discarded = nginx_sys::ngx_http_discard_request_body(r);

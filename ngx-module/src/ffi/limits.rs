@@ -1,8 +1,8 @@
 //! Holds requests to their classes before anything is done for them: API key, class, rates, requests at once.
 //!
 //! Runs in the preaccess phase, once for each main request; internal redirects do not count again. What a request holds is given back when its pool
-//! goes, whatever way it ended. A request that has to wait for its rate sleeps as nginx's `limit_req` lets it sleep. Without a zone or a worker slot
-//! nothing is limited. Cost: one record in the request's pool and [`Zone::limit_take`]. Bound: [`LIMITS_MAX`] limits for a request.
+//! goes, whatever way it ended. A request that has to wait for its rate sleeps as nginx's `limit_req` lets it sleep. Without a worker slot nothing is limited;
+//! a key that is required is asked for at every location, whatever fails. Cost: one record in the request's pool and [`Zone::limit_take`]. Bound: [`LIMITS_MAX`] limits for a request.
 
 use super::api_key::{self, Caller};
 use super::location::{ClassSource, Limit, LocConf};
@@ -10,8 +10,8 @@ use super::{bandwidth, class_header, clock, conf, limit_answer, location, log, n
 use crate::phase::refusal::Refusal;
 use arrayvec::ArrayVec;
 use nginx_sys::{
-    NGX_HTTP_INTERNAL_SERVER_ERROR, ngx_conf_t, ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_request_t, ngx_int_t,
-    ngx_msec_t,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SERVICE_UNAVAILABLE, ngx_conf_t, ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
+    ngx_http_request_t, ngx_int_t, ngx_msec_t,
 };
 use pincer_core::limit::{Flow, KeyHash, Quota};
 use pincer_core::time::MILLISECOND_NS;
@@ -23,6 +23,7 @@ pub(crate) use pincer_core::zone::LIMITS_MAX;
 /// The class of requests that name none, or one that is not known.
 const DEFAULT_CLASS: &[u8] = b"default";
 
+const UNAVAILABLE: ngx_int_t = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t;
 const SERVER_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
 
 /// What became of a request at its limits, in nginx's words.
@@ -50,11 +51,14 @@ impl Status {
 pub(crate) struct Record {
     request: *mut ngx_http_request_t,
     pub(crate) zone: &'static Zone<'static>,
-    pub(crate) worker: WorkerIdx,
+    /// `None` while this worker has no slot in the zone: keys are looked up, nothing is limited.
+    pub(crate) worker: Option<WorkerIdx>,
     pub(crate) caller: Caller,
     /// The first limit's class, or else the API key's.
     pub(crate) class: Option<ClassIdx>,
     checked: bool,
+    /// Refused for its key: what comes after that is an error page.
+    denied: bool,
     /// It waits for its rate, and has not gone on.
     delayed: bool,
     pub(crate) status: Option<Status>,
@@ -95,10 +99,11 @@ unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
         let record = Record {
             request: main,
             zone,
-            worker: process::worker()?,
+            worker: process::worker(),
             caller: Caller::NotAsked,
             class: None,
             checked: false,
+            denied: false,
             delayed: false,
             status: None,
             quotas: ArrayVec::new(),
@@ -121,7 +126,9 @@ unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
             record.read()
         };
         let now = clock::now();
-        let (zone, worker) = (record.zone, record.worker);
+        let zone = record.zone;
+        // Without a slot it holds nothing.
+        let Some(worker) = record.worker else { return };
         for (held, flow) in record.holds.iter().zip(&mut record.flows) {
             zone.bandwidth_end(held, flow, now);
         }
@@ -143,25 +150,61 @@ pub(crate) unsafe fn class_of(r: *const ngx_http_request_t) -> Option<ClassIdx> 
 }
 
 unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
-    super::guard("limits", nginx::DECLINED, || {
-        // SAFETY: nginx passes a live request to a phase's handler.
+    // SAFETY: nginx passes a live request to a phase's handler.
+    let location = unsafe { location::of_request(r).filter(|_| std::ptr::eq((*r).main, r)) };
+    let Some(location) = location else { return nginx::DECLINED };
+    // A fault of ours costs no request, but neither does it let in one that has to show a key.
+    let key_required = location.key_required.unwrap_or(false);
+    let fault = if key_required { UNAVAILABLE } else { nginx::DECLINED };
+    super::guard("limits", fault, || {
+        // SAFETY: as above.
         unsafe {
-            let Some(location) = location::of_request(r).filter(|_| std::ptr::eq((*r).main, r)) else {
-                return nginx::DECLINED;
+            let concerns_us = key_required || !location.limits.is_empty() || location.key.flatten().is_some();
+            let record = match find(r) {
+                Some(record) => record,
+                None if concerns_us => match create(r) {
+                    Some(record) => record,
+                    None => {
+                        process::count_fail_open();
+                        return fault;
+                    }
+                },
+                // An upstream that is told classes elsewhere believes them from here, too.
+                None => return if class_header::replace(r, &[], &[]) { nginx::DECLINED } else { SERVER_ERROR },
             };
-            if location.limits.is_empty() && location.key.flatten().is_none() {
-                return nginx::DECLINED;
+            if key_required && !(*record).denied {
+                let refused = ask_for_key(r, record);
+                if refused != nginx::DECLINED {
+                    return refused;
+                }
             }
-            let Some(record) = find(r).or_else(|| create(r)) else {
-                process::count_fail_open();
-                return nginx::DECLINED;
-            };
-            if std::mem::replace(&mut (*record).checked, true) {
+            if !concerns_us || std::mem::replace(&mut (*record).checked, true) {
                 return nginx::DECLINED;
             }
             hold(r, record, location)
         }
     })
+}
+
+/// Lets a request go on whose key is good.
+///
+/// # Safety
+/// As [`hold`].
+unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_int_t {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        api_key::identify(r, &mut *record);
+        let (refusal, status) = match (*record).caller {
+            Caller::Known { .. } => return nginx::DECLINED,
+            Caller::Forbidden => (Refusal::Forbidden, 403),
+            Caller::NotAsked | Caller::Nobody | Caller::Unknown => (Refusal::Unauthenticated, 401),
+        };
+        (*record).denied = true;
+        if !tell_upstream(r, record) {
+            return SERVER_ERROR;
+        }
+        limit_answer::refuse(r, refusal, status)
+    }
 }
 
 /// # Safety
@@ -170,22 +213,20 @@ unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &'stat
     // SAFETY: as the caller vouches.
     unsafe {
         api_key::identify(r, &mut *record);
-        if location.key_required.unwrap_or(false) {
-            let refusal = match (*record).caller {
-                Caller::Forbidden => Some((Refusal::Forbidden, 403)),
-                Caller::Nobody | Caller::Unknown => Some((Refusal::Unauthenticated, 401)),
-                Caller::NotAsked | Caller::Known { .. } => None,
-            };
-            if let Some((refusal, status)) = refusal {
-                return limit_answer::refuse(r, refusal, status);
-            }
-        }
         (*record).class = class_of_caller(r, &(*record).caller, (*record).zone);
         let checks = checks(r, record, location);
         if let Some(first) = checks.first() {
             (*record).class = Some(first.class);
         }
-        let limited = (*record).zone.limit_take((*record).worker, &checks, clock::now());
+        // Refused or not: an error page may come from an upstream.
+        if !tell_upstream(r, record) {
+            return SERVER_ERROR;
+        }
+        let Some(worker) = (*record).worker else {
+            process::count_fail_open();
+            return nginx::DECLINED;
+        };
+        let limited = (*record).zone.limit_take(worker, &checks, clock::now());
         let this = &mut *record;
         this.holds = limited.holds;
         this.quotas = limited.quotas;
@@ -205,9 +246,6 @@ unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &'stat
         if limited.dry_run.is_some() {
             this.status = Some(Status::RejectedDryRun);
         }
-        if !tell_upstream(r, record) {
-            return SERVER_ERROR;
-        }
         match limited.verdict {
             Verdict::Delayed(wait_ns) => delay(r, record, wait_ns),
             _ => nginx::DECLINED,
@@ -219,11 +257,7 @@ unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &'stat
 ///
 /// # Safety
 /// As [`hold`].
-unsafe fn checks(
-    r: *mut ngx_http_request_t,
-    record: *const Record,
-    location: &LocConf,
-) -> ArrayVec<Check, LIMITS_MAX> {
+unsafe fn checks(r: *mut ngx_http_request_t, record: *const Record, location: &LocConf) -> ArrayVec<Check, LIMITS_MAX> {
     let mut checks = ArrayVec::new();
     for Limit { class, key, dry_run } in location.limits.iter().take(LIMITS_MAX) {
         // SAFETY: as the caller vouches; compiled values belong to this configuration.

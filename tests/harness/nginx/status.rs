@@ -38,6 +38,15 @@ impl Status {
         )
     }
 
+    /// A rate class.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    #[must_use]
+    pub fn class(&self, name: &str) -> Self {
+        Self(named(&self.0["classes"], &["name"], name).unwrap_or_else(|| panic!("no class {name} in {:#}", self.0)))
+    }
+
     /// A peer of this upstream by its address.
     ///
     /// # Panics
