@@ -12,9 +12,11 @@ use harness::nginx::CACHE;
 use harness::{Nginx, Replica, eventually, ports};
 
 const KEYS: [(&str, &str); 2] = [("hash", "$pincer_body_hash"), ("key", "$pincer_cache_key")];
-const STORING: [(&str, &str); 4] = [
+const STORING: [(&str, &str); 5] = [
     ("memory", "client_max_body_size 60k; client_body_buffer_size 64k;"),
     ("file", "client_max_body_size 60k; client_body_buffer_size 1k;"),
+    // Written when it is complete.
+    ("only", "client_max_body_size 60k; client_body_buffer_size 64k; client_body_in_file_only clean;"),
     ("unbuffered", "client_max_body_size 60k; proxy_request_buffering off; proxy_http_version 1.1;"),
     ("tiny", "client_max_body_size 100;"),
 ];
@@ -231,10 +233,14 @@ async fn a_token_is_cached_only_if_nobody_asks_whether_it_may_be() {
 async fn a_folder_for_bodies_that_cannot_be_written_poisons_no_cache() {
     let setup = setup("", |_| {}).await;
     let folder = setup.nginx.path("temp/body");
-    for path in paths().iter().filter(|path| path.contains("file")) {
+    for path in paths().iter().filter(|path| path.contains("file") || path.contains("only")) {
         permit(&folder, 0o000);
-        let answer = Upload::post(path, noise(50_000)).send(&setup.nginx.address()).await;
-        assert_eq!(answer.status, if path.ends_with("plain") { 500 } else { 200 }, "{path}");
+        let upload = Upload::post(path, noise(50_000));
+        for answer in
+            [upload.send(&setup.nginx.address()).await, upload.chunked([10]).send(&setup.nginx.address()).await]
+        {
+            assert_eq!(answer.status, if path.ends_with("plain") { 500 } else { 200 }, "{path}");
+        }
         permit(&folder, 0o777);
         setup.serves_right(path, &[noise(50_000), noise(1024), Bytes::new()], "unwritable").await;
     }
@@ -280,7 +286,7 @@ async fn a_full_folder_for_bodies_poisons_no_cache() {
         eprintln!("skipped: this system does not let the test mount a tmpfs");
         return;
     };
-    for path in paths().iter().filter(|path| path.contains("file")) {
+    for path in paths().iter().filter(|path| path.contains("file") || path.contains("only")) {
         // Files of other bodies fill it but for one page.
         mount.resize("64k");
         std::fs::write(mount.0.join("filler"), noise(60_000)).expect("fill it");
