@@ -118,6 +118,13 @@ impl Class {
         self.state.load(SeqCst) & 1 == 1
     }
 
+    /// The record's life, if it is in use. One load.
+    #[inline]
+    pub(super) fn life(&self) -> Option<u32> {
+        let state = self.state.load(SeqCst);
+        (state & 1 == 1).then_some((state >> 1 & 0xffff_ffff) as u32)
+    }
+
     /// The record's life.
     pub fn generation(&self) -> u32 {
         (self.state.load(SeqCst) >> 1 & 0xffff_ffff) as u32

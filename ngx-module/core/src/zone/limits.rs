@@ -80,8 +80,8 @@ pub struct Held {
 
 impl Held {
     #[inline]
-    fn new(check: &Check, class: &Class) -> Self {
-        let key = check.key.within(class.salt(check.class));
+    fn new(check: &Check, life: u32) -> Self {
+        let key = check.key.within(salt(check.class, life));
         Self { key, admitted: 0, cost: 0, class: check.class, seat: None, way: 0, delayed: false }
     }
 
@@ -127,8 +127,8 @@ impl<'z> Zone<'z> {
     fn take_all(&self, w: WorkerIdx, checks: &[Check], now: MonoNs, limited: &mut Limited) -> Verdict {
         let mut longest_ns = 0;
         for (which, check) in checks.iter().take(LIMITS_MAX).enumerate() {
-            let Some(class) = self.class(check.class).filter(|class| class.is_used()) else { continue };
-            let mut held = Held::new(check, class);
+            let Some((class, life)) = self.class_alive(check.class) else { continue };
+            let mut held = Held::new(check, life);
             match self.take_one(w, &mut held, check.cost, class, now, &mut limited.quotas) {
                 Ok(wait_ns) if wait_ns > 0 && !check.dry_run => {
                     held.delayed = true;
@@ -205,14 +205,14 @@ impl<'z> Zone<'z> {
 
     /// Whether the rate of `class` alone lets a request of the key in, which it then takes: [`Zone::limit_take`] without seats and counters, for benchmarks and tools.
     pub fn rate_check(&self, class: ClassIdx, key: KeyHash, cost: u32, now: MonoNs) -> bool {
-        let Some(record) = self.class(class).filter(|record| record.is_used()) else { return true };
-        let key = key.within(record.salt(class));
+        let Some((record, life)) = self.class_alive(class) else { return true };
+        let key = key.within(salt(class, life));
         !matches!(self.charge(key, class, record, cost, ticks(now)), Some((_, Checked::Refused { .. })))
     }
 
     /// Requests in flight of a class and key that have a seat: those of classes with a concurrency or a bandwidth.
     pub fn seats_taken(&self, class: ClassIdx, key: KeyHash) -> u32 {
-        let key = key.within(self.class(class).map_or(0, |record| record.salt(class)));
+        let key = key.within(salt(class, self.class(class).map_or(0, Class::generation)));
         self.seat_set(key).map_or(0, |set| set.count(seat_tag(key)))
     }
 
@@ -326,6 +326,13 @@ impl<'z> Zone<'z> {
         Some((set, set.bandwidth_line(seat_tag(held.key))?))
     }
 
+    /// A class in use, and the life of its record.
+    #[inline]
+    fn class_alive(&self, c: ClassIdx) -> Option<(&'z Class, u32)> {
+        let class = self.class(c)?;
+        class.life().map(|life| (class, life))
+    }
+
     #[inline]
     fn rate_set(&self, key: KeyHash) -> Option<&'z RateSet> {
         self.rates.get(key.index(self.rates.len()))
@@ -337,19 +344,18 @@ impl<'z> Zone<'z> {
     }
 }
 
+/// What sets the keys of one life of a class apart from those of all others.
+#[inline]
+fn salt(class: ClassIdx, life: u32) -> u64 {
+    ((u64::from(life) << 16) + u64::from(class.0) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// A key's tag in the table of seats; 0 is an empty way.
 fn seat_tag(key: KeyHash) -> u64 {
     key.tag.max(1)
 }
 
 impl Class {
-    /// What sets the keys of this life of this class apart from those of all others.
-    #[inline]
-    fn salt(&self, at: ClassIdx) -> u64 {
-        let life = (u64::from(self.generation()) << 16) + u64::from(at.0) + 1;
-        life.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
     fn count_rejected(&self, reason: Reason) {
         let counter = match reason {
             Reason::Rate => &self.counters.rejected_rate,
