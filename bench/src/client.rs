@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::http::Connection;
 use crate::timer::Timers;
-use crate::trace::Arrival;
+use crate::trace::{Arrival, Class};
 
 /// A contender with more requests in flight than this is collapsing, and would starve the rest of file descriptors.
 pub const OUTSTANDING_MAX: usize = 1_500;
@@ -63,20 +63,25 @@ impl Client {
 
     /// Sends one request of `work` and reads its answer. An answer broken off has `done` unset and keeps its status.
     pub async fn ask(&self, work: f64) -> Sample {
+        self.ask_as(work, None).await
+    }
+
+    /// The same for a request of a class.
+    async fn ask_as(&self, work: f64, class: Option<Class>) -> Sample {
         let mut sample = Sample::default();
         // The sample tells all there is to tell: status 0 or `done` unset.
-        let _ = self.exchange(work, &mut sample).await;
+        let _ = self.exchange(work, class, &mut sample).await;
         sample.ended = true;
         sample
     }
 
-    async fn exchange(&self, work: f64, sample: &mut Sample) -> Result<()> {
+    async fn exchange(&self, work: f64, class: Option<Class>, sample: &mut Sample) -> Result<()> {
         let idle = self.idle.lock().pop();
         let mut connection = match idle {
             Some(connection) => connection,
             None => Connection::new(TcpStream::connect(self.address).await?)?,
         };
-        let request = self.request(work);
+        let request = self.request(work, class);
         sample.sent = Some(Instant::now());
         connection.stream.write_all(&request).await?;
         let head = connection.head().await?.context("closed without an answer")?;
@@ -91,9 +96,10 @@ impl Client {
         Ok(())
     }
 
-    fn request(&self, work: f64) -> Vec<u8> {
+    fn request(&self, work: f64, class: Option<Class>) -> Vec<u8> {
         let Some(body) = &self.body else {
-            return format!("GET / HTTP/1.1\r\nHost: bench\r\nX-Work: {work:.6}\r\n\r\n").into_bytes();
+            let class = class.map_or(String::new(), |class| format!("X-Class: {}\r\n", class.name()));
+            return format!("GET / HTTP/1.1\r\nHost: bench\r\nX-Work: {work:.6}\r\n{class}\r\n").into_bytes();
         };
         let head = format!("POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\n\r\n", body.len());
         [head.as_bytes(), body].concat()
@@ -109,9 +115,9 @@ impl Client {
             if running.len() >= OUTSTANDING_MAX {
                 continue;
             }
-            let (client, samples, work) = (self.clone(), Arc::clone(&samples), arrival.work);
+            let (client, samples, Arrival { work, class, .. }) = (self.clone(), Arc::clone(&samples), *arrival);
             running.spawn(async move {
-                let sample = client.ask(work).await;
+                let sample = client.ask_as(work, class).await;
                 samples.lock()[index] = sample;
             });
         }
@@ -163,7 +169,7 @@ mod tests {
         let mean = Duration::from_millis(10);
         let replica = Replica::start(0, 8, Behaviour::Work { mean }, thread.timers()).await.unwrap();
         let trace: Arc<[Arrival]> =
-            [0.5, 1_000_000.0, 1.0].map(|work| Arrival { at: Duration::from_millis(1), work }).into();
+            [0.5, 1_000_000.0, 1.0].map(|work| Arrival { at: Duration::from_millis(1), work, class: None }).into();
         let start = Instant::now();
         let client = Client::new(replica.address);
         let samples = client.replay(trace, start, start + Duration::from_millis(400), thread.timers()).await;
@@ -181,7 +187,7 @@ mod tests {
         drop(listener);
         let thread = TimerThread::start().unwrap();
         let start = Instant::now();
-        let trace: Arc<[Arrival]> = [Arrival { at: Duration::ZERO, work: 1.0 }].into();
+        let trace: Arc<[Arrival]> = [Arrival { at: Duration::ZERO, work: 1.0, class: None }].into();
         let end = start + Duration::from_secs(5);
         let samples = Client::new(address).replay(trace, start, end, thread.timers()).await;
         assert_eq!(samples[0].fate(), Fate::Failed);

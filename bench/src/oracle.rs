@@ -131,7 +131,7 @@ mod tests {
     use crate::trace::{Shape, draw};
 
     fn at(ms: u64, work: f64) -> Arrival {
-        Arrival { at: Duration::from_millis(ms), work }
+        Arrival { at: Duration::from_millis(ms), work, class: None }
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -161,7 +161,7 @@ mod tests {
     fn seeing_sizes_and_backlogs_is_never_worse_on_the_main_pool() {
         let pool = Pool::of(&[(2, 4, Duration::from_millis(100)), (6, 2, SECOND)]);
         let rate_per_s = 0.7 * pool.capacity_per_s();
-        let trace = draw(Shape { rate_per_s, span: SECOND * 300, work_cv: 1.2 }, 3).unwrap();
+        let trace = draw(Shape { rate_per_s, span: SECOND * 300, work_cv: 1.2, vip_part: None }, 3).unwrap();
         let total = |latencies: Vec<Duration>| latencies.iter().sum::<Duration>();
         assert!(total(greedy(&trace, &pool)) < total(blind(&trace, &pool)));
     }

@@ -1,7 +1,7 @@
 //! Replicas in this process: slots, a queue first in first out, and a service time that is slept, not burnt.
 //!
 //! A request names its work in `X-Work`, so every contender's replicas have the same to do whoever got the request. What a replica does can be
-//! changed while it runs. It never knows which contender it serves. Answers carry `X-Replica`, the replica's place in its pool.
+//! changed while it runs. It notes when each slot worked, and for whom. It never knows which contender it serves. Answers carry `X-Replica`, the replica's place in its pool.
 //! Cost: two writes and a timer per request. Bound: connections are the proxies'.
 
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::http::Connection;
 use crate::timer::Timers;
+use crate::trace::Class;
 
 /// What a replica does with a request once it has a slot.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +44,22 @@ const EVENT_GAP: Duration = Duration::from_millis(500);
 /// One event of a stream, as a chunk.
 const EVENT: &[u8] = b"d\r\ndata: token\n\n\r\n";
 
+/// What one slot did for one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// Whose it was.
+    pub class: Option<Class>,
+    /// When it began.
+    pub from: Instant,
+    /// When it ended.
+    pub to: Instant,
+}
+
 struct Shared {
     index: usize,
     slots: Semaphore,
     behaviour: Mutex<Behaviour>,
+    served: Mutex<Vec<Service>>,
     timers: Timers,
 }
 
@@ -64,7 +77,8 @@ impl Replica {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding a replica")?;
         let address = listener.local_addr()?;
         let behaviour = Mutex::new(behaviour);
-        let shared = Arc::new(Shared { index, slots: Semaphore::new(slots), behaviour, timers });
+        let shared =
+            Arc::new(Shared { index, slots: Semaphore::new(slots), behaviour, served: Mutex::default(), timers });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Replica { address, shared, accepting })
     }
@@ -72,6 +86,11 @@ impl Replica {
     /// Changes what it does with the requests that take a slot from now on.
     pub fn become_(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock() = behaviour;
+    }
+
+    /// The services that ended, in that order; streams are not noted. They are forgotten here.
+    pub fn take_served(&self) -> Vec<Service> {
+        std::mem::take(&mut *self.shared.served.lock())
     }
 }
 
@@ -109,7 +128,9 @@ impl Shared {
             let behaviour = *self.behaviour.lock();
             match behaviour {
                 Behaviour::Work { mean } => {
-                    self.timers.until(Instant::now() + mean.mul_f64(work)).await;
+                    let (class, from) = (head.value("x-class").and_then(Class::named), Instant::now());
+                    self.timers.until(from + mean.mul_f64(work)).await;
+                    self.served.lock().push(Service { class, from, to: Instant::now() });
                     self.answer(&mut connection, "200 OK").await?;
                 }
                 Behaviour::Stream { first, length } => self.stream(&mut connection, first, length).await?,

@@ -146,7 +146,17 @@ mod tests {
     fn outcome(at_s: u64, fate: Fate, latency_s: u64) -> Outcome {
         let latency = Duration::from_secs(latency_s);
         let at = Duration::from_secs(at_s);
-        Outcome { at, status: 0, fate, latency, first_byte: None, lag: Duration::ZERO, replica: None }
+        Outcome {
+            at,
+            work: 1.0,
+            class: None,
+            status: 0,
+            fate,
+            latency,
+            first_byte: None,
+            lag: Duration::ZERO,
+            replica: None,
+        }
     }
 
     #[test]

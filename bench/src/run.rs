@@ -17,10 +17,10 @@ use crate::client::{Client, Fate, Sample};
 use crate::contender::{Contender, Options, Programs, Running, Server};
 use crate::pool::Pool;
 use crate::process::Meter;
-use crate::replica::{Behaviour, Replica};
+use crate::replica::{Behaviour, Replica, Service};
 use crate::stats::quantile;
 use crate::timer::{TimerThread, Timers};
-use crate::trace::{Arrival, Shape, draw};
+use crate::trace::{Arrival, Class, Shape, draw};
 
 /// From the last proxy's start to the first arrival.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -79,6 +79,10 @@ pub struct Experiment {
 pub struct Outcome {
     /// Intended start, from the trace.
     pub at: Duration,
+    /// Its work, from the trace.
+    pub work: f64,
+    /// Its class, from the trace.
+    pub class: Option<Class>,
     /// Status of the answer; 0 without one.
     pub status: u16,
     /// Answered, failed, unfinished.
@@ -95,10 +99,20 @@ pub struct Outcome {
 
 /// One trace, replayed by all.
 pub struct Heat {
-    /// The arrivals that all of them got.
+    /// The arrivals that all of them got, but for those who are sent a part of it ([`Contender::share_of`]).
     pub trace: Arc<[Arrival]>,
     /// Per contender, the outcomes in the trace's order.
     pub lanes: Vec<(Contender, Vec<Outcome>)>,
+    /// Per contender, what the slots of its replicas did.
+    pub served: Vec<Served>,
+}
+
+/// What the slots of one lane did.
+pub struct Served {
+    /// When the trace's zero was.
+    pub start: Instant,
+    /// Every service of every replica.
+    pub services: Vec<Service>,
 }
 
 struct Lane {
@@ -139,10 +153,8 @@ impl Stage {
         let number = self.experiments.load(Ordering::Relaxed);
         for (heat, seed) in heats.iter().zip(seeds) {
             for (contender, outcomes) in &heat.lanes {
-                let mut text = String::from("at,work,status,fate,latency,first_byte,replica\n");
-                for (arrival, outcome) in heat.trace.iter().zip(outcomes) {
-                    text.push_str(&outcome.line(arrival));
-                }
+                let mut text = String::from("at,work,status,fate,latency,first_byte,replica,class\n");
+                text.extend(outcomes.iter().map(Outcome::line));
                 std::fs::write(folder.join(format!("{number}.{contender:?}.{seed}.csv")), text)?;
             }
         }
@@ -158,7 +170,7 @@ impl Experiment {
         Experiment {
             pool,
             behaviours,
-            shape: Shape { rate_per_s, span, work_cv },
+            shape: Shape { rate_per_s, span, work_cv, vip_part: None },
             warm_up: span / 8,
             drain: Duration::from_secs(10),
             options: Options::default(),
@@ -213,11 +225,13 @@ impl Experiment {
         });
         let mut done = Vec::new();
         for (trace, running) in heats.collect::<Vec<_>>() {
-            let mut lanes = Vec::new();
+            let (mut lanes, mut served) = (Vec::new(), Vec::new());
             for lane in running {
-                lanes.push(lane.await.context("a lane broke down")?);
+                let (contender, outcomes, slots) = lane.await.context("a lane broke down")?;
+                lanes.push((contender, outcomes));
+                served.push(slots);
             }
-            done.push(Heat { trace, lanes });
+            done.push(Heat { trace, lanes, served });
         }
         progress.abort();
         Ok(done)
@@ -248,19 +262,21 @@ impl Lane {
         trace: Arc<[Arrival]>,
         start: Instant,
         experiment: &Experiment,
-    ) -> impl Future<Output = (Contender, Vec<Outcome>)> + Send + 'static {
+    ) -> impl Future<Output = (Contender, Vec<Outcome>, Served)> + Send + 'static {
         let end = start + experiment.shape.span + experiment.drain;
         let changes = experiment.changes.clone();
         async move {
             // Taken whole: a block that captured only the fields it names would stop the contender right here.
             let lane = self;
+            let trace = lane.contender.share_of(trace);
             let client = Client::new(lane.running.address);
             let sending = client.replay(Arc::clone(&trace), start, end, timers.clone());
             let (samples, ()) = tokio::join!(sending, change(&lane.replicas, &changes, start, &timers));
             let end = Instant::now();
             let pairs = trace.iter().zip(samples);
             let outcomes = pairs.map(|(arrival, sample)| Outcome::of(arrival, &sample, start, end)).collect();
-            (lane.contender, outcomes)
+            let services = lane.replicas.iter().flat_map(Replica::take_served).collect();
+            (lane.contender, outcomes, Served { start, services })
         }
     }
 }
@@ -273,12 +289,13 @@ async fn change(replicas: &[Replica], changes: &[Change], start: Instant, timers
 }
 
 impl Outcome {
-    fn line(&self, arrival: &Arrival) -> String {
-        let Outcome { status, fate, latency, first_byte, replica, .. } = self;
+    fn line(&self) -> String {
+        let Outcome { work, status, fate, latency, first_byte, replica, .. } = self;
         let (at, latency) = (self.at.as_secs_f64(), latency.as_secs_f64());
         let first_byte = first_byte.map_or(String::new(), |time| time.as_secs_f64().to_string());
         let replica = replica.map_or(String::new(), |index| index.to_string());
-        format!("{at},{},{status},{fate:?},{latency},{first_byte},{replica}\n", arrival.work)
+        let class = self.class.map_or("", Class::name);
+        format!("{at},{work},{status},{fate:?},{latency},{first_byte},{replica},{class}\n")
     }
 
     fn of(arrival: &Arrival, sample: &Sample, start: Instant, end: Instant) -> Self {
@@ -286,6 +303,8 @@ impl Outcome {
         let since = |instant: Instant| instant.saturating_duration_since(intended);
         Outcome {
             at: arrival.at,
+            work: arrival.work,
+            class: arrival.class,
             status: sample.status,
             fate: sample.fate(),
             latency: sample.latency(intended).unwrap_or_else(|| since(end)),

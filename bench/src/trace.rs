@@ -1,6 +1,6 @@
 //! The arrivals and the work that every contender of a round gets: Poisson arrivals, lognormal work, both from one seed.
 //!
-//! Knows no clock and no socket. Work is a factor of mean 1 that a replica multiplies with its own mean service time, so one trace
+//! A part of the requests may be those of VIPs, drawn from the same seed. Knows no clock and no socket. Work is a factor of mean 1 that a replica multiplies with its own mean service time, so one trace
 //! means the same load to replicas of any speed. Cost: one pass, 24 bytes a request. Bound: the span times the rate.
 
 use std::time::Duration;
@@ -17,6 +17,32 @@ pub struct Arrival {
     pub at: Duration,
     /// Factor of the replica's mean service time.
     pub work: f64,
+    /// Whose request it is; None where a scenario knows no classes.
+    pub class: Option<Class>,
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Of someone who goes first.
+    Vip,
+    /// Of everybody else.
+    Free,
+}
+
+impl Class {
+    /// Its name in configurations and in `X-Class`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Vip => "vip",
+            Class::Free => "free",
+        }
+    }
+
+    /// The class of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Class::Vip, Class::Free].into_iter().find(|class| class.name() == name)
+    }
 }
 
 /// Where the randomness of a trace comes from and what shape it has.
@@ -28,9 +54,14 @@ pub struct Shape {
     pub span: Duration,
     /// Coefficient of variation of the work; 0 makes every request the same.
     pub work_cv: f64,
+    /// Part of the requests that are of VIPs, 0 to 1; None leaves classes out.
+    pub vip_part: Option<f64>,
 }
 
 /// Draws the trace of `seed`. The same seed and shape give the same trace. Fails on a rate that is not positive.
+///
+/// # Panics
+/// On a part of VIPs outside 0 to 1.
 pub fn draw(shape: Shape, seed: u64) -> Result<Vec<Arrival>> {
     let mut random = StdRng::seed_from_u64(seed);
     let gap_s = Exp::new(shape.rate_per_s).context("the arrival rate must be over 0")?;
@@ -44,7 +75,9 @@ pub fn draw(shape: Shape, seed: u64) -> Result<Vec<Arrival>> {
         if at >= shape.span {
             return Ok(arrivals);
         }
-        arrivals.push(Arrival { at, work: random.sample(work) });
+        let work = random.sample(work);
+        let class = shape.vip_part.map(|part| if random.random_bool(part) { Class::Vip } else { Class::Free });
+        arrivals.push(Arrival { at, work, class });
     }
 }
 
@@ -52,7 +85,7 @@ pub fn draw(shape: Shape, seed: u64) -> Result<Vec<Arrival>> {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { rate_per_s: 100.0, span: Duration::from_secs(1_000), work_cv: 1.2 };
+    const SHAPE: Shape = Shape { rate_per_s: 100.0, span: Duration::from_secs(1_000), work_cv: 1.2, vip_part: None };
 
     #[test]
     fn a_seed_gives_the_same_trace_again() {
@@ -69,6 +102,13 @@ mod tests {
         assert!((mean - 1.0).abs() < 0.03, "mean {mean}");
         assert!((deviation / mean - 1.2).abs() < 0.1, "variation {}", deviation / mean);
         assert!((count / 100_000.0 - 1.0).abs() < 0.02, "{count} arrivals");
+    }
+
+    #[test]
+    fn so_many_are_of_vips_as_asked_for() {
+        let trace = draw(Shape { vip_part: Some(0.2), ..SHAPE }, 1).unwrap();
+        let vips = trace.iter().filter(|arrival| arrival.class == Some(Class::Vip)).count() as f64;
+        assert!((vips / trace.len() as f64 - 0.2).abs() < 0.01);
     }
 
     #[test]

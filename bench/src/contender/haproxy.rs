@@ -1,4 +1,4 @@
-//! HAProxy's configuration: `leastconn`, without and with a queue per backend behind each server's `maxconn`.
+//! HAProxy's configuration: `leastconn`, without and with a queue per backend behind each server's `maxconn`, and with VIPs first in it.
 //!
 //! Reads and writes nothing but the folder it is given.
 
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{CONNECTIONS_MAX, Contender, Options, Programs, Server, WORKERS};
+use super::{CONNECTIONS_MAX, Contender, OVERLOAD_WAIT, Options, Programs, Server, WORKERS};
 
 /// Writes haproxy.cfg into `folder`; gives the command that runs it.
 pub fn prepare(
@@ -30,6 +30,9 @@ pub fn prepare(
     let retry = if options.retry { "retries 1\n    option redispatch 1\n    retry-on 500" } else { "retries 0" };
     // Without it HAProxy may hold back the small pieces of a stream for some 100 ms.
     let streaming = if options.unbuffered { "option http-no-delay" } else { "" };
+    let priority = contender == Contender::HaproxyPriority;
+    let wait = if priority { OVERLOAD_WAIT } else { "1h" };
+    let classes = if priority { "http-request set-priority-class int(-10) if { req.hdr(x-class) vip }" } else { "" };
     let text = format!(
         "global
     maxconn {CONNECTIONS_MAX}
@@ -40,13 +43,14 @@ defaults
     timeout connect 10s
     timeout client 1h
     timeout server 1h
-    timeout queue 1h
+    timeout queue {wait}
     timeout http-keep-alive 1h
     http-reuse always
     {streaming}
     {retry}
 frontend clients
     bind {address} backlog 4096
+    {classes}
     default_backend replicas
 backend replicas
     balance leastconn

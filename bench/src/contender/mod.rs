@@ -10,11 +10,13 @@ mod programs;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::process::{Process, free_address};
+use crate::trace::{Arrival, Class};
 pub use programs::{Programs, on_path, root_folder};
 
 /// Workers (threads, for HAProxy and Envoy) of every contender.
@@ -53,7 +55,23 @@ pub enum Contender {
     HaproxyQueueWeighted,
     /// Envoy `LEAST_REQUEST`.
     Envoy,
+    /// Pincer with a class for VIPs, which go first, and one for the rest.
+    PincerClasses,
+    /// The same, sent nothing but the VIPs' requests: what these take while nobody is in their way.
+    PincerVipsAlone,
+    /// Pincer with a bounded queue that knows no classes.
+    PincerOneQueue,
+    /// Debian's nginx, `least_conn` with `max_conns`: what finds no slot gets 502.
+    NginxMaxConns,
+    /// HAProxy with `maxconn` at the slots and `set-priority-class` for VIPs.
+    HaproxyPriority,
 }
+
+/// How long a request waits at most with the contenders of an overload that have a queue.
+const OVERLOAD_WAIT: &str = "2s";
+
+/// Places in the queue of an overload, of nginx.
+const OVERLOAD_PLACES: usize = 400;
 
 /// A server as a contender's configuration lists it.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +134,32 @@ impl Contender {
             Contender::HaproxyQueue => "haproxy maxconn queue",
             Contender::HaproxyQueueWeighted => "haproxy queue, weights",
             Contender::Envoy => "envoy least_request",
+            Contender::PincerClasses => "pincer, classes",
+            Contender::PincerVipsAlone => "pincer, vips alone",
+            Contender::PincerOneQueue => "pincer, no classes",
+            Contender::NginxMaxConns => "nginx least_conn max_conns",
+            Contender::HaproxyPriority => "haproxy priority-class",
         }
+    }
+
+    /// The part of the trace that is sent to it: all, but for the one who serves VIPs alone.
+    pub fn share_of(self, trace: Arc<[Arrival]>) -> Arc<[Arrival]> {
+        if self != Contender::PincerVipsAlone {
+            return trace;
+        }
+        trace.iter().copied().filter(|arrival| arrival.class == Some(Class::Vip)).collect()
+    }
+
+    /// Whether it runs nginx with Pincer's module.
+    fn is_pincer(self) -> bool {
+        use Contender::{Pincer, PincerClasses, PincerNoSlots, PincerOneQueue, PincerVipsAlone};
+        matches!(self, Pincer | PincerNoSlots | PincerClasses | PincerVipsAlone | PincerOneQueue)
+    }
+
+    /// Whether it is HAProxy.
+    fn is_haproxy(self) -> bool {
+        use Contender::{Haproxy, HaproxyPriority, HaproxyQueue, HaproxyQueueWeighted};
+        matches!(self, Haproxy | HaproxyQueue | HaproxyQueueWeighted | HaproxyPriority)
     }
 
     /// Starts it in front of `servers`. An error says what its program said.
@@ -136,9 +179,7 @@ impl Contender {
         let folder = tempfile::tempdir()?;
         let address = free_address()?;
         let command = match self {
-            Contender::Haproxy | Contender::HaproxyQueue | Contender::HaproxyQueueWeighted => {
-                haproxy::prepare(self, programs, folder.path(), address, servers, options)?
-            }
+            _ if self.is_haproxy() => haproxy::prepare(self, programs, folder.path(), address, servers, options)?,
             Contender::Envoy => envoy::prepare(programs, folder.path(), address, servers, options)?,
             _ => nginx::prepare(self, programs, folder.path(), address, servers, options)?,
         };

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{CONNECTIONS_MAX, Contender, Options, Programs, Server, WORKERS, text};
+use super::{CONNECTIONS_MAX, Contender, OVERLOAD_PLACES, OVERLOAD_WAIT, Options, Programs, Server, WORKERS, text};
 
 /// What of the configuration differs between contenders, or between scenarios.
 pub struct Conf<'a> {
@@ -35,13 +35,13 @@ pub fn prepare(
     options: Options,
 ) -> Result<Vec<String>> {
     let balance = balance_of(contender);
-    let is_pincer = matches!(contender, Contender::Pincer | Contender::PincerNoSlots);
-    let load = if is_pincer { load_module(programs)? } else { String::new() };
+    let load = if contender.is_pincer() { load_module(programs)? } else { String::new() };
     let conf = Conf {
         main: &load,
-        http: if is_pincer { "pincer_zone pincer:8m;" } else { "" },
-        balance,
-        max_conns: contender == Contender::Pincer,
+        http: http_of(contender),
+        balance: &balance,
+        max_conns: contender == Contender::NginxMaxConns
+            || contender.is_pincer() && contender != Contender::PincerNoSlots,
         workers: WORKERS,
     };
     write(folder, &conf, address, servers, options)?;
@@ -56,18 +56,33 @@ pub fn load_module(programs: &Programs) -> Result<String> {
     Ok(format!("load_module {};", text(programs.module()?)))
 }
 
-/// Lines of the upstream. Pincer's must come before `keepalive`, and its zone is the http context's.
-pub fn balance_of(contender: Contender) -> &'static str {
+/// Lines of the http context. The class is taken from a header, since all that is measured is the queue; who faces clients takes it from a key.
+fn http_of(contender: Contender) -> &'static str {
     match contender {
+        Contender::PincerClasses | Contender::PincerVipsAlone => {
+            "pincer_zone pincer:8m; pincer_class vip priority=10; pincer_class free priority=100 share=5 queue=64;
+    pincer_limit class=$http_x_class;"
+        }
+        _ if contender.is_pincer() => "pincer_zone pincer:8m;",
+        _ => "",
+    }
+}
+
+/// Lines of the upstream. Pincer's must come before `keepalive`, and its zone is the http context's.
+pub fn balance_of(contender: Contender) -> String {
+    let bounded = || format!("pincer_balance; pincer_queue size={OVERLOAD_PLACES} timeout={OVERLOAD_WAIT};");
+    let text = match contender {
+        Contender::PincerClasses | Contender::PincerVipsAlone | Contender::PincerOneQueue => return bounded(),
         Contender::Pincer => "pincer_balance; pincer_queue size=10000 timeout=1h;",
         Contender::PincerNoSlots => "pincer_balance;",
-        Contender::NginxLeastConn => "zone replicas 1m; least_conn;",
+        Contender::NginxLeastConn | Contender::NginxMaxConns => "zone replicas 1m; least_conn;",
         Contender::NginxRandomTwo => "zone replicas 1m; random two least_conn;",
         Contender::LeastTimeHeader => "zone replicas 1m; least_time header;",
         Contender::LeastTimeLastByte => "zone replicas 1m; least_time last_byte;",
         Contender::LeastTimeInflight => "zone replicas 1m; least_time last_byte inflight;",
         _ => "zone replicas 1m;",
-    }
+    };
+    text.to_owned()
 }
 
 /// The command that runs the configuration in `folder`.

@@ -53,15 +53,13 @@ impl Programs {
 
     fn needs(&self, contender: Contender) -> Result<()> {
         match contender {
-            Contender::Pincer | Contender::PincerNoSlots => self.nginx().and(self.module()).map(drop),
-            Contender::NginxRoundRobin | Contender::NginxLeastConn | Contender::NginxRandomTwo => {
-                self.nginx().map(drop)
-            }
+            _ if contender.is_pincer() => self.nginx().and(self.module()).map(drop),
+            _ if contender.is_haproxy() => self.haproxy().map(drop),
             Contender::LeastTimeHeader | Contender::LeastTimeLastByte | Contender::LeastTimeInflight => {
                 self.nginx_latest().map(drop)
             }
-            Contender::Haproxy | Contender::HaproxyQueue | Contender::HaproxyQueueWeighted => self.haproxy().map(drop),
             Contender::Envoy => self.envoy().map(drop),
+            _ => self.nginx().map(drop),
         }
     }
 

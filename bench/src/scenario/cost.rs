@@ -121,7 +121,7 @@ fn report(names: &[&str], slices: &[Vec<Slice>], verdicts: &mut Verdicts) {
 
 /// The core's micro-benchmarks: the example's name, its arguments, and what its nanoseconds are if a promise is made of them.
 const EXAMPLES: [(&str, &[&str], Option<&str>); 2] =
-    [("pick", &[], Some("a pick among 8 peers, ns")), ("zone_bench", &["8", "4"], None)];
+    [("pick_bench", &[], Some("a pick among 8 peers, ns")), ("zone_bench", &["8", "4"], None)];
 
 /// Runs of a micro-benchmark. The least counts: whatever else the machine does only adds.
 const RUNS: usize = 5;

@@ -98,7 +98,8 @@ pub async fn per_request(
     Ok((totals[1] - totals[0]) / f64::from(REQUESTS[1] - REQUESTS[0]))
 }
 
-fn total(profile: &Path) -> Result<f64> {
+/// Instructions of a whole run, by its profile.
+pub fn total(profile: &Path) -> Result<f64> {
     let text = std::fs::read_to_string(profile).with_context(|| format!("reading {}", profile.display()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("totals:").or_else(|| line.strip_prefix("summary:")));
     line.and_then(|total| total.trim().parse().ok()).with_context(|| format!("no total in {}", profile.display()))

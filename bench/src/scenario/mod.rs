@@ -8,6 +8,8 @@ mod cost;
 mod equal;
 mod faults;
 mod instructions;
+mod limiter;
+mod overload;
 mod plain;
 mod pools;
 mod slow_bodies;
@@ -52,12 +54,17 @@ pub enum Scenario {
     SlowBodies,
     /// The micro-benchmark of a pick.
     Pick,
+    /// Three times what the pool can serve, a fifth of it of VIPs.
+    Overload,
+    /// The rate limiter's own benchmark.
+    Limiter,
 }
 
 impl Scenario {
     /// All but those that take very long.
-    pub const DEFAULT: [Scenario; 11] = [
+    pub const DEFAULT: [Scenario; 13] = [
         Scenario::Pick,
+        Scenario::Limiter,
         Scenario::Instructions,
         Scenario::Throughput,
         Scenario::BodyHits,
@@ -67,6 +74,7 @@ impl Scenario {
         Scenario::Fail500,
         Scenario::Heal,
         Scenario::Equal,
+        Scenario::Overload,
         Scenario::Pool100ms,
     ];
 
@@ -85,6 +93,8 @@ impl Scenario {
             Scenario::UploadStall => upload_stall::run(stage, verdicts).await,
             Scenario::SlowBodies => slow_bodies::run(stage, verdicts).await,
             Scenario::Pick => cost::pick(verdicts),
+            Scenario::Overload => overload::run(stage, verdicts).await,
+            Scenario::Limiter => limiter::run(stage, verdicts),
         }
     }
 }

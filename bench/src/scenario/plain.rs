@@ -61,7 +61,7 @@ impl Variant {
         let conf = Conf {
             main: &main,
             http: if is_pincer { "pincer_zone pincer:8m;" } else { "" },
-            balance: balance_of(self.contender),
+            balance: &balance_of(self.contender),
             max_conns: self.contender == Contender::Pincer,
             workers: 1,
         };

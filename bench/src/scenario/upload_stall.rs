@@ -111,8 +111,10 @@ async fn one(stage: &Stage, lane: &Lane, address: SocketAddr, time: Duration) ->
         let (request, stop, uploaded) = (request(lane), Arc::clone(&stop), Arc::clone(&uploaded));
         std::thread::spawn(move || upload(address, &request, &stop, &uploaded))
     });
-    let trace: Arc<[Arrival]> =
-        (1..).map(|number| Arrival { at: PAUSE * number, work: 1.0 }).take_while(|arrival| arrival.at < time).collect();
+    let trace: Arc<[Arrival]> = (1..)
+        .map(|number| Arrival { at: PAUSE * number, work: 1.0, class: None })
+        .take_while(|arrival| arrival.at < time)
+        .collect();
     let start = Instant::now();
     let samples =
         Client::new(address).replay(trace, start, start + time + Duration::from_secs(10), stage.timers.clone()).await;
@@ -154,7 +156,9 @@ fn bytes() -> Vec<u8> {
 /// An object with many members whose keys begin alike and come in no order.
 fn object() -> Vec<u8> {
     // 7919 is prime and no divisor of the count, which is the most that one object may have: every number comes once.
-    let members = (0..MEMBERS).map(|number| format!("\"a-name-that-is-as-long-as-needed-for-a-megabyte-{:06}\":{number}", number * 7919 % MEMBERS));
+    let members = (0..MEMBERS).map(|number| {
+        format!("\"a-name-that-is-as-long-as-needed-for-a-megabyte-{:06}\":{number}", number * 7919 % MEMBERS)
+    });
     format!("{{{}}}", members.collect::<Vec<_>>().join(",")).into_bytes()
 }
 
