@@ -29,7 +29,9 @@ pub(crate) fn parse(arguments: &[&[u8]]) -> Result<ClassArgs, DirectiveError> {
         parameter(args::text(NAME, argument)?, &mut settings)?;
     }
     if settings.rate.is_none() && (settings.burst.is_some() || settings.delay.is_some()) {
-        return Err(DirectiveError(format!("\"{NAME}\" \"{name}\" has a burst or delay and no rate, \"rate=\" is needed")));
+        return Err(DirectiveError(format!(
+            "\"{NAME}\" \"{name}\" has a burst or delay and no rate, \"rate=\" is needed"
+        )));
     }
     Ok(ClassArgs { name, settings })
 }
@@ -65,9 +67,9 @@ fn parameter(argument: &str, settings: &mut ClassSettings) -> Result<(), Directi
             args::set_once(&mut settings.concurrency, count("concurrency", value)?, NAME, "concurrency")
         }
         Some(("bandwidth", value)) => {
-            let bytes = args::size_bytes(value)
-                .filter(|&bytes| bytes <= BANDWIDTH_MAX)
-                .ok_or_else(|| DirectiveError::invalid(NAME, "bandwidth", value, "bytes a second up to 1024g, as in 512k"))?;
+            let bytes = args::size_bytes(value).filter(|&bytes| bytes <= BANDWIDTH_MAX).ok_or_else(|| {
+                DirectiveError::invalid(NAME, "bandwidth", value, "bytes a second up to 1024g, as in 512k")
+            })?;
             args::set_once(&mut settings.bandwidth, bytes, NAME, "bandwidth")
         }
         Some(("priority", value)) => {
@@ -96,5 +98,7 @@ fn rate(value: &str) -> Result<Rate, DirectiveError> {
         (_, Some(digits)) => requests(digits).map(Rate::per_minute),
         _ => None,
     };
-    rate.ok_or_else(|| DirectiveError::invalid(NAME, "rate", value, "a rate such as 10r/s or 30r/m, from 1 to 1000000000"))
+    rate.ok_or_else(|| {
+        DirectiveError::invalid(NAME, "rate", value, "a rate such as 10r/s or 30r/m, from 1 to 1000000000")
+    })
 }

@@ -55,7 +55,8 @@ pub(crate) unsafe fn identify(r: *mut ngx_http_request_t, record: &mut Record) {
     };
     if !matches!(record.caller, Caller::Known { .. }) {
         let [a, b, c, d, ..] = found.0;
-        let why = if matches!(record.caller, Caller::Forbidden) { "not allowed from this address" } else { "not valid" };
+        let why =
+            if matches!(record.caller, Caller::Forbidden) { "not allowed from this address" } else { "not valid" };
         // SAFETY: a live request has a connection with a log.
         let log = unsafe { (*(*r).connection).log };
         log::write(log, log::NGX_LOG_INFO, &format!("key is {why}, fingerprint={a:02x}{b:02x}{c:02x}{d:02x}"));

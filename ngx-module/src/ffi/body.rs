@@ -9,9 +9,8 @@
 
 use super::{LoopStatic, clock, conf, location, nginx};
 use nginx_sys::{
-    NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t,
-    ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt,
-    ngx_http_request_t, ngx_int_t,
+    NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t, ngx_http_phases_NGX_HTTP_LOG_PHASE,
+    ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt, ngx_http_request_t, ngx_int_t,
 };
 use pincer_core::digest::{BodyDigest, Digest, Params, cache_key};
 use std::borrow::Cow;

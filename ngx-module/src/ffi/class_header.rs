@@ -93,7 +93,12 @@ unsafe fn elements(list: *const ngx_list_t) -> impl Iterator<Item = *const ngx_t
 ///
 /// # Safety
 /// `list` is that of the live `r`.
-unsafe fn push(list: *mut ngx_list_t, r: *mut ngx_http_request_t, name: (&'static str, &'static str), value: &[u8]) -> bool {
+unsafe fn push(
+    list: *mut ngx_list_t,
+    r: *mut ngx_http_request_t,
+    name: (&'static str, &'static str),
+    value: &[u8],
+) -> bool {
     // SAFETY: as the caller vouches; an element of zeroes is a value, nginx never writes through `key` and `lowcase_key`.
     unsafe {
         let Some(value) = nginx::pool_copy((*r).pool, &[value, b"\0"].concat()) else { return false };

@@ -3,9 +3,7 @@
 use super::address::Addresses;
 use super::local_queue::LocalQueue;
 use super::session::Sessions;
-use super::{
-    balancer, body, cache_store, cache_zones, clock, first_byte, limits, log, module, nginx, zone,
-};
+use super::{balancer, body, cache_store, cache_zones, clock, first_byte, limits, log, module, nginx, zone};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::conf::class::ClassArgs;
 use crate::conf::control::{Cidr, ControlPlaneArgs};
@@ -15,7 +13,9 @@ use nginx_sys::{
     ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t,
     ngx_str_t,
 };
-use pincer_core::zone::{BalanceParams, ClassSpec, check_classes as zone_check_classes, PeerSpec, Plan, UpstreamIdx, Zone};
+use pincer_core::zone::{
+    BalanceParams, ClassSpec, PeerSpec, Plan, UpstreamIdx, Zone, check_classes as zone_check_classes,
+};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::path::PathBuf;
@@ -237,11 +237,8 @@ fn check_classes(main: &MainConf) -> Result<(), String> {
             ));
         }
     }
-    let specs: Vec<ClassSpec<'_>> = main
-        .classes
-        .iter()
-        .map(|class| ClassSpec { name: class.name.as_bytes(), settings: class.settings })
-        .collect();
+    let specs: Vec<ClassSpec<'_>> =
+        main.classes.iter().map(|class| ClassSpec { name: class.name.as_bytes(), settings: class.settings }).collect();
     zone_check_classes(&specs).map_err(|error| format!("\"pincer_class\": {error} {}", main.classes_place))
 }
 

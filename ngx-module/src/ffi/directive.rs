@@ -1,10 +1,13 @@
 //! The directives' setters: hand the arguments to `crate::conf`, store what comes back, report what is wrong.
 
 use super::conf::{MainConf, UpstreamConf, main_conf_of};
-use super::{balancer, location, log, nginx, status as status_page};
 use super::limits::LIMITS_MAX;
 use super::location::{ClassSource, Limit};
-use crate::conf::{DirectiveError, balance as balance_args, class as class_args, limit as limit_args, body_hash as body_hash_args, control, zone as zone_args};
+use super::{balancer, location, log, nginx, status as status_page};
+use crate::conf::{
+    DirectiveError, balance as balance_args, body_hash as body_hash_args, class as class_args, control,
+    limit as limit_args, zone as zone_args,
+};
 use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
@@ -235,7 +238,9 @@ location_setter!(limit, "pincer_limit", |cf, location, main, arguments| {
     if location.limits.len() <= LIMITS_MAX {
         return Ok(());
     }
-    Err(DirectiveError(format!("\"pincer_limit\" stands more than {LIMITS_MAX} times, as many are allowed in one place")))
+    Err(DirectiveError(format!(
+        "\"pincer_limit\" stands more than {LIMITS_MAX} times, as many are allowed in one place"
+    )))
 });
 
 location_setter!(limit_status, "pincer_limit_status", |cf, location, main, arguments| {

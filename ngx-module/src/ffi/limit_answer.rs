@@ -6,7 +6,7 @@ use super::{LoopStatic, nginx};
 use crate::phase::refusal::{self, Refusal};
 use nginx_sys::{
     ngx_chain_t, ngx_http_core_loc_conf_t, ngx_http_err_page_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
-    ngx_int_t, ngx_str_t, ngx_table_elt_t, ngx_uint_t, off_t,
+    ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
 };
 use pincer_core::limit::{self, Quota};
 use pincer_core::zone::NAME_MAX;
@@ -62,7 +62,7 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
         text.clear();
         if write(&mut text).is_ok() && !text.is_empty() {
             // SAFETY: as the caller vouches.
-            unsafe { add_header(r, name, &text) };
+            unsafe { nginx::add_header_out(r, name, &text) };
         }
     };
     add("RateLimit-Policy", &|out| limit::write_policy(out, &quotas));
@@ -80,23 +80,6 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
     }
 }
 
-/// # Safety
-/// `r` is live and its header not sent.
-unsafe fn add_header(r: *mut ngx_http_request_t, name: &'static str, value: &str) {
-    // SAFETY: as the caller vouches; an element of zeroes is a value, and nginx does not write through `key`.
-    unsafe {
-        let Some(value) = nginx::pool_copy((*r).pool, value.as_bytes()) else { return };
-        let header = nginx_sys::ngx_list_push(&raw mut (*r).headers_out.headers).cast::<ngx_table_elt_t>();
-        if header.is_null() {
-            return;
-        }
-        std::ptr::write_bytes(header, 0, 1);
-        (*header).hash = 1;
-        (*header).key = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
-        (*header).value = value;
-    }
-}
-
 /// Answers a refused request: the phase handler's return value.
 ///
 /// # Safety
@@ -107,7 +90,7 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
         let class = limits::class_text(r).unwrap_or_default();
         limits::log_refusal(r, refusal, &class);
         if refusal == Refusal::Unauthenticated {
-            add_header(r, "WWW-Authenticate", "Bearer");
+            nginx::add_header_out(r, "WWW-Authenticate", "Bearer");
         }
         if CLOSES.contains(&status) || has_error_page(r, status) {
             return status as ngx_int_t;

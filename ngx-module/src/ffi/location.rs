@@ -6,8 +6,7 @@ use super::{cache_zones, log, module, nginx};
 use crate::conf::body_hash::BodyHashArgs;
 use nginx_sys::{
     NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t,
-    ngx_http_request_t,
-    ngx_http_upstream_conf_t, ngx_uint_t,
+    ngx_http_request_t, ngx_http_upstream_conf_t, ngx_uint_t,
 };
 use std::ffi::{c_char, c_void};
 use std::rc::Rc;

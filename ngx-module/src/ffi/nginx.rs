@@ -372,3 +372,23 @@ pub(crate) fn add_phase_handler(
     }
     Ok(())
 }
+
+/// Adds a header to the answer to `request`; none when memory is out.
+///
+/// # Safety
+/// `request` is live and its header not sent.
+pub(crate) unsafe fn add_header_out(request: *mut ngx_http_request_t, name: &'static str, value: &str) {
+    // SAFETY: as the caller vouches; an element of zeroes is a value, and nginx does not write through `key`.
+    unsafe {
+        let Some(value) = pool_copy((*request).pool, value.as_bytes()) else { return };
+        let headers = &raw mut (*request).headers_out.headers;
+        let header = nginx_sys::ngx_list_push(headers).cast::<nginx_sys::ngx_table_elt_t>();
+        if header.is_null() {
+            return;
+        }
+        std::ptr::write_bytes(header, 0, 1);
+        (*header).hash = 1;
+        (*header).key = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
+        (*header).value = value;
+    }
+}

@@ -34,7 +34,7 @@ pub(crate) unsafe fn answer(r: *mut ngx_http_request_t, retry_after_s: u32, reas
             log::NGX_LOG_ERR,
             &format!("refuses a request, reason={reason}, retry_after={retry_after_s}"),
         );
-        add_retry_after(r, retry_after_s);
+        nginx::add_header_out(r, RETRY_AFTER, &retry_after_s.to_string());
         if !(*u).state.is_null() {
             (*(*u).state).status = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_uint_t;
         }
@@ -44,22 +44,5 @@ pub(crate) unsafe fn answer(r: *mut ngx_http_request_t, retry_after_s: u32, reas
         }
         nginx_sys::ngx_http_finalize_request(r, NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t);
         nginx_sys::ngx_http_run_posted_requests(connection);
-    }
-}
-
-/// # Safety
-/// `r` is live and has sent no header.
-unsafe fn add_retry_after(r: *mut ngx_http_request_t, seconds: u32) {
-    // SAFETY: as the caller vouches; the element and its value live in the request's pool, the name for ever.
-    unsafe {
-        let Some(value) = nginx::pool_copy((*r).pool, seconds.to_string().as_bytes()) else { return };
-        let header = nginx_sys::ngx_list_push(&raw mut (*r).headers_out.headers).cast::<nginx_sys::ngx_table_elt_t>();
-        if header.is_null() {
-            return;
-        }
-        header.write(std::mem::zeroed());
-        (*header).hash = 1;
-        (*header).key = nginx_sys::ngx_str_t { len: RETRY_AFTER.len(), data: RETRY_AFTER.as_ptr().cast_mut() };
-        (*header).value = value;
     }
 }

@@ -26,7 +26,9 @@ impl Refusal {
 
     fn message(self) -> &'static str {
         match self {
-            Self::Rate => "Too many requests: the rate of your class is reached. Try again after the time in Retry-After.",
+            Self::Rate => {
+                "Too many requests: the rate of your class is reached. Try again after the time in Retry-After."
+            }
             Self::Concurrency => "Too many requests at once: wait for one of yours to end.",
             Self::Unauthenticated => "The API key is missing, not known, or not valid any more.",
             Self::Forbidden => "The API key may not be used from this address.",
