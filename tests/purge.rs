@@ -13,7 +13,6 @@ use harness::replica::Settings;
 use harness::{Client, Nginx, Pincerd, Replica, eventually, limit, load};
 use serde_json::Value;
 
-/// Files and their folders are made by workers, which are another user.
 const CACHES: &str = "
     proxy_cache_path cache/answers levels=1:2 keys_zone=answers:10m inactive=1h;
     proxy_cache_path cache/others keys_zone=others:1m inactive=1h use_temp_path=off;
@@ -252,8 +251,7 @@ async fn a_cache_that_nginx_has_read_in_is_purged_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_variants_of_a_key_go_at_once() {
     let pincerd = Pincerd::start().await;
-    let nginx = start(&pincerd, &replicas(0.0).await).await;
-    variants(&pincerd, &nginx).await;
+    variants(&pincerd, &start(&pincerd, &replicas(0.0).await).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
