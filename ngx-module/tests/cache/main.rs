@@ -22,7 +22,7 @@ const EMPTY: [u8; 16] =
 
 fn written(key: &[u8], vary_len: u8, answer: &[u8]) -> Vec<u8> {
     let start = u16::try_from(LAYOUT.bytes + b"\nKEY: ".len() + key.len() + 1).unwrap();
-    let mut bytes = vec![0; LAYOUT.bytes];
+    let mut bytes = [0; LAYOUT.bytes];
     bytes[..8].copy_from_slice(&5_usize.to_ne_bytes());
     bytes[8..10].copy_from_slice(&start.to_ne_bytes());
     bytes[12] = vary_len;
