@@ -13,8 +13,8 @@ pub(crate) struct ZoneArgs {
 
 const DIRECTIVE: &str = "pincer_zone";
 
-/// The least size a zone may have, in bytes: nginx's slab allocator refuses less than eight pages.
-const SIZE_BYTES_MIN: u64 = 8 * 4096;
+/// The least size a zone may have, in bytes: one upstream and what nginx keeps of the memory.
+const SIZE_BYTES_MIN: u64 = 64 << 10;
 /// The largest size a zone may have, in bytes: 4 GiB keeps every offset within 32 bits.
 const SIZE_BYTES_MAX: u64 = 1 << 32;
 
@@ -30,7 +30,7 @@ pub(crate) fn parse(arguments: &[&[u8]]) -> Result<ZoneArgs, DirectiveError> {
     let size_bytes =
         args::size_bytes(size).ok_or_else(|| DirectiveError::invalid(DIRECTIVE, "size", size, "a size such as 1m"))?;
     if size_bytes < SIZE_BYTES_MIN {
-        return Err(DirectiveError(format!("\"{DIRECTIVE}\" size {size} is too small, at least 32k is needed")));
+        return Err(DirectiveError(format!("\"{DIRECTIVE}\" size {size} is too small, at least 64k is needed")));
     }
     let size_bytes = usize::try_from(size_bytes)
         .ok()

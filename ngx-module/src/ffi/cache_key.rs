@@ -10,11 +10,11 @@ use super::{limits, location, nginx};
 use nginx_sys::{ngx_http_request_t, ngx_str_t};
 use pincer_core::digest::{cache_key, normal_content_type};
 
-/// The key of `r`, and whether it stands on a digest; `None` when memory is out.
+/// The key of `r`; `None` when memory is out.
 ///
 /// # Safety
 /// `r` is live.
-pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<([u8; 32], bool)> {
+pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     // SAFETY: as the caller vouches; the strings live as long as the request.
     unsafe {
         let identity = body::identity(r)?;
@@ -52,7 +52,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<([u8; 32], bool)> 
             form.as_bytes(),
             digest,
         ]);
-        Some((key, matches!(identity, Identity::Digest(_))))
+        Some(key)
     }
 }
 

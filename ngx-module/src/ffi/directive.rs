@@ -198,9 +198,14 @@ pub(crate) unsafe extern "C" fn queue(cf: *mut ngx_conf_t, _: *mut ngx_command_t
     })
 }
 
+/// Notes that a directive cannot work without a zone.
+fn need_zone(main: &mut MainConf, cf: *const ngx_conf_t, directive: &'static str) {
+    main.needs_zone.get_or_insert_with(|| (directive, place(cf)));
+}
+
 /// The setter of a directive of `http {}`, a server or a location: `$body` gets the location's and the main configuration and the arguments.
 macro_rules! location_setter {
-    ($name:ident, $directive:literal, |$cf:ident, $location:ident, $main:ident, $arguments:ident| $body:expr) => {
+    ($name:ident, |$cf:ident, $location:ident, $main:ident, $arguments:ident| $body:expr) => {
         pub(crate) unsafe extern "C" fn $name(
             $cf: *mut ngx_conf_t,
             _: *mut ngx_command_t,
@@ -210,20 +215,22 @@ macro_rules! location_setter {
                 // SAFETY: a directive of a location, with what `location::create` made; the two are different values.
                 let ($location, $main) = unsafe { (location::being_read(conf), main_conf_of($cf)) };
                 let $arguments = arguments($cf);
-                $main.needs_zone.get_or_insert_with(|| ($directive, place($cf)));
                 $body
             })
         }
     };
 }
 
-location_setter!(body_hash, "pincer_body_hash", |cf, location, main, arguments| {
+location_setter!(body_hash, |cf, location, main, arguments| {
     let parsed = body_hash_args::parse(&arguments)?;
-    main.hashes_bodies |= parsed.is_some();
+    if parsed.is_some() {
+        main.hashes_bodies = true;
+        need_zone(main, cf, "pincer_body_hash");
+    }
     once(&mut location.body_hash, parsed.map(Rc::new), "pincer_body_hash")
 });
 
-location_setter!(limit, "pincer_limit", |cf, location, main, arguments| {
+location_setter!(limit, |cf, location, main, arguments| {
     let parsed = limit_args::parse_limit(&arguments)?;
     let class = match parsed.literal_class() {
         Some(name) => {
@@ -235,6 +242,7 @@ location_setter!(limit, "pincer_limit", |cf, location, main, arguments| {
     let key = parsed.key.as_deref().map(|key| compile(cf, "pincer_limit", "key", key)).transpose()?;
     location.limits.push(Limit { class, key, dry_run: parsed.dry_run });
     main.limits = true;
+    need_zone(main, cf, "pincer_limit");
     if location.limits.len() <= LIMITS_MAX {
         return Ok(());
     }
@@ -243,19 +251,26 @@ location_setter!(limit, "pincer_limit", |cf, location, main, arguments| {
     )))
 });
 
-location_setter!(limit_status, "pincer_limit_status", |cf, location, main, arguments| {
+location_setter!(limit_status, |_cf, location, _main, arguments| {
     once(&mut location.limit_status, limit_args::parse_status(&arguments)?, "pincer_limit_status")
 });
 
-location_setter!(key, "pincer_key", |cf, location, main, arguments| {
+location_setter!(key, |cf, location, main, arguments| {
     let source = limit_args::parse_key(&arguments)?;
     let source = source.map(|source| compile(cf, "pincer_key", "source", &source)).transpose()?;
-    main.limits |= source.is_some();
+    if source.is_some() {
+        main.limits = true;
+        need_zone(main, cf, "pincer_key");
+    }
     once(&mut location.key, source, "pincer_key")
 });
 
-location_setter!(key_required, "pincer_key_required", |cf, location, main, arguments| {
+location_setter!(key_required, |cf, location, main, arguments| {
     let required = limit_args::parse_switch("pincer_key_required", &arguments)?;
+    if required {
+        main.limits = true;
+        need_zone(main, cf, "pincer_key_required");
+    }
     once(&mut location.key_required, required, "pincer_key_required")
 });
 

@@ -100,8 +100,8 @@ unsafe extern "C" fn body_hash(
         // SAFETY: nginx passes a live request and a value to fill.
         unsafe {
             match body::identity(r) {
-                Some(Identity::Digest(digest)) => fill_final(r, value, digest.hex().as_ref()),
-                Some(Identity::Token(token)) => fill_now(r, value, hex(&token).as_bytes()),
+                Some(Identity::Digest(digest)) => fill_bytes(r, value, digest.hex().as_ref()),
+                Some(Identity::Token(token)) => fill_bytes(r, value, hex(&token).as_bytes()),
                 None => nginx::ERROR,
             }
         }
@@ -117,8 +117,7 @@ unsafe extern "C" fn cache_key(
         // SAFETY: nginx passes a live request and a value to fill.
         unsafe {
             match cache_key::of(r) {
-                Some((key, true)) => fill_final(r, value, hex(&key).as_bytes()),
-                Some((key, false)) => fill_now(r, value, hex(&key).as_bytes()),
+                Some(key) => fill_bytes(r, value, hex(&key).as_bytes()),
                 None => nginx::ERROR,
             }
         }
@@ -134,8 +133,8 @@ unsafe extern "C" fn uncacheable(
         // SAFETY: nginx passes a live request and a value to fill.
         unsafe {
             match body::identity(r) {
-                Some(Identity::Digest(_)) => fill_now(r, value, b"0"),
-                _ => fill_now(r, value, b"1"),
+                Some(Identity::Digest(_)) => fill_bytes(r, value, b"0"),
+                _ => fill_bytes(r, value, b"1"),
             }
         }
     })
@@ -188,35 +187,22 @@ unsafe fn fill(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t
             (*value).set_not_found(1);
             return nginx::OK;
         }
-        fill_final(r, value, text.as_bytes())
+        fill_bytes(r, value, text.as_bytes())
     }
 }
 
-/// Gives nginx a value that does not change any more.
+/// Gives nginx a value, copied into the request's pool. The variables are registered as not cacheable, so nginx asks again at each use.
 ///
 /// # Safety
 /// As [`fill`].
-unsafe fn fill_final(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, text: &[u8]) -> ngx_int_t {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let answer = fill_now(r, value, text);
-        (*value).set_no_cacheable(0);
-        answer
-    }
-}
-
-/// Gives nginx a value that may be another one when it asks again.
-///
-/// # Safety
-/// As [`fill`].
-unsafe fn fill_now(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, text: &[u8]) -> ngx_int_t {
+unsafe fn fill_bytes(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, text: &[u8]) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     unsafe {
         let Some(copy) = nginx::pool_copy((*r).pool, text) else { return nginx::ERROR };
         (*value).data = copy.data;
         (*value).set_len(u32::try_from(copy.len).unwrap_or(0));
         (*value).set_valid(1);
-        (*value).set_no_cacheable(1);
+        (*value).set_no_cacheable(0);
         (*value).set_not_found(0);
     }
     nginx::OK
