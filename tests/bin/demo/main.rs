@@ -1,11 +1,13 @@
 //! `make demo`: a chat service over four replicas, balanced by nginx itself and by Pincer at the same time, then changed while it runs.
 //!
 //! Starts a control plane, replicas and three nginx, all on the loopback; sends every request to all three with the same work; prints a table side
-//! by side; sets a weight and drains a replica with `pincerctl`; sends images and prompts again and again to a cache; stops everything. Takes about a minute. With `--keep` it goes on until Ctrl-C.
+//! by side; sets a weight and drains a replica with `pincerctl`; sends images and prompts again and again to a cache; overloads two replicas with two classes
+//! of callers; stops everything. Takes about a minute and a half. With `--keep` it goes on until Ctrl-C.
 
 mod cache;
 mod cluster;
 mod live;
+mod overload;
 mod screen;
 mod table;
 mod traffic;
@@ -54,6 +56,9 @@ async fn show(options: &Options) {
 
     screen::step("The cache: the same image, the same prompt, one call of a replica");
     cache::show().await;
+
+    screen::step("An overload: VIPs go first, the rest is slowed down and told when to come back");
+    overload::show().await;
 
     if options.keep {
         live::keep(&cluster).await;
