@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use harness::client::raw;
-use harness::nginx::{Builder, Status};
+use harness::nginx::Builder;
 use harness::replica::Settings;
-use harness::{Client, Fault, Nginx, Replica, Reply, eventually, limit, load, paths, stats};
+use harness::{Client, Fault, Nginx, Replica, Reply, eventually, limit, load, stats};
 use hyper::Method;
 
 /// A location that is answered in the content phase without an upstream.

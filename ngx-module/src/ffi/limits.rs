@@ -74,7 +74,6 @@ pub(crate) struct Record {
 /// Puts handlers and filters into their places.
 pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
     limit_answer::install();
-    bandwidth::install();
     nginx::add_phase_handler(cf, ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, handler)
 }
 

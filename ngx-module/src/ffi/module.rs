@@ -1,6 +1,6 @@
 //! What nginx's loader finds in the shared object: the module, its name and its directives.
 
-use super::{conf, directive, location, process, variables};
+use super::{bandwidth, conf, directive, location, process, variables};
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
     NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_SRV_CONF_OFFSET,
@@ -111,20 +111,49 @@ pub(crate) static ngx_http_pincer_module: NginxStatic<ngx_module_t> = NginxStati
     ..ngx_module_t::default()
 }));
 
-#[unsafe(no_mangle)]
-#[allow(non_upper_case_globals)]
-static ngx_modules: NginxStatic<[*const ngx_module_t; 2]> =
-    NginxStatic(UnsafeCell::new([ngx_http_pincer_module.0.get().cast_const(), std::ptr::null()]));
+static NGX_HTTP_PINCER_BANDWIDTH_CTX: NginxStatic<ngx_http_module_t> =
+    NginxStatic(UnsafeCell::new(ngx_http_module_t {
+        preconfiguration: None,
+        postconfiguration: Some(bandwidth::postconfiguration),
+        create_main_conf: None,
+        init_main_conf: None,
+        create_srv_conf: None,
+        merge_srv_conf: None,
+        create_loc_conf: None,
+        merge_loc_conf: None,
+    }));
+
+/// A module for the place of its body filter alone.
+static NGX_HTTP_PINCER_BANDWIDTH_MODULE: NginxStatic<ngx_module_t> = NginxStatic(UnsafeCell::new(ngx_module_t {
+    ctx: NGX_HTTP_PINCER_BANDWIDTH_CTX.0.get().cast(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    ..ngx_module_t::default()
+}));
+
+const BANDWIDTH_MODULE: &CStr = c"ngx_http_pincer_bandwidth_module";
 
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
-static ngx_module_names: NginxStatic<[*const c_char; 2]> =
-    NginxStatic(UnsafeCell::new([c"ngx_http_pincer_module".as_ptr(), std::ptr::null()]));
+static ngx_modules: NginxStatic<[*const ngx_module_t; 3]> = NginxStatic(UnsafeCell::new([
+    ngx_http_pincer_module.0.get().cast_const(),
+    NGX_HTTP_PINCER_BANDWIDTH_MODULE.0.get().cast_const(),
+    std::ptr::null(),
+]));
 
-/// Empty: nginx appends the module, so its header filter runs first, while `u->buffer` still is as the peer filled it.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
-static ngx_module_order: NginxStatic<[*const c_char; 1]> = NginxStatic(UnsafeCell::new([std::ptr::null()]));
+static ngx_module_names: NginxStatic<[*const c_char; 3]> =
+    NginxStatic(UnsafeCell::new([c"ngx_http_pincer_module".as_ptr(), BANDWIDTH_MODULE.as_ptr(), std::ptr::null()]));
+
+/// The module itself is not in here: nginx appends it, so its header filter runs first, while `u->buffer` still is as the peer filled it. The one for the
+/// bandwidth's body filter stands before the copy filter, as filters of other people do: it runs after that and after the range filter.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals)]
+static ngx_module_order: NginxStatic<[*const c_char; 3]> = NginxStatic(UnsafeCell::new([
+    BANDWIDTH_MODULE.as_ptr(),
+    c"ngx_http_copy_filter_module".as_ptr(),
+    std::ptr::null(),
+]));
 
 /// The module as nginx's functions want it: the tag of its shared zone.
 pub(crate) fn module() -> *mut ngx_module_t {

@@ -1,0 +1,435 @@
+//! The bandwidth of a class: shared evenly by all its answers over all workers, never a busy worker for it, and nothing lost or left behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use harness::client::pinned::{self, Pinned};
+use harness::client::raw;
+use harness::nginx::{Builder, http2_listen};
+use harness::{Client, Nginx, Pincerd, Replica, eventually, limit};
+use http_body_util::BodyExt;
+use hyper::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const MIB: f64 = 1_048_576.0;
+const STREAMS: usize = 20;
+/// More than twenty streams read while they share a bandwidth, bytes.
+const LONG: usize = 3_000_000;
+/// More than any test reads, bytes.
+const ENDLESS: usize = 100_000_000;
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// A server all of whose answers are of class `c`.
+fn paced(class: &str) -> Builder {
+    Nginx::builder().http(format!("pincer_zone pincer:1m; pincer_class c {class};")).server("pincer_limit class=c;")
+}
+
+fn proxied(builder: Builder, replica: &Replica, directives: &str) -> Builder {
+    builder.server(format!("location / {{ {directives} proxy_pass http://{}; }}", replica.server()))
+}
+
+/// A file of so many bytes in the prefix, below `files/`, served from the location `/files/`.
+fn with_file(builder: Builder, name: &str, bytes: usize) -> Builder {
+    let folder = builder.prefix().join("files");
+    let _ = std::fs::create_dir(&folder);
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("permissions");
+    };
+    mode(&folder, 0o755);
+    let content: Vec<u8> = (0..bytes).map(|at| b'a' + u8::try_from(at % 26).expect("small")).collect();
+    std::fs::write(folder.join(name), content).expect("a file");
+    mode(&folder.join(name), 0o644);
+    let root = builder.prefix().display().to_string();
+    builder.server(format!("location /files/ {{ root {root}; }}"))
+}
+
+/// Downloads, and how much each has received so far.
+struct Downloads {
+    received: Vec<Arc<AtomicU64>>,
+    running: tokio::task::JoinSet<()>,
+}
+
+impl Downloads {
+    /// One of `path` with each client.
+    fn start(clients: &[Client], path: &str) -> Self {
+        let mut all = Self { received: Vec::new(), running: tokio::task::JoinSet::new() };
+        for client in clients {
+            let (counter, client, path) = (Arc::new(AtomicU64::new(0)), client.clone(), path.to_owned());
+            all.received.push(Arc::clone(&counter));
+            all.running.spawn(async move {
+                let response = client.call(Method::GET, &path).begin().await.expect("an answer");
+                assert_eq!(response.status(), 200);
+                let mut body = response.into_body();
+                while let Some(Ok(frame)) = body.frame().await {
+                    counter.fetch_add(frame.data_ref().map_or(0, |data| data.len() as u64), SeqCst);
+                }
+            });
+        }
+        all
+    }
+
+    fn received(&self) -> Vec<u64> {
+        self.received.iter().map(|counter| counter.load(SeqCst)).collect()
+    }
+
+    /// What each receives per second, over `time`.
+    #[allow(clippy::cast_precision_loss)]
+    async fn rates(&self, time: Duration) -> Vec<f64> {
+        let (start, before) = (Instant::now(), self.received());
+        tokio::time::sleep(time).await;
+        let (after, time_s) = (self.received(), start.elapsed().as_secs_f64());
+        before.iter().zip(after).map(|(before, after)| (after - before) as f64 / time_s).collect()
+    }
+}
+
+/// That the streams together have `total` within 5 %, and each its share within 10 %.
+#[allow(clippy::cast_precision_loss)]
+fn assert_fair(rates: &[f64], total: f64) {
+    let sum: f64 = rates.iter().sum();
+    let fair = total / rates.len() as f64;
+    assert!((sum - total).abs() <= total * 0.05, "{sum} of {total}: {rates:.0?}");
+    for rate in rates {
+        assert!((rate - fair).abs() <= fair * 0.1, "{rate} where {fair} is fair: {rates:.0?}");
+    }
+}
+
+/// User and system time of these processes, seconds.
+fn cpu_s(pids: &[i32]) -> f64 {
+    let ticks = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
+    };
+    pids.iter().map(ticks).sum::<f64>() / 100.0
+}
+
+/// Twenty downloads over four workers at 1 MiB/s.
+async fn twenty_are_fair(nginx: &Nginx, clients: &[Client], path: &str) {
+    let downloads = Downloads::start(clients, path);
+    eventually("all have begun", 10.0, || async { downloads.received().iter().all(|bytes| *bytes > 40_000) }).await;
+    let before = cpu_s(&nginx.workers());
+    let rates = downloads.rates(Duration::from_secs(6)).await;
+    let busy_s = cpu_s(&nginx.workers()) - before;
+    assert_fair(&rates, MIB);
+    assert!(busy_s < 0.9, "the workers were busy for {busy_s} s of 6 s");
+    drop(downloads);
+    let none = || async { nginx.status().await.class("c").number("/in_flight") == 0.0 };
+    eventually("nothing is in flight", 5.0, none).await;
+}
+
+fn single(nginx: &Nginx) -> Vec<Client> {
+    (0..STREAMS).map(|_| Client::single(&nginx.url())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_buffered_answers_share_a_megabyte_a_second_evenly_over_four_workers() {
+    let replica = Replica::named("a").start().await;
+    let nginx = proxied(paced("bandwidth=1m").workers(4).listen("reuseport"), &replica, "").start().await;
+    twenty_are_fair(&nginx, &single(&nginx), &format!("/bytes/{LONG}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_unbuffered_answers_share_a_megabyte_a_second_evenly_over_four_workers() {
+    let replica = Replica::named("a").start().await;
+    let nginx =
+        proxied(paced("bandwidth=1m").workers(4).listen("reuseport"), &replica, "proxy_buffering off;").start().await;
+    twenty_are_fair(&nginx, &single(&nginx), &format!("/chunked/{ENDLESS}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_downloads_of_a_file_share_a_megabyte_a_second_evenly_over_four_workers() {
+    for sendfile in ["sendfile on;", "sendfile off; output_buffers 2 64k;"] {
+        let nginx = with_file(paced("bandwidth=1m").workers(4).listen("reuseport"), "f", 20_000_000)
+            .server(sendfile)
+            .start()
+            .await;
+        twenty_are_fair(&nginx, &single(&nginx), "/files/f").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_streams_of_http2_share_a_megabyte_a_second_evenly_over_four_workers() {
+    let replica = Replica::named("a").start().await;
+    let port = harness::ports::free_port();
+    let nginx = with_file(paced("bandwidth=1m").workers(4), "f", 20_000_000)
+        .http(format!(
+            "server {{ {} pincer_limit class=c; location / {{ proxy_pass http://{}; }} }}",
+            http2_listen(port).replacen(';', " reuseport;", usize::from(!http2_listen(port).contains("http2 on"))),
+            replica.server()
+        ))
+        .start()
+        .await;
+    let connections: Vec<_> = (0..5).map(|_| Client::h2c(&format!("http://127.0.0.1:{port}"))).collect();
+    let clients: Vec<_> = (0..STREAMS).map(|number| connections[number % 5].clone()).collect();
+    twenty_are_fair(&nginx, &clients, &format!("/bytes/{LONG}")).await;
+}
+
+/// A server that sends `pieces` as HTTP chunks, each after its pause, and nothing else.
+async fn sender(pieces: Vec<(Duration, Vec<u8>)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listener");
+    let address = listener.local_addr().expect("address").to_string();
+    let pieces = Arc::new(pieces);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let pieces = Arc::clone(&pieces);
+            tokio::spawn(async move {
+                let _ = stream.set_nodelay(true);
+                let _ = stream.read(&mut [0; 4096]).await;
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let _ = stream.write_all(head.as_bytes()).await;
+                for (pause, piece) in pieces.iter() {
+                    tokio::time::sleep(*pause).await;
+                    let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+                    if stream.write_all(&chunk).await.is_err() {
+                        return;
+                    }
+                }
+                let _ = stream.write_all(b"0\r\n\r\n").await;
+            });
+        }
+    });
+    address
+}
+
+/// An event of exactly so many bytes.
+fn event(number: usize, bytes: usize) -> Vec<u8> {
+    let head = format!("data: {number} ");
+    let filler = "x".repeat(bytes - head.len() - 2);
+    format!("{head}{filler}\n\n").into_bytes()
+}
+
+/// The chunks of an answer as they stand on the wire, and when each was complete.
+async fn wire_chunks(address: &str, path: &str) -> Vec<(Duration, Vec<u8>)> {
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connect");
+    let start = Instant::now();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("send");
+    let (mut bytes, mut chunks, mut head_read) = (Vec::new(), Vec::new(), false);
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let read = tokio::time::timeout(limit(20.0), stream.read(&mut buffer)).await.expect("in time").expect("read");
+        if read == 0 {
+            return chunks;
+        }
+        bytes.extend_from_slice(&buffer[..read]);
+        if !head_read && let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            bytes.drain(..end + 4);
+            head_read = true;
+        }
+        while head_read && let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
+            let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).expect("a size"), 16).expect("a size");
+            if bytes.len() < end + 2 + size + 2 {
+                break;
+            }
+            chunks.push((start.elapsed(), bytes[end + 2..end + 2 + size].to_vec()));
+            bytes.drain(..end + 2 + size + 2);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_stream_are_never_cut_however_narrow_the_bandwidth_and_greedy_the_others() {
+    let pieces = |count: usize, bytes: usize, pause| (0..count).map(|n| (ms(pause), event(n, bytes))).collect();
+    let small = sender(pieces(60, 300, 50)).await;
+    // An event is more than one turn lets through.
+    let large = sender(pieces(15, 1_500, 200)).await;
+    let replica = Replica::named("a").start().await;
+    let nginx = proxied(paced("bandwidth=100k"), &replica, "")
+        .http("pincer_class narrow bandwidth=10k;")
+        .server(format!(
+            "location /small {{ proxy_buffering off; proxy_http_version 1.1; proxy_pass http://{small}; }}
+            location /large {{ pincer_limit class=narrow; proxy_buffering off; proxy_http_version 1.1; proxy_pass http://{large}; }}"
+        ))
+        .start()
+        .await;
+    let greedy = Downloads::start(&single(&nginx)[..3], &format!("/bytes/{ENDLESS}"));
+    eventually("they are on their way", 5.0, || async { greedy.received().iter().all(|bytes| *bytes > 20_000) }).await;
+    for (path, count, latest) in [("/small", 60, ms(60 * 50 + 400)), ("/large", 15, ms(15 * 200 + 1_000))] {
+        let chunks = wire_chunks(&nginx.address(), path).await;
+        let whole: usize = chunks.iter().map(|(_, chunk)| chunk.windows(2).filter(|two| two == b"\n\n").count()).sum();
+        assert_eq!(whole, count, "{path}");
+        for (_, chunk) in chunks.iter().filter(|(_, chunk)| !chunk.is_empty()) {
+            assert!(
+                chunk.starts_with(b"data: ") && chunk.ends_with(b"\n\n"),
+                "{path}: {:?}",
+                String::from_utf8_lossy(chunk)
+            );
+        }
+        assert!(chunks.len() > count * 8 / 10, "{path}: {} chunks", chunks.len());
+        let last = chunks.last().expect("some").0;
+        assert!(last < latest + limit(0.5), "{path}: {last:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_back_goes_out_in_its_time_though_the_upstream_pauses() {
+    let pieces = vec![(ms(0), event(0, 12_288)), (ms(6_000), event(1, 100))];
+    let upstream = sender(pieces).await;
+    let nginx = paced("bandwidth=10k")
+        .server(format!(
+            "location /buffered {{ proxy_http_version 1.1; proxy_pass http://{upstream}; }}
+            location /unbuffered {{ proxy_buffering off; proxy_http_version 1.1; proxy_pass http://{upstream}; }}"
+        ))
+        .start()
+        .await;
+    for path in ["/unbuffered", "/buffered"] {
+        let chunks = wire_chunks(&nginx.address(), path).await;
+        let mut sum = 0;
+        let at = chunks.iter().find(|(_, chunk)| {
+            sum += chunk.len();
+            sum >= 12_000
+        });
+        let at = at.expect("it comes").0;
+        assert!(at < ms(4_000), "{path}: 12 kB at 10 kB/s after {at:?}");
+        assert_eq!(chunks.iter().map(|(_, chunk)| chunk.len()).sum::<usize>(), 12_388);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_bandwidth_reaches_answers_that_run() {
+    let pincerd = Pincerd::start().await;
+    let replica = Replica::named("a").start().await;
+    let nginx = proxied(paced("").workers(2).listen("reuseport"), &replica, "proxy_max_temp_file_size 0;")
+        .http(pincerd.directives("edge-1"))
+        .start()
+        .await;
+    nginx.connected().await;
+    let set = async |bandwidth: &str| {
+        pincerd.must(&["--wait", "10s", "class", "set", "c", "--bandwidth", bandwidth]).await;
+        tokio::time::sleep(ms(600)).await;
+    };
+    set("200k").await;
+    let downloads = Downloads::start(&single(&nginx)[..4], &format!("/chunked/{}", 1_000 * ENDLESS));
+    eventually("all have begun", 10.0, || async { downloads.received().iter().all(|bytes| *bytes > 10_000) }).await;
+    for (bandwidth, total, settled) in [("2m", 2.0 * MIB, ms(0)), ("100k", 102_400.0, ms(2_000)), ("1m", MIB, ms(0))] {
+        set(bandwidth).await;
+        // What was promised at twenty times the rate comes in larger pieces first.
+        tokio::time::sleep(settled).await;
+        let rates = downloads.rates(Duration::from_secs(4)).await;
+        assert_fair(&rates, total);
+    }
+    set("0").await;
+    let fast = downloads.rates(ms(300)).await;
+    assert!(fast.iter().sum::<f64>() > 20.0 * MIB, "unlimited: {fast:?}");
+    // Answers that began without a bandwidth get one, too.
+    set("300k").await;
+    let rates = downloads.rates(Duration::from_secs(3)).await;
+    assert_fair(&rates, 307_200.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_leave_while_they_are_paced_leave_nothing_behind() {
+    let replica = Replica::named("a").start().await;
+    let nginx = with_file(proxied(paced("bandwidth=200k").workers(2), &replica, ""), "f", 20_000_000).start().await;
+    for round in 0..5 {
+        let mut sent = Vec::new();
+        for number in 0..10 {
+            let path = if number % 2 == 0 { "/files/f".to_owned() } else { format!("/bytes/{ENDLESS}") };
+            sent.push(raw::send(&nginx.address(), &path, &[]).await);
+        }
+        let all = || async { nginx.status().await.class("c").number("/in_flight") == 10.0 };
+        eventually("ten are under way", 5.0, all).await;
+        for one in &mut sent {
+            assert!(one.something(limit(5.0)).await);
+        }
+        for (number, one) in sent.into_iter().enumerate() {
+            if (number + round) % 3 == 0 { one.reset() } else { one.give_up() }
+        }
+        let none = || async { nginx.status().await.class("c").number("/in_flight") == 0.0 };
+        eventually("all have left", 5.0, none).await;
+    }
+    // The bandwidth is all there for one alone.
+    let alone = Downloads::start(&single(&nginx)[..1], "/files/f");
+    eventually("it has begun", 5.0, || async { alone.received()[0] > 20_000 }).await;
+    assert_fair(&alone.rates(Duration::from_secs(3)).await, 204_800.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_reused_after_a_paced_answer() {
+    let replica = Replica::named("a").start().await;
+    let nginx =
+        with_file(proxied(paced("bandwidth=400k"), &replica, ""), "f", 60_000).server(pinned::LOCATION).start().await;
+    let mut connection = Pinned::open(&nginx.address()).await.expect("a connection");
+    for path in ["/bytes/60000", "/files/f", "/chunked/60000", "/pid", "/files/f"] {
+        let (status, _, body) = connection.get(path).await.expect("an answer");
+        assert_eq!((status, body.len() >= 60_000 || path == "/pid"), (200, true), "{path}: {}", body.len());
+    }
+    // Two at once on one connection: each whole, in order.
+    let request = "GET /files/f HTTP/1.1\r\nHost: test\r\n\r\n";
+    let bytes = format!("{request}{request}GET /pid HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    let answer = raw::send_bytes(&nginx.address(), &bytes).await.read_all().await;
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 3);
+    assert!(answer.len() > 120_000, "{}", answer.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_costs_what_is_sent_of_it() {
+    let nginx = with_file(paced("bandwidth=100k"), "f", 20_000_000).start().await;
+    let client = nginx.client();
+    for (range, length) in [("bytes=-1000", 1_000), ("bytes=15000000-15000999", 1_000), ("bytes=0-9,19999990-", 200)] {
+        let start = Instant::now();
+        let reply = client.call(Method::GET, "/files/f").header("range", range).must().await;
+        assert_eq!(reply.status, 206);
+        assert!((length..length + 400).contains(&reply.body.len()), "{range}: {}", reply.body.len());
+        assert!(start.elapsed() < limit(2.0), "{range}: {:?}", start.elapsed());
+    }
+    let sent = nginx.status().await.class("c").number("/bytes");
+    assert!(sent < 10_000.0, "{sent} bytes are counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_timed_out_and_one_that_reads_slowly_is_not() {
+    let replica = Replica::named("a").start().await;
+    let nginx = with_file(proxied(paced("bandwidth=4m"), &replica, ""), "f", 200_000_000)
+        .http("pincer_class slow bandwidth=6k;")
+        .server("send_timeout 1s; ")
+        .server(format!(
+            "location = /bytes/15000 {{ pincer_limit class=slow; proxy_pass http://{}; }}",
+            replica.server()
+        ))
+        .start()
+        .await;
+    let mut deaf = Vec::new();
+    for path in ["/files/f", "/bytes/100000000"] {
+        deaf.push(raw::send(&nginx.address(), path, &[]).await);
+    }
+    let one = || async { nginx.status().await.class("c").number("/in_flight") == 2.0 };
+    eventually("both are under way", 5.0, one).await;
+    let reply = nginx.client().get("/bytes/15000").await;
+    assert_eq!((reply.status, reply.body.len()), (200, 15_000));
+    assert!(reply.total_time > ms(1_500), "{:?}", reply.total_time);
+    let none = || async { nginx.status().await.class("c").number("/in_flight") == 0.0 };
+    eventually("the deaf are cut off", 10.0, none).await;
+    drop(deaf);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_made_of_parts_and_compressed_ones_come_whole() {
+    let replica = Replica::named("a").start().await;
+    let builder = with_file(proxied(paced("bandwidth=100k"), &replica, ""), "part", 30_000);
+    let page = format!(
+        "begin{}<!--# include virtual=\"/files/part\" -->middle<!--# include virtual=\"/bytes/20000\" -->{}end",
+        "p".repeat(30_000),
+        "q".repeat(30_000)
+    );
+    std::fs::write(builder.prefix().join("files/page.html"), &page).expect("a page");
+    let nginx = builder
+        .server(format!("location = /files/page.html {{ ssi on; root {}; }}", "{{prefix}}"))
+        .http("gzip_types text/plain; gzip_min_length 1;")
+        .server("location /zipped/ { gzip on; gzip_proxied any; alias {{prefix}}/files/; default_type text/plain; }")
+        .start()
+        .await;
+    let client = nginx.client();
+    let reply = client.get("/files/page.html").await;
+    let text = reply.text();
+    assert!(text.starts_with("beginp") && text.ends_with("qend") && text.contains("middle"), "{}", text.len());
+    assert_eq!(text.len(), 5 + 30_000 + 30_000 + 6 + 20_000 + 30_000 + 3);
+    let zipped = client.call(Method::GET, "/zipped/part").header("accept-encoding", "gzip").must().await;
+    assert_eq!((zipped.status, zipped.header("content-encoding")), (200, "gzip"));
+    assert!(zipped.body.len() < 10_000);
+}
