@@ -1,5 +1,7 @@
 //! The fuzz targets' corpus as an ordinary test: what once broke something, and a seed for each path.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "../../../fuzz/checks.rs"]
 mod checks;
 

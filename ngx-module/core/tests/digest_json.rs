@@ -1,5 +1,7 @@
 //! Two JSON bodies share a digest if and only if they have the same value, as the module `digest` promises.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

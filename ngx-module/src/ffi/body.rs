@@ -20,6 +20,9 @@ use std::ffi::c_void;
 /// The filter that stands after ours. Set by the master before it forks.
 static NEXT: LoopStatic<Cell<ngx_http_request_body_filter_pt>> = LoopStatic::new(Cell::new(None));
 
+/// Bytes of a body that are hashed before others are served: about a millisecond with the slowest algorithm.
+const IN_A_ROW_BYTES_MAX: usize = 256 << 10;
+
 /// Bytes of what stands for the digest of a request that has none.
 const TOKEN_BYTES: usize = 32;
 
@@ -32,6 +35,8 @@ struct Record {
     begun: bool,
     /// The digest under way; null before, after, and when there is to be none.
     streaming: *mut BodyDigest,
+    /// Bytes hashed since the event loop last had its turn.
+    hashed_in_a_row: usize,
     /// Set while the digest is worked on: what a panic left behind is not used.
     torn: bool,
     digest: Option<Digest>,
@@ -80,6 +85,7 @@ unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
         params: None,
         begun: false,
         streaming: std::ptr::null_mut(),
+        hashed_in_a_row: 0,
         torn: false,
         digest: None,
         token: None,
@@ -146,12 +152,34 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Option
             let buffer = (*link).buf;
             if let Some(bytes) = nginx::buffered(buffer) {
                 (*streaming).update(params, bytes);
+                (*record).hashed_in_a_row += bytes.len();
             }
             ended |= (*buffer).last_buf() != 0;
             link = (*link).next;
         }
         (*record).torn = false;
+        if !ended && (*record).hashed_in_a_row >= IN_A_ROW_BYTES_MAX {
+            (*record).hashed_in_a_row = 0;
+            give_way(r);
+        }
         ended.then_some(record)
+    }
+}
+
+/// Lets the event loop serve others before it reads on: nginx reads a body for as long as there is something to read, and hashing makes that longer.
+///
+/// nginx stops reading when the connection is not ready, and makes it ready again in its next turn. Streams of HTTP/2 and /3 have windows of their own.
+///
+/// # Safety
+/// `r` is live, and its body is being read.
+unsafe fn give_way(r: *mut ngx_http_request_t) {
+    // SAFETY: as the caller vouches; a connection has a read event as long as it lives, and closing it takes the event out of nginx's list.
+    unsafe {
+        let read = (*(*r).connection).read;
+        if (*r).stream.is_null() && (*read).ready() != 0 && (*read).posted() == 0 {
+            (*read).set_ready(0);
+            nginx_sys::ngx_post_event(read, &raw mut nginx_sys::ngx_posted_next_events);
+        }
     }
 }
 

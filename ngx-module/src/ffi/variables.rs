@@ -9,6 +9,7 @@ use nginx_sys::{
     NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
     ngx_uint_t,
 };
+use pincer_core::digest::Hex;
 
 type Getter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_variable_value_t, usize) -> ngx_int_t;
 
@@ -101,7 +102,7 @@ unsafe extern "C" fn body_hash(
         unsafe {
             match body::identity(r) {
                 Some(Identity::Digest(digest)) => fill_bytes(r, value, digest.hex().as_ref()),
-                Some(Identity::Token(token)) => fill_bytes(r, value, hex(&token).as_bytes()),
+                Some(Identity::Token(token)) => fill_bytes(r, value, Hex::new(&token).as_ref()),
                 None => nginx::ERROR,
             }
         }
@@ -117,7 +118,7 @@ unsafe extern "C" fn cache_key(
         // SAFETY: nginx passes a live request and a value to fill.
         unsafe {
             match cache_key::of(r) {
-                Some(key) => fill_bytes(r, value, hex(&key).as_bytes()),
+                Some(key) => fill_bytes(r, value, Hex::new(&key).as_ref()),
                 None => nginx::ERROR,
             }
         }
@@ -163,17 +164,6 @@ unsafe extern "C" fn limit_status(
         // SAFETY: nginx passes a live request and a value to fill.
         unsafe { fill(r, value, limits::status_text(r).unwrap_or_default()) }
     })
-}
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8; 32]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(64);
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 /// Gives nginx `text`, copied into the request's pool; empty text is "not found".

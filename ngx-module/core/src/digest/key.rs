@@ -5,17 +5,31 @@
 //!
 //! Cost: about a microsecond for a request's fields. Never allocates.
 
+use arrayvec::ArrayVec;
+
 /// Never changes once it is in use, or every cached answer is lost.
 const CONTEXT: &str = "pincer cache key v1: number of fields, each field's length and bytes";
+
+/// Most keys' fields are shorter in all.
+const GATHERED_BYTES: usize = 1 << 10;
 
 /// The key of `fields`, in their order. Fields may be empty, and there may be none.
 #[must_use]
 pub fn cache_key(fields: &[&[u8]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-    hasher.update(&(fields.len() as u64).to_le_bytes());
+    // Gathered, since BLAKE3 is slow with crumbs.
+    let mut text: ArrayVec<u8, GATHERED_BYTES> = ArrayVec::new();
+    let mut add = |bytes: &[u8]| {
+        if text.try_extend_from_slice(bytes).is_err() {
+            hasher.update(&text).update(bytes);
+            text.clear();
+        }
+    };
+    add(&(fields.len() as u64).to_le_bytes());
     for field in fields {
-        hasher.update(&(field.len() as u64).to_le_bytes());
-        hasher.update(field);
+        add(&(field.len() as u64).to_le_bytes());
+        add(field);
     }
+    hasher.update(&text);
     *hasher.finalize().as_bytes()
 }

@@ -448,7 +448,7 @@ fn run(seed: u64, steps: u64) -> u64 {
     let mut model = Model::new(&heap, u, seed);
     while model.moment < steps {
         // Calm and storm take turns, so that the queue is empty, half full and over its size.
-        model.event(if model.moment / 2_000 % 3 == 0 { 40 } else { 62 });
+        model.event(if (model.moment / 2_000).is_multiple_of(3) { 40 } else { 62 });
         if model.workers.is_empty() {
             model.spawn();
         }
