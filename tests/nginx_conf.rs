@@ -1,10 +1,13 @@
 //! Each configuration of `nginx-conf/` loads as it is written and does what its comments say.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
-use harness::client::{sse, ws};
+use harness::client::{raw, sse, ws};
+use harness::metrics::Metrics;
 use harness::replica::Settings;
-use harness::{Client, Fault, Nginx, Pincerd, Replica, Reply, eventually, load, paths};
+use harness::{Client, Fault, Nginx, Pincerd, Replica, Reply, eventually, load, paths, stats};
 use hyper::Method;
 
 fn ms(count: u64) -> Duration {
@@ -238,4 +241,158 @@ async fn prompt_cache_conf_generates_a_hundred_identical_prompts_once_and_keeps_
     assert_eq!(whole.header("x-cache"), "MISS");
     assert!(whole.text().ends_with("data: [DONE]\n\n"));
     assert_eq!(prompt(&client, "key-of-a", &other).await.body, whole.body);
+}
+
+/// `vip.conf` fed by `pincerd`, connected.
+async fn vip_conf(pincerd: &Pincerd, replicas: &[Replica]) -> Nginx {
+    let (endpoint, dev) = (pincerd.endpoint(), format!("{}/", pincerd.dev().display()));
+    let mut replacements = places(replicas);
+    for (from, to) in [
+        ("pincer_control_plane 127.0.0.1:9443", format!("pincer_control_plane {endpoint}")),
+        ("/etc/nginx/pincer/", dev),
+        ("/var/lib/pincer/", "state/".to_owned()),
+        ("worker_processes auto", "worker_processes 2".to_owned()),
+    ] {
+        replacements.push((from.to_owned(), to));
+    }
+    let nginx = Nginx::builder().workers(2).example("vip.conf", &borrowed(&replacements)).start().await;
+    nginx.connected().await;
+    nginx
+}
+
+/// The secret of a new API key, in force.
+async fn new_key(pincerd: &Pincerd, tenant: &str, class: &str) -> String {
+    let made = pincerd.json(&["--wait", "5s", "key", "create", "--tenant", tenant, "--class", class]).await;
+    made["secret"].as_str().expect("a secret").to_owned()
+}
+
+/// Asks with an API key, or with none when it is empty.
+async fn asked_by(client: &Client, key: &str, id: &str) -> Reply {
+    let call = client.call(Method::GET, "/").header("x-id", id);
+    if key.is_empty() { call.must().await } else { call.header("authorization", format!("Bearer {key}")).must().await }
+}
+
+/// How many of `count` requests one after the other are let in, the others being told when to come back, and in what time.
+async fn let_in(client: &Client, key: &str, count: u32) -> (u32, f64) {
+    let start = Instant::now();
+    let mut passed = 0;
+    for _ in 0..count {
+        let reply = asked_by(client, key, "").await;
+        passed += u32::from(reply.status == 200);
+        let told = ["retry-after", "ratelimit", "x-ratelimit-limit-requests"].map(|name| reply.header(name).is_empty());
+        assert!(reply.status == 200 || (reply.status == 429 && told == [false; 3]), "{reply:?}");
+    }
+    (passed, start.elapsed().as_secs_f64())
+}
+
+/// That exactly the burst and what the rate earns meanwhile is let in.
+async fn assert_let_in(client: &Client, key: &str, rate_per_s: f64, burst: f64, what: &str) {
+    let (passed, time_s) = let_in(client, key, 80).await;
+    let most = burst + 1.0 + rate_per_s * time_s;
+    assert!((burst + 1.0..=most).contains(&f64::from(passed)), "{what}: {passed} in {time_s} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vip_conf_holds_every_caller_to_his_class_and_gives_vips_more() {
+    let pincerd = Pincerd::start().await;
+    let replicas = Replica::several(2, Settings::default()).await;
+    let nginx = vip_conf(&pincerd, &replicas).await;
+    let [vip, tenant] = [("acme", "vip"), ("small", "default")].map(|(name, class)| new_key(&pincerd, name, class));
+    let (vip, tenant) = (vip.await, tenant.await);
+    let client = nginx.client();
+    assert_let_in(&client, "", 10.0, 20.0, "without a key").await;
+    assert_let_in(&client, &tenant, 10.0, 20.0, "a tenant's requests count for him alone").await;
+    assert_eq!(let_in(&client, &vip, 150).await.0, 150, "all of the VIP's, twenty times as many at once");
+    let limit = |reply: &str| reply.lines().find(|line| line.starts_with("x-ratelimit-limit")).map(str::to_owned);
+    let headers_of = async |headers: &[(&str, &str)]| {
+        let sent = raw::send(&nginx.address(), "/", headers).await;
+        limit(&sent.read_all().await.to_ascii_lowercase()).expect("a limit")
+    };
+    let (of_vip, of_others) = (headers_of(&[("Authorization", &format!("Bearer {vip}"))]).await, headers_of(&[]).await);
+    assert_ne!(of_vip, of_others);
+    for forged in ["X-Pincer-Class: vip", "x-pincer-class: vip", "X-Pincer-Tenant: acme", "Authorization: Bearer pk_x"]
+    {
+        let forged = forged.split_once(": ").expect("a header");
+        assert_eq!(headers_of(&[forged, ("X-Pincer-Class", "vip")]).await, of_others, "{forged:?}");
+    }
+    pincerd.must(&["--wait", "5s", "class", "set", "default", "--rate", "100r/s", "--burst", "60"]).await;
+    let other = new_key(&pincerd, "other", "default").await;
+    assert_let_in(&client, &other, 100.0, 60.0, "the class as it was changed").await;
+    assert_eq!(nginx.status().await.class("default").text("/rate/effective"), "100r/s");
+    let headers = [("X-Pincer-Class", "vip"), ("x-PINCER-class", "vip"), ("X-Pincer-Tenant", "acme")];
+    let bearer = format!("Bearer {}", new_key(&pincerd, "third", "default").await);
+    let sent = raw::send(&nginx.address(), "/", &[&headers[..], &[("Authorization", &bearer)]].concat()).await;
+    assert_eq!(raw::status(&sent.read_all().await), 200);
+    let told = |name: &str| {
+        let heard = replicas.iter().filter_map(|replica| replica.seen().headers.get(name).cloned());
+        heard.collect::<Vec<_>>()
+    };
+    assert!(told("x-pincer-tenant").contains(&"third".to_owned()), "{:?}", told("x-pincer-tenant"));
+    assert!(told("x-pincer-class").contains(&"default".to_owned()), "{:?}", told("x-pincer-class"));
+    assert!(told("authorization").is_empty(), "the key is of no use to replicas");
+    let lines = nginx.logged(300).await;
+    assert!(lines.iter().any(|line| line.contains(" 200 class=vip tenant=acme limit=PASSED ")), "{}", lines[0]);
+    assert!(!lines.iter().any(|line| line.contains("pk_")), "a key in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vip_conf_serves_vips_first_when_the_replicas_are_full_and_the_others_still() {
+    const TENANTS: usize = 10;
+    let pincerd = Pincerd::start().await;
+    let replicas = Replica::several(2, Settings { slots: 4, ..Settings::served_in(60.0) }).await;
+    let nginx = vip_conf(&pincerd, &replicas).await;
+    let vip = new_key(&pincerd, "acme", "vip").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tenants = tokio::task::JoinSet::new();
+    for number in 0..TENANTS {
+        let key = new_key(&pincerd, &format!("tenant-{number}"), "default").await;
+        for _ in 0..4 {
+            let (client, key, stop) = (nginx.client(), key.clone(), Arc::clone(&stop));
+            tenants.spawn(async move {
+                let mut replies = Vec::new();
+                while !stop.load(SeqCst) {
+                    let reply = asked_by(&client, &key, "free").await;
+                    if reply.status == 429 {
+                        tokio::time::sleep(ms(20)).await;
+                    }
+                    replies.push(reply);
+                }
+                replies
+            });
+        }
+    }
+    eventually("the tenants queue", 10.0, || async { nginx.status().await.waiting() >= 20 }).await;
+    for replica in &replicas {
+        replica.forget();
+    }
+    let client = nginx.client();
+    let vips = load::closed(200, 24, move |_| {
+        let (client, vip) = (client.clone(), vip.clone());
+        async move { asked_by(&client, &vip, "vip").await }
+    })
+    .await;
+    let order: Vec<String> = replicas.iter().flat_map(|replica| replica.seen().order).collect();
+    stop.store(true, SeqCst);
+    let free = tenants.join_all().await.concat();
+    assert!(vips.iter().all(|reply| reply.status == 200), "{}", nginx.tail());
+    assert!(free.iter().all(|reply| [200, 429].contains(&reply.status)), "{}", nginx.tail());
+    let served = order.iter().filter(|id| *id == "free").count();
+    assert!((8..=60).contains(&served), "a twentieth at least, and not many more: {served} of {}", order.len());
+    let times = |replies: &[Reply]| -> Vec<Duration> {
+        replies.iter().filter(|reply| reply.status == 200).map(|reply| reply.total_time).collect()
+    };
+    let (first, then) = (stats::percentile_s(&times(&vips), 50.0), stats::percentile_s(&times(&free), 75.0));
+    assert!(first * 2.0 < then, "VIPs take {first} s, the others {then} s");
+    assert!(replicas.iter().all(|replica| replica.seen().running_max <= 4));
+    let metrics = Metrics::read(&nginx.metrics().await);
+    assert!(metrics.faults().is_empty(), "{:#?}", metrics.faults());
+    let of = |name: &str, class: &str| metrics.sum(name, &[("class", class)]);
+    assert_eq!(metrics.sum("pincer_class_requests_total", &[("class", "vip"), ("result", "passed")]), 200.0);
+    assert!(metrics.sum("pincer_class_requests_total", &[("class", "default"), ("result", "passed")]) > 20.0);
+    for class in ["vip", "default"] {
+        assert!(of("pincer_class_queue_wait_seconds_count", class) > 20.0, "{class}");
+        assert!(of("pincer_class_sent_bytes_total", class) > 300.0, "{class}");
+    }
+    let status = nginx.status().await;
+    assert_eq!((status.class("vip").number("/in_flight"), status.class("default").number("/in_flight")), (0.0, 0.0));
 }
