@@ -9,6 +9,7 @@
 pub mod client;
 pub mod conf;
 pub mod digests;
+pub mod fastcgi;
 pub mod load;
 pub mod metrics;
 pub mod nginx;

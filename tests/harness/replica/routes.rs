@@ -18,7 +18,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, body};
@@ -170,12 +170,12 @@ async fn echo(State(shared): State<Arc<Shared>>, request: Request) -> Result<Res
     Ok(Answer::of(admitted).body(Body::from(body)))
 }
 
-async fn websocket(State(shared): State<Arc<Shared>>, upgrade: WebSocketUpgrade) -> Response {
-    upgrade.on_upgrade(move |socket| converse(shared, socket))
+async fn websocket(State(shared): State<Arc<Shared>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(move |socket| converse(shared, headers, socket))
 }
 
-async fn converse(shared: Arc<Shared>, mut socket: WebSocket) {
-    let running = Running::begin(&shared, &axum::http::HeaderMap::new());
+async fn converse(shared: Arc<Shared>, headers: HeaderMap, mut socket: WebSocket) {
+    let running = Running::begin(&shared, &headers);
     let _permit = shared.slots.take().await;
     let service = { shared.settings.borrow().time(shared.settings.borrow().service_ms, 1.0) };
     tokio::time::sleep(service).await;

@@ -31,6 +31,17 @@ pub struct Seen {
     pub order: Vec<String>,
     /// Header fields of the latest request.
     pub headers: BTreeMap<String, String>,
+    /// The same with each of several values, in the order of their names' first.
+    pub fields: Vec<(String, String)>,
+}
+
+impl Seen {
+    /// All values of the latest request's fields that a server may take for `name`, which is lower case: CGI makes `_` of `-`, and some of any sign.
+    #[must_use]
+    pub fn values_of(&self, name: &str) -> Vec<&str> {
+        let plain = |name: &str| name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-").to_ascii_lowercase();
+        self.fields.iter().filter(|(known, _)| plain(known) == name).map(|(_, value)| value.as_str()).collect()
+    }
 }
 
 #[derive(Default)]
@@ -65,6 +76,8 @@ impl Counters {
     pub(super) fn snapshot(&self) -> Seen {
         let notes = self.notes.lock().expect("no holder panics");
         let text = |value: &axum::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let fields = notes.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+        let fields = fields.collect::<Vec<_>>();
         Seen {
             requests: self.requests.load(SeqCst),
             received: self.received.load(SeqCst),
@@ -74,7 +87,8 @@ impl Counters {
             running_max: self.running_max.load(SeqCst),
             connections: self.connections.load(SeqCst),
             order: notes.order.clone(),
-            headers: notes.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+            headers: fields.iter().cloned().collect(),
+            fields,
         }
     }
 
