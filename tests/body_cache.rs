@@ -33,8 +33,10 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
         .server(
             "location / { proxy_pass http://main; } location /sha256/ { pincer_body_hash sha256; proxy_pass http://main; }
              location /named/ { error_page 418 = @one; if ($http_x_to) { return 418; } proxy_pass http://main; }
-             location @one { proxy_pass http://main; }",
+             location @one { proxy_pass http://main; }
+             location /chosen/ { proxy_pass http://$http_x_to; }",
         )
+        .http(format!("upstream other {{ server {}; }}", replica.server()))
         .http(format!("server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://main; }} }}"))
         .start()
         .await;
@@ -65,6 +67,8 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
         ("the host's port", base().header("Host", "test:81")),
         ("another algorithm", Upload::post("/sha256/a", "body")),
         ("a location", Upload::post("/named/a", "body")),
+        ("an upstream of a variable", Upload::post("/chosen/a", "body").header("X-To", "main")),
+        ("another upstream of the same variable", Upload::post("/chosen/a", "body").header("X-To", "other")),
         ("a named location", Upload::post("/named/a", "body").header("X-To", "one")),
     ];
     let mut keys: HashMap<String, &str> = HashMap::new();

@@ -6,10 +6,12 @@
 #   asan.sh pools   all of them in the stable nginx, itself with the sanitizer and with NGX_DEBUG_PALLOC: each allocation of a pool
 #                   stands alone on the heap, so every byte past its end and every use after its pool's end is seen
 #   asan.sh         stock, then pools
+# Names of files in tests/ after a form: only those.
 # Rust's own library is not instrumented; what it does to the heap through malloc and memcpy is seen. Leaks are valgrind.sh's matter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/checked.sh
+. tools/nginx-modules.sh
 
 form=${1:-}
 case $form in
@@ -32,8 +34,7 @@ pools_nginx() {
     rm -rf .nginx/pools
     cp -r .nginx/stable .nginx/pools
     (cd .nginx/pools && rm -rf objs .stamp Makefile &&
-        ./auto/configure --with-cc=clang --with-compat --with-debug --with-threads --with-pcre-jit --with-http_ssl_module \
-            --with-http_v2_module --with-http_stub_status_module --with-http_realip_module --builddir=objs \
+        ./auto/configure --with-cc=clang "${nginx_modules[@]}" --builddir=objs \
             --with-cc-opt='-g -O1 -fPIC -fno-omit-frame-pointer -fsanitize=address -DNGX_DEBUG_PALLOC=1' \
             --with-ld-opt="-fsanitize=address -shared-libasan -Wl,-rpath,$(dirname "$runtime")" &&
         make -j"$(nproc)") > .nginx/pools-build.log 2>&1 || { tail -20 .nginx/pools-build.log; exit 1; }
@@ -58,7 +59,7 @@ else
     build_module .nginx/debian "$folder"
     nginx=$(command -v nginx || echo /usr/sbin/nginx)
 fi
-names=()
+names=("${@:2}")
 [ "$form" = short ] && names=(balance waiting protocols live)
 mapfile -t programs < <(test_programs "${names[@]}")
 [ ${#programs[@]} -gt 0 ] || { echo "asan: the tests do not build" >&2; exit 1; }

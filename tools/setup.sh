@@ -41,17 +41,18 @@ if ! prepared .nginx/debian "$debian_version"; then
     echo "$debian_version" > .nginx/debian/.stamp
 fi
 
+. tools/nginx-modules.sh
 stable_version=$(sed -n 's/^nginx-src = "=\(.*\)"$/\1/p' tools/nginx-src/Cargo.toml)
-if ! prepared .nginx/stable "$stable_version"; then
+stable_stamp="$stable_version ${nginx_modules[*]}"
+if ! prepared .nginx/stable "$stable_stamp"; then
     echo "setup: building nginx $stable_version from the crate nginx-src"
     rm -rf .nginx/stable
     cargo fetch --quiet --manifest-path tools/nginx-src/Cargo.toml
     manifest=$(cargo metadata --quiet --format-version 1 --offline --manifest-path tools/nginx-src/Cargo.toml |
         tr ',' '\n' | sed -n 's/.*"manifest_path":"\([^"]*nginx-src-1[^"]*\)".*/\1/p' | head -1)
     cp -r "$(dirname "$manifest")/nginx" .nginx/stable
-    (cd .nginx/stable && ./auto/configure --with-compat --with-debug --with-threads --with-pcre-jit --with-http_ssl_module \
-        --with-http_v2_module --with-http_stub_status_module --with-http_realip_module \
+    (cd .nginx/stable && ./auto/configure "${nginx_modules[@]}" \
         --with-cc-opt='-g -O2 -fPIC' --builddir=objs && make -j"$(nproc)") > .nginx/stable-build.log 2>&1 ||
         { tail -20 .nginx/stable-build.log; exit 1; }
-    echo "$stable_version" > .nginx/stable/.stamp
+    echo "$stable_stamp" > .nginx/stable/.stamp
 fi

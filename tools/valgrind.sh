@@ -3,6 +3,7 @@
 # memory (the sanitizer does not see those), and blocks that nobody points to any more when a process ends. Fails with the reports' text.
 #   valgrind.sh short   requests that wait and all protocols, about a minute after the build
 #   valgrind.sh         everything
+#   valgrind.sh full NAME…   those files of tests/
 # An end by kill -9 leaves no word about leaks, only about what was found until then. valgrind.supp names what is known and harmless.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,7 +25,7 @@ clang -O1 -Wall -fPIC -shared -o "$work/process_title.so" tools/process_title.c
 # Some tests judge shares and times, or an order that a worker loses when it takes over 30 ms to answer a kick: with workers that are fifty times
 # slower such a test may fail, and is let be.
 misses_max=15
-names=()
+names=("${@:2}")
 [ "$form" = short ] && names=(waiting protocols)
 mapfile -t programs < <(test_programs "${names[@]}")
 [ ${#programs[@]} -gt 0 ] || { echo "valgrind: the tests do not build" >&2; exit 1; }

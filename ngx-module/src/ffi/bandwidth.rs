@@ -356,9 +356,10 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
             // An error stands in the connection, where whoever writes next finds it.
             let _ = nginx_sys::ngx_http_output_filter(r, std::ptr::null_mut());
         }
-        match (*write).handler {
-            Some(handler) if delayed => handler(write),
-            _ => nginx_sys::ngx_http_run_posted_requests(connection),
+        // After what was posted, or a subrequest that has just been made would be run by both. Closing the connection takes the event back.
+        if delayed {
+            nginx::post(write);
         }
+        nginx_sys::ngx_http_run_posted_requests(connection);
     }
 }

@@ -1,9 +1,9 @@
 //! `$pincer_cache_key`: everything that tells one request's answer from another's, in one key of fixed length.
 //!
 //! Method, scheme, the server block's name and the port that the client came to (its Host may name another), host (as nginx understood it and as the client
-//! sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, content type and coding, class scope, and
-//! the body's digest with the way it was made; each with its length, hashed. A request without a digest has a token in that place, and so a key of its own.
-//! After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
+//! sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, the upstream if variables name it, content
+//! type and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. A request without a digest has a token in that
+//! place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
 
 use super::body::{self, Identity};
 use super::{limits, location, nginx};
@@ -31,6 +31,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
         };
         let algorithm = location::of_request(r).and_then(|conf| conf.hashing());
         let bytes = |text: ngx_str_t| nginx::bytes(text);
+        let (upstream, upstream_port) = resolved(r);
         let scheme: &[u8] = if (*(*r).connection).ssl.is_null() { b"http" } else { b"https" };
         let key = cache_key(&[
             bytes((*r).method_name),
@@ -43,6 +44,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             bytes((*r).uri),
             bytes((*r).args),
             location::named(r),
+            upstream,
+            &upstream_port.to_be_bytes(),
             content_type[0],
             content_type[1],
             &content_encoding,
@@ -53,6 +56,23 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             digest,
         ]);
         Some(key)
+    }
+}
+
+/// Host and port of the upstream that a directive's variables named for `r`, as in `proxy_pass http://$backend`; nothing where the configuration names it, which
+/// the location stands for, and before nginx has asked for it.
+///
+/// # Safety
+/// `r` is live; the name lives as long as the request.
+unsafe fn resolved<'a>(r: *const ngx_http_request_t) -> (&'a [u8], u16) {
+    // SAFETY: as the caller vouches; nginx clears the upstream of a request when it makes one, and sets `resolved` before it asks for the key.
+    unsafe {
+        let upstream = (*r).upstream;
+        if upstream.is_null() || (*upstream).resolved.is_null() {
+            return (&[], 0);
+        }
+        let resolved = (*upstream).resolved;
+        (nginx::bytes((*resolved).host), (*resolved).port)
     }
 }
 
