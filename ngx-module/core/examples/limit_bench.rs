@@ -53,7 +53,7 @@ fn class(zone: &Zone<'_>, name: &str, rate: u32, burst: u32, concurrency: u32) -
         concurrency: Some(concurrency),
         ..ClassSettings::default()
     };
-    zone.class_configure(class, &settings).unwrap();
+    zone.class_configure(class, &settings, MonoNs(0)).unwrap();
     class
 }
 

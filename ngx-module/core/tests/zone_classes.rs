@@ -37,9 +37,9 @@ fn share(percent: u8) -> ClassSettings {
 fn declare(zone: &Zone<'_>, classes: &[(&str, ClassSettings)]) -> Vec<ClassIdx> {
     zone.header.generation_begin();
     let indices: Vec<_> = classes.iter().map(|(name, _)| zone.class_reserve(name.as_bytes()).unwrap()).collect();
-    zone.retire();
+    zone.retire(NOW);
     for (index, (_, settings)) in indices.iter().zip(classes) {
-        zone.class_configure(*index, settings).unwrap();
+        zone.class_configure(*index, settings, NOW).unwrap();
     }
     indices
 }

@@ -29,7 +29,7 @@ fn declare(zone: &Zone<'_>, classes: &[ClassSettings]) -> Vec<ClassIdx> {
     zone.header.generation_begin();
     let class = |index: usize| {
         let class = zone.class_reserve(format!("class{index}").as_bytes()).unwrap();
-        zone.class_configure(class, &classes[index]).unwrap();
+        zone.class_configure(class, &classes[index], NOW).unwrap();
         class
     };
     (0..classes.len()).map(class).collect()
@@ -134,15 +134,36 @@ fn a_changed_class_holds_at_the_next_request_and_another_life_of_it_owes_nothing
     let checks = [check(&zone, class, "k")];
     let held = zone.limit_take(w, &checks, NOW).holds;
     assert_eq!(refused(&zone.limit_take(w, &checks, NOW)).1, Reason::Rate);
-    zone.class_configure(class, &settings(0, 0, 1)).unwrap();
+    zone.class_configure(class, &settings(0, 0, 1), NOW).unwrap();
     assert_eq!(refused(&zone.limit_take(w, &checks, NOW)).1, Reason::Concurrency);
-    zone.class_configure(class, &settings(0, 0, 2)).unwrap();
+    zone.class_configure(class, &settings(0, 0, 2), NOW).unwrap();
     let more = zone.limit_take(w, &checks, NOW);
     assert!(passed(&more) && more.quotas.is_empty());
     for holds in [held, more.holds] {
         zone.limit_release(w, holds);
     }
     assert_eq!(zone.seats_taken(class, checks[0].key), 0);
+}
+
+#[test]
+fn an_allowance_used_up_at_a_low_rate_comes_back_at_the_rate_that_is_set_then_and_no_faster() {
+    let heap = HeapZone::new(1, 1);
+    let zone = heap.zone();
+    let class = declare(&zone, &[settings(1, 999, 0)])[0];
+    let w = join(&zone, 1);
+    let checks = [check(&zone, class, "k")];
+    let let_in = |now: MonoNs| {
+        let taken = std::iter::from_fn(|| Some(zone.limit_take(w, &checks, now)).filter(passed));
+        taken.map(|limited| zone.limit_release(w, limited.holds)).count()
+    };
+    assert_eq!(let_in(NOW), 1_000);
+    zone.class_configure(class, &settings(100, 9, 0), NOW).unwrap();
+    assert_eq!(let_in(NOW), 0, "used up is used up");
+    assert_eq!((0..100).map(|ms| let_in(NOW.plus(ms * MS))).sum::<usize>(), 7, "a tenth of a second but 20 ms");
+    assert_eq!(let_in(NOW.plus(SECOND_NS)), 10);
+    // When all that is left of it has passed, nobody's debt is lowered: who has been held up since he read the clock does no harm.
+    let later = NOW.plus(2_000 * SECOND_NS);
+    assert_eq!((let_in(later), let_in(NOW.plus(1_999 * SECOND_NS)), let_in(later)), (10, 0, 0));
 }
 
 #[test]
@@ -353,8 +374,8 @@ fn bandwidth_is_shared_by_the_responses_of_a_key_and_follows_a_change() {
     for ms in 0..12_000 {
         let now = NOW.plus(ms * MS);
         match ms {
-            0 => zone.class_configure(class, &limited(100_000)).unwrap(),
-            2_000 => zone.class_configure(class, &limited(1_000_000)).unwrap(),
+            0 => zone.class_configure(class, &limited(100_000), now).unwrap(),
+            2_000 => zone.class_configure(class, &limited(1_000_000), now).unwrap(),
             _ => {}
         }
         for (w, holds, flow, sent, next) in flows.iter_mut().filter(|(.., next)| *next <= now) {

@@ -170,9 +170,9 @@ pub(crate) fn configure(main: &MainConf) -> Result<(), String> {
         let index = locked(main, || zone.class_reserve(class.name.as_bytes())).map_err(place_of_classes)?;
         classes.push((index, class));
     }
-    locked(main, || zone.retire());
+    locked(main, || zone.retire(clock::now()));
     for (index, class) in classes {
-        locked(main, || zone.class_configure(index, &class.settings)).map_err(place_of_classes)?;
+        locked(main, || zone.class_configure(index, &class.settings, clock::now())).map_err(place_of_classes)?;
     }
     for &upstream in main.upstreams.borrow().iter() {
         let Some(index) = upstream.index.get() else { continue };

@@ -3,10 +3,15 @@
 //! The number is the theoretical arrival time (TAT): when the next request would come if the key kept its rate exactly. A request that comes `excess`
 //! requests before it is in the burst; that is nginx's `excess` of `limit_req`, so `burst` and `delay` mean what they mean there: an idle key gets one
 //! request and `burst` more at once, and over a time t never more than rate · t + burst + 1. A TAT in the past is a full allowance, whatever its value.
+//! A debt is a time, so one made at a low rate would shut its key out for as long after a change to a high one: then [`Gcra::lowered`] is what is left of it.
 //! Pure integers. Cost: some twenty instructions. Bound: debts up to 2^63 ticks; all sums saturate.
 
-use super::rate::{Ticks, span_ns};
+use super::rate::{TICKS_PER_NS, Ticks, span_ns};
 use super::settings::DELAY_NONE;
+use crate::time::MILLISECOND_NS;
+
+/// Debts so little above the whole allowance are not lowered: who has read the clock and is held up then sees debts that others have made since.
+const HELD_UP_MAX: Ticks = 20 * MILLISECOND_NS * TICKS_PER_NS;
 
 /// What a key is held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,15 @@ impl Gcra {
         Ok(Admitted { tat: next, wait })
     }
 
+    /// The TAT of a key that owes more at `now` than these terms let anybody owe, lowered to that; `None` for all others. For debts from before these terms were
+    /// in force: what was used up is used up still, and comes back at the new rate, 20 ms later at most. A debt may be that much higher.
+    #[cold]
+    #[must_use]
+    pub fn lowered(&self, tat: Ticks, now: Ticks) -> Option<Ticks> {
+        let most = now.saturating_add(self.capacity()).saturating_add(HELD_UP_MAX);
+        (tat > most).then_some(most)
+    }
+
     /// The TAT after a request that was admitted with `admitted` is taken back at `now`.
     ///
     /// Gives back what of its cost has not yet passed: what has, the key has had. At once that is all of it; so a request that is taken back
@@ -83,7 +97,8 @@ impl Gcra {
 
     /// The greatest debt: of an allowance that is used up.
     #[inline]
-    fn capacity(&self) -> Ticks {
+    #[must_use]
+    pub fn capacity(&self) -> Ticks {
         self.interval.saturating_mul(u64::from(self.burst) + 1)
     }
 }
@@ -142,6 +157,23 @@ mod tests {
         let all = limit.admit(0, at(0), 4).unwrap();
         assert_eq!((limit.remaining(all.tat, at(0)), limit.remaining(0, at(0))), (0, 4));
         assert_eq!(limit.admit(all.tat, at(0), 4), Err(Refused(4 * SECOND_NS * TICKS_PER_NS)));
+    }
+
+    #[test]
+    fn what_is_owed_from_before_a_change_keeps_nobody_out_for_longer_than_the_new_terms_would() {
+        let (slow, quick) = (gcra(Rate::per_minute(1), 100, DELAY_NONE), gcra(Rate::per_second(100), 20, DELAY_NONE));
+        let mut tat = 0;
+        while let Ok(admitted) = slow.admit(tat, at(0), 1) {
+            assert_eq!(slow.lowered(tat, at(0)), None);
+            tat = admitted.tat;
+        }
+        assert_eq!(slow.lowered(tat, at(0)), None, "its own debts are never lowered");
+        assert!(quick.admit(tat, at(0), 1).is_err());
+        let lowered = quick.lowered(tat, at(0)).unwrap();
+        assert_eq!(quick.lowered(lowered, at(0)), None);
+        assert_eq!(quick.remaining(lowered, at(0)), 0, "used up is used up");
+        assert!(quick.admit(lowered, at(60 * MILLISECOND_NS), 1).is_ok());
+        assert_eq!(quick.remaining(lowered, at(SECOND_NS)), 21);
     }
 
     /// nginx 1.22's `ngx_http_limit_req_lookup`, with exact fractions instead of thousandths and milliseconds: excess before this request.

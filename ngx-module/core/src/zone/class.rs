@@ -10,7 +10,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Rele
 use super::heap::Array;
 use super::{Bytes, NAME_MAX, WORKERS_MAX, WorkerIdx, Zone};
 use crate::histogram::Histogram;
-use crate::limit::{ClassSettings, Effective, FIELDS, Rate, Ticks};
+use crate::limit::{ClassSettings, Effective, FIELDS, Gcra, Rate, Ticks, ticks};
+use crate::time::MonoNs;
 
 /// Classes of one zone at most; a small zone has room for fewer: [`super::Layout::classes`].
 pub const CLASSES_MAX: usize = 64;
@@ -102,6 +103,8 @@ pub struct Class {
     spare: AtomicU32,
     pub(super) configured: Layer,
     pub(super) live: Layer,
+    /// Until then keys may owe more than what is in force lets them: from before a change. In ticks.
+    owed_until: AtomicU64,
     pub(super) name: Bytes<16>,
     pub(super) queue_times: Histogram,
     workers: Array<ClassWorker, WORKERS_MAX>,
@@ -188,8 +191,26 @@ impl Class {
         }
     }
 
+    /// What keys are held to; `None` without a rate.
+    #[inline]
+    pub(super) fn gcra(&self) -> Option<Gcra> {
+        let (interval, (burst, delay)) = (self.interval(), self.burst());
+        (interval != 0).then_some(Gcra { interval, burst, delay })
+    }
+
+    /// Until when keys may owe what was let in before a change and would not be now.
+    pub(super) fn owed_until(&self) -> Ticks {
+        self.owed_until.load(SeqCst)
+    }
+
     /// Puts values into force, a word each.
-    pub(super) fn publish(&self, values: &Effective) {
+    pub(super) fn publish(&self, values: &Effective, now: MonoNs) {
+        let before = self.gcra().map_or(0, |gcra| gcra.capacity());
+        let after = Gcra { interval: values.rate.interval(), burst: values.burst, delay: 0 }.capacity();
+        if after < before {
+            // Before the values: who is held to these finds it.
+            self.owed_until.fetch_max(ticks(now).saturating_add(before), SeqCst);
+        }
         self.rate.store(values.rate.word(), SeqCst);
         self.interval.store(values.rate.interval(), SeqCst);
         self.burst.store(u64::from(values.delay) << 32 | u64::from(values.burst), SeqCst);
@@ -231,7 +252,8 @@ impl Class {
         }
         self.configured.store(&ClassSettings::default());
         self.live.store(&ClassSettings::default());
-        self.publish(&ClassSettings::default().effective(0));
+        self.publish(&ClassSettings::default().effective(0), MonoNs(0));
+        self.owed_until.store(0, SeqCst);
         self.counters.reset();
         self.workers.iter().for_each(|worker| worker.passed.store(0, Relaxed));
         self.queue_times.reset();

@@ -12,6 +12,7 @@ use super::configure::check_name;
 use super::error::{OverlayError, ZoneError, printable};
 use super::{Layout, Zone};
 use crate::limit::{ClassSettings, SHARE_DEFAULT, SHARE_MAX};
+use crate::time::MonoNs;
 
 /// A class as nginx.conf declares it.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +78,11 @@ impl<'z> Zone<'z> {
     ///
     /// On an error nothing has changed. Check all of a configuration by [`check_classes`] first: shares are not summed here; should those of both layers pass
     /// 100 %, all are lowered in proportion.
-    pub fn class_configure(&self, c: ClassIdx, settings: &ClassSettings) -> Result<(), ZoneError> {
+    pub fn class_configure(&self, c: ClassIdx, settings: &ClassSettings, now: MonoNs) -> Result<(), ZoneError> {
         let class = self.class(c).filter(|class| class.is_used()).ok_or(ZoneError::NoSuchClass { index: c.0 })?;
         check_settings(&class.name.to_vec(), settings)?;
         class.configured.store(settings);
-        self.publish_classes();
+        self.publish_classes(now);
         Ok(())
     }
 
@@ -92,7 +93,7 @@ impl<'z> Zone<'z> {
     }
 
     /// Frees the classes that neither a configuration which runs nor the control plane has.
-    pub(super) fn retire_classes(&self) {
+    pub(super) fn retire_classes(&self, now: MonoNs) {
         for class in self.classes.iter().filter(|class| class.is_used()) {
             if class.added.load(SeqCst) != 0 {
                 // Declared no more: the control plane's alone.
@@ -103,7 +104,7 @@ impl<'z> Zone<'z> {
                 class.vacate();
             }
         }
-        self.publish_classes();
+        self.publish_classes(now);
     }
 
     /// Checks what a revision says of classes; how many records it needs on top.
@@ -137,7 +138,7 @@ impl<'z> Zone<'z> {
     }
 
     /// Puts into force what [`Zone::classes_check`] has let pass.
-    pub(super) fn classes_apply(&self, classes: &[ClassOverlay<'_>]) {
+    pub(super) fn classes_apply(&self, classes: &[ClassOverlay<'_>], now: MonoNs) {
         for class in self.classes.iter().filter(|class| class.is_used()) {
             let named = said_of(classes, class);
             class.live.store(&named.map_or(ClassSettings::default(), |named| named.settings));
@@ -153,7 +154,7 @@ impl<'z> Zone<'z> {
             class.live.store(&named.settings);
             class.added.store(1, SeqCst);
         }
-        self.publish_classes();
+        self.publish_classes(now);
     }
 
     /// Names of a revision that this zone has no class for.
@@ -201,7 +202,7 @@ impl<'z> Zone<'z> {
     }
 
     /// Brings what is in force up to date with the layers, for all classes: shares depend on each other.
-    fn publish_classes(&self) {
+    fn publish_classes(&self, now: MonoNs) {
         let generation = self.header.generation();
         let said: Vec<_> = self.classes.iter().filter(|class| class.is_used()).collect();
         let said: Vec<_> =
@@ -216,7 +217,7 @@ impl<'z> Zone<'z> {
             if set > SHARE_MAX.into() {
                 values.share = u8::try_from(u32::from(values.share) * u32::from(SHARE_MAX) / set).unwrap_or(0);
             }
-            class.publish(&values);
+            class.publish(&values, now);
         }
     }
 }

@@ -74,11 +74,11 @@ impl<'z> Zone<'z> {
     }
 
     /// Frees the upstreams and classes that only configurations had which no worker runs any more. After all of the new one's are reserved.
-    pub fn retire(&self) {
+    pub fn retire(&self, now: MonoNs) {
         for upstream in self.upstreams.iter().filter(|upstream| upstream.is_used() && self.is_retired(upstream)) {
             self.empty(upstream);
         }
-        self.retire_classes();
+        self.retire_classes(now);
     }
 
     fn is_retired(&self, upstream: &Upstream) -> bool {

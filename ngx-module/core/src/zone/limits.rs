@@ -242,11 +242,17 @@ impl<'z> Zone<'z> {
     /// Checks the rate, and takes the cost if it passes. `None` when there is none to check.
     #[inline]
     fn charge(&self, key: KeyHash, at: ClassIdx, class: &Class, cost: u32, now: Ticks) -> Option<(Gcra, Checked)> {
-        let interval = class.interval();
-        let set = self.rate_set(key).filter(|_| interval != 0)?;
-        let (burst, delay) = class.burst();
-        let gcra = Gcra { interval, burst, delay };
-        Some((gcra, set.check(tag_of(key, at.0), &gcra, cost, now, &self.header.counters.limit_evictions)))
+        let gcra = class.gcra()?;
+        let (set, tag, evictions) = (self.rate_set(key)?, tag_of(key, at.0), &self.header.counters.limit_evictions);
+        let mut checked = set.check(tag, &gcra, cost, now, evictions);
+        if let Checked::Refused { tat, .. } = checked
+            && let Some(lowered) = gcra.lowered(tat, now)
+            && class.owed_until() > now
+        {
+            set.lower_to(tag, lowered);
+            checked = set.check(tag, &gcra, cost, now, evictions);
+        }
+        Some((gcra, checked))
     }
 
     #[inline]
@@ -436,7 +442,7 @@ mod tests {
             let class = zone.class_reserve(b"class").unwrap();
             let settings =
                 ClassSettings { rate: Some(Rate::per_second(10)), concurrency: Some(1), ..ClassSettings::default() };
-            zone.class_configure(class, &settings).unwrap();
+            zone.class_configure(class, &settings, NOW).unwrap();
             let (dead, alive) = (zone.worker_join(process(1), 1).unwrap(), zone.worker_join(process(2), 1).unwrap());
             let lived = dies_before(store, || live(&zone, dead)).is_some();
             zone.reclaim_dead(process(2), |process| process.pid == 2);

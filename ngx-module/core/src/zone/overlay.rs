@@ -92,7 +92,7 @@ impl<'z> Zone<'z> {
             leaving.for_each(|index| self.unlink(upstream, index));
             self.trim(upstream);
         }
-        self.classes_apply(overlay.classes);
+        self.classes_apply(overlay.classes, now);
         self.header.unknown.store(self.count_unknown(overlay), SeqCst);
         self.header.revision.store(overlay.revision, SeqCst);
         self.header.connection.applied();

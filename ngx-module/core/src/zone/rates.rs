@@ -100,6 +100,13 @@ impl RateSet {
         }
     }
 
+    /// Lowers the TAT of a key, if it is in the table and higher.
+    #[cold]
+    pub(super) fn lower_to(&self, tag: u64, most: Ticks) {
+        let Some(cell) = self.find(tag).and_then(|way| self.tats.get(way)) else { return };
+        let _ = cell.fetch_update(SeqCst, SeqCst, |tat| (tat > most).then_some(most));
+    }
+
     #[inline]
     fn find(&self, tag: u64) -> Option<usize> {
         self.tags.iter().position(|word| word.load(SeqCst) == tag)
