@@ -65,9 +65,24 @@ pub(crate) fn parse_key(arguments: &[&[u8]]) -> Result<Option<String>, Directive
     const KEY: &str = "pincer_key";
     match args::text(KEY, arguments.first().copied().unwrap_or_default())? {
         "off" => Ok(None),
+        value if asks_for_caller(value) => Err(DirectiveError::invalid(
+            KEY,
+            "source",
+            value,
+            "a variable that tells where the key stands, not what it gives,",
+        )),
         value if value.contains('$') => Ok(Some(value.to_owned())),
         value => Err(DirectiveError::invalid(KEY, "source", value, "off or a variable such as $http_authorization")),
     }
+}
+
+/// Whether text with variables has one that only a key gives.
+fn asks_for_caller(source: &str) -> bool {
+    source.split('$').skip(1).any(|rest| {
+        let rest = rest.trim_start_matches('{');
+        let end = rest.find(|sign: char| !sign.is_ascii_alphanumeric() && sign != '_').unwrap_or(rest.len());
+        ["pincer_class", "pincer_tenant"].iter().any(|own| rest[..end].eq_ignore_ascii_case(own))
+    })
 }
 
 pub(crate) fn parse_switch(directive: &str, arguments: &[&[u8]]) -> Result<bool, DirectiveError> {

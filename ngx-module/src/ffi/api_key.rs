@@ -28,39 +28,43 @@ pub(crate) enum Caller {
 /// Looks up who calls, unless that is known already.
 ///
 /// # Safety
-/// `r` is live and the record its main request's.
-pub(crate) unsafe fn identify(r: *mut ngx_http_request_t, record: &mut Record) {
-    if !matches!(record.caller, Caller::NotAsked) {
-        return;
-    }
+/// `r` is live and the record its main request's; no reference into the record is alive, since nginx may ask for the caller while it evaluates the source.
+pub(crate) unsafe fn identify(r: *mut ngx_http_request_t, record: *mut Record) {
     // SAFETY: as the caller vouches; the compiled value belongs to this configuration, and nginx only reads it.
-    let found = unsafe {
-        let Some(source) = location::of_request(r).and_then(|conf| conf.key.flatten()) else { return };
-        let Some(value) = nginx::complex_value(r, source) else {
-            record.caller = Caller::Nobody;
+    unsafe {
+        if !matches!((*record).caller, Caller::NotAsked) {
             return;
-        };
-        let secret = without_scheme(value);
+        }
+        let Some(source) = location::of_request(r).and_then(|conf| conf.key.flatten()) else { return };
+        // A source that asks for the key's class or tenant, by way of a map perhaps, finds nobody.
+        (*record).caller = Caller::Nobody;
+        let secret = without_scheme(nginx::complex_value(r, source).unwrap_or_default());
         if secret.is_empty() {
-            record.caller = Caller::Nobody;
             return;
         }
         let sha256: [u8; 32] = Sha256::digest(secret).into();
-        (sha256, look_up(record.zone, &sha256, client_address(r)))
-    };
-    record.caller = match found.1 {
-        KeyVerdict::Found { tenant, class } => Caller::Known { tenant, class },
-        KeyVerdict::Unknown | KeyVerdict::Expired => Caller::Unknown,
-        KeyVerdict::Forbidden => Caller::Forbidden,
-    };
-    if !matches!(record.caller, Caller::Known { .. }) {
-        let [a, b, c, d, ..] = found.0;
-        let why =
-            if matches!(record.caller, Caller::Forbidden) { "not allowed from this address" } else { "not valid" };
-        // SAFETY: a live request has a connection with a log.
-        let log = unsafe { (*(*r).connection).log };
-        log::write(log, log::NGX_LOG_INFO, &format!("key is {why}, fingerprint={a:02x}{b:02x}{c:02x}{d:02x}"));
+        let verdict = look_up((*record).zone, &sha256, client_address(r));
+        (*record).caller = match verdict {
+            KeyVerdict::Found { tenant, class } => Caller::Known { tenant, class },
+            KeyVerdict::Unknown | KeyVerdict::Expired => {
+                log_refused(r, "not valid", &sha256);
+                Caller::Unknown
+            }
+            KeyVerdict::Forbidden => {
+                log_refused(r, "not allowed from this address", &sha256);
+                Caller::Forbidden
+            }
+        };
     }
+}
+
+/// # Safety
+/// `r` is live.
+unsafe fn log_refused(r: *const ngx_http_request_t, why: &str, sha256: &[u8; 32]) {
+    let [a, b, c, d, ..] = sha256;
+    // SAFETY: as the caller vouches; a live request has a connection with a log.
+    let log = unsafe { (*(*r).connection).log };
+    log::write(log, log::NGX_LOG_INFO, &format!("key is {why}, fingerprint={a:02x}{b:02x}{c:02x}{d:02x}"));
 }
 
 fn look_up(zone: &Zone<'_>, sha256: &[u8; 32], address: IpAddr) -> KeyVerdict {

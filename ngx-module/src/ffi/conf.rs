@@ -56,6 +56,10 @@ pub(crate) struct MainConf {
     pub(crate) classes_named: Vec<(String, String)>,
     /// Some location limits requests or looks at API keys.
     pub(crate) limits: bool,
+    /// Where the first `pincer_key` that names a variable stands.
+    pub(crate) key_place: Option<String>,
+    /// Where the first `pincer_key_required on` stands.
+    pub(crate) key_required_place: Option<String>,
     /// Some location hashes request bodies.
     pub(crate) hashes_bodies: bool,
 }
@@ -219,6 +223,7 @@ fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
         return Err(format!("\"pincer_zone\" state \"{}\" is a folder, {need} {}", path.display(), main.zone_place));
     }
     check_classes(main)?;
+    check_keys(cf, main)?;
     if main.limits {
         limits::install(cf)?;
     }
@@ -240,6 +245,24 @@ fn check_classes(main: &MainConf) -> Result<(), String> {
     let specs: Vec<ClassSpec<'_>> =
         main.classes.iter().map(|class| ClassSpec { name: class.name.as_bytes(), settings: class.settings }).collect();
     zone_check_classes(&specs).map_err(|error| format!("\"pincer_class\": {error} {}", main.classes_place))
+}
+
+/// Checks that a key which is asked for can be shown and be known.
+fn check_keys(cf: *mut ngx_conf_t, main: &MainConf) -> Result<(), String> {
+    if let (Some(place), None) = (&main.key_required_place, &main.key_place) {
+        return Err(format!(
+            "\"pincer_key_required\" is on and no \"pincer_key\" says where a key stands, \"pincer_key $http_authorization\" or the \
+             like is needed {place}"
+        ));
+    }
+    if let (Some(place), None) = (&main.key_place, &main.control_plane) {
+        let message = format!(
+            "\"pincer_key\" knows no key without the control plane that holds them, \"pincer_control_plane\" is needed {place}"
+        );
+        // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
+        log::write(unsafe { (*cf).log }, log::NGX_LOG_WARN, &message);
+    }
+    Ok(())
 }
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.

@@ -260,6 +260,7 @@ location_setter!(key, |cf, location, main, arguments| {
     let source = source.map(|source| compile(cf, "pincer_key", "source", &source)).transpose()?;
     if source.is_some() {
         main.limits = true;
+        main.key_place.get_or_insert_with(|| place(cf));
         need_zone(main, cf, "pincer_key");
     }
     once(&mut location.key, source, "pincer_key")
@@ -269,9 +270,10 @@ location_setter!(key_required, |cf, location, main, arguments| {
     let required = limit_args::parse_switch("pincer_key_required", &arguments)?;
     if required {
         main.limits = true;
+        main.key_required_place.get_or_insert_with(|| place(cf));
         need_zone(main, cf, "pincer_key_required");
     }
-    once(&mut location.key_required, required, "pincer_key_required")
+    once(&mut location.key_required, required.then(|| place(cf).into()), "pincer_key_required")
 });
 
 pub(crate) unsafe extern "C" fn class(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {

@@ -10,8 +10,8 @@ use super::{bandwidth, class_header, clock, conf, limit_answer, location, log, n
 use crate::phase::refusal::Refusal;
 use arrayvec::ArrayVec;
 use nginx_sys::{
-    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SERVICE_UNAVAILABLE, ngx_conf_t, ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
-    ngx_http_request_t, ngx_int_t, ngx_msec_t,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SERVICE_UNAVAILABLE, ngx_conf_t, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
+    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_request_t, ngx_int_t, ngx_msec_t,
 };
 use pincer_core::limit::{Flow, KeyHash, Quota};
 use pincer_core::time::MILLISECOND_NS;
@@ -74,7 +74,13 @@ pub(crate) struct Record {
 /// Puts handlers and filters into their places.
 pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
     limit_answer::install();
-    nginx::add_phase_handler(cf, ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, handler)
+    // Behind the realip module's: a key may be bound to the client's address, which that finds here for `set_real_ip_from` of a location.
+    nginx::add_phase_handler_behind(
+        cf,
+        ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
+        ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
+        handler,
+    )
 }
 
 /// The main request's record, if it has one.
@@ -153,7 +159,7 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
     let location = unsafe { location::of_request(r).filter(|_| std::ptr::eq((*r).main, r)) };
     let Some(location) = location else { return nginx::DECLINED };
     // A fault of ours costs no request, but neither does it let in one that has to show a key.
-    let key_required = location.key_required.unwrap_or(false);
+    let key_required = location.requires_key();
     let fault = if key_required { UNAVAILABLE } else { nginx::DECLINED };
     super::guard("limits", fault, || {
         // SAFETY: as above.
@@ -171,6 +177,10 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
                 // An upstream that is told classes elsewhere believes them from here, too.
                 None => return if class_header::replace(r, &[], &[]) { nginx::DECLINED } else { SERVER_ERROR },
             };
+            if !(*record).checked && !(*record).denied {
+                // Whoever asked before did so elsewhere, maybe for another key, and before the client's address was known.
+                (*record).caller = Caller::NotAsked;
+            }
             if key_required && !(*record).denied {
                 let refused = ask_for_key(r, record);
                 if refused != nginx::DECLINED {
@@ -192,7 +202,7 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
 unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     unsafe {
-        api_key::identify(r, &mut *record);
+        api_key::identify(r, record);
         let (refusal, status) = match (*record).caller {
             Caller::Known { .. } => return nginx::DECLINED,
             Caller::Forbidden => (Refusal::Forbidden, 403),
@@ -211,7 +221,7 @@ unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_in
 unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &'static LocConf) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     unsafe {
-        api_key::identify(r, &mut *record);
+        api_key::identify(r, record);
         (*record).class = class_of_caller(r, &(*record).caller, (*record).zone);
         let checks = checks(r, record, location);
         if let Some(first) = checks.first() {
@@ -405,8 +415,7 @@ pub(crate) unsafe fn status_text(r: *const ngx_http_request_t) -> Option<&'stati
 /// # Safety
 /// `main` is a live main request.
 unsafe fn identified(main: *mut ngx_http_request_t) -> Option<*mut Record> {
-    // SAFETY: as the caller vouches; nginx evaluates the key's source while no reference into the record is alive but the one that `identify` holds, and
-    // a source that names `$pincer_class` or `$pincer_tenant` is refused when the configuration is read.
+    // SAFETY: as the caller vouches; no reference into the record is alive while nginx evaluates the key's source.
     unsafe {
         let record = match find(main) {
             Some(record) => record,
@@ -415,7 +424,7 @@ unsafe fn identified(main: *mut ngx_http_request_t) -> Option<*mut Record> {
                 create(main)?
             }
         };
-        api_key::identify(main, &mut *record);
+        api_key::identify(main, record);
         Some(record)
     }
 }

@@ -22,8 +22,8 @@ pub(crate) struct LocConf {
     pub(crate) limit_status: Option<u16>,
     /// `pincer_key`: unset, off, or where a request's API key stands.
     pub(crate) key: Option<Option<ComplexValue>>,
-    /// `pincer_key_required`.
-    pub(crate) key_required: Option<bool>,
+    /// `pincer_key_required`: unset, off, or where it stands.
+    pub(crate) key_required: Option<Option<Rc<str>>>,
     /// A body is read before the content phase: whoever serves the location would ask for its digest before it is complete.
     pub(crate) reads_early: bool,
     /// `try_files` stands here.
@@ -50,6 +50,11 @@ pub(crate) enum ClassSource {
 }
 
 impl LocConf {
+    /// Whether only requests with a valid API key go on from here.
+    pub(crate) fn requires_key(&self) -> bool {
+        matches!(self.key_required, Some(Some(_)))
+    }
+
     /// How bodies are hashed here; `None` = not at all.
     pub(crate) fn hashing(&self) -> Option<&BodyHashArgs> {
         self.body_hash.as_ref()?.as_deref()
@@ -73,12 +78,25 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
         }
         child.limit_status = child.limit_status.or(parent.limit_status);
         child.key = child.key.or(parent.key);
-        child.key_required = child.key_required.or(parent.key_required);
+        if child.key_required.is_none() {
+            child.key_required.clone_from(&parent.key_required);
+        }
         // SAFETY: while nginx merges a location, the context is that location's.
         let location = unsafe { Location::of(cf) };
         cache_zones::note(cf, &location);
         child.tries_files = location.tries_files();
         child.reads_early = !location.buffers_requests() || child.tries_files;
+        if let (Some(Some(place)), None) = (&child.key_required, child.key.flatten())
+            && location.is_served()
+        {
+            let message = format!(
+                "\"pincer_key_required\" refuses every request of location \"{}\", where no \"pincer_key\" is in force, that or \
+                 \"pincer_key_required off\" is needed there {place}",
+                location.name()
+            );
+            // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
+            log::write(unsafe { (*cf).log }, log::NGX_LOG_WARN, &message);
+        }
         if child.hashing().is_some() && location.is_served() && location.caches_without_post() {
             log::conf(
                 cf,
