@@ -21,6 +21,7 @@ pub struct Pincerd {
     folder: TempDir,
     grpc_port: u16,
     http_port: u16,
+    level: Option<String>,
     process: Option<Child>,
 }
 
@@ -53,7 +54,14 @@ impl Pincerd {
     #[must_use]
     pub fn prepared() -> Self {
         let folder = tempfile::Builder::new().prefix("pincerd-").tempdir().expect("temporary folder");
-        Self { folder, grpc_port: ports::free_port(), http_port: ports::free_port(), process: None }
+        Self { folder, grpc_port: ports::free_port(), http_port: ports::free_port(), level: None, process: None }
+    }
+
+    /// Logs from this level on, `trace` for all there is.
+    #[must_use]
+    pub fn logging(mut self, level: &str) -> Self {
+        self.level = Some(level.to_owned());
+        self
     }
 
     /// Starts it (again) on the same ports, with the same store.
@@ -65,6 +73,7 @@ impl Pincerd {
         let mut command = Command::new(paths::pincerd());
         command.arg("--dev").arg(self.dev());
         command.args(["--listen", &self.endpoint(), "--http-listen", &format!("127.0.0.1:{}", self.http_port)]);
+        command.envs(self.level.iter().map(|level| ("PINCER_LOG", level)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("pincerd's log")).stderr(log);
         self.process = Some(command.spawn().expect("pincerd starts"));
         let http = self.http().within(limit(2.0));
