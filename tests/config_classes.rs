@@ -108,8 +108,8 @@ async fn mistakes_in_limits_are_named() {
         ("class=c key=$arg_a key=$arg_b", &["key", "twice"]),
         ("class=c key=$", &["invalid variable name"]),
         ("class=c dry_run dry_run", &["dry_run", "twice"]),
-        ("class=c dry_run=on", &["dry_run=on", "class=, key= and dry_run"]),
-        ("class=c burst=1", &["burst=1", "class=, key= and dry_run"]),
+        ("class=c dry_run=on", &["dry_run=on", "off, class=, key= and dry_run"]),
+        ("class=c burst=1", &["burst=1", "off, class=, key= and dry_run"]),
         ("class=nobody", &["unknown class \"nobody\"", "pincer_class nobody"]),
     ];
     let class = "pincer_class c;";
@@ -120,6 +120,17 @@ async fn mistakes_in_limits_are_named() {
     refused(&format!("{ZONE} {class} pincer_limit class=C;"), &["unknown class \"C\""]).await;
     refused(&format!("{ZONE} {class} {}", "pincer_limit class=c;".repeat(9)), &["pincer_limit", "more than 8"]).await;
     refused("pincer_limit class=$arg_c;", &["pincer_limit", "pincer_zone"]).await;
+    // Off is all that stands in its place.
+    for both in ["off; pincer_limit class=c", "class=c; pincer_limit off", "off; pincer_limit off"] {
+        refused(&format!("{ZONE} {class} pincer_limit {both};"), &["\"pincer_limit\"", "one"]).await;
+    }
+    refused(&format!("{ZONE} {class} pincer_limit off class=c;"), &["pincer_limit", "unknown parameter \"off\""]).await;
+    accepted("pincer_limit off;").await;
+    accepted(&format!("{ZONE} {class} pincer_limit class=c; server {{ location /x {{ pincer_limit off; }} }}")).await;
+    for status in ["494", "495", "496", "497"] {
+        refused(&format!("{ZONE} pincer_limit_status {status};"), &["pincer_limit_status", status, "494 to 497"]).await;
+    }
+    accepted(&format!("{ZONE} pincer_limit_status 498;")).await;
     for status in ["399", "600", "-1", "429x", "\"\""] {
         let needles = ["pincer_limit_status", status.trim_matches('"'), "from 400 to 599"];
         refused(&format!("{ZONE} pincer_limit_status {status};"), &needles).await;

@@ -151,6 +151,82 @@ async fn a_refused_upload_leaves_its_connection_usable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_asks_for_no_body_and_a_request_behind_it_is_served() {
+    let own = "pincer_control_plane 127.0.0.1:9 plaintext;";
+    let nginx = limited(&format!("{own} pincer_class c rate=1r/m;"), "client_max_body_size 20m;")
+        .server(
+            "location = /up { pincer_limit class=c; empty_gif; } location = /free { empty_gif; }
+            location = /key { pincer_key $http_x_key; pincer_key_required on; empty_gif; }",
+        )
+        .start()
+        .await;
+    assert_eq!(nginx.client().get("/up").await.status, 200);
+    for (path, status) in [("/up", 429), ("/key", 401)] {
+        let ask =
+            |fields: &str| format!("POST {path} HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\n{fields}\r\n\r\n");
+        let asked = raw::send_bytes(&nginx.address(), &ask("Connection: close\r\nContent-Length: 5000000")).await;
+        let answer = asked.read_all().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+        // One that does not wait to be asked.
+        let last = "GET /free HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        let bytes = format!("{}hello{last}", ask("Content-Length: 5"));
+        let answer = raw::send_bytes(&nginx.address(), &bytes).await.read_all().await;
+        assert!(answer.contains(&format!("HTTP/1.1 {status} ")) && answer.contains("HTTP/1.1 200 OK"), "{answer}");
+        assert!(!answer.contains("100 Continue"), "{answer}");
+        // A body that cannot be read to its end: the refusal is the last that is said.
+        let bytes = format!("{}not chunks\r\n{last}", ask("Transfer-Encoding: chunked"));
+        let answer = raw::send_bytes(&nginx.address(), &bytes).await.read_all().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upstream_says_of_its_limits_gives_way_to_ours_where_a_rate_is_in_force() {
+    const OURS: [&str; 5] = [
+        "RateLimit",
+        "RateLimit-Policy",
+        "X-RateLimit-Limit-Requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ];
+    const THEIRS: [&str; 3] = ["Retry-After", "x-ratelimit-remaining-tokens", "X-RateLimit-Limit-Tokens"];
+    let port = harness::ports::free_port();
+    let said: String = OURS.iter().chain(&THEIRS).map(|name| format!("add_header {name} theirs always;")).collect();
+    let nginx = limited("pincer_class c rate=1r/m; pincer_class busy concurrency=9;", "")
+        .http(format!("server {{ listen 127.0.0.1:{port}; {said} location / {{ return 200; }} }}"))
+        .server(format!(
+            "location /rate {{ pincer_limit class=c; error_page 429 = @refused; proxy_pass http://127.0.0.1:{port}; }}
+            location /none {{ pincer_limit class=busy; proxy_pass http://127.0.0.1:{port}; }}
+            location @refused {{ proxy_pass http://127.0.0.1:{port}; }}"
+        ))
+        .start()
+        .await;
+    let client = nginx.client();
+    let values = |reply: &harness::Reply, name: &str| -> Vec<String> {
+        let values = reply.headers.get_all(name.to_ascii_lowercase());
+        values.iter().map(|value| value.to_str().expect("text").to_owned()).collect()
+    };
+    for refused in [false, true] {
+        let reply = client.get("/rate").await;
+        for name in OURS {
+            let values = values(&reply, name);
+            assert!(values.len() == 1 && values[0] != "theirs", "{name}: {values:?}");
+        }
+        for name in &THEIRS[1..] {
+            assert_eq!(values(&reply, name), ["theirs"], "{name}");
+        }
+        let wait = values(&reply, "Retry-After");
+        assert!(wait.len() == 1 && (wait[0] != "theirs") == refused, "{wait:?}");
+    }
+    let reply = client.get("/none").await;
+    for name in OURS.iter().chain(&THEIRS) {
+        assert_eq!(values(&reply, name), ["theirs"], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_client_of_openai_waits_as_long_as_it_is_told_and_succeeds() {
     let python = paths::repository().join("target/openai/bin/python");
     let setup = harness::process::run(

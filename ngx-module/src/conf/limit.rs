@@ -1,4 +1,4 @@
-//! `pincer_limit class=NAME|VAR [key=VAR] [dry_run]`, `pincer_limit_status CODE`, `pincer_key VAR|off`, `pincer_key_required on|off`.
+//! `pincer_limit off|class=NAME|VAR [key=VAR] [dry_run]`, `pincer_limit_status CODE`, `pincer_key VAR|off`, `pincer_key_required on|off`.
 
 use super::args::{self, DirectiveError};
 use super::class::class_name;
@@ -23,7 +23,11 @@ impl LimitArgs {
     }
 }
 
-pub(crate) fn parse_limit(arguments: &[&[u8]]) -> Result<LimitArgs, DirectiveError> {
+/// `None` = off.
+pub(crate) fn parse_limit(arguments: &[&[u8]]) -> Result<Option<LimitArgs>, DirectiveError> {
+    if let [b"off"] = arguments {
+        return Ok(None);
+    }
     let (mut class, mut key, mut dry_run) = (None, None, None);
     for argument in arguments {
         let argument = args::text(LIMIT, argument)?;
@@ -41,14 +45,17 @@ pub(crate) fn parse_limit(arguments: &[&[u8]]) -> Result<LimitArgs, DirectiveErr
             Some(("key", value)) => {
                 return Err(DirectiveError::invalid(LIMIT, "key", value, "a variable such as $binary_remote_addr"));
             }
-            _ => return Err(DirectiveError::unknown(LIMIT, argument, "class=, key= and dry_run")),
+            _ => return Err(DirectiveError::unknown(LIMIT, argument, "off, class=, key= and dry_run")),
         }
     }
     let class = class.ok_or_else(|| {
         DirectiveError(format!("\"{LIMIT}\" has no \"class=\", a class' name or a variable is needed"))
     })?;
-    Ok(LimitArgs { class, key, dry_run: dry_run.unwrap_or(false) })
+    Ok(Some(LimitArgs { class, key, dry_run: dry_run.unwrap_or(false) }))
 }
+
+/// Statuses that nginx answers as a 400, and tells apart only in its log and in `error_page`.
+const NGINX_OWN: std::ops::RangeInclusive<u16> = 494..=497;
 
 /// The status of a refused request.
 pub(crate) fn parse_status(arguments: &[&[u8]]) -> Result<u16, DirectiveError> {
@@ -56,8 +63,11 @@ pub(crate) fn parse_status(arguments: &[&[u8]]) -> Result<u16, DirectiveError> {
     let value = args::text(STATUS, arguments.first().copied().unwrap_or_default())?;
     args::count(value)
         .and_then(|code| u16::try_from(code).ok())
-        .filter(|code| (400..=599).contains(code))
-        .ok_or_else(|| DirectiveError::invalid(STATUS, "code", value, "a status from 400 to 599"))
+        .filter(|code| (400..=599).contains(code) && !NGINX_OWN.contains(code))
+        .ok_or_else(|| {
+            let need = "a status from 400 to 599, but none of 494 to 497, which nginx keeps for itself,";
+            DirectiveError::invalid(STATUS, "code", value, need)
+        })
 }
 
 /// Where a request's API key stands; `None` = off.

@@ -69,7 +69,7 @@ unsafe fn strip(r: *mut ngx_http_request_t) -> bool {
 ///
 /// # Safety
 /// `list` is live and does not change before the iterator ends, except by a `collect` that has ended.
-unsafe fn elements(list: *const ngx_list_t) -> impl Iterator<Item = *const ngx_table_elt_t> {
+pub(crate) unsafe fn elements(list: *const ngx_list_t) -> impl Iterator<Item = *const ngx_table_elt_t> {
     // SAFETY: as the caller vouches: each part has `nelts` elements.
     let mut part: *const ngx_list_part_t = unsafe { &raw const (*list).part };
     let mut index = 0;

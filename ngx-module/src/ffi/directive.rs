@@ -231,7 +231,14 @@ location_setter!(body_hash, |cf, location, main, arguments| {
 });
 
 location_setter!(limit, |cf, location, main, arguments| {
-    let parsed = limit_args::parse_limit(&arguments)?;
+    let Some(parsed) = limit_args::parse_limit(&arguments)? else {
+        return once(&mut location.limits, Vec::new(), "pincer_limit");
+    };
+    if location.limits.as_ref().is_some_and(Vec::is_empty) {
+        return Err(DirectiveError(
+            "\"pincer_limit\" stands beside \"pincer_limit off\", only one of them is allowed in one place".to_owned(),
+        ));
+    }
     let class = match parsed.literal_class() {
         Some(name) => {
             main.classes_named.push((name.to_owned(), place(cf)));
@@ -240,10 +247,11 @@ location_setter!(limit, |cf, location, main, arguments| {
         None => ClassSource::Value(compile(cf, "pincer_limit", "class", &parsed.class)?),
     };
     let key = parsed.key.as_deref().map(|key| compile(cf, "pincer_limit", "key", key)).transpose()?;
-    location.limits.push(Limit { class, key, dry_run: parsed.dry_run });
+    let limits = location.limits.get_or_insert_default();
+    limits.push(Limit { class, key, dry_run: parsed.dry_run });
     main.limits = true;
     need_zone(main, cf, "pincer_limit");
-    if location.limits.len() <= LIMITS_MAX {
+    if limits.len() <= LIMITS_MAX {
         return Ok(());
     }
     Err(DirectiveError(format!(

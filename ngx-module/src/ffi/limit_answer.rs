@@ -1,8 +1,8 @@
 //! What clients hear of their limits: the headers `RateLimit-Policy`, `RateLimit`, `x-ratelimit-…-requests` on every answer that a rate was applied to, `Retry-After`
-//! on a refusal, and the refusal itself. Where `error_page` names the status nginx answers in its own way, with our headers.
+//! on a refusal, and the refusal itself. They replace those of the same name that an upstream sent: a client hears of one limit. Where `error_page` names the status nginx answers in its own way, with our headers.
 
 use super::limits::{self, Record, Status};
-use super::{LoopStatic, nginx};
+use super::{LoopStatic, class_header, nginx};
 use crate::phase::refusal::{self, Refusal};
 use nginx_sys::{
     ngx_chain_t, ngx_http_core_loc_conf_t, ngx_http_err_page_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
@@ -62,7 +62,10 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
         text.clear();
         if write(&mut text).is_ok() && !text.is_empty() {
             // SAFETY: as the caller vouches.
-            unsafe { nginx::add_header_out(r, name, &text) };
+            unsafe {
+                remove_header_out(r, name);
+                nginx::add_header_out(r, name, &text);
+            }
         }
     };
     add("RateLimit-Policy", &|out| limit::write_policy(out, &quotas));
@@ -77,6 +80,21 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
     if let Some(wait_ns) = record.retry_after_ns.filter(|_| refused) {
         use std::fmt::Write;
         add("Retry-After", &|out| write!(out, "{}", limit::retry_after_s(wait_ns)));
+    }
+}
+
+/// Takes the headers called `name` out of the answer, in the way of nginx: an element without a hash is not sent.
+///
+/// # Safety
+/// `r` is live and its header not sent.
+unsafe fn remove_header_out(r: *mut ngx_http_request_t, name: &str) {
+    // SAFETY: as the caller vouches: the answer's headers are a list of table elements, which does not grow here.
+    unsafe {
+        for header in class_header::elements(&raw const (*r).headers_out.headers) {
+            if nginx::bytes((*header).key).eq_ignore_ascii_case(name.as_bytes()) {
+                (*header.cast_mut()).hash = 0;
+            }
+        }
     }
 }
 
@@ -95,9 +113,10 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
         if CLOSES.contains(&status) || has_error_page(r, status) {
             return status as ngx_int_t;
         }
-        let discarded = nginx_sys::ngx_http_discard_request_body(r);
-        if discarded != nginx::OK {
-            return discarded;
+        // As nginx's own refusals: no "100 Continue" for a body that nobody wants, and no other request behind one that cannot be read to its end.
+        (*r).set_expect_tested(1);
+        if nginx_sys::ngx_http_discard_request_body(r) != nginx::OK {
+            (*r).set_keepalive(0);
         }
         let answer = send(r, &refusal::page(refusal, status, nginx::bytes((*r).uri)), status);
         nginx_sys::ngx_http_finalize_request(r, answer);

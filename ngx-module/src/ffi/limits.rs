@@ -1,20 +1,20 @@
 //! Holds requests to their classes before anything is done for them: API key, class, rates, requests at once.
 //!
-//! Runs in the preaccess phase, once for each main request; internal redirects do not count again. What a request holds is given back when its pool
-//! goes, whatever way it ended. A request that has to wait for its rate sleeps as nginx's `limit_req` lets it sleep. Without a worker slot nothing is limited;
-//! a key that is required is asked for at every location, whatever fails. Cost: one record in the request's pool and [`Zone::limit_take`]. Bound: [`LIMITS_MAX`] limits for a request.
+//! Runs in the preaccess phase of main requests. The first location of a request where some limit applies decides, as with nginx's `limit_req`: internal
+//! redirects do not count again. Until then the caller is who the key of the present location says. What a request holds is given back when its pool goes,
+//! whatever way it ended; one that has to wait for its rate sleeps ([`limit_delay`]). Without a worker slot nothing is limited; a key that is required is asked
+//! for at every location, whatever fails. Cost: one record in the request's pool and [`Zone::limit_take`]. Bound: [`LIMITS_MAX`] limits for a request.
 
 use super::api_key::{self, Caller};
 use super::location::{ClassSource, Limit, LocConf};
-use super::{bandwidth, class_header, clock, conf, limit_answer, location, log, nginx, process};
+use super::{bandwidth, class_header, clock, conf, limit_answer, limit_delay, location, log, nginx, process};
 use crate::phase::refusal::Refusal;
 use arrayvec::ArrayVec;
 use nginx_sys::{
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SERVICE_UNAVAILABLE, ngx_conf_t, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
-    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_request_t, ngx_int_t, ngx_msec_t,
+    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_request_t, ngx_int_t,
 };
 use pincer_core::limit::{Flow, KeyHash, Quota};
-use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{Check, ClassIdx, Holds, Reason, Verdict, WorkerIdx, Zone};
 use std::ffi::c_void;
 
@@ -56,11 +56,12 @@ pub(crate) struct Record {
     pub(crate) caller: Caller,
     /// The first limit's class, or else the API key's.
     pub(crate) class: Option<ClassIdx>,
+    /// Limits have applied: the caller is settled, and no other location's count.
     checked: bool,
     /// Refused for its key: what comes after that is an error page.
     denied: bool,
     /// It waits for its rate, and has not gone on.
-    delayed: bool,
+    pub(crate) delayed: bool,
     pub(crate) status: Option<Status>,
     pub(crate) quotas: ArrayVec<(ClassIdx, Quota), LIMITS_MAX>,
     /// When a refused request may come again.
@@ -164,7 +165,7 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
     super::guard("limits", fault, || {
         // SAFETY: as above.
         unsafe {
-            let concerns_us = key_required || !location.limits.is_empty() || location.key.flatten().is_some();
+            let concerns_us = key_required || !location.limits().is_empty() || location.key.flatten().is_some();
             let record = match find(r) {
                 Some(record) => record,
                 None if concerns_us => match create(r) {
@@ -187,10 +188,21 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
                     return refused;
                 }
             }
-            if !concerns_us || std::mem::replace(&mut (*record).checked, true) {
+            if (*record).checked {
                 return nginx::DECLINED;
             }
-            hold(r, record, location)
+            api_key::identify(r, record);
+            (*record).class = class_of_caller(r, &(*record).caller, (*record).zone);
+            let checks = checks(r, record, location);
+            if let Some(first) = checks.first() {
+                (*record).checked = true;
+                (*record).class = Some(first.class);
+            }
+            // Refused or not: an error page may come from an upstream.
+            if !tell_upstream(r, record) {
+                return SERVER_ERROR;
+            }
+            if checks.is_empty() { nginx::DECLINED } else { hold(r, record, location, &checks) }
         }
     })
 }
@@ -216,26 +228,18 @@ unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_in
     }
 }
 
+/// Takes what `checks`, of which there is one at least, ask for: the request goes on, sleeps, or is refused.
+///
 /// # Safety
 /// `r` is a live main request in a phase's handler, `record` its record; no reference into the record is alive while nginx evaluates variables.
-unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &'static LocConf) -> ngx_int_t {
+unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &LocConf, checks: &[Check]) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     unsafe {
-        api_key::identify(r, record);
-        (*record).class = class_of_caller(r, &(*record).caller, (*record).zone);
-        let checks = checks(r, record, location);
-        if let Some(first) = checks.first() {
-            (*record).class = Some(first.class);
-        }
-        // Refused or not: an error page may come from an upstream.
-        if !tell_upstream(r, record) {
-            return SERVER_ERROR;
-        }
         let Some(worker) = (*record).worker else {
             process::count_fail_open();
             return nginx::DECLINED;
         };
-        let limited = (*record).zone.limit_take(worker, &checks, clock::now());
+        let limited = (*record).zone.limit_take(worker, checks, clock::now());
         let this = &mut *record;
         this.holds = limited.holds;
         this.quotas = limited.quotas;
@@ -249,14 +253,14 @@ unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &'stat
                 };
                 return limit_answer::refuse(r, refusal, location.limit_status.unwrap_or(429));
             }
-            Verdict::Passed => this.status = (!checks.is_empty()).then_some(Status::Passed),
+            Verdict::Passed => this.status = Some(Status::Passed),
             Verdict::Delayed(_) => this.status = Some(Status::Delayed),
         }
         if limited.dry_run.is_some() {
             this.status = Some(Status::RejectedDryRun);
         }
         match limited.verdict {
-            Verdict::Delayed(wait_ns) => delay(r, record, wait_ns),
+            Verdict::Delayed(wait_ns) => limit_delay::delay(r, record, wait_ns),
             _ => nginx::DECLINED,
         }
     }
@@ -268,7 +272,7 @@ unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &'stat
 /// As [`hold`].
 unsafe fn checks(r: *mut ngx_http_request_t, record: *const Record, location: &LocConf) -> ArrayVec<Check, LIMITS_MAX> {
     let mut checks = ArrayVec::new();
-    for Limit { class, key, dry_run } in location.limits.iter().take(LIMITS_MAX) {
+    for Limit { class, key, dry_run } in location.limits().iter().take(LIMITS_MAX) {
         // SAFETY: as the caller vouches; compiled values belong to this configuration.
         unsafe {
             let zone = (*record).zone;
@@ -319,52 +323,6 @@ unsafe fn tell_upstream(r: *mut ngx_http_request_t, record: *const Record) -> bo
             _ => &[],
         };
         class_header::replace(r, class, tenant)
-    }
-}
-
-/// Lets the request sleep until its rate allows it, as nginx's `limit_req` does.
-///
-/// # Safety
-/// `r` is a live main request in a phase's handler, `record` its record.
-unsafe fn delay(r: *mut ngx_http_request_t, record: *mut Record, wait_ns: u64) -> ngx_int_t {
-    // SAFETY: as the caller vouches; the connection's write event has no timer while the request is not answered.
-    unsafe {
-        let connection = (*r).connection;
-        if nginx_sys::ngx_handle_read_event((*connection).read, 0) != nginx::OK {
-            return SERVER_ERROR;
-        }
-        (*record).delayed = true;
-        (*r).read_event_handler = Some(nginx_sys::ngx_http_test_reading);
-        (*r).write_event_handler = Some(on_delay);
-        (*(*connection).write).set_delayed(1);
-        let wait_ms = ngx_msec_t::try_from(wait_ns.div_ceil(MILLISECOND_NS)).unwrap_or(ngx_msec_t::MAX >> 1);
-        nginx_sys::ngx_add_timer((*connection).write, wait_ms.max(1));
-        nginx::AGAIN
-    }
-}
-
-/// Something happened to a request that sleeps; if its time has come it goes on.
-unsafe extern "C" fn on_delay(r: *mut ngx_http_request_t) {
-    // SAFETY: nginx passes the live request whose handler this is. The record is not touched after the phases run, which may end the request, and no Rust
-    // value is alive then, so nothing unwinds through nginx.
-    unsafe {
-        let write = (*(*r).connection).write;
-        if (*write).delayed() != 0 {
-            if nginx_sys::ngx_handle_write_event(write, 0) != nginx::OK {
-                nginx_sys::ngx_http_finalize_request(r, SERVER_ERROR);
-            }
-            return;
-        }
-        if nginx_sys::ngx_handle_read_event((*(*r).connection).read, 0) != nginx::OK {
-            nginx_sys::ngx_http_finalize_request(r, SERVER_ERROR);
-            return;
-        }
-        if let Some(record) = find(r) {
-            (*record).delayed = false;
-        }
-        (*r).read_event_handler = Some(nginx_sys::ngx_http_block_reading);
-        (*r).write_event_handler = Some(nginx_sys::ngx_http_core_run_phases);
-        nginx_sys::ngx_http_core_run_phases(r);
     }
 }
 

@@ -16,8 +16,8 @@ use std::rc::Rc;
 pub(crate) struct LocConf {
     /// `pincer_body_hash`: unset, off, or what to hash and how.
     pub(crate) body_hash: Option<Option<Rc<BodyHashArgs>>>,
-    /// `pincer_limit` lines; a level without any has those above.
-    pub(crate) limits: Vec<Limit>,
+    /// `pincer_limit` lines: unset, in which case those above are in force, or these; none of them = off.
+    pub(crate) limits: Option<Vec<Limit>>,
     /// `pincer_limit_status`.
     pub(crate) limit_status: Option<u16>,
     /// `pincer_key`: unset, off, or where a request's API key stands.
@@ -55,6 +55,11 @@ impl LocConf {
         matches!(self.key_required, Some(Some(_)))
     }
 
+    /// The limits in force here.
+    pub(crate) fn limits(&self) -> &[Limit] {
+        self.limits.as_deref().unwrap_or_default()
+    }
+
     /// How bodies are hashed here; `None` = not at all.
     pub(crate) fn hashing(&self) -> Option<&BodyHashArgs> {
         self.body_hash.as_ref()?.as_deref()
@@ -73,7 +78,7 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
         if child.body_hash.is_none() {
             child.body_hash = parent.body_hash.clone();
         }
-        if child.limits.is_empty() {
+        if child.limits.is_none() {
             child.limits.clone_from(&parent.limits);
         }
         child.limit_status = child.limit_status.or(parent.limit_status);

@@ -20,6 +20,7 @@ pub(crate) mod directive;
 pub(crate) mod feed;
 pub(crate) mod first_byte;
 pub(crate) mod limit_answer;
+pub(crate) mod limit_delay;
 pub(crate) mod limits;
 pub(crate) mod local_queue;
 pub(crate) mod location;
