@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use harness::client::upload::Upload;
 use harness::nginx::{Builder, CACHE};
+use harness::pki::Pki;
 use harness::replica::Settings;
 use harness::{Nginx, Replica, digests, eventually, load, ports};
 use hyper::Method;
@@ -34,10 +36,14 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
             "location / { proxy_pass http://main; } location /sha256/ { pincer_body_hash sha256; proxy_pass http://main; }
              location /named/ { error_page 418 = @one; if ($http_x_to) { return 418; } proxy_pass http://main; }
              location @one { proxy_pass http://main; }
-             location /chosen/ { proxy_pass http://$http_x_to; }",
+             location /chosen/ { proxy_pass http://$http_x_to; }
+             location /if/ { if ($http_x_to) { proxy_pass http://other; } proxy_pass http://main; }",
         )
         .http(format!("upstream other {{ server {}; }}", replica.server()))
-        .http(format!("server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://main; }} }}"))
+        .http(["127.0.0.1:", "127.0.0.2:", "127.0.0.3:", ""].map(|address| {
+            // The last is any other address of the same socket.
+            format!("server {{ listen {address}{port}; location / {{ proxy_pass http://main; }} }}")
+        }).concat())
         .start()
         .await;
     let here = nginx.address();
@@ -60,6 +66,8 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
         ("a type", json(base())),
         ("another type", base().header("Content-Type", "application/json; charset=utf-8")),
         ("type and body differ as one text would not", base().header("Content-Type", "application/jsonbody")),
+        ("two types", json(base()).header("Content-Type", "text/plain")),
+        ("one type that looks like two", base().header("Content-Type", "application/json, text/plain")),
         ("a coding", base().header("Content-Encoding", "gzip")),
         ("another coding", base().header("Content-Encoding", "br")),
         ("a coding and a type", json(base()).header("Content-Encoding", "gzip")),
@@ -69,6 +77,8 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
         ("a location", Upload::post("/named/a", "body")),
         ("an upstream of a variable", Upload::post("/chosen/a", "body").header("X-To", "main")),
         ("another upstream of the same variable", Upload::post("/chosen/a", "body").header("X-To", "other")),
+        ("a location with an if", Upload::post("/if/a", "body")),
+        ("the if", Upload::post("/if/a", "body").header("X-To", "other")),
         ("a named location", Upload::post("/named/a", "body").header("X-To", "one")),
     ];
     let mut keys: HashMap<String, &str> = HashMap::new();
@@ -81,8 +91,10 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
             panic!("{what} has the key of {other}");
         }
     }
-    let elsewhere = base().send(&format!("127.0.0.1:{port}")).await;
-    assert_eq!(elsewhere.header("x-cache"), "MISS", "another server, asked with this one's Host");
+    for elsewhere in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"] {
+        let answer = base().send(&format!("{elsewhere}:{port}")).await;
+        assert_eq!(answer.header("x-cache"), "MISS", "{elsewhere}, another server, asked with this one's Host");
+    }
     for (what, request) in requests.iter().filter(|(what, _)| *what != "another method") {
         assert_eq!(request.send(&here).await.header("x-cache"), "HIT", "{what}");
     }
@@ -216,6 +228,42 @@ async fn a_body_over_64_mb_is_hashed_beside_small_requests() {
     assert!(answer.text().contains(&format!("\"bytes\":{}", large.len())), "{}", answer.text());
     assert!(beside > 5, "{beside} small requests beside it");
     assert_eq!(Upload::post("/predict", large).send(&nginx.address()).await.header("x-cache"), "HIT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_comes_faster_than_it_is_hashed_does_not_hold_up_the_worker() {
+    let replica = Replica::named("a").start().await;
+    let (port, pki) = (ports::free_port(), Pki::new());
+    let (certificate, key) = pki.server();
+    let nginx = caching(&replica)
+        .workers(1)
+        .server("location = /small { return 204; }")
+        .http(format!(
+            "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {}; ssl_certificate_key {};
+                location / {{ pincer_body_hash sha256; proxy_pass http://main; }} }}",
+            certificate.display(),
+            key.display()
+        ))
+        .start()
+        .await;
+    // Another nginx takes the upload into a file first and then sends it as fast as a client can.
+    let sender = format!("client_max_body_size 0; location / {{ proxy_pass https://127.0.0.1:{port}; }}");
+    let sender = Nginx::builder().stock().server(sender).start().await;
+    let mut large = vec![0; 70 << 20];
+    SmallRng::seed_from_u64(6).fill_bytes(&mut large);
+    let large = Bytes::from(large);
+    let (upload, address) = (Upload::post("/predict", large.clone()), sender.address());
+    let start = Instant::now();
+    let running = tokio::spawn(async move { upload.send(&address).await });
+    let (client, mut longest) = (nginx.client(), Duration::ZERO);
+    while !running.is_finished() {
+        let reply = client.get("/small").await;
+        assert_eq!(reply.status, 204);
+        longest = longest.max(reply.total_time);
+    }
+    let (answer, all) = (running.await.expect("an answer"), start.elapsed());
+    assert_eq!(answer.header("x-hash"), digests::independent("sha256", &[&large])[0]);
+    assert!(longest * 5 < all, "a small request took {longest:?} of {all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@
 //! ask for the digest before the end: with unbuffered proxying, `grpc_pass`, `try_files`, and handlers that we know nothing of.
 //! Cost: the digest, and one record in the request's pool. Bound: two records and [`BodyDigest`]'s buffers for each request.
 
+use super::give_way::GivingWay;
 use super::{LoopStatic, clock, conf, location, nginx};
 use nginx_sys::{
     NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t, ngx_http_phases_NGX_HTTP_LOG_PHASE,
@@ -20,9 +21,6 @@ use std::ffi::c_void;
 /// The filter that stands after ours. Set by the master before it forks.
 static NEXT: LoopStatic<Cell<ngx_http_request_body_filter_pt>> = LoopStatic::new(Cell::new(None));
 
-/// Bytes of a body that are hashed before others are served: about a millisecond with the slowest algorithm.
-const IN_A_ROW_BYTES_MAX: usize = 256 << 10;
-
 /// Bytes of what stands for the digest of a request that has none.
 const TOKEN_BYTES: usize = 32;
 
@@ -35,8 +33,7 @@ struct Record {
     begun: bool,
     /// The digest under way; null before, after, and when there is to be none.
     streaming: *mut BodyDigest,
-    /// Bytes hashed since the event loop last had its turn.
-    hashed_in_a_row: usize,
+    giving_way: GivingWay,
     /// Set while the digest is worked on: what a panic left behind is not used.
     torn: bool,
     digest: Option<Digest>,
@@ -85,7 +82,7 @@ unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
         params: None,
         begun: false,
         streaming: std::ptr::null_mut(),
-        hashed_in_a_row: 0,
+        giving_way: GivingWay::default(),
         torn: false,
         digest: None,
         token: None,
@@ -98,7 +95,9 @@ unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
     super::guard("body cleanup", (), || {
         // SAFETY: nginx calls a cleanup once, with the record stored in `create`; the digest's memory is the pool's, its buffers are its own.
         unsafe {
-            let streaming = (*data.cast::<Record>()).streaming;
+            let record = data.cast::<Record>();
+            (*record).giving_way.end();
+            let streaming = (*record).streaming;
             if !streaming.is_null() {
                 std::ptr::drop_in_place(streaming);
             }
@@ -146,41 +145,34 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Option
             return None;
         }
         (*record).torn = true;
-        let mut ended = false;
+        let (mut ended, mut hashed) = (false, 0);
         let mut link = chain;
         while !link.is_null() {
             let buffer = (*link).buf;
             if let Some(bytes) = nginx::buffered(buffer) {
                 (*streaming).update(params, bytes);
-                (*record).hashed_in_a_row += bytes.len();
+                hashed += bytes.len();
             }
             ended |= (*buffer).last_buf() != 0;
             link = (*link).next;
         }
         (*record).torn = false;
-        if !ended && (*record).hashed_in_a_row >= IN_A_ROW_BYTES_MAX {
-            (*record).hashed_in_a_row = 0;
-            give_way(r);
+        if ended {
+            (*record).giving_way.end();
+        } else {
+            (*record).giving_way.hashed(r, hashed);
         }
         ended.then_some(record)
     }
 }
 
-/// Lets the event loop serve others before it reads on: nginx reads a body for as long as there is something to read, and hashing makes that longer.
-///
-/// nginx stops reading when the connection is not ready, and makes it ready again in its next turn. Streams of HTTP/2 and /3 have windows of their own.
+/// How the reading of the body gives way, for one of a connection's requests.
 ///
 /// # Safety
-/// `r` is live, and its body is being read.
-unsafe fn give_way(r: *mut ngx_http_request_t) {
-    // SAFETY: as the caller vouches; a connection has a read event as long as it lives, and closing it takes the event out of nginx's list.
-    unsafe {
-        let read = (*(*r).connection).read;
-        if (*r).stream.is_null() && (*read).ready() != 0 && (*read).posted() == 0 {
-            (*read).set_ready(0);
-            nginx_sys::ngx_post_event(read, &raw mut nginx_sys::ngx_posted_next_events);
-        }
-    }
+/// `r` is live.
+pub(super) unsafe fn giving_way(r: *const ngx_http_request_t) -> Option<*mut GivingWay> {
+    // SAFETY: as the caller vouches; a record stays where it is as long as its request.
+    unsafe { find((*r).main).map(|record| &raw mut (*record).giving_way) }
 }
 
 /// The first part of the body has come: begins its digest, if it is to be hashed where it is read.
@@ -218,10 +210,15 @@ unsafe fn settle(record: *mut Record, stored: bool) {
             return;
         }
         let bytes = streaming.bytes();
-        if (*(*record).request).headers_in.chunked() == 0
-            && declared_bytes((*record).request).is_some_and(|all| all != bytes)
-        {
+        let r = (*record).request;
+        let is_chunked = (*r).headers_in.chunked() != 0;
+        if !is_chunked && declared_bytes(r).is_some_and(|all| all != bytes) {
             // nginx had thrown some of it away before anyone asked for it: a body over `client_max_body_size`, with `error_page 413`.
+            return;
+        }
+        let read = (*r).request_body;
+        if !is_chunked && !read.is_null() && (*read).received > 0 && u64::try_from((*read).received) != Ok(bytes) {
+            // A body without a length over HTTP/2, the beginning of which was read when nobody wanted a digest.
             return;
         }
         let digest = streaming.finish(params);
@@ -316,7 +313,7 @@ unsafe fn declared_bytes(r: *const ngx_http_request_t) -> Option<u64> {
 /// `r` is live; the bytes live as long as it.
 pub(crate) unsafe fn content_type<'a>(r: *const ngx_http_request_t) -> Cow<'a, [u8]> {
     // SAFETY: as the caller vouches.
-    unsafe { nginx::header_in(r, b"content-type") }
+    unsafe { nginx::header_in(r, b"content-type", b"\n") }
 }
 
 /// The request's content coding, as the client sent it.
@@ -325,7 +322,7 @@ pub(crate) unsafe fn content_type<'a>(r: *const ngx_http_request_t) -> Cow<'a, [
 /// `r` is live; the bytes live as long as it.
 pub(crate) unsafe fn content_encoding<'a>(r: *const ngx_http_request_t) -> Cow<'a, [u8]> {
     // SAFETY: as the caller vouches.
-    unsafe { nginx::header_in(r, b"content-encoding") }
+    unsafe { nginx::header_in(r, b"content-encoding", b"\n") }
 }
 
 /// Before the content phase: reads the body where the order of things needs it.

@@ -1,14 +1,18 @@
 //! `$pincer_cache_key`: everything that tells one request's answer from another's, in one key of fixed length.
 //!
-//! Method, scheme, the server block's name and the port that the client came to (its Host may name another), host (as nginx understood it and as the client
-//! sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, the upstream if variables name it, content
+//! Method, scheme, the server block's name and the address it listens on (a client's Host may name another), host (as nginx understood it and as the client
+//! sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, the upstream it goes to, content
 //! type and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. A request without a digest has a token in that
 //! place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
 
 use super::body::{self, Identity};
 use super::{limits, location, nginx};
+use arrayvec::ArrayVec;
 use nginx_sys::{ngx_http_request_t, ngx_str_t};
 use pincer_core::digest::{cache_key, normal_content_type};
+
+/// Of an address as text: the path of a unix socket with `unix:` before it.
+const ADDRESS_BYTES_MAX: usize = 128;
 
 /// The key of `r`; `None` when memory is out.
 ///
@@ -21,7 +25,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
         let main = (*r).main;
         let content_type = body::content_type(main);
         let content_encoding = body::content_encoding(main);
-        let host = nginx::header_in(r, b"host");
+        let host = nginx::header_in(r, b"host", b"\n");
         let class = limits::class_text(r).unwrap_or_default();
         let (form, digest, content_type): (&str, &[u8], [&[u8]; 2]) = match &identity {
             Identity::Digest(digest) => {
@@ -31,13 +35,13 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
         };
         let algorithm = location::of_request(r).and_then(|conf| conf.hashing());
         let bytes = |text: ngx_str_t| nginx::bytes(text);
-        let (upstream, upstream_port) = resolved(r);
+        let (upstream, upstream_port) = upstream(r);
         let scheme: &[u8] = if (*(*r).connection).ssl.is_null() { b"http" } else { b"https" };
         let key = cache_key(&[
             bytes((*r).method_name),
             scheme,
             server_name(r),
-            &nginx_sys::ngx_inet_get_port((*(*r).connection).local_sockaddr).to_be_bytes(),
+            &listening(r),
             bytes((*r).headers_in.server),
             &host,
             bytes((*r).unparsed_uri),
@@ -59,20 +63,56 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     }
 }
 
-/// Host and port of the upstream that a directive's variables named for `r`, as in `proxy_pass http://$backend`; nothing where the configuration names it, which
-/// the location stands for, and before nginx has asked for it.
+/// The address of the `listen` that the client came to, as text: with it and [`server_name`] nginx has chosen the server block.
+///
+/// Not what a client sees of it: with `listen 80` any address of the machine is the same.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn listening(r: *const ngx_http_request_t) -> ArrayVec<u8, ADDRESS_BYTES_MAX> {
+    let mut text = ArrayVec::new();
+    // SAFETY: as the caller vouches; the port that a socket serves lives as long as the configuration, and nginx writes no more than it is told there is room for.
+    unsafe {
+        let connection = (*r).connection;
+        let listening = (*connection).listening;
+        let port = (*listening).servers.cast::<nginx_sys::ngx_http_port_t>();
+        if port.is_null() || (*port).naddrs <= 1 {
+            // A path of a unix socket is shorter than this, any other address much shorter.
+            let _ = text.try_extend_from_slice(nginx::bytes((*listening).addr_text));
+            return text;
+        }
+        // One socket for several addresses: nginx has asked the kernel which it is.
+        let mut room = [0; ADDRESS_BYTES_MAX];
+        let length = nginx_sys::ngx_sock_ntop(
+            (*connection).local_sockaddr,
+            (*connection).local_socklen,
+            room.as_mut_ptr(),
+            room.len(),
+            1,
+        );
+        let _ = text.try_extend_from_slice(room.get(..length).unwrap_or_default());
+    }
+    text
+}
+
+/// Host and port of the upstream that `r` goes to, as `proxy_pass` or its variables name it; nothing before nginx has asked for it.
 ///
 /// # Safety
 /// `r` is live; the name lives as long as the request.
-unsafe fn resolved<'a>(r: *const ngx_http_request_t) -> (&'a [u8], u16) {
-    // SAFETY: as the caller vouches; nginx clears the upstream of a request when it makes one, and sets `resolved` before it asks for the key.
+unsafe fn upstream<'a>(r: *const ngx_http_request_t) -> (&'a [u8], u16) {
+    // SAFETY: as the caller vouches; nginx clears the upstream of a request when it makes one, and sets what is read here before it asks for the key.
     unsafe {
         let upstream = (*r).upstream;
-        if upstream.is_null() || (*upstream).resolved.is_null() {
+        if upstream.is_null() {
             return (&[], 0);
         }
-        let resolved = (*upstream).resolved;
-        (nginx::bytes((*resolved).host), (*resolved).port)
+        if let Some(resolved) = (*upstream).resolved.as_ref() {
+            return (nginx::bytes(resolved.host), resolved.port);
+        }
+        match (*upstream).conf.as_ref().and_then(|conf| conf.upstream.as_ref()) {
+            Some(named) => (nginx::bytes(named.host), named.port),
+            None => (&[], 0),
+        }
     }
 }
 

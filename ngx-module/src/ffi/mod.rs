@@ -19,6 +19,7 @@ pub(crate) mod conf;
 pub(crate) mod directive;
 pub(crate) mod feed;
 pub(crate) mod first_byte;
+mod give_way;
 pub(crate) mod limit_answer;
 pub(crate) mod limit_delay;
 pub(crate) mod limits;

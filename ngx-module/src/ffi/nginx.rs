@@ -160,11 +160,12 @@ pub(crate) unsafe fn buffered<'a>(buffer: *const nginx_sys::ngx_buf_t) -> Option
     }
 }
 
-/// The values of the request's header `name` (lower case); those of several lines with a comma between them.
+/// The values of the request's header `name` (lower case); those of several lines with `between` between them: a comma for who reads them as one, a line feed,
+/// which no header has in it, for who has to tell them apart.
 ///
 /// # Safety
 /// `request` is live; the bytes live as long as it.
-pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u8]) -> Cow<'a, [u8]> {
+pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u8], between: &[u8]) -> Cow<'a, [u8]> {
     let mut found: Option<Cow<'a, [u8]>> = None;
     // SAFETY: as the caller vouches; header lists are made of parts of table elements.
     unsafe {
@@ -179,7 +180,7 @@ pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u
                     None => found = Some(Cow::Borrowed(bytes(header.value))),
                     Some(values) => {
                         let values = values.to_mut();
-                        values.extend_from_slice(b", ");
+                        values.extend_from_slice(between);
                         values.extend_from_slice(bytes(header.value));
                     }
                 }

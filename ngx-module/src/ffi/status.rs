@@ -62,7 +62,7 @@ unsafe fn serve(r: *mut ngx_http_request_t, render: Render) -> ngx_int_t {
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let now = clock::now();
         let context = status::Context { addresses: &addresses, now };
-        match render(&zone.snapshot(now), &context, &nginx::header_in(r, b"accept")) {
+        match render(&zone.snapshot(now), &context, &nginx::header_in(r, b"accept", b", ")) {
             Some(page) => send(r, &page),
             None => SERVER_ERROR,
         }
