@@ -19,7 +19,7 @@ use pincer_proto::{google::rpc, v1};
 use tokio::{sync::watch, task};
 
 use crate::{
-    fleet::{Fleet, ForgetError, JoinError, Session},
+    fleet::{Fleet, ForgetError, JoinError, Joined, Session},
     hello::Hello,
     metrics::{Metrics, Outcome},
     model::{Changes, Config},
@@ -209,16 +209,19 @@ impl Plane {
         self.published.send_replace(published);
     }
 
-    /// Lets a node's stream in. What it declares is kept before this returns, unless the disk refuses; then only for as long as the process lives.
-    pub async fn join(&self, hello: Hello) -> Result<Session, JoinError> {
+    /// Lets a node's stream in: who has the session must [`Plane::leave`]. It is told revisions only after [`Plane::keep_nodes`].
+    pub fn join(&self, hello: Hello) -> Result<Joined, JoinError> {
         self.floor.fetch_max(hello.applied_revision, Ordering::AcqRel);
-        let joined = self.change_fleet(|fleet| fleet.join(hello, wall_s()))?;
-        for name in joined.to_store {
-            if let Err(error) = self.keep_node(&name).await {
+        self.change_fleet(|fleet| fleet.join(hello, wall_s()))
+    }
+
+    /// Keeps what nodes declare, unless the disk refuses; then it is known only for as long as the process lives.
+    pub async fn keep_nodes(&self, names: &[String]) {
+        for name in names {
+            if let Err(error) = self.keep_node(name).await {
                 tracing::error!(node = name, %error, "pincer: cannot keep what a node declares");
             }
         }
-        Ok(joined.session)
     }
 
     /// Writes a node as the fleet has it now.

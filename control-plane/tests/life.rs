@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use common::{Daemon, Node, PATIENCE, command, eventually, hello, peer_name, signal, weight};
@@ -278,4 +279,29 @@ async fn a_frozen_pincerd_is_unreachable_and_not_an_endless_wait() {
     signal(daemon.pid(), "CONT");
     assert_eq!(told.code, 4, "{told:?}");
     assert!(told.errors.contains("does not answer"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_is_let_in_is_not_taken_for_connected() {
+    let daemon = Daemon::start();
+    for number in 0..40 {
+        // What it declares is new, so it is written before the node is in; at some moment of that the node goes.
+        let node = Node::join(&daemon, hello(&format!("web-{number}"), &[A])).await;
+        time::sleep(Duration::from_micros(number * 100)).await;
+        drop(node);
+    }
+    let mut operator = daemon.operator().await;
+    let mut known = 0;
+    for number in 0..40 {
+        let request = v1::GetNodeRequest { name: format!("nodes/web-{number}") };
+        if operator.get_node(request.clone()).await.is_err() {
+            continue;
+        }
+        known += 1;
+        let away = async |mut operator: common::Operator| {
+            operator.get_node(request.clone()).await.ok().filter(|node| !node.get_ref().connected)
+        };
+        eventually("the node is away", || away(operator.clone())).await;
+    }
+    assert!(known > 20, "{known}");
 }

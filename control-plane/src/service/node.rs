@@ -140,7 +140,8 @@ async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result
     };
     let hello = hello::check(hello).map_err(|fault| refused(Status::invalid_argument(fault.to_string())))?;
     let applied = hello.applied_revision;
-    let session = plane.join(hello).await.map_err(|error| refused(Status::resource_exhausted(error.to_string())))?;
+    let entered = plane.join(hello).map_err(|error| refused(Status::resource_exhausted(error.to_string())))?;
+    let session = entered.session;
     tracing::info!(node = session.node, instance = session.instance, applied, "pincer: node joined");
     let ours = plane.current().config.revision;
     if applied > ours {
@@ -152,7 +153,10 @@ async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result
         );
     }
     let (line, purges) = plane.purges.join(&session);
-    Ok((Membership { plane, session, since: Instant::now(), line }, Joined { applied, purges }))
+    // From here on it leaves, even if the stream ends during the writing.
+    let membership = Membership { plane, session, since: Instant::now(), line };
+    membership.plane.keep_nodes(&entered.to_store).await;
+    Ok((membership, Joined { applied, purges }))
 }
 
 impl Membership {
