@@ -6,7 +6,7 @@
 use super::conf::{DeclaredPeer, MainConf, UpstreamConf};
 use super::{clock, log, module, nginx};
 use nginx_sys::{ngx_conf_t, ngx_int_t, ngx_shm_zone_t, ngx_slab_pool_t};
-use pincer_core::zone::{Header, Layout, PeerSpec, Settings, Zone};
+use pincer_core::zone::{CLASSES_MAX, Header, Layout, PeerSpec, Settings, Zone};
 use std::ffi::c_void;
 
 /// A cache line: the alignment of the records.
@@ -117,11 +117,13 @@ unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
 
 fn too_small(main: &MainConf, need_bytes: usize) -> String {
     let size_kib = main.zone_args.as_ref().map_or(0, |args| args.size_bytes) / 1024;
-    let need_kib = (need_bytes + need_bytes / 64 + 16 * PAGE).div_ceil(1024).next_multiple_of(4);
+    let need_kib = Layout::size_kib(need_bytes);
     let upstreams = main.upstreams.borrow();
     let peers: usize = upstreams.iter().map(|upstream| upstream.peers.borrow().len()).sum();
-    let count = upstreams.len();
-    format!("\"pincer_zone\" size {size_kib}k is too small, {need_kib}k needed for {peers} peers in {count} upstreams")
+    let (count, classes) = (upstreams.len(), main.classes.len());
+    format!(
+        "\"pincer_zone\" size {size_kib}k is too small, {need_kib}k needed for {peers} peers in {count} upstreams and {classes} classes"
+    )
 }
 
 /// The zone's random name: the same over a reload, another after a restart.
@@ -151,7 +153,14 @@ fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
     }
     let upstreams_needed = zone.upstreams.len() + upstreams.saturating_sub(room.upstreams);
     let peers_needed = zone.peers.len() + peers.saturating_sub(room.peers);
-    Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed, zone.classes.len().max(main.classes.len()))))
+    let classes_needed = zone.classes.len() + classes.saturating_sub(room.classes);
+    if classes_needed > CLASSES_MAX {
+        let have = main.classes.len();
+        return Err(format!(
+            "\"pincer_class\": {have} classes are declared and others added at run time, {classes_needed} in all, at most {CLASSES_MAX} are allowed"
+        ));
+    }
+    Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed, classes_needed)))
 }
 
 /// Makes nginx.conf's peers those of the zone. In the master, once the configuration is in force.

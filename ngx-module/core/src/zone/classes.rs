@@ -197,6 +197,9 @@ impl<'z> Zone<'z> {
 
     fn classes_full(&self, name: &[u8], more: usize) -> ZoneError {
         let have = self.classes.len();
+        if have + more > CLASSES_MAX {
+            return ZoneError::TooManyClasses { have: have + more, max: CLASSES_MAX };
+        }
         let need_bytes = Layout::bytes_for(self.upstreams.len(), self.peers.len(), have + more);
         ZoneError::ClassesFull { name: printable(name), have, need_bytes }
     }

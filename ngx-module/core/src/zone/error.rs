@@ -2,6 +2,7 @@
 //!
 //! Raised only before anything is changed; never on the request path, so they own their strings.
 
+use super::Layout;
 use super::keys::KeysError;
 
 /// A configuration from nginx.conf cannot be put into the zone. The operator's doing: nginx.conf or the zone's size must change.
@@ -20,17 +21,17 @@ pub enum ZoneError {
         max: usize,
     },
     /// No upstream record is free.
-    #[error("upstream {name:?} has no room in the zone of {have} upstreams, {need_bytes} bytes are needed")]
+    #[error("upstream {name:?} has no room in the zone of {have} upstreams, it needs {}k", Layout::size_kib(*need_bytes))]
     UpstreamsFull {
         /// The upstream that found no room.
         name: String,
         /// Upstream records in the zone.
         have: usize,
-        /// The zone's size that would do, in bytes.
+        /// Bytes of records that would do.
         need_bytes: usize,
     },
     /// Too few peer records are free.
-    #[error("upstream {upstream:?} needs {need} new peers, {free} of {have} are free, {need_bytes} bytes are needed")]
+    #[error("upstream {upstream:?} needs {need} new peers, {free} of {have} are free, the zone needs {}k", Layout::size_kib(*need_bytes))]
     PeersFull {
         /// The upstream that found no room.
         upstream: String,
@@ -40,7 +41,7 @@ pub enum ZoneError {
         free: usize,
         /// Peer records in the zone.
         have: usize,
-        /// The zone's size that would do, in bytes.
+        /// Bytes of records that would do.
         need_bytes: usize,
     },
     /// An upstream has more peers than one may have.
@@ -70,19 +71,19 @@ pub enum ZoneError {
         upstream: String,
     },
     /// No class record is free.
-    #[error("class {name:?} has no room in the zone of {have} classes, {need_bytes} bytes are needed")]
+    #[error("class {name:?} has no room in the zone of {have} classes, it needs {}k", Layout::size_kib(*need_bytes))]
     ClassesFull {
         /// The class that found no room.
         name: String,
         /// Class records in the zone.
         have: usize,
-        /// The zone's size that would do, in bytes.
+        /// Bytes of records that would do.
         need_bytes: usize,
     },
     /// More classes than a zone may have.
     #[error("{have} classes are declared, at most {max} are allowed")]
     TooManyClasses {
-        /// Classes declared.
+        /// Classes declared, or those and what is added at run time.
         have: usize,
         /// Classes allowed.
         max: usize,

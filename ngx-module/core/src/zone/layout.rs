@@ -125,6 +125,14 @@ impl Layout {
         bytes
     }
 
+    /// The size of a `pincer_zone`, in KiB, that leaves `bytes` for records: nginx takes its part for the table of pages, its own head and alignment.
+    #[must_use]
+    pub fn size_kib(bytes: usize) -> usize {
+        const PAGE_KIB: usize = 4;
+        const OWN_PAGES: usize = 4;
+        (bytes + bytes / 64).div_ceil(1024).next_multiple_of(PAGE_KIB) + OWN_PAGES * PAGE_KIB
+    }
+
     /// The smallest layout for `groups` of an upstream and its peers, without limits.
     fn least(groups: usize) -> Self {
         Self::of(Counts { upstreams: groups, peers: groups * PEERS_PER_UPSTREAM, ..Counts::default() })
