@@ -77,6 +77,8 @@ struct Job {
     /// Those still to do, the current one last.
     caches: Vec<Cache>,
     step: Step,
+    /// No answer with `Vary` was met in the current cache, and each was looked at.
+    uniform: bool,
     removed: u64,
     bytes: u64,
     files_left: u64,
@@ -189,6 +191,7 @@ impl Job {
             key,
             caches: cache_zones::resolve(main, &scope)?,
             step: Step::Fence,
+            uniform: false,
             removed: 0,
             bytes: 0,
             files_left: 0,
@@ -259,6 +262,7 @@ impl Job {
                 self.step = Step::Next;
                 return Ok(());
             }
+            self.uniform = !varies;
         }
         self.step = if cache.is_cold() {
             let (directory, levels) = cache.directory();
@@ -278,8 +282,19 @@ impl Job {
     }
 
     /// Whether a file is a variant of the key, or all are meant.
-    fn is_meant(&self, path: &Path) -> bool {
-        self.key.is_none_or(|key| file::read_head(path, &LAYOUT).ok().flatten().is_some_and(|head| head.key == key))
+    fn is_meant(&mut self, path: &Path) -> bool {
+        let Some(key) = self.key else { return true };
+        match file::read_head(path, &LAYOUT) {
+            Ok(Some(head)) => {
+                self.uniform &= !head.varies;
+                head.key == key
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            _ => {
+                self.uniform = false;
+                false
+            }
+        }
     }
 
     /// Removes an entry and its file, if there are any.
@@ -311,6 +326,9 @@ impl Job {
             }
             batch.last
         };
+        if let (Some(_), None, true, Some(zone)) = (self.key, last, self.uniform, self.main.zone.get()) {
+            zone.header.fences.note_uniform(cache.id());
+        }
         self.step = if last.is_some() { Step::Tree(last) } else { Step::Next };
     }
 

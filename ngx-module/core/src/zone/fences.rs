@@ -38,6 +38,8 @@ pub struct Fences {
     floor_ms: AtomicU64,
     /// Caches that answers with `Vary` were stored in: one bit each, by `id % 64`.
     varied: AtomicU64,
+    /// Caches in which no answer with `Vary` is older than the zone, by `id % 64`.
+    uniform: Array<AtomicU64, 64>,
     ring: Array<Fence, FENCES>,
     /// The newest fence that each worker has looked for.
     heeded: Array<AtomicU64, WORKERS_MAX>,
@@ -105,9 +107,18 @@ impl Fences {
         }
     }
 
-    /// Whether answers with `Vary` may have been stored in `cache` since the zone was made.
+    /// All of `cache` was looked through, and it held no answer with `Vary` that was not told to [`Fences::note_vary`].
+    pub fn note_uniform(&self, cache: u64) {
+        self.uniform_of(cache).store(cache, SeqCst);
+    }
+
+    /// Whether `cache` may hold answers with `Vary`: one was stored, or what it held before the zone was made has not been looked through.
     pub fn may_vary(&self, cache: u64) -> bool {
-        self.varied.load(SeqCst) & (1 << (cache % 64)) != 0
+        self.varied.load(SeqCst) & (1 << (cache % 64)) != 0 || cache == 0 || self.uniform_of(cache).load(SeqCst) != cache
+    }
+
+    fn uniform_of(&self, cache: u64) -> &AtomicU64 {
+        &self.uniform[usize::try_from(cache % 64).unwrap_or(0)]
     }
 }
 
@@ -170,9 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_varies_once_an_answer_did() {
+    fn a_cache_varies_until_it_was_looked_through_and_once_an_answer_did() {
         let fences = Fences::default();
-        fences.note_vary(65);
-        assert!(fences.may_vary(65) && fences.may_vary(1) && !fences.may_vary(2));
+        assert!(fences.may_vary(2) && fences.may_vary(0));
+        fences.note_uniform(2);
+        assert!(!fences.may_vary(2) && fences.may_vary(66) && fences.may_vary(1));
+        fences.note_vary(66);
+        assert!(fences.may_vary(2) && fences.may_vary(66));
     }
 }
