@@ -1,102 +1,24 @@
 //! The bandwidth of a class: shared evenly by all its answers over all workers, never a busy worker for it, and nothing lost or left behind.
 
+#[path = "bandwidth/downloads.rs"]
+mod downloads;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use downloads::*;
 use harness::client::pinned::{self, Pinned};
 use harness::client::raw;
-use harness::nginx::{Builder, http2_listen};
+use harness::nginx::http2_listen;
 use harness::{Client, Nginx, Pincerd, Replica, eventually, limit};
-use http_body_util::BodyExt;
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-const MIB: f64 = 1_048_576.0;
-const STREAMS: usize = 20;
 /// More than twenty streams read while they share a bandwidth, bytes.
 const LONG: usize = 3_000_000;
 /// More than any test reads, bytes.
 const ENDLESS: usize = 100_000_000;
-
-fn ms(count: u64) -> Duration {
-    Duration::from_millis(count)
-}
-
-/// A server all of whose answers are of class `c`.
-fn paced(class: &str) -> Builder {
-    Nginx::builder().http(format!("pincer_zone pincer:1m; pincer_class c {class};")).server("pincer_limit class=c;")
-}
-
-fn proxied(builder: Builder, replica: &Replica, directives: &str) -> Builder {
-    builder.server(format!("location / {{ {directives} proxy_pass http://{}; }}", replica.server()))
-}
-
-/// A file of so many bytes in the prefix, below `files/`, served from the location `/files/`.
-fn with_file(builder: Builder, name: &str, bytes: usize) -> Builder {
-    let folder = builder.prefix().join("files");
-    let _ = std::fs::create_dir(&folder);
-    let mode = |path: &std::path::Path, mode| {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("permissions");
-    };
-    mode(&folder, 0o755);
-    let content: Vec<u8> = (0..bytes).map(|at| b'a' + u8::try_from(at % 26).expect("small")).collect();
-    std::fs::write(folder.join(name), content).expect("a file");
-    mode(&folder.join(name), 0o644);
-    let root = builder.prefix().display().to_string();
-    builder.server(format!("location /files/ {{ root {root}; }}"))
-}
-
-/// Downloads, and how much each has received so far.
-struct Downloads {
-    received: Vec<Arc<AtomicU64>>,
-    running: tokio::task::JoinSet<()>,
-}
-
-impl Downloads {
-    /// One of `path` with each client.
-    fn start(clients: &[Client], path: &str) -> Self {
-        let mut all = Self { received: Vec::new(), running: tokio::task::JoinSet::new() };
-        for client in clients {
-            let (counter, client, path) = (Arc::new(AtomicU64::new(0)), client.clone(), path.to_owned());
-            all.received.push(Arc::clone(&counter));
-            all.running.spawn(async move {
-                let response = client.call(Method::GET, &path).begin().await.expect("an answer");
-                assert_eq!(response.status(), 200);
-                let mut body = response.into_body();
-                while let Some(Ok(frame)) = body.frame().await {
-                    counter.fetch_add(frame.data_ref().map_or(0, |data| data.len() as u64), SeqCst);
-                }
-            });
-        }
-        all
-    }
-
-    fn received(&self) -> Vec<u64> {
-        self.received.iter().map(|counter| counter.load(SeqCst)).collect()
-    }
-
-    /// What each receives per second, over `time`.
-    #[allow(clippy::cast_precision_loss)]
-    async fn rates(&self, time: Duration) -> Vec<f64> {
-        let (start, before) = (Instant::now(), self.received());
-        tokio::time::sleep(time).await;
-        let (after, time_s) = (self.received(), start.elapsed().as_secs_f64());
-        before.iter().zip(after).map(|(before, after)| (after - before) as f64 / time_s).collect()
-    }
-}
-
-/// That the streams together have `total` within 5 %, and each its share within 10 %.
-#[allow(clippy::cast_precision_loss)]
-fn assert_fair(rates: &[f64], total: f64) {
-    let sum: f64 = rates.iter().sum();
-    let fair = total / rates.len() as f64;
-    assert!((sum - total).abs() <= total * 0.05, "{sum} of {total}: {rates:.0?}");
-    for rate in rates {
-        assert!((rate - fair).abs() <= fair * 0.1, "{rate} where {fair} is fair: {rates:.0?}");
-    }
-}
 
 /// User and system time of these processes, seconds.
 fn cpu_s(pids: &[i32]) -> f64 {
@@ -120,10 +42,6 @@ async fn twenty_are_fair(nginx: &Nginx, clients: &[Client], path: &str) {
     drop(downloads);
     let none = || async { nginx.status().await.class("c").number("/in_flight") == 0.0 };
     eventually("nothing is in flight", 5.0, none).await;
-}
-
-fn single(nginx: &Nginx) -> Vec<Client> {
-    (0..STREAMS).map(|_| Client::single(&nginx.url())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -429,7 +347,125 @@ async fn pages_made_of_parts_and_compressed_ones_come_whole() {
     let text = reply.text();
     assert!(text.starts_with("beginp") && text.ends_with("qend") && text.contains("middle"), "{}", text.len());
     assert_eq!(text.len(), 5 + 30_000 + 30_000 + 6 + 20_000 + 30_000 + 3);
+    let sent = async || nginx.status().await.class("c").number("/bytes");
+    let before = sent().await;
     let zipped = client.call(Method::GET, "/zipped/part").header("accept-encoding", "gzip").must().await;
     assert_eq!((zipped.status, zipped.header("content-encoding")), (200, "gzip"));
     assert!(zipped.body.len() < 10_000);
+    assert!(sent().await - before < 10_000.0, "what counts is what goes out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_answers_on_many_connections_get_no_more_than_the_bandwidth() {
+    let replica = Replica::named("a").start().await;
+    let nginx = with_file(paced("bandwidth=200k").workers(2).listen("reuseport"), "f", 1_000_000)
+        .http("pincer_class whole bandwidth=200k; pincer_class one bandwidth=200k; pincer_class slow bandwidth=2k;")
+        .server(format!(
+            "location /bytes/ {{ pincer_limit class=whole; proxy_buffering off; proxy_buffer_size 64k;
+                proxy_buffers 8 64k; proxy_pass http://{0}; }}
+            location /one/ {{ pincer_limit class=one; alias {{{{prefix}}}}/files/; }}
+            location /slow/ {{ pincer_limit class=slow; alias {{{{prefix}}}}/files/; }}",
+            replica.server()
+        ))
+        .start()
+        .await;
+    let clients = |count: usize| (0..count).map(|_| Client::single(&nginx.url())).collect::<Vec<_>>();
+    let range = Some("bytes=0-8191");
+    let all = [
+        ("forty files", ask_again_and_again(clients(40), "/files/f", range), 204_800.0),
+        ("twenty in one buffer", ask_again_and_again(clients(20), "/bytes/60000", None), 204_800.0),
+        ("one", ask_again_and_again(clients(1), "/one/f", range), 204_800.0),
+        ("two at 2k", ask_again_and_again(clients(2), "/slow/f", range), 2_048.0),
+    ];
+    for (name, downloads, _) in &all {
+        eventually(name, 10.0, || async { downloads.received().iter().sum::<u64>() > 3_000 }).await;
+    }
+    let time = Duration::from_secs(6);
+    let rates = futures_util::future::join_all(all.iter().map(|(_, downloads, _)| downloads.rates(time))).await;
+    for ((name, _, bandwidth), rates) in all.iter().zip(rates) {
+        let sum: f64 = rates.iter().sum();
+        // A buffer that came together counts at its end.
+        let grain = if *bandwidth > 10_000.0 { 0.05 } else { 0.1 } * bandwidth;
+        assert!((sum - bandwidth).abs() <= grain, "{name}: {sum} of {bandwidth}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::cast_precision_loss)]
+async fn what_subrequests_bring_is_paced_and_comes_in_its_order() {
+    const BYTES: usize = 300_000;
+    let (h2_port, origin) = (harness::ports::free_port(), harness::ports::free_port());
+    let page = "begin|<!--# include virtual=\"/part/f\" -->|<!--# include virtual=\"/unbuffered/f\" -->|end";
+    let locations = format!(
+        "root {{{{prefix}}}}/files;
+        location /part/ {{ alias {{{{prefix}}}}/files/; }}
+        location /proxied/ {{ proxy_pass http://127.0.0.1:{origin}/; }}
+        location /unbuffered/ {{ proxy_buffering off; proxy_pass http://127.0.0.1:{origin}/; }}
+        location /slices/ {{ slice 64k; proxy_cache slices; proxy_cache_key $server_protocol$uri$slice_range; proxy_cache_valid 1h;
+            proxy_http_version 1.1; proxy_set_header Range $slice_range; proxy_pass http://127.0.0.1:{origin}/; }}
+        location = /page.html {{ ssi on; default_type text/html; }}
+        location = /copied.html {{ ssi on; sendfile off; output_buffers 2 8k; default_type text/html; alias {{{{prefix}}}}/files/page.html; }}
+        location = /added {{ add_after_body /proxied/f; default_type text/html; alias {{{{prefix}}}}/files/before; }}
+        location = /added_unbuffered {{ add_after_body /unbuffered/f; default_type text/html; alias {{{{prefix}}}}/files/before; }}"
+    );
+    // Each answer has a bandwidth of its own.
+    let limit = "pincer_limit class=c key=$server_protocol$uri;";
+    let nginx = Nginx::builder()
+        .http("pincer_zone pincer:1m; pincer_class c bandwidth=200k;")
+        .http("proxy_cache_path {{prefix}}/slices keys_zone=slices:1m;");
+    let nginx = with_file(nginx, "f", BYTES);
+    std::fs::write(nginx.prefix().join("files/page.html"), page).expect("a page");
+    std::fs::write(nginx.prefix().join("files/before"), "begin|").expect("a page");
+    let nginx = nginx
+        .http(format!("server {{ listen 127.0.0.1:{origin}; root {{{{prefix}}}}/files; }}"))
+        .http(format!("server {{ {}; {limit} {locations} }}", http2_listen(h2_port).trim_end_matches(';')))
+        .server(format!("{limit} {locations}"))
+        .start()
+        .await;
+    let file = letters(BYTES);
+    let twice = [b"begin|", &file[..], b"|", &file, b"|end"].concat();
+    let added = [b"begin|", &file[..]].concat();
+    let clients = [nginx.client(), Client::h2c(&format!("http://127.0.0.1:{h2_port}"))];
+    let expected = [
+        ("/slices/f", &file),
+        ("/page.html", &twice),
+        ("/copied.html", &twice),
+        ("/added", &added),
+        ("/added_unbuffered", &added),
+    ];
+    let all = clients.iter().flat_map(|client| expected.iter().map(move |(path, whole)| (client, *path, *whole)));
+    let all = all.map(async |(client, path, whole)| {
+        let start = Instant::now();
+        let reply = client.get(path).await;
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(reply.body[..] == whole[..], "{path}: {} bytes", reply.body.len());
+        let (time_s, due_s) = (start.elapsed().as_secs_f64(), whole.len() as f64 / 204_800.0);
+        assert!((due_s * 0.9 - 0.1..due_s * 1.1 + 0.3).contains(&time_s), "{path}: {time_s} s where {due_s} s are due");
+    });
+    futures_util::future::join_all(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_is_timed_out_at_a_narrow_bandwidth_and_few_bytes_are_sent_to_it() {
+    let replica = Replica::named("a").start().await;
+    let nginx = with_file(proxied(paced("bandwidth=200k").listen("sndbuf=16k"), &replica, ""), "f", 20_000_000)
+        .server("send_timeout 1s; location /unbuffered/ { proxy_buffering off; rewrite /unbuffered(.*) $1 break;")
+        .server(format!("proxy_pass http://{}; }}", replica.server()))
+        .start()
+        .await;
+    let mut deaf = Vec::new();
+    for path in ["/files/f", "/bytes/10000000", "/unbuffered/bytes/10000000"] {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("a small buffer");
+        let mut stream = socket.connect(nginx.address().parse().expect("an address")).await.expect("connect");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("send");
+        deaf.push(stream);
+    }
+    let in_flight = async || nginx.status().await.class("c").number("/in_flight");
+    eventually("all are under way", 5.0, || async { in_flight().await == 3.0 }).await;
+    eventually("the deaf are cut off", 8.0, || async { in_flight().await == 0.0 }).await;
+    let sent = nginx.status().await.class("c").number("/bytes");
+    assert!(sent < 400_000.0, "{sent} bytes are counted");
+    drop(deaf);
 }

@@ -370,7 +370,10 @@ fn bandwidth_is_shared_by_the_responses_of_a_key_and_follows_a_change() {
         .map(|i| (workers[i % 2], zone.limit_take(workers[i % 2], &checks, NOW).holds, Flow::default(), 0, NOW))
         .collect();
     // Without a bandwidth all is granted at once; then one is set under the running responses, and raised.
-    assert_eq!(zone.bandwidth_grant(flows[0].0, &mut flows[0].1[0], &mut Flow::default(), 1 << 30, NOW).bytes, 1 << 30);
+    assert_eq!(
+        zone.bandwidth_grant(flows[0].0, &mut flows[0].1[0], &mut Flow::default(), (1 << 30, 1), NOW).bytes,
+        1 << 30
+    );
     for ms in 0..12_000 {
         let now = NOW.plus(ms * MS);
         match ms {
@@ -379,7 +382,7 @@ fn bandwidth_is_shared_by_the_responses_of_a_key_and_follows_a_change() {
             _ => {}
         }
         for (w, holds, flow, sent, next) in flows.iter_mut().filter(|(.., next)| *next <= now) {
-            let grant = zone.bandwidth_grant(*w, &mut holds[0], flow, 16_384, now);
+            let grant = zone.bandwidth_grant(*w, &mut holds[0], flow, (16_384, 1), now);
             zone.bandwidth_sent(&holds[0], flow, grant.bytes);
             *sent += grant.bytes;
             *next = now.plus(grant.retry_after_ns);

@@ -146,12 +146,13 @@ static ngx_module_names: NginxStatic<[*const c_char; 3]> =
     NginxStatic(UnsafeCell::new([c"ngx_http_pincer_module".as_ptr(), BANDWIDTH_MODULE.as_ptr(), std::ptr::null()]));
 
 /// The module itself is not in here: nginx appends it, so its header filter runs first, while `u->buffer` still is as the peer filled it. The one for the
-/// bandwidth's body filter stands before the copy filter, as filters of other people do: it runs after that and after the range filter.
+/// bandwidth's body filter stands before the gzip and postpone filters: it runs after them, on all that goes out. nginx may lack gzip.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
-static ngx_module_order: NginxStatic<[*const c_char; 3]> = NginxStatic(UnsafeCell::new([
+static ngx_module_order: NginxStatic<[*const c_char; 4]> = NginxStatic(UnsafeCell::new([
     BANDWIDTH_MODULE.as_ptr(),
-    c"ngx_http_copy_filter_module".as_ptr(),
+    c"ngx_http_gzip_filter_module".as_ptr(),
+    c"ngx_http_postpone_filter_module".as_ptr(),
     std::ptr::null(),
 ]));
 

@@ -3,7 +3,8 @@
 //! One number says until when the bandwidth is promised. A response that has used up its credit reserves a quantum behind all others and may send once its turn
 //! comes; so whoever has enough to send gets one quantum a round, whatever the others do: deficit round robin (Shreedhar and Varghese 1995) with the queue laid out in
 //! time, by virtual clocks (Zhang 1990). Nobody has to wake anybody, and nobody looks before its time. What is promised never exceeds the bandwidth; a
-//! response that comes late loses nothing, since its turn stays its own. Who sends more than its credit, to keep a chunk whole, waits longer next time.
+//! response that comes late loses nothing, since its turn stays its own. Nobody sends ahead of its credit: who has a chunk to keep whole saves for it, so
+//! that what ended responses have sent is paid for, and a thousand small ones get no more than a large one.
 //! Pure integers, no clock. Cost: one division. Bound: a rate of zero is no limit; times saturate.
 
 use crate::time::{MILLISECOND_NS, MonoNs, SECOND_NS};
@@ -29,7 +30,7 @@ const WAIT_LEAST_NS: u64 = MILLISECOND_NS;
 /// How much may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Bytes that may be sent now, up to what was wanted. 0 = none before `retry_after_ns` has passed.
+    /// Bytes that may be sent now, up to what was wanted and not under what goes at once. 0 = none before `retry_after_ns` has passed.
     pub bytes: u64,
     /// When to ask again, ns; 0 with bytes.
     pub retry_after_ns: u64,
@@ -38,8 +39,8 @@ pub struct Grant {
 /// What one response has of its key's bandwidth. In the response's own memory; the default is a fresh one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
-    /// Bytes that may be sent; negative = sent ahead.
-    credit: i64,
+    /// Bytes that may be sent.
+    credit: u64,
     /// Bytes that are added at `due`; 0 = none reserved.
     reserved: u64,
     due: MonoNs,
@@ -97,14 +98,16 @@ impl Pace {
 }
 
 impl Flow {
-    /// What the response may do at `now`; `promise` takes the bytes to reserve and returns when they may be sent.
+    /// What the response may do at `now`, with `wanted` bytes there of which at least `least` go at once or none, 0 counting as 1; `promise` takes the bytes to
+    /// reserve and returns when they may be sent.
     ///
-    /// Asks for a promise when the credit is used up; it has at most one outstanding. One of a whole quantum, however little is wanted: who always has a
-    /// little more to send is not worse off than who has all of it. And of no more, whatever is owed: the others' turns come as often as ever.
-    pub fn ask(&mut self, pace: &Pace, now: MonoNs, wanted: u64, promise: impl Fn(u64) -> MonoNs) -> Grant {
+    /// Asks for a promise when the credit does not suffice; it has at most one outstanding. One of a whole quantum, however little is wanted: who always has
+    /// a little more to send is not worse off than who has all of it. And of no more, whatever is to stay whole: the others' turns come as often as ever.
+    pub fn ask(&mut self, pace: &Pace, now: MonoNs, wanted: u64, least: u64, promise: impl Fn(u64) -> MonoNs) -> Grant {
         self.arrive(pace, now);
+        let least = least.max(1).min(wanted);
         for _ in 0..QUANTA_MAX {
-            if self.credit > 0 || self.reserved > 0 || wanted == 0 {
+            if self.credit >= least || self.reserved > 0 {
                 break;
             }
             self.reserved = pace.quantum();
@@ -112,25 +115,25 @@ impl Flow {
             self.bandwidth = pace.bandwidth;
             self.arrive(pace, now);
         }
-        match u64::try_from(self.credit) {
-            Ok(credit) if credit > 0 => Grant { bytes: wanted.min(credit), retry_after_ns: 0 },
-            _ => Grant { bytes: 0, retry_after_ns: self.due.since(now).clamp(WAIT_LEAST_NS, LOOK_AGAIN_NS) },
+        if self.credit >= least {
+            return Grant { bytes: wanted.min(self.credit), retry_after_ns: 0 };
         }
+        Grant { bytes: 0, retry_after_ns: self.due.since(now).clamp(WAIT_LEAST_NS, LOOK_AGAIN_NS) }
     }
 
-    /// `bytes` were sent: not more than granted, unless a chunk had to stay whole; the rest is then owed.
+    /// `bytes` were sent: not more than granted.
     pub fn sent(&mut self, bytes: u64) {
-        self.credit = self.credit.saturating_sub_unsigned(bytes);
+        self.credit = self.credit.saturating_sub(bytes);
     }
 
-    /// Forgets all credit and debt: there is no bandwidth to keep.
+    /// Forgets all credit: there is no bandwidth to keep.
     pub fn forget(&mut self) {
         *self = Self::default();
     }
 
     /// Bytes promised and not sent: the response ends, others may have them.
     pub fn end(&mut self) -> u64 {
-        let unsent = self.reserved.saturating_add_signed(self.credit);
+        let unsent = self.reserved.saturating_add(self.credit);
         self.forget();
         unsent
     }
@@ -145,7 +148,7 @@ impl Flow {
             self.bandwidth = pace.bandwidth;
         }
         if self.due <= now {
-            self.credit = self.credit.saturating_add_unsigned(self.reserved);
+            self.credit = self.credit.saturating_add(self.reserved);
             self.reserved = 0;
         }
     }
@@ -190,14 +193,15 @@ mod tests {
                     due
                 };
                 loop {
-                    let grant = line.flow.ask(&pace, now, line.chunk, promise);
+                    let least = if line.whole { line.chunk } else { 1 };
+                    let grant = line.flow.ask(&pace, now, line.chunk, least, promise);
                     if grant.bytes == 0 {
                         line.next = now.0 + grant.retry_after_ns + line.late;
                         break;
                     }
-                    let bytes = if line.whole { line.chunk } else { grant.bytes };
-                    line.flow.sent(bytes);
-                    line.sent += bytes;
+                    assert!(grant.bytes >= least);
+                    line.flow.sent(grant.bytes);
+                    line.sent += grant.bytes;
                 }
             }
         }
@@ -262,11 +266,11 @@ mod tests {
                 due
             };
             for flow in &mut greedy {
-                let bytes = flow.ask(&pace, now, MIB, promise).bytes;
+                let bytes = flow.ask(&pace, now, MIB, 1, promise).bytes;
                 flow.sent(bytes);
             }
             if ms % 100 == 0 {
-                let grant = slow.ask(&pace, now, 200, promise);
+                let grant = slow.ask(&pace, now, 200, 200, promise);
                 longest = longest.max(grant.retry_after_ns);
                 slow.sent(200);
             }
@@ -274,12 +278,64 @@ mod tests {
         assert!(longest <= 60 * MILLISECOND_NS, "{longest}");
     }
 
+    /// What `clients` get in 10 s at `rate`, each of which asks for an answer of `bytes` as soon as it has one.
+    fn small_answers(clients: u32, rate: u64, bytes: u64, whole: bool) -> u64 {
+        let free_at = Cell::new(MonoNs(0));
+        let pace = Pace { bandwidth: rate, active: clients };
+        let mut sent = 0;
+        // Flow, what is left of the answer, when to look.
+        let mut running: Vec<_> = (0..clients).map(|_| (Flow::default(), bytes, 0)).collect();
+        for ms in 0..10_000_u64 {
+            let now = MonoNs(MILLISECOND_NS * (1_000_000 + ms));
+            for (flow, left, next) in running.iter_mut().filter(|(.., next)| *next <= now.0) {
+                let promise = |bytes| {
+                    let (due, until) = pace.promise(free_at.get(), now, bytes);
+                    free_at.set(until);
+                    due
+                };
+                let grant = flow.ask(&pace, now, *left, if whole { *left } else { 1 }, promise);
+                flow.sent(grant.bytes);
+                sent += grant.bytes;
+                *left -= grant.bytes;
+                *next = now.0 + grant.retry_after_ns;
+                if *left == 0 {
+                    free_at.set(pace.give_back(free_at.get(), now, flow.end()));
+                    *left = bytes;
+                    // The next request is here.
+                    *next = now.0 + MILLISECOND_NS;
+                }
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn many_small_answers_get_no_more_and_no_less_than_a_large_one() {
+        for clients in [1, 20, 100] {
+            for (rate, bytes, whole) in [
+                (204_800, 8_192, false),
+                (204_800, 4_096, true),
+                (204_800, 1_500, true),
+                (204_800, 1_100, false),
+                (204_800, 700, false),
+                (10_240, 8_192, false),
+            ] {
+                let sent = small_answers(clients, rate, bytes, whole);
+                let case = format!("{clients} clients, {bytes} bytes, {whole} at {rate}: {sent}");
+                // The slack and the first round, which goes before its time, and what was saved for whole answers last.
+                let slack = rate / 10 + u64::from(clients) * (QUANTUM_BYTES.0 + bytes * u64::from(whole));
+                assert!(sent <= 10 * rate + slack, "{case}");
+                assert!((sent + slack) * 100 >= 10 * rate * 95, "{case}");
+            }
+        }
+    }
+
     #[test]
     fn what_a_response_leaves_unsent_is_there_for_others() {
         let pace = Pace { bandwidth: 1_000_000, active: 1 };
         let now = MonoNs(10 * SECOND_NS);
         let (mut flow, free_at) = (Flow::default(), Cell::new(now));
-        let grant = flow.ask(&pace, now, 1_000_000, |bytes| {
+        let grant = flow.ask(&pace, now, 1_000_000, 1, |bytes| {
             let (due, until) = pace.promise(free_at.get(), now, bytes);
             free_at.set(until);
             due

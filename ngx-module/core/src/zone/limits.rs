@@ -168,11 +168,19 @@ impl<'z> Zone<'z> {
         self.limit_release(w, holds);
     }
 
-    /// How much of a response of worker `w` may be sent now by the bandwidth of one of its limits, `wanted` bytes being there.
+    /// How much of a response of worker `w` may be sent now by the bandwidth of one of its limits, `wanted` bytes being there, of which `least` go at once
+    /// or none.
     ///
-    /// After sending, tell [`Zone::bandwidth_sent`]; a chunk that must stay whole may be sent whole once any bytes are granted. A class without a bandwidth grants
-    /// all. A key that the zone has no room for is not held to its bandwidth, and counted.
-    pub fn bandwidth_grant(&self, w: WorkerIdx, held: &mut Held, flow: &mut Flow, wanted: u64, now: MonoNs) -> Grant {
+    /// After sending, tell [`Zone::bandwidth_sent`]. A class without a bandwidth grants all. A key that the zone has no room for is not held to its
+    /// bandwidth, and counted.
+    pub fn bandwidth_grant(
+        &self,
+        w: WorkerIdx,
+        held: &mut Held,
+        flow: &mut Flow,
+        (wanted, least): (u64, u64),
+        now: MonoNs,
+    ) -> Grant {
         let all = Grant { bytes: wanted, retry_after_ns: 0 };
         let Some(bandwidth) = self.class(held.class).map(Class::bandwidth).filter(|bandwidth| *bandwidth > 0) else {
             flow.forget();
@@ -184,7 +192,7 @@ impl<'z> Zone<'z> {
         };
         let pace = Pace { bandwidth, active: set.count(seat_tag(held.key)).max(1) };
         line.keep_to(&pace, now);
-        flow.ask(&pace, now, wanted, |bytes| line.promise(&pace, now, bytes))
+        flow.ask(&pace, now, wanted, least, |bytes| line.promise(&pace, now, bytes))
     }
 
     /// `bytes` of the response were sent; counts them for the class.
