@@ -143,6 +143,38 @@ async fn mistakes_in_limits_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_zone_too_small_for_its_classes_says_how_much_is_enough() {
+    let declared = |classes: usize, peers: usize| {
+        let classes: String = (0..classes).map(|number| format!("pincer_class c{number};")).collect();
+        let peers: String = (1..=peers).map(|number| format!("server 127.0.0.{number}:9;")).collect();
+        let upstream = format!("upstream u {{ pincer_balance; {peers} }}");
+        format!("{classes} {}", if peers.is_empty() { "" } else { &upstream })
+    };
+    for (classes, peers, size, enough, named) in [
+        (1, 0, 64, 116, "0 peers in 0 upstreams and 1 classes "),
+        (24, 1, 64, 740, "1 peers in 1 upstreams and 24 classes "),
+        (64, 120, 100, 1_720, "120 peers in 1 upstreams and 64 classes "),
+    ] {
+        let directives = declared(classes, peers);
+        let zone = |size: usize| format!("pincer_zone pincer:{size}k; {directives}");
+        let checked = Nginx::builder().http(zone(size)).check().await;
+        let error = checked.error();
+        assert!(
+            !checked.ok && error.contains(&format!("size {size}k is too small")) && error.contains(named),
+            "{error}"
+        );
+        let words: Vec<&str> = error.split_whitespace().collect();
+        let before = words.iter().position(|word| *word == "needed").expect("a need") - 1;
+        let need: usize = words[before].trim_end_matches('k').parse().expect("a size");
+        accepted(&zone(need)).await;
+        for more in [4, 8, 16] {
+            accepted(&zone(need + more)).await;
+        }
+        assert!(need <= enough, "{need}k are named, {enough}k are enough");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mistakes_in_keys_are_named() {
     const KEY: &str = "pincer_key $http_authorization;";
     refused(
@@ -160,10 +192,12 @@ async fn mistakes_in_keys_are_named() {
         refused(&format!("{ZONE} pincer_key {own};"), &["pincer_key", own.trim_matches('"'), "not what it gives"])
             .await;
     }
-    let needles = ["\"pincer_key_required\" is on", "\"pincer_key $http_authorization\"", "needed"];
+    let needles = ["\"pincer_key_required\"", "\"pincer_key\"", "needed"];
     for required in ["pincer_key_required on;", "pincer_key off; server { location /x { pincer_key_required on; } }"] {
         refused(&format!("{ZONE} {required}"), &needles).await;
     }
+    let needles = ["\"pincer_key_required\" is on", "\"pincer_key $http_authorization\"", "needed"];
+    refused(&format!("{ZONE} server {{ pincer_key_required on; location /x {{ return 204; }} }}"), &needles).await;
     let warned = async |http: &str| {
         let output = accepted(http).await;
         let lines = output.lines().filter(|line| line.contains("[warn]") && line.contains("nginx.conf:"));
@@ -172,9 +206,34 @@ async fn mistakes_in_keys_are_named() {
     let output = warned(&format!("{ZONE} {KEY}")).await;
     assert!(output.contains("\"pincer_key\"") && output.contains("\"pincer_control_plane\" is needed"), "{output}");
     let plane = format!("{ZONE} pincer_control_plane 127.0.0.1:9443 plaintext;");
-    let server = "server { pincer_key_required on; location /open { empty_gif; } location /key { pincer_key $arg_key; empty_gif; } }";
-    let output = warned(&format!("{plane} {server}")).await;
-    assert!(output.contains("location \"/open\"") && output.contains("pincer_key_required off"), "{output}");
-    assert!(!output.contains("/key"), "{output}");
-    assert_eq!(warned(&format!("{plane} {KEY} {server}")).await, "");
+    let with = |location: &str| {
+        format!("server {{ pincer_key_required on; {location} location /key {{ pincer_key $arg_key; empty_gif; }} }}")
+    };
+    for location in [
+        "location /open { empty_gif; }",
+        "location /open { root html; }",
+        "location /open { try_files $uri @app; } location @app { pincer_key $arg_key; empty_gif; }",
+        "location /open { proxy_pass http://127.0.0.1:9; location /open/key { pincer_key $arg_key; } }",
+        "location /o { location /open { root html; } }",
+        "location /open { pincer_key off; }",
+    ] {
+        let needles =
+            ["\"pincer_key_required\" refuses every request of location \"/open\"", "pincer_key_required off"];
+        refused(&format!("{plane} {}", with(location)), &needles).await;
+        if !location.contains("key off") {
+            assert_eq!(warned(&format!("{plane} {KEY} {}", with(location))).await, "", "{location}");
+        }
+        let open = location.replace("location /open {", "location /open { pincer_key_required off;");
+        assert_eq!(warned(&format!("{plane} {}", with(&open))).await, "", "{open}");
+    }
+    // Places that refuse nobody, as the key is looked for further in, or `return` answers before.
+    for location in [
+        "location /outer { location /outer/key { pincer_key $arg_key; } }",
+        "location = /robots.txt { return 404; }",
+        "",
+    ] {
+        assert_eq!(warned(&format!("{plane} {}", with(location))).await, "", "{location}");
+    }
+    let http = "pincer_key $arg_key; server { location /key { pincer_key_required on; empty_gif; } }";
+    assert_eq!(warned(&format!("{plane} {http}")).await, "");
 }

@@ -203,3 +203,21 @@ async fn a_secret_is_shown_once_and_found_nowhere_else() {
     }
     assert!(is_in_files(daemon.dir(), "canary"), "the search finds what is there");
 }
+
+#[tokio::test]
+async fn a_class_that_nobody_knows_is_warned_of_and_the_key_is_made() {
+    let daemon = Daemon::start();
+    let classes = vec![v1::DeclaredClass { name: "vip".into(), settings: None }];
+    let _node = Node::join(&daemon, v1::Hello { classes, ..hello("web-1", &[A]) }).await;
+    let create =
+        async |class: &str| daemon.ctl(&["-o", "json", "key", "create", "--tenant", "acme", "--class", class]).await;
+    let warned = create("gold").await;
+    assert_eq!(warned.code, 0, "{}", warned.errors);
+    assert!(warned.json()["secret"].as_str().is_some_and(|secret| secret.starts_with("pk_")));
+    assert!(warned.errors.contains("warning: no node declares the class \"gold\""), "{}", warned.errors);
+    assert_eq!(daemon.ctl(&["class", "set", "gold", "--rate", "5r/s"]).await.code, 0);
+    for known in ["vip", "gold"] {
+        let made = create(known).await;
+        assert_eq!((made.code, made.errors.as_str()), (0, ""), "{known}");
+    }
+}

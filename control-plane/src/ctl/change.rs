@@ -147,8 +147,18 @@ async fn send_other(client: &mut Client, change: Change) -> Result<show::Change,
 
 /// Makes the change, prints it, and waits for the nodes if asked to.
 pub async fn run(client: &mut Client, change: Change, output: Output, limit: Option<Duration>) -> Result<(), Failure> {
+    let warning = match &change {
+        Change::CreateKey(v1::CreateKeyRequest { key: Some(key), .. }) => {
+            class::warning_of_unknown(client, &key.class).await
+        }
+        _ => None,
+    };
     let mut done = send(client, change).await?;
     let made = Instant::now();
+    if let Some(warning) = warning {
+        // The secret is to be shown even where nobody reads this.
+        let _ = writeln!(io::stderr(), "pincerctl: warning: {warning}");
+    }
     let Some(limit) = limit else { return print(output, &done) };
     if output == Output::Table {
         print(output, &done)?;

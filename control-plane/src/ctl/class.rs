@@ -75,6 +75,19 @@ async fn list(client: &mut Client) -> Result<Vec<v1::Class>, Failure> {
     }
 }
 
+/// What to warn of when a key is made for `class`: that no node declares it and no operator has added it. `None` also when the classes cannot be listed: that costs
+/// the warning, not the command.
+pub async fn warning_of_unknown(client: &mut Client, class: &str) -> Option<String> {
+    let known = list(client).await.ok()?;
+    let is_it =
+        |known: &v1::Class| known.name == names::class_name(class) && (known.added || known.declaring_nodes > 0);
+    (!known.iter().any(is_it)).then(|| {
+        format!(
+            "no node declares the class \"{class}\" and none was set by that name: as long as that is so the key's requests are of the class \"default\", if there is one"
+        )
+    })
+}
+
 /// Reads a command about a key; `None` if it changes nothing.
 pub fn prepare_key(verb: &KeyVerb) -> Result<Option<Change>, Failure> {
     let too_long = |_| Failure::Usage("the time is too long".to_owned());

@@ -92,7 +92,7 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
         child.tries_files = location.tries_files();
         child.reads_early = !location.buffers_requests() || child.tries_files;
         if let (Some(Some(place)), None) = (&child.key_required, child.key.flatten())
-            && location.is_served()
+            && location.answers()
         {
             let message = format!(
                 "\"pincer_key_required\" refuses every request of location \"{}\", where no \"pincer_key\" is in force, that or \
@@ -100,7 +100,8 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
                 location.name()
             );
             // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
-            log::write(unsafe { (*cf).log }, log::NGX_LOG_WARN, &message);
+            log::write(unsafe { (*cf).log }, log::NGX_LOG_EMERG, &message);
+            return usize::MAX as *mut c_char;
         }
         if child.hashing().is_some() && location.is_served() && location.caches_without_post() {
             log::conf(
@@ -160,6 +161,20 @@ impl Location {
         unsafe {
             let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
             (*core.cast::<ngx_http_core_loc_conf_t>()).handler.is_some()
+        }
+    }
+
+    /// Whether requests end here beyond doubt: not in a server outside of its locations, in a place that only has others in it, or where `return` or `rewrite` may answer.
+    fn answers(&self) -> bool {
+        let rewrites = self.conf_of("ngx_http_rewrite_module").cast::<*const c_void>();
+        // SAFETY: the core module has a configuration in every location; while it is merged, `locations` is null or the queue of those in it. The rewrite module's begins
+        // with a pointer, null without directives.
+        unsafe {
+            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+            let core = core.cast::<ngx_http_core_loc_conf_t>();
+            (*core).name.len > 0
+                && (rewrites.is_null() || (*rewrites).is_null())
+                && ((*core).handler.is_some() || (*core).locations.is_null())
         }
     }
 

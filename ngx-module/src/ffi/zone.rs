@@ -12,7 +12,7 @@ use std::ffi::c_void;
 /// A cache line: the alignment of the records.
 const LINE: usize = 64;
 
-/// nginx's slab page, and what it keeps for each.
+/// nginx's slab page, in bytes.
 const PAGE: usize = 4096;
 
 /// Asks for the zone's memory; nginx calls `init_zone` once it is there.
@@ -60,11 +60,8 @@ unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) 
 unsafe fn make(pool: *mut ngx_slab_pool_t, main: &MainConf) -> Result<&'static Zone<'static>, String> {
     // SAFETY: as the caller vouches; a pool counts its free pages.
     let usable = unsafe { (*pool).pfree }.saturating_sub(1) * PAGE;
-    let layout = Layout::for_bytes(usable.saturating_sub(LINE)).map_err(|small| {
-        let peers: usize = main.upstreams.borrow().iter().map(|upstream| upstream.peers.borrow().len()).sum();
-        let need = Layout::bytes_for(main.upstreams.borrow().len(), peers, main.classes.len()).max(small.need);
-        too_small(main, need)
-    })?;
+    let layout = Layout::for_bytes(usable.saturating_sub(LINE))
+        .map_err(|small| too_small(main, declared_bytes(main).max(small.need)))?;
     // SAFETY: the slab allocator answers null or zeroed memory that nobody else gets; its size was just computed.
     unsafe {
         let memory = nginx_sys::ngx_slab_calloc(pool, layout.bytes + LINE).cast::<u8>();
@@ -115,6 +112,13 @@ unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
     Box::leak(Box::new(zone))
 }
 
+/// Bytes of records for what nginx.conf declares.
+fn declared_bytes(main: &MainConf) -> usize {
+    let upstreams = main.upstreams.borrow();
+    let peers = upstreams.iter().map(|upstream| upstream.peers.borrow().len()).sum();
+    Layout::bytes_for(upstreams.len(), peers, main.classes.len())
+}
+
 fn too_small(main: &MainConf, need_bytes: usize) -> String {
     let size_kib = main.zone_args.as_ref().map_or(0, |args| args.size_bytes) / 1024;
     let need_kib = Layout::size_kib(need_bytes);
@@ -160,6 +164,11 @@ fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
             "\"pincer_class\": {have} classes are declared and others added at run time, {classes_needed} in all, at most {CLASSES_MAX} are allowed"
         ));
     }
+    let need = declared_bytes(main);
+    if main.zone_args.as_ref().is_some_and(|args| Layout::size_kib(need) * 1024 > args.size_bytes) {
+        return Err(too_small(main, need));
+    }
+    // What other configurations had in it takes the room, and more of that may come.
     Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed, classes_needed)))
 }
 

@@ -112,14 +112,16 @@ impl Layout {
         }))
     }
 
-    /// Bytes that a zone needs for at least so many records: for messages that name the need. At most a sixty-fourth more than the least.
+    /// Bytes that a zone needs for at least so many records: for messages that name the need. Up to 16 KiB more are enough too, for whoever rounds it
+    /// up: one record more of a kind takes the place of several of another, so that more bytes are not always more of each.
     ///
     /// `classes` is at most [`CLASSES_MAX`]: no zone has more.
     pub fn bytes_for(upstreams: usize, peers: usize, classes: usize) -> usize {
         let classes = classes.min(CLASSES_MAX);
         let fits = |layout: Self| layout.upstreams >= upstreams && layout.peers >= peers && layout.classes >= classes;
         let mut bytes = Self::least(upstreams.max(peers.div_ceil(PEERS_PER_UPSTREAM)).max(1)).bytes;
-        while !Self::for_bytes(bytes).is_ok_and(fits) && bytes < usize::MAX / 2 {
+        let is_enough = |bytes: usize| (0..=16).all(|more| Self::for_bytes(bytes + more * 1024).is_ok_and(fits));
+        while !is_enough(bytes) && bytes < usize::MAX / 2 {
             bytes = (bytes + bytes / 64).next_multiple_of(LINE);
         }
         bytes
