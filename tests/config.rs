@@ -156,6 +156,34 @@ async fn a_cache_that_keeps_no_answer_to_post_is_warned_of_where_bodies_are_hash
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_mixes_bodies_up_or_keeps_nothing_is_warned_of() {
+    let check = async |directives: &str| {
+        let location = format!("location /cached/ {{ {directives} proxy_cache c; proxy_pass http://127.0.0.1:9; }}");
+        accepted(Nginx::builder().http(ZONE).http(harness::nginx::CACHE).server(location)).await
+    };
+    const POST: &str = "proxy_cache_methods POST;";
+    const HASH: &str = "pincer_body_hash blake3;";
+    let key = |key: &str| format!("proxy_cache_key {key};");
+    let mixed = ["\"/cached/\"", "different bodies get one answer", "proxy_cache_key $pincer_cache_key"];
+    let none = ["$pincer_cache_key", "on nowhere", "pincer_body_hash blake3"];
+    let unbuffered = ["\"/cached/\"", "keeps nothing", "proxy_buffering"];
+    for (directives, needles) in [
+        (format!("{POST} {HASH}"), mixed),
+        (format!("{POST} {HASH} {}", key("$request_uri$request_body")), mixed),
+        (format!("{POST} {}", key("$pincer_cache_key")), none),
+        (format!("{POST} {HASH} {} proxy_buffering off;", key("$pincer_cache_key")), unbuffered),
+    ] {
+        let output = check(&directives).await;
+        assert!(output.contains("[warn]"), "{directives}: {output}");
+        assert!(needles.iter().all(|needle| output.contains(needle)), "{directives}: {output}");
+    }
+    for fine in ["$pincer_cache_key", "a:$pincer_cache_key", "$request_uri$pincer_body_hash"] {
+        let output = check(&format!("{POST} {HASH} {}", key(&format!("\"{fine}\"")))).await;
+        assert!(!output.contains("[warn]"), "{fine}: {output}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queue_without_a_balancer_is_refused() {
     refused(
         &format!("{ZONE} upstream u {{ pincer_queue size=1 timeout=1s; {SERVER} }}"),

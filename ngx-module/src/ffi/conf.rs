@@ -62,6 +62,8 @@ pub(crate) struct MainConf {
     pub(crate) key_required_place: Option<String>,
     /// Some location hashes request bodies.
     pub(crate) hashes_bodies: bool,
+    /// The first location that hashes bodies and keeps answers to POST.
+    pub(crate) keeps_hashed: Option<String>,
 }
 
 /// Paths of the certificates, as configured.
@@ -230,6 +232,7 @@ fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
     if main.hashes_bodies {
         body::install(cf)?;
     }
+    check_cache_keys(cf, main);
     read_certificates(main).map_err(|message| format!("{message} {}", main.control_plane_place))
 }
 
@@ -263,6 +266,23 @@ fn check_keys(cf: *mut ngx_conf_t, main: &MainConf) -> Result<(), String> {
         log::write(unsafe { (*cf).log }, log::NGX_LOG_WARN, &message);
     }
     Ok(())
+}
+
+/// Warns where answers to different bodies would share a key, or no two requests any.
+fn check_cache_keys(cf: *mut ngx_conf_t, main: &MainConf) {
+    let used = ["pincer_cache_key", "pincer_body_hash"].into_iter().find(|name| nginx::uses_variable(cf, name));
+    let message = match (&main.keeps_hashed, used) {
+        (Some(location), None) => format!(
+            "\"pincer_body_hash\" is on in location \"{location}\", which keeps answers to POST, and nothing in the configuration uses \
+             $pincer_cache_key: different bodies get one answer, \"proxy_cache_key $pincer_cache_key\" is needed"
+        ),
+        (_, Some(name)) if !main.hashes_bodies => format!(
+            "${name} is used and \"pincer_body_hash\" is on nowhere: no two requests have the same, \"pincer_body_hash blake3\" is needed"
+        ),
+        _ => return,
+    };
+    // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
+    log::write(unsafe { (*cf).log }, log::NGX_LOG_WARN, &message);
 }
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.

@@ -2,7 +2,7 @@
 //!
 //! Merging runs after that of nginx's own modules for the same location, since a dynamic module comes last; so what they decided is final here.
 
-use super::{cache_zones, log, module, nginx};
+use super::{cache_zones, conf, log, module, nginx};
 use crate::conf::body_hash::BodyHashArgs;
 use nginx_sys::{
     NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t,
@@ -102,6 +102,20 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
             // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
             log::write(unsafe { (*cf).log }, log::NGX_LOG_EMERG, &message);
             return usize::MAX as *mut c_char;
+        }
+        if child.hashing().is_some() && location.is_served() && location.keeps_answers_to_post() {
+            // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
+            unsafe { conf::main_conf_of(cf) }.keeps_hashed.get_or_insert_with(|| location.name());
+        }
+        if child.hashing().is_some() && location.is_served() && location.caches_unbuffered() {
+            log::conf(
+                cf,
+                log::NGX_LOG_WARN,
+                &format!(
+                    "\"pincer_body_hash\" is on in location \"{}\", whose cache keeps nothing while \"proxy_buffering\" is off, \"on\" is needed",
+                    location.name()
+                ),
+            );
         }
         if child.hashing().is_some() && location.is_served() && location.caches_without_post() {
             log::conf(
@@ -227,6 +241,16 @@ impl Location {
         let conf = self.conf_of("ngx_http_try_files_module").cast::<*const c_void>();
         // SAFETY: the module's configuration is one pointer, null without the directive.
         unsafe { !conf.is_null() && !(*conf).is_null() }
+    }
+
+    /// Whether answers to POST are cached here.
+    fn keeps_answers_to_post(&self) -> bool {
+        self.passing().any(|conf| conf.cache() == 1 && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t != 0)
+    }
+
+    /// Whether answers are to be cached here, but nginx keeps none that it does not buffer.
+    fn caches_unbuffered(&self) -> bool {
+        self.passing().any(|conf| conf.cache() == 1 && conf.buffering == 0)
     }
 
     /// Whether answers are cached here, but not those to POST.

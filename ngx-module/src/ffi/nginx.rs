@@ -234,6 +234,19 @@ pub(crate) unsafe fn set_request_ctx(request: *mut ngx_http_request_t, ctx: *mut
     unsafe { *(*request).ctx.add(super::module::context_index()) = ctx };
 }
 
+/// Whether something in the configuration that was just read uses the variable `name`.
+pub(crate) fn uses_variable(cf: *mut nginx_sys::ngx_conf_t, name: &str) -> bool {
+    // SAFETY: nginx calls with a live `ngx_conf_t` inside `http {}`, where the core module's main configuration exists; what uses a variable has put it into
+    // this array.
+    unsafe {
+        let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
+        let core = *(*context).main_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+        let variables = &raw const (*core.cast::<nginx_sys::ngx_http_core_main_conf_t>()).variables;
+        let used: &[nginx_sys::ngx_http_variable_t] = elements(variables);
+        used.iter().any(|variable| bytes(variable.name) == name.as_bytes())
+    }
+}
+
 /// Milliseconds of nginx's cached monotonic clock.
 pub(crate) fn current_msec() -> ngx_msec_t {
     // SAFETY: a word that only this process's event loop writes, read on that loop.

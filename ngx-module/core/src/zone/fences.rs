@@ -114,7 +114,9 @@ impl Fences {
 
     /// Whether `cache` may hold answers with `Vary`: one was stored, or what it held before the zone was made has not been looked through.
     pub fn may_vary(&self, cache: u64) -> bool {
-        self.varied.load(SeqCst) & (1 << (cache % 64)) != 0 || cache == 0 || self.uniform_of(cache).load(SeqCst) != cache
+        self.varied.load(SeqCst) & (1 << (cache % 64)) != 0
+            || cache == 0
+            || self.uniform_of(cache).load(SeqCst) != cache
     }
 
     fn uniform_of(&self, cache: u64) -> &AtomicU64 {
