@@ -22,6 +22,7 @@ step "clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings
 step "build" cargo build --workspace
 step "module for nginx stable" stable_module
 step "tests without nginx" cargo test --quiet -p pincer-core -p pincer-proto -p pincer-control -p ngx_http_pincer_module -p pincer-bench
+step "loom: every order of loads and stores" tools/loom.sh
 step "fuzz: 20 s for each parser of bodies" tools/fuzz.sh 20
 step "end to end on nginx stable" on_stable
 step "address sanitizer, short form" tools/asan.sh short
