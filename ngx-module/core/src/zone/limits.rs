@@ -252,14 +252,12 @@ impl<'z> Zone<'z> {
     fn charge(&self, key: KeyHash, at: ClassIdx, class: &Class, cost: u32, now: Ticks) -> Option<(Gcra, Checked)> {
         let gcra = class.gcra()?;
         let (set, tag, evictions) = (self.rate_set(key)?, tag_of(key, at.0), &self.header.counters.limit_evictions);
-        let mut checked = set.check(tag, &gcra, cost, now, evictions);
-        if let Checked::Refused { tat, .. } = checked
-            && let Some(lowered) = gcra.lowered(tat, now)
-            && class.owed_until() > now
-        {
-            set.lower_to(tag, lowered);
-            checked = set.check(tag, &gcra, cost, now, evictions);
-        }
+        let checked = match set.check(tag, &gcra, cost, now, evictions) {
+            Checked::Refused { tat, .. } if gcra.lowered(tat, now).is_some() && class.owed_until() > now => {
+                set.check_lowered(tag, &gcra, cost, now, evictions)
+            }
+            checked => checked,
+        };
         Some((gcra, checked))
     }
 

@@ -100,11 +100,14 @@ impl RateSet {
         }
     }
 
-    /// Lowers the TAT of a key, if it is in the table and higher.
+    /// [`RateSet::check`] of a key whose debt is from before a change, once it is [`Gcra::lowered`].
     #[cold]
-    pub(super) fn lower_to(&self, tag: u64, most: Ticks) {
-        let Some(cell) = self.find(tag).and_then(|way| self.tats.get(way)) else { return };
-        let _ = cell.fetch_update(SeqCst, SeqCst, |tat| (tat > most).then_some(most));
+    #[inline(never)]
+    pub(super) fn check_lowered(&self, tag: u64, gcra: &Gcra, cost: u32, now: Ticks, evictions: &Evictions) -> Checked {
+        if let Some(cell) = self.find(tag).and_then(|way| self.tats.get(way)) {
+            let _ = cell.fetch_update(SeqCst, SeqCst, |tat| gcra.lowered(tat, now));
+        }
+        self.check(tag, gcra, cost, now, evictions)
     }
 
     #[inline]
