@@ -106,13 +106,17 @@ fn instructions(verdicts: &mut Verdicts) -> Result<()> {
     }
     // Beside this program: both are built with the release profile.
     let program = std::env::current_exe()?.with_file_name("examples").join(EXAMPLE);
+    let each = |mode| -> Result<f64> {
+        let [few, many] = CHECKS.map(|checks| counted(&program, mode, checks));
+        Ok((many? - few?) / f64::from(CHECKS[1] - CHECKS[0]))
+    };
+    let the_loop = each("loop")?;
     for (mode, what, promised) in [
         ("rate", "instructions of a check of a rate, its key's hash ready", true),
         ("rates", "with counters, the headers' values and the request's end", false),
         ("checks", "and with a concurrency", false),
     ] {
-        let [few, many] = CHECKS.map(|checks| counted(&program, mode, checks));
-        let each = (many? - few?) / f64::from(CHECKS[1] - CHECKS[0]);
+        let each = each(mode)? - the_loop;
         if promised {
             verdicts.at_most(what, each, INSTRUCTIONS_MAX);
         } else {

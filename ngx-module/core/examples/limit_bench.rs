@@ -2,7 +2,7 @@
 //! million random ones.
 //!
 //! `cargo run --release -p pincer-core --example limit_bench` prints all. `… -- rate N` only makes N checks of the rates of 1,000 keys whose hashes are ready:
-//! under callgrind two runs of different N give the instructions of one. `… -- rates N` the same for a request held to a rate, with counters, headers' values and its end;
+//! under callgrind two runs of different N give the instructions of one, and `… -- loop N` what of them is the loop's. `… -- rates N` the same for a request held to a rate, with counters, headers' values and its end;
 //! `… -- checks N` with a concurrency, too.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
@@ -27,7 +27,8 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let (mode, count) = (arguments.next(), arguments.next().and_then(|count| count.parse().ok()).unwrap_or(0_u64));
     match mode.as_deref() {
-        Some("rate") => rate(count),
+        Some("loop") => rate(count, false),
+        Some("rate") => rate(count, true),
         Some("checks") => checks(count, 8),
         Some("rates") => checks(count, 0),
         _ => {
@@ -90,14 +91,16 @@ fn checks(count: u64, concurrency: u32) {
 }
 
 /// Only checks of a rate, for callgrind.
-fn rate(count: u64) {
+/// Without `checked` only what else there is to it: choosing keys and telling the time.
+fn rate(count: u64, checked: bool) {
     let heap = zone_of(1 << 20);
     let zone = heap.zone();
     let (class, keys) = (class(&zone, "bench", 1_000, 100, 0), hashes(&zone));
     let (mut random, mut passed) = (1, 0_u64);
     for step in 0..count {
         let key = keys[next(&mut random) as usize % KEYS];
-        passed += u64::from(zone.rate_check(class, black_box(key), 1, MonoNs(START.0 + step * 1_000)));
+        let (key, now) = (black_box(key), black_box(MonoNs(START.0 + step * 1_000)));
+        passed += u64::from(!checked || zone.rate_check(class, key, 1, now));
     }
     println!("{passed} of {count} passed");
 }

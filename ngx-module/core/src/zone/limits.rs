@@ -215,7 +215,8 @@ impl<'z> Zone<'z> {
     pub fn rate_check(&self, class: ClassIdx, key: KeyHash, cost: u32, now: MonoNs) -> bool {
         let Some((record, life)) = self.class_alive(class) else { return true };
         let key = key.within(salt(class, life));
-        !matches!(self.charge(key, class, record, cost, ticks(now)), Some((_, Checked::Refused { .. })))
+        let Some(gcra) = record.gcra() else { return true };
+        !matches!(self.charge(key, class, record, &gcra, cost, ticks(now)), Some(Checked::Refused { .. }))
     }
 
     /// Requests in flight of a class and key that have a seat: those of classes with a concurrency or a bandwidth.
@@ -247,18 +248,16 @@ impl<'z> Zone<'z> {
         Ok(span_ns(wait))
     }
 
-    /// Checks the rate, and takes the cost if it passes. `None` when there is none to check.
+    /// Checks the rate, and takes the cost if it passes. `None` in a zone without a table of rates.
     #[inline]
-    fn charge(&self, key: KeyHash, at: ClassIdx, class: &Class, cost: u32, now: Ticks) -> Option<(Gcra, Checked)> {
-        let gcra = class.gcra()?;
+    fn charge(&self, key: KeyHash, at: ClassIdx, class: &Class, gcra: &Gcra, cost: u32, now: Ticks) -> Option<Checked> {
         let (set, tag, evictions) = (self.rate_set(key)?, tag_of(key, at.0), &self.header.counters.limit_evictions);
-        let checked = match set.check(tag, &gcra, cost, now, evictions) {
+        Some(match set.check(tag, gcra, cost, now, evictions) {
             Checked::Refused { tat, .. } if gcra.lowered(tat, now).is_some() && class.owed_until() > now => {
-                set.check_lowered(tag, &gcra, cost, now, evictions)
+                set.check_lowered(tag, gcra, cost, now, evictions)
             }
             checked => checked,
-        };
-        Some((gcra, checked))
+        })
     }
 
     #[inline]
@@ -271,10 +270,12 @@ impl<'z> Zone<'z> {
         quotas: &mut ArrayVec<(ClassIdx, Quota), LIMITS_MAX>,
     ) -> Result<Ticks, Ticks> {
         let now = ticks(now);
-        let Some((gcra, checked)) = self.charge(held.key, held.class, class, cost, now) else { return Ok(0) };
+        let Some(gcra) = class.gcra() else { return Ok(0) };
+        let Some(checked) = self.charge(held.key, held.class, class, &gcra, cost, now) else { return Ok(0) };
         let (tat, retry, result) = match checked {
             Checked::Passed { way, admitted } => {
-                (held.way, held.admitted, held.cost) = (way, admitted.tat, gcra.cost(cost));
+                (held.way, held.admitted, held.cost) =
+                    (u8::try_from(way).unwrap_or(u8::MAX), admitted.tat, gcra.cost(cost));
                 (admitted.tat, None, Ok(admitted.wait))
             }
             Checked::Refused { refused, tat } => (tat, Some(refused.0), Err(refused.0)),

@@ -54,7 +54,7 @@ pub(super) fn tag_of(key: KeyHash, class: u16) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checked {
     /// Let in; the TAT was in `way`.
-    Passed { way: u8, admitted: Admitted },
+    Passed { way: u64, admitted: Admitted },
     /// Refused; nothing was taken. `tat` is the key's.
     Refused { refused: Refused, tat: Ticks },
     /// Let in without a check: others took the way again and again.
@@ -75,7 +75,7 @@ impl RateSet {
                     Err(refused) => break Checked::Refused { refused, tat },
                 };
                 match cell.compare_exchange(tat, admitted.tat, SeqCst, SeqCst) {
-                    Ok(_) => break Checked::Passed { way: u8::try_from(way).unwrap_or(u8::MAX), admitted },
+                    Ok(_) => break Checked::Passed { way: way as u64, admitted },
                     Err(other) => tat = other,
                 }
             };
