@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::client::pinned::{self, Pinned};
+use harness::client::revisions::{self, observe};
 use harness::nginx::Builder;
 use harness::replica::Settings;
 use harness::{Client, Nginx, Pincerd, Replica, eventually, limit, stats};
@@ -29,7 +30,8 @@ fn fed(pincerd: &Pincerd, zone: &str, classes: &str) -> Builder {
         .listen("reuseport")
         .http(format!("pincer_zone pincer:{zone}; {classes}"))
         .http(pincerd.directives("edge-1"))
-        .server("keepalive_requests 1000000; location = /revision { return 200 $pincer_revision; }")
+        .server("keepalive_requests 1000000;")
+        .server(revisions::LOCATION)
         .server(pinned::LOCATION)
 }
 
@@ -110,29 +112,6 @@ async fn a_rate_raised_tenfold_lets_in_tenfold_in_every_worker_at_once_even_whos
     let (p50, p99) = (stats::percentile_s(&delays, 50.0), stats::percentile_s(&delays, 99.0));
     println!("{CHANGES} changes in {WORKERS} workers: work after p50 {:.1} ms, p99 {:.1} ms", p50 * 1e3, p99 * 1e3);
     assert!(p99 <= SEEN_S_MAX * harness::wait::slowness(), "{delays:?}");
-}
-
-/// When a worker first showed each revision, and whether it ever showed a lower one.
-struct Shown {
-    first: Vec<(u64, Instant)>,
-    went_back: bool,
-}
-
-/// Asks one worker again and again, until it shows the revision `until`.
-async fn observe(mut worker: Pinned, until: Arc<AtomicU64>) -> Shown {
-    let mut shown = Shown { first: Vec::new(), went_back: false };
-    let mut last = 0;
-    while last < until.load(SeqCst) {
-        let (_, _, text) = worker.get("/revision").await.expect("an answer");
-        let revision: u64 = text.parse().expect("a number");
-        shown.went_back |= revision < last;
-        if revision > last {
-            shown.first.push((revision, Instant::now()));
-        }
-        last = last.max(revision);
-        tokio::time::sleep(ms(2)).await;
-    }
-    shown
 }
 
 /// Values that no client of the load comes near; the same for the same number.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use harness::client::pinned::{self, Pinned};
+use harness::client::revisions::{self, Shown, observe};
 use harness::client::sse;
 use harness::replica::Settings;
 use harness::{Nginx, Pincerd, Replica, eventually, limit, stats};
@@ -19,31 +20,8 @@ const TOKENS: u32 = 40;
 /// What is asserted: the aim is 200 ms at p99, on an idle machine it is under 10 ms.
 const SEEN_S_MAX: f64 = 0.2;
 
-/// When a worker first showed each revision, and whether it ever showed a lower one.
-struct Seen {
-    first: Vec<(u64, Instant)>,
-    went_back: bool,
-}
-
-/// Asks one worker again and again, until it shows the revision that `until` is set to.
-async fn observe(mut worker: Pinned, until: Arc<AtomicU64>) -> Seen {
-    let mut seen = Seen { first: Vec::new(), went_back: false };
-    let mut last = 0;
-    while last < until.load(SeqCst) {
-        let (_, _, text) = worker.get("/revision").await.expect("an answer");
-        let revision: u64 = text.parse().expect("a number");
-        seen.went_back |= revision < last;
-        if revision > last {
-            seen.first.push((revision, Instant::now()));
-        }
-        last = last.max(revision);
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    seen
-}
-
 /// From when a revision was made until this worker showed it or a later one.
-fn delays(seen: &Seen, made: &[(u64, Instant)]) -> Vec<Duration> {
+fn delays(seen: &Shown, made: &[(u64, Instant)]) -> Vec<Duration> {
     let of = |(revision, at): &(u64, Instant)| {
         let shown = seen.first.iter().find(|(shown, _)| shown >= revision);
         let (_, shown) = shown.unwrap_or_else(|| panic!("revision {revision} never came"));
@@ -63,10 +41,9 @@ async fn five_hundred_updates_during_two_hundred_streams_break_none_and_are_ever
         .http("pincer_zone pincer:1m state=state/last;")
         .http(pincerd.directives("edge-1"))
         .upstream("u", format!("pincer_balance; pincer_queue size=500 timeout=20s; {servers}"))
-        .server(
-            "proxy_buffering off; keepalive_requests 1000000; location = /revision { return 200 $pincer_revision; }",
-        )
+        .server("proxy_buffering off; keepalive_requests 1000000;")
         .server(pinned::LOCATION)
+        .server(revisions::LOCATION)
         .start()
         .await;
     nginx.connected().await;

@@ -6,6 +6,7 @@
 pub mod grpc;
 pub mod pinned;
 pub mod raw;
+pub mod revisions;
 pub mod sse;
 pub mod upload;
 pub mod ws;

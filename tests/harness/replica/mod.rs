@@ -206,12 +206,10 @@ impl Builder {
     /// # Errors
     /// Those of `bind` and `listen`.
     pub async fn try_start(mut self) -> io::Result<Replica> {
-        if let Place::Tcp(addr) = &mut self.place
-            && addr.port() == 0
-        {
-            addr.set_port(ports::free_port());
-        }
-        let listener = self.place.bind().await?;
+        let listener = match &mut self.place {
+            Place::Tcp(addr) if addr.port() == 0 => bind_any(addr).await?,
+            place => place.bind().await?,
+        };
         let server = self.place.to_string();
         let (listening_tx, listening) = watch::channel(true);
         let shared = Arc::new(Shared {
@@ -224,6 +222,18 @@ impl Builder {
         let task = tokio::spawn(listen::serve(Arc::clone(&shared), self.place, listener, tls, listening_tx));
         Ok(Replica { shared, server, listening, task })
     }
+}
+
+/// Listens on a free port. Between our look and our bind another process may take it.
+async fn bind_any(addr: &mut SocketAddr) -> io::Result<listen::Listener> {
+    for _ in 0..8 {
+        addr.set_port(ports::free_port());
+        match Place::Tcp(*addr).bind().await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
 }
 
 mod parking {
