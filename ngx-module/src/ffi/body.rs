@@ -196,20 +196,30 @@ unsafe fn begin(record: *mut Record) {
     }
 }
 
+/// A digest whose memory is the pool's; its own buffers go when this goes.
+struct Ended(*mut BodyDigest);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // SAFETY: `settle` has taken the pointer out of the record, so this is its only owner; the request's pool is alive.
+        unsafe { std::ptr::drop_in_place(self.0) };
+    }
+}
+
 /// The body is complete: its digest counts if nginx has it all too.
 ///
 /// # Safety
 /// `record` is live.
 unsafe fn settle(record: *mut Record, stored: bool) {
-    // SAFETY: as the caller vouches; the digest is moved out before the pointer to it goes.
+    // SAFETY: as the caller vouches; nobody else has the pointer any more, and what it points to is dropped once, by the guard.
     unsafe {
         let streaming = std::mem::replace(&mut (*record).streaming, std::ptr::null_mut());
         let Some(params) = (*record).params.filter(|_| !streaming.is_null()) else { return };
-        let streaming = streaming.read();
+        let streaming = Ended(streaming);
         if !stored {
             return;
         }
-        let bytes = streaming.bytes();
+        let bytes = (*streaming.0).bytes();
         let r = (*record).request;
         let is_chunked = (*r).headers_in.chunked() != 0;
         if !is_chunked && declared_bytes(r).is_some_and(|all| all != bytes) {
@@ -221,7 +231,7 @@ unsafe fn settle(record: *mut Record, stored: bool) {
             // A body without a length over HTTP/2, the beginning of which was read when nobody wanted a digest.
             return;
         }
-        let digest = streaming.finish(params);
+        let digest = (*streaming.0).finish(params);
         (*record).digest = Some(digest);
         if let Some(zone) = conf::of_request((*record).request).and_then(|main| main.zone.get()) {
             zone.header.bodies.hashed(params.algorithm, digest.hashed(), bytes);
@@ -244,7 +254,7 @@ pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
         let own = !std::ptr::eq((*r).request_body, (*main).request_body);
         if let Some(here) = location::of_request(r).and_then(location::LocConf::hashing) {
             if !(has_body(main) || own && holds_bytes(r)) {
-                let empty = BodyDigest::new(here, &content_type(main), &content_encoding(main));
+                let mut empty = BodyDigest::new(here, &content_type(main), &content_encoding(main));
                 return Some(Identity::Digest(empty.finish(here)));
             }
             let same = (*record).params.is_some_and(|read| std::ptr::eq(here, read) || here == read);

@@ -12,6 +12,9 @@ use nginx_sys::{ngx_connection_t, ngx_http_request_t, ngx_recv_pt, ngx_uint_t, u
 /// What is hashed at once: below two milliseconds with the most laborious JSON, ten microseconds raw.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// BLAKE3 is fastest on pieces that begin and end at multiples of this, 16 of its chunks; on others it takes two to four times as long.
+const EVEN_BYTES: usize = 16 << 10;
+
 /// What is hashed of one body before others are served.
 const TURN_BYTES: usize = 128 << 10;
 
@@ -20,6 +23,8 @@ const TURN_BYTES: usize = 128 << 10;
 pub(super) struct GivingWay {
     /// Bytes hashed since the connection last rested.
     hashed: usize,
+    /// All bytes hashed, modulo [`EVEN_BYTES`].
+    uneven: usize,
     /// The connection that is read through [`recv`], and how it was read before.
     instead: Option<(*mut ngx_connection_t, ngx_recv_pt)>,
 }
@@ -45,6 +50,7 @@ impl GivingWay {
     /// `r` is live, its body is being read, and this is its own.
     pub(super) unsafe fn hashed(&mut self, r: *mut ngx_http_request_t, bytes: usize) {
         self.hashed += bytes;
+        self.uneven = (self.uneven + bytes) % EVEN_BYTES;
         // SAFETY: as the caller vouches; a stream's connection outlives it.
         unsafe {
             if !(*r).stream.is_null() {
@@ -67,6 +73,12 @@ impl GivingWay {
             self.hashed = 0;
         }
         due
+    }
+
+    /// How much of `size` bytes of room is to be read: a large piece ends evenly.
+    fn piece(&self, size: usize) -> usize {
+        let size = size.min(PIECE_BYTES);
+        if size < 2 * EVEN_BYTES { size } else { size - (self.uneven + size) % EVEN_BYTES }
     }
 
     /// The connection is itself again.
@@ -96,7 +108,7 @@ unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char
             return nginx::AGAIN;
         }
         match (*giving_way).instead {
-            Some((_, Some(before))) => before(connection, buffer, size.min(PIECE_BYTES)),
+            Some((_, Some(before))) => before(connection, buffer, (*giving_way).piece(size)),
             _ => nginx::ERROR,
         }
     }

@@ -161,14 +161,14 @@ impl Hasher {
     }
 
     /// The digest, zeroes behind it, and how many bytes it has.
-    pub(super) fn finish(self) -> ([u8; DIGEST_BYTES_MAX], usize) {
+    pub(super) fn finish(&self) -> ([u8; DIGEST_BYTES_MAX], usize) {
         let mut out = [0; DIGEST_BYTES_MAX];
         match self {
             Self::Blake3Start(start) => out = *start.go_on(&[]).finalize().as_bytes(),
             Self::Blake3(hasher) => out = *hasher.finalize().as_bytes(),
             Self::Sha256(hasher, domain) => {
-                out = hasher.finalize().into();
-                if domain != Domain::Plain {
+                out = hasher.clone().finalize().into();
+                if *domain != Domain::Plain {
                     let constant: [u8; 32] = Sha256::digest(domain.context()).into();
                     out.iter_mut().zip(constant).for_each(|(byte, other)| *byte ^= other);
                 }

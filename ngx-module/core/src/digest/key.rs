@@ -6,6 +6,7 @@
 //! Cost: about a microsecond for a request's fields. Never allocates.
 
 use arrayvec::ArrayVec;
+use std::sync::LazyLock;
 
 /// Never changes once it is in use, or every cached answer is lost.
 const CONTEXT: &str = "pincer cache key v1: number of fields, each field's length and bytes";
@@ -16,7 +17,8 @@ const GATHERED_BYTES: usize = 1 << 10;
 /// The key of `fields`, in their order. Fields may be empty, and there may be none.
 #[must_use]
 pub fn cache_key(fields: &[&[u8]]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+    static BEGUN: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_derive_key(CONTEXT));
+    let mut hasher = BEGUN.clone();
     // Gathered, since BLAKE3 is slow with crumbs.
     let mut text: ArrayVec<u8, GATHERED_BYTES> = ArrayVec::new();
     let mut add = |bytes: &[u8]| {

@@ -192,26 +192,26 @@ impl BodyDigest {
         }
     }
 
-    /// The digest of all that came. Call it only when the body is complete.
+    /// The digest of all that came. Call it once, when the body is complete.
     ///
     /// Of JSON, this is where the canonical text is hashed.
     #[must_use]
-    pub fn finish(self, params: &Params) -> Digest {
-        let Self { mut hasher, reader, .. } = self;
+    pub fn finish(&mut self, params: &Params) -> Digest {
+        let Self { hasher, reader, .. } = self;
         let new = |domain| Hasher::new(params.algorithm, domain);
-        let hashed = match reader {
+        let hashed = match std::mem::replace(reader, Reader::None(Hashed::Unparsed)) {
             Reader::None(hashed) => hashed,
             Reader::Json(reader) => match reader.take().map(json::Reader::finish) {
                 Some(Ok(text)) => {
-                    hasher = new(Domain::Json);
-                    text.hash(&mut hasher);
+                    *hasher = new(Domain::Json);
+                    text.hash(hasher);
                     Hashed::Json
                 }
                 _ => Hashed::Unparsed,
             },
-            Reader::Multipart(reader) => match reader.take().map(|reader| reader.finish(&mut hasher)) {
+            Reader::Multipart(reader) => match reader.take().map(|reader| reader.finish(hasher)) {
                 Some(multipart::Finished::Framing(framing)) => {
-                    let (contents, _) = std::mem::replace(&mut hasher, new(Domain::UnparsedMultipart)).finish();
+                    let (contents, _) = std::mem::replace(hasher, new(Domain::UnparsedMultipart)).finish();
                     hasher.update(&contents);
                     hasher.update(&framing);
                     Hashed::Unparsed
