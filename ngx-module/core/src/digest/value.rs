@@ -46,15 +46,27 @@ pub struct Hex {
     len: u8,
 }
 
+/// Each byte's two digits: a look-up for each, where those of a key would be a thousand instructions one by one.
+const PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 impl Hex {
     /// The text of `bytes`; what is beyond the first 32 is left out.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut hex = Self { ascii: [b'0'; 2 * DIGEST_BYTES_MAX], len: 0 };
+        let bytes = &bytes[..bytes.len().min(DIGEST_BYTES_MAX)];
+        let mut hex =
+            Self { ascii: [b'0'; 2 * DIGEST_BYTES_MAX], len: u8::try_from(2 * bytes.len()).unwrap_or_default() };
         for (pair, byte) in hex.ascii.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-            hex.len += 2;
+            pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
         }
         hex
     }
