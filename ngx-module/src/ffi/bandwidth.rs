@@ -119,6 +119,10 @@ unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_
     // SAFETY: as the caller vouches; no reference into the record is alive while other filters run.
     unsafe {
         let write = (*(*r).connection).write;
+        if (*record).pacing.kept.is_null() && chain.is_null() && !has_unsent(r) {
+            // The gzip filter asks for its buffers to be sent, and our timer has: the write filter takes a flush of nothing for an error.
+            return nginx::OK;
+        }
         if (*record).pacing.kept.is_null() && (chain.is_null() || !is_paced(&*record)) {
             sent(&mut *record, pieces::size_of_chain(chain));
             return next(r, chain);
