@@ -2,8 +2,9 @@
 
 #[path = "bandwidth/downloads.rs"]
 mod downloads;
+#[path = "bandwidth/streams.rs"]
+mod streams;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use downloads::*;
@@ -12,8 +13,8 @@ use harness::client::raw;
 use harness::nginx::http2_listen;
 use harness::{Client, Nginx, Pincerd, Replica, eventually, limit};
 use hyper::Method;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use streams::*;
+use tokio::io::AsyncWriteExt;
 
 /// More than twenty streams read while they share a bandwidth, bytes.
 const LONG: usize = 3_000_000;
@@ -85,69 +86,6 @@ async fn twenty_streams_of_http2_share_a_megabyte_a_second_evenly_over_four_work
     let connections: Vec<_> = (0..5).map(|_| Client::h2c(&format!("http://127.0.0.1:{port}"))).collect();
     let clients: Vec<_> = (0..STREAMS).map(|number| connections[number % 5].clone()).collect();
     twenty_are_fair(&nginx, &clients, &format!("/bytes/{LONG}")).await;
-}
-
-/// A server that sends `pieces` as HTTP chunks, each after its pause, and nothing else.
-async fn sender(pieces: Vec<(Duration, Vec<u8>)>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listener");
-    let address = listener.local_addr().expect("address").to_string();
-    let pieces = Arc::new(pieces);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let pieces = Arc::clone(&pieces);
-            tokio::spawn(async move {
-                let _ = stream.set_nodelay(true);
-                let _ = stream.read(&mut [0; 4096]).await;
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-                let _ = stream.write_all(head.as_bytes()).await;
-                for (pause, piece) in pieces.iter() {
-                    tokio::time::sleep(*pause).await;
-                    let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
-                    if stream.write_all(&chunk).await.is_err() {
-                        return;
-                    }
-                }
-                let _ = stream.write_all(b"0\r\n\r\n").await;
-            });
-        }
-    });
-    address
-}
-
-/// An event of exactly so many bytes.
-fn event(number: usize, bytes: usize) -> Vec<u8> {
-    let head = format!("data: {number} ");
-    let filler = "x".repeat(bytes - head.len() - 2);
-    format!("{head}{filler}\n\n").into_bytes()
-}
-
-/// The chunks of an answer as they stand on the wire, and when each was complete.
-async fn wire_chunks(address: &str, path: &str) -> Vec<(Duration, Vec<u8>)> {
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connect");
-    let start = Instant::now();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("send");
-    let (mut bytes, mut chunks, mut head_read) = (Vec::new(), Vec::new(), false);
-    let mut buffer = vec![0; 65_536];
-    loop {
-        let read = tokio::time::timeout(limit(20.0), stream.read(&mut buffer)).await.expect("in time").expect("read");
-        if read == 0 {
-            return chunks;
-        }
-        bytes.extend_from_slice(&buffer[..read]);
-        if !head_read && let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            bytes.drain(..end + 4);
-            head_read = true;
-        }
-        while head_read && let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
-            let size = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).expect("a size"), 16).expect("a size");
-            if bytes.len() < end + 2 + size + 2 {
-                break;
-            }
-            chunks.push((start.elapsed(), bytes[end + 2..end + 2 + size].to_vec()));
-            bytes.drain(..end + 2 + size + 2);
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -353,6 +291,47 @@ async fn pages_made_of_parts_and_compressed_ones_come_whole() {
     assert_eq!((zipped.status, zipped.header("content-encoding")), (200, "gzip"));
     assert!(zipped.body.len() < 10_000);
     assert!(sent().await - before < 10_000.0, "what counts is what goes out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_answers_that_fill_the_filter_s_buffers_come_whole() {
+    let origin = harness::ports::free_port();
+    let pieces: Vec<_> = (0..4_000).map(|number| (ms(0), event(number, 100))).collect();
+    let events: Vec<u8> = pieces.iter().flat_map(|(_, event)| event.clone()).collect();
+    let upstream = sender(pieces).await;
+    // Letters that compress to three quarters: more than the filter's 32 buffers of 4k.
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        b'0' + (state >> 58) as u8
+    })
+    .take(400_000)
+    .collect();
+    let builder = with_file(paced("bandwidth=600k"), "f", 1);
+    std::fs::write(builder.prefix().join("files/noise"), &noise).expect("a file");
+    let nginx = builder
+        .http("gzip_types text/plain text/event-stream; gzip_proxied any;")
+        .http(format!("server {{ listen 127.0.0.1:{origin}; location / {{ alias {{{{prefix}}}}/files/; }} }}"))
+        .server("gzip on; default_type text/plain;")
+        .server("location /file/ { alias {{prefix}}/files/; }")
+        .server(format!("location /proxied/ {{ proxy_pass http://127.0.0.1:{origin}/; }}"))
+        .server(format!("location /unbuffered/ {{ proxy_buffering off; proxy_pass http://127.0.0.1:{origin}/; }}"))
+        .server(format!(
+            "location /events {{ pincer_limit class=narrow; proxy_buffering off; proxy_pass http://{upstream}; }}"
+        ))
+        .http("pincer_class narrow bandwidth=100k;")
+        .start()
+        .await;
+    let client = nginx.client();
+    for round in 0..3 {
+        for (path, whole) in
+            [("/file/noise", &noise), ("/proxied/noise", &noise), ("/unbuffered/noise", &noise), ("/events", &events)]
+        {
+            let zipped = client.call(Method::GET, path).header("accept-encoding", "gzip").must().await;
+            assert_eq!((zipped.status, zipped.header("content-encoding")), (200, "gzip"), "{path}");
+            assert!(unzipped(&zipped.body) == **whole, "{path}, round {round}: another answer");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

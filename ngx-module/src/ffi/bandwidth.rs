@@ -15,8 +15,7 @@ mod pieces;
 use super::limits::{self, Record};
 use super::{LoopStatic, clock, conf, nginx};
 use nginx_sys::{
-    ngx_chain_t, ngx_conf_t, ngx_connection_t, ngx_event_t, ngx_http_output_body_filter_pt, ngx_http_request_t,
-    ngx_int_t, ngx_msec_t,
+    ngx_chain_t, ngx_conf_t, ngx_event_t, ngx_http_output_body_filter_pt, ngx_http_request_t, ngx_int_t, ngx_msec_t,
 };
 use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{Class, Held};
@@ -30,9 +29,6 @@ const CONNECTION_BUFFERED: u32 = 0x40;
 
 /// In a connection's `buffered`: filters behind ours have something that is not sent (TLS, HTTP/2, the write filter).
 const UNSENT: u32 = 0x01 | 0x02 | 0x10;
-
-/// The same: the gzip filter has.
-const GZIP_BUFFERED: u32 = 0x20;
 
 /// How often it is looked whether the client takes what it was sent, ns. Its socket tells nginx, which does not always tell us.
 const STALLED_NS: u64 = 100 * MILLISECOND_NS;
@@ -289,7 +285,7 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
             (*connection).set_error(1);
         }
         if (*record).pacing.kept.is_null() {
-            send_on(connection);
+            send_on(r, record);
         }
         // After what was posted, or a subrequest that has just been made would be run by both. Closing the connection takes the event back.
         if !(*record).pacing.delays {
@@ -299,17 +295,25 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
     }
 }
 
-/// Lets filters before ours send what they keep: nginx's event pipe does not tell them that there is room.
+/// Tells filters before ours that there is room, as if nginx had asked for what they keep: its event pipe does not, and its postpone filter lets a flush through
+/// only while something of the connection is marked as kept, which the gzip filter unmarks with each flush, whatever it still has.
 ///
 /// # Safety
-/// `connection` is of a live request that is answered.
-unsafe fn send_on(connection: *mut ngx_connection_t) {
-    // SAFETY: as the caller vouches; a request that keeps something has its header sent, and so all its filters are set up.
+/// As [`pace`]; nothing is kept.
+unsafe fn send_on(r: *mut ngx_http_request_t, record: *mut Record) {
+    // SAFETY: as the caller vouches; of a request that has kept something all filters are set up once its header is sent.
     unsafe {
+        let connection = (*r).connection;
         let active = (*connection).data.cast::<ngx_http_request_t>();
-        let keeps = (*active).buffered() != 0 || (*connection).buffered() & GZIP_BUFFERED != 0;
-        if keeps && (*active).header_sent() != 0 && (*active).aio() == 0 && (*connection).error() == 0 {
-            let _ = nginx_sys::ngx_http_output_filter(active, std::ptr::null_mut());
+        if (*active).header_sent() == 0 || (*active).aio() != 0 || (*connection).error() != 0 {
+            return;
+        }
+        (*connection).set_buffered((*connection).buffered() | CONNECTION_BUFFERED);
+        if nginx_sys::ngx_http_output_filter(active, std::ptr::null_mut()) == nginx::ERROR {
+            (*connection).set_error(1);
+        }
+        if (*record).pacing.kept.is_null() {
+            mark_empty(r);
         }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     }
 }
 
-/// The address of the `listen` that the client came to, as text: with it and [`server_name`] nginx has chosen the server block.
+/// The address of the `listen` that the client came to, as text: with it, [`server_name`] tells the server block.
 ///
 /// Not what a client sees of it: with `listen 80` any address of the machine is the same.
 ///
@@ -116,7 +116,7 @@ unsafe fn upstream<'a>(r: *const ngx_http_request_t) -> (&'a [u8], u16) {
     }
 }
 
-/// The name of the server block that `r` is in; several blocks may listen on one port.
+/// The first name of the server block that `r` is in; several blocks may listen on one port. Blocks that share it there, of which nginx warns, are not told apart.
 ///
 /// # Safety
 /// `r` is live; the name lives as long as the configuration.
