@@ -395,6 +395,9 @@ async fn fifty_killed_workers_leak_no_request_in_flight() {
         let replaced = || async { nginx.workers().len() == 4 && !nginx.workers().contains(&victim) };
         eventually("it is replaced", 10.0, replaced).await;
     }
+    // However few were served between the kills.
+    let before = replica.seen().finished;
+    eventually("it goes on", 10.0, || async { replica.seen().finished > before + 2 * KILLS as u64 }).await;
     stop.store(1, SeqCst);
     let served = load.await.expect("no panic");
     assert!(served > KILLS, "{served}");
