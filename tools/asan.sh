@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the end-to-end tests with the address sanitizer in the module. Fails with the reports' text when it finds anything.
-#   asan.sh short   pools, seven files of tests: about a minute after the build
+#   asan.sh short   pools, eight files of tests: about a minute after the build
 #   asan.sh stock   all of them in Debian's own nginx. Its pools hide an overflow inside of a block, and a use after a request's end until
 #                   the block goes back to the heap
 #   asan.sh pools   all of them in the stable nginx, itself with the sanitizer and with NGX_DEBUG_PALLOC: each allocation of a pool
@@ -60,7 +60,7 @@ else
     nginx=$(command -v nginx || echo /usr/sbin/nginx)
 fi
 names=("${@:2}")
-[ "$form" = short ] && names=(balance waiting protocols live body_ways limit_answers priority)
+[ "$form" = short ] && names=(balance waiting protocols live body_pieces body_ways limit_answers priority)
 mapfile -t programs < <(test_programs "${names[@]}")
 [ ${#programs[@]} -gt 0 ] || { echo "asan: the tests do not build" >&2; exit 1; }
 echo "asan $form: built after $((SECONDS - began)) s"

@@ -19,8 +19,9 @@ fn params(ignore: &str) -> Params {
 
 fn digest_with(params: &Params, content_type: &str, chunks: &[&[u8]]) -> Digest {
     let mut body = BodyDigest::new(params, content_type.as_bytes(), b"");
-    chunks.iter().for_each(|chunk| body.update(params, chunk));
-    body.finish(params)
+    let (last, before) = chunks.split_last().map_or((&b""[..], chunks), |(last, before)| (*last, before));
+    before.iter().for_each(|chunk| body.update(params, chunk));
+    body.finish_with(params, last)
 }
 
 fn digest(ignore: &str, body: &[u8]) -> Digest {

@@ -11,8 +11,9 @@ fn params(form: Form) -> Params {
 
 fn digest_with(params: &Params, content_type: &[u8], chunks: &[&[u8]]) -> Digest {
     let mut body = BodyDigest::new(params, content_type, b"");
-    chunks.iter().for_each(|chunk| body.update(params, chunk));
-    body.finish(params)
+    let (last, before) = chunks.split_last().map_or((&b""[..], chunks), |(last, before)| (*last, before));
+    before.iter().for_each(|chunk| body.update(params, chunk));
+    body.finish_with(params, last)
 }
 
 /// With the boundary `b`.

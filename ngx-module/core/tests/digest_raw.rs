@@ -14,7 +14,14 @@ fn digest(algorithm: Algorithm, coding: &[u8], chunks: &[&[u8]]) -> Digest {
     let mut body = BodyDigest::new(&params, b"application/json", coding);
     chunks.iter().for_each(|chunk| body.update(&params, chunk));
     assert_eq!(body.bytes(), chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
-    body.finish(&params)
+    let digest = body.finish(&params);
+    // The last part and the end in one step.
+    let mut body = BodyDigest::new(&params, b"application/json", coding);
+    let (last, before) = chunks.split_last().map_or((&b""[..], chunks), |(last, before)| (*last, before));
+    before.iter().for_each(|chunk| body.update(&params, chunk));
+    assert_eq!(body.finish_with(&params, last), digest);
+    assert_eq!(body.bytes(), chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
+    digest
 }
 
 /// From other authors' code: ring for SHA-256, xxhash-rust for XXH3.

@@ -1,4 +1,5 @@
-//! Hashes request bodies while they arrive: a request-body filter that looks at every buffer once and changes none.
+//! Hashes request bodies while they arrive: a request-body filter that looks at every buffer once and changes none, but for what comes with the head, which it
+//! asks for again with the rest ([`give_way`](super::give_way)).
 //!
 //! A digest counts only once the last buffer has passed, nginx has stored it, and it is all that the client said it would send: a body that was cut off,
 //! that nginx threw away before it answered from an `error_page`, or whose temporary file could not be written, has none. Neither has one that was read
@@ -24,18 +25,26 @@ static NEXT: LoopStatic<Cell<ngx_http_request_body_filter_pt>> = LoopStatic::new
 /// Bytes of what stands for the digest of a request that has none.
 const TOKEN_BYTES: usize = 32;
 
+/// How far a body has been read.
+enum Stage {
+    /// Nothing has come.
+    Before,
+    /// Parts have come.
+    Reading(Streaming),
+    /// All has come, or there is to be no digest, or a panic has left it in between.
+    Over,
+}
+
+/// A digest under way, in the request's pool: the memory is the pool's, the digest's own buffers go when this goes.
+struct Streaming(*mut BodyDigest);
+
 /// What is known of a request's body. One for each main request, in its pool, found again through the pool's cleanups.
 struct Record {
     request: *mut ngx_http_request_t,
     /// How it is hashed: by the location in which it was read; `None` = not at all, or not yet.
     params: Option<&'static Params>,
-    /// The first part of the body has come.
-    begun: bool,
-    /// The digest under way; null before, after, and when there is to be none.
-    streaming: *mut BodyDigest,
+    stage: Stage,
     giving_way: GivingWay,
-    /// Set while the digest is worked on: what a panic left behind is not used.
-    torn: bool,
     digest: Option<Digest>,
     token: Option<[u8; TOKEN_BYTES]>,
 }
@@ -80,10 +89,8 @@ unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
     let record = Record {
         request: main,
         params: None,
-        begun: false,
-        streaming: std::ptr::null_mut(),
+        stage: Stage::Before,
         giving_way: GivingWay::default(),
-        torn: false,
         digest: None,
         token: None,
     };
@@ -93,77 +100,151 @@ unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
 
 unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
     super::guard("body cleanup", (), || {
-        // SAFETY: nginx calls a cleanup once, with the record stored in `create`; the digest's memory is the pool's, its buffers are its own.
+        // SAFETY: nginx calls a cleanup once, with the record stored in `create`.
         unsafe {
             let record = data.cast::<Record>();
             (*record).giving_way.end();
-            let streaming = (*record).streaming;
-            if !streaming.is_null() {
-                std::ptr::drop_in_place(streaming);
-            }
+            std::ptr::drop_in_place(record);
         }
     });
+}
+
+impl Streaming {
+    /// Begins the digest of `r`'s body; `None` when memory is out.
+    ///
+    /// # Safety
+    /// `r` is live and outlives this.
+    unsafe fn begin(r: *mut ngx_http_request_t, params: &Params) -> Option<Self> {
+        // SAFETY: as the caller vouches; the pool answers null or memory aligned as asked.
+        unsafe {
+            let memory = nginx_sys::ngx_pmemalign((*r).pool, size_of::<BodyDigest>(), align_of::<BodyDigest>());
+            let digest = std::ptr::NonNull::new(memory.cast::<BodyDigest>())?.as_ptr();
+            digest.write(new_digest(r, params));
+            Some(Self(digest))
+        }
+    }
+
+    fn digest(&mut self) -> &mut BodyDigest {
+        // SAFETY: written in `begin`, and this is its only owner; the pool outlives it.
+        unsafe { &mut *self.0 }
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { std::ptr::drop_in_place(self.0) };
+    }
+}
+
+/// # Safety
+/// `r` is live.
+unsafe fn new_digest(r: *const ngx_http_request_t, params: &Params) -> BodyDigest {
+    // SAFETY: as the caller vouches.
+    unsafe { BodyDigest::new(params, &content_type(r), &content_encoding(r)) }
+}
+
+/// What [`observe`] made of a part of a body.
+enum Observed {
+    /// It is nginx's, and more may come.
+    Part,
+    /// It is nginx's, and was the last of this request's body, whose digest counts once nginx has stored it.
+    End { record: *mut Record, digest: Digest, bytes: u64 },
+    /// It comes again, together with more.
+    PutBack,
 }
 
 /// Sees every part of every body before it is stored.
 unsafe extern "C" fn filter(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
     // SAFETY: nginx passes a live request and a chain of live buffers.
-    let ended = super::guard("body filter", None, || unsafe { observe(r, chain) });
+    let observed = super::guard("body filter", Observed::Part, || unsafe { observe(r, chain) });
+    if matches!(observed, Observed::PutBack) {
+        return nginx::OK;
+    }
     let answer = match NEXT.get() {
         // SAFETY: the filter that nginx had installed before ours.
         Some(next) => unsafe { next(r, chain) },
         None => nginx::OK,
     };
-    if let Some(record) = ended {
+    if let Observed::End { record, digest, bytes } = observed
+        && answer == nginx::OK
+    {
         // SAFETY: the record lives as long as the request, which a filter does not end.
-        super::guard("body filter's end", (), || unsafe { settle(record, answer == nginx::OK) });
+        super::guard("body filter's end", (), || unsafe { settle(record, digest, bytes) });
     }
     answer
 }
 
-/// Takes the chain into the digest; the record, if that was the end of the body.
+/// Whether nginx shows bodies to [`filter`] first: what it puts back, no other module's filter has seen.
+fn is_first() -> bool {
+    type Filter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_chain_t) -> ngx_int_t;
+    // SAFETY: set while nginx reads its configuration, read by the worker's one thread.
+    let first = unsafe { nginx_sys::ngx_http_top_request_body_filter };
+    first.is_some_and(|first| std::ptr::fn_addr_eq(first, filter as Filter))
+}
+
+/// Takes the chain into the digest.
 ///
 /// # Safety
 /// As [`filter`].
-unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Option<*mut Record> {
+unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observed {
     // SAFETY: as the caller vouches.
     unsafe {
         let record = match find(r) {
             Some(record) => record,
             None => {
                 // Nothing is kept of requests whose bodies nobody wants hashed.
-                location::of_request(r)?.hashing()?;
-                create(r)?
+                let wanted = location::of_request(r).is_some_and(|conf| conf.hashing().is_some());
+                match wanted.then(|| create(r)).flatten() {
+                    Some(record) => record,
+                    None => return Observed::Part,
+                }
             }
         };
-        if !(*record).begun {
-            begin(record);
-        }
-        let params = (*record).params?;
-        let streaming = (*record).streaming;
-        if streaming.is_null() || (*record).torn {
-            return None;
-        }
-        (*record).torn = true;
-        let (mut ended, mut hashed) = (false, 0);
-        let mut link = chain;
-        while !link.is_null() {
-            let buffer = (*link).buf;
-            if let Some(bytes) = nginx::buffered(buffer) {
-                (*streaming).update(params, bytes);
-                hashed += bytes.len();
+        let mut streaming = match std::mem::replace(&mut (*record).stage, Stage::Over) {
+            Stage::Before => {
+                (*record).params = location::of_request(r).and_then(location::LocConf::hashing);
+                None
             }
-            ended |= (*buffer).last_buf() != 0;
-            link = (*link).next;
+            Stage::Reading(streaming) => Some(streaming),
+            Stage::Over => return Observed::Part,
+        };
+        let Some(params) = (*record).params else { return Observed::Part };
+        if streaming.is_none() && is_first() && (*record).giving_way.put_back(r, chain) {
+            (*record).stage = Stage::Before;
+            return Observed::PutBack;
         }
-        (*record).torn = false;
-        if ended {
-            (*record).giving_way.end();
-        } else {
-            (*record).giving_way.hashed(r, hashed);
+        let mut hashed = 0;
+        let mut link = chain;
+        while let Some(part) = link.as_ref() {
+            let bytes = nginx::buffered(part.buf).unwrap_or_default();
+            if (*part.buf).last_buf() != 0 {
+                (*record).giving_way.end();
+                let (digest, bytes) = match &mut streaming {
+                    Some(streaming) => last(streaming.digest(), params, bytes),
+                    None => last(&mut new_digest(r, params), params, bytes),
+                };
+                return Observed::End { record, digest, bytes };
+            }
+            if !bytes.is_empty() {
+                if streaming.is_none() {
+                    streaming = Streaming::begin(r, params);
+                }
+                let Some(streaming) = &mut streaming else { return Observed::Part };
+                streaming.digest().update(params, bytes);
+            }
+            hashed += bytes.len();
+            link = part.next;
         }
-        ended.then_some(record)
+        (*record).giving_way.hashed(r, hashed);
+        (*record).stage = streaming.map_or(Stage::Before, Stage::Reading);
+        Observed::Part
     }
+}
+
+/// The digest of what came before and `bytes`, and of how many bytes it is.
+fn last(digest: &mut BodyDigest, params: &Params, bytes: &[u8]) -> (Digest, u64) {
+    (digest.finish_with(params, bytes), digest.bytes())
 }
 
 /// How the reading of the body gives way, for one of a connection's requests.
@@ -175,51 +256,13 @@ pub(super) unsafe fn giving_way(r: *const ngx_http_request_t) -> Option<*mut Giv
     unsafe { find((*r).main).map(|record| &raw mut (*record).giving_way) }
 }
 
-/// The first part of the body has come: begins its digest, if it is to be hashed where it is read.
+/// The body is complete, and nginx has stored it: its digest counts if it is of all that the client said it would send.
 ///
 /// # Safety
 /// `record` is live.
-unsafe fn begin(record: *mut Record) {
-    // SAFETY: as the caller vouches; the pool answers null or memory aligned as asked.
+unsafe fn settle(record: *mut Record, digest: Digest, bytes: u64) {
+    // SAFETY: as the caller vouches.
     unsafe {
-        (*record).begun = true;
-        let r = (*record).request;
-        let Some(params) = location::of_request(r).and_then(location::LocConf::hashing) else { return };
-        let memory = nginx_sys::ngx_pmemalign((*r).pool, size_of::<BodyDigest>(), align_of::<BodyDigest>());
-        if memory.is_null() {
-            return;
-        }
-        let streaming = memory.cast::<BodyDigest>();
-        streaming.write(BodyDigest::new(params, &content_type(r), &content_encoding(r)));
-        (*record).streaming = streaming;
-        (*record).params = Some(params);
-    }
-}
-
-/// A digest whose memory is the pool's; its own buffers go when this goes.
-struct Ended(*mut BodyDigest);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // SAFETY: `settle` has taken the pointer out of the record, so this is its only owner; the request's pool is alive.
-        unsafe { std::ptr::drop_in_place(self.0) };
-    }
-}
-
-/// The body is complete: its digest counts if nginx has it all too.
-///
-/// # Safety
-/// `record` is live.
-unsafe fn settle(record: *mut Record, stored: bool) {
-    // SAFETY: as the caller vouches; nobody else has the pointer any more, and what it points to is dropped once, by the guard.
-    unsafe {
-        let streaming = std::mem::replace(&mut (*record).streaming, std::ptr::null_mut());
-        let Some(params) = (*record).params.filter(|_| !streaming.is_null()) else { return };
-        let streaming = Ended(streaming);
-        if !stored {
-            return;
-        }
-        let bytes = (*streaming.0).bytes();
         let r = (*record).request;
         let is_chunked = (*r).headers_in.chunked() != 0;
         if !is_chunked && declared_bytes(r).is_some_and(|all| all != bytes) {
@@ -231,9 +274,9 @@ unsafe fn settle(record: *mut Record, stored: bool) {
             // A body without a length over HTTP/2, the beginning of which was read when nobody wanted a digest.
             return;
         }
-        let digest = (*streaming.0).finish(params);
         (*record).digest = Some(digest);
-        if let Some(zone) = conf::of_request((*record).request).and_then(|main| main.zone.get()) {
+        let params = (*record).params;
+        if let Some((params, zone)) = params.zip(conf::of_request(r).and_then(|main| main.zone.get())) {
             zone.header.bodies.hashed(params.algorithm, digest.hashed(), bytes);
         }
     }

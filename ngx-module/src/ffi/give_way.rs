@@ -5,9 +5,14 @@
 //! at once, however large nginx's buffer is, and after [`TURN_BYTES`] it says once that there is nothing to read now; its event comes again in the next turn
 //! of the loop. Streams of HTTP/2 come in frames: there the connection rests as a whole. Those of HTTP/3 are let be, each datagram is an event of its own.
 //! Cost: one turn of the loop more for so many bytes.
+//!
+//! The other way round, what came with the head of an HTTP/1 request, a kilobyte or less, is handed out together with what follows, since bodies are hashed
+//! fastest in even pieces: it goes back to where nginx found it, and the connection's next read begins with it.
 
 use super::nginx;
-use nginx_sys::{ngx_connection_t, ngx_http_request_t, ngx_recv_pt, ngx_uint_t, u_char};
+use nginx_sys::{
+    NGX_HTTP_VERSION_11, ngx_chain_t, ngx_connection_t, ngx_http_request_t, ngx_recv_pt, ngx_uint_t, off_t, u_char,
+};
 
 /// What is hashed at once: below two milliseconds with the most laborious JSON, ten microseconds raw.
 const PIECE_BYTES: usize = 64 << 10;
@@ -27,6 +32,10 @@ pub(super) struct GivingWay {
     uneven: usize,
     /// The connection that is read through [`recv`], and how it was read before.
     instead: Option<(*mut ngx_connection_t, ngx_recv_pt)>,
+    /// The head's buffer holds the beginning of the body, to be read again.
+    is_put_back: bool,
+    /// What the connection's next read answers: found out with the last one, which had something to hand out.
+    failed: Option<isize>,
 }
 
 /// What begins each stream of HTTP/2, in every version of nginx; the whole of it is known only where nginx is built with HTTP/2.
@@ -58,11 +67,80 @@ impl GivingWay {
                     // All its streams are read in one loop, which looks at this after each read.
                     rest((*(*(*r).stream.cast::<StreamHead>()).connection).connection);
                 }
-            } else if self.instead.is_none() && (*r).http_version <= nginx_sys::NGX_HTTP_VERSION_20 as ngx_uint_t {
-                let connection = (*r).connection;
+            } else if (*r).http_version <= nginx_sys::NGX_HTTP_VERSION_20 as ngx_uint_t {
+                self.read_through_us((*r).connection);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `connection` is live, and that of this request.
+    unsafe fn read_through_us(&mut self, connection: *mut ngx_connection_t) {
+        if self.instead.is_none() {
+            // SAFETY: as the caller vouches.
+            unsafe {
                 self.instead = Some((connection, (*connection).recv));
                 (*connection).recv = Some(recv);
             }
+        }
+    }
+
+    /// Puts the part of the body that came with the head back, to be read once more with the rest, if `chain` is that part and nginx makes a buffer for the
+    /// rest next, which it then makes for all, and reads at once. Nobody else must see `chain` then.
+    ///
+    /// # Safety
+    /// `r` is live, and nginx shows `chain` to the first of the request-body filters; this is the request's own.
+    pub(super) unsafe fn put_back(&mut self, r: *mut ngx_http_request_t, chain: *const ngx_chain_t) -> bool {
+        // SAFETY: as the caller vouches. A buffer that ends where the head's is read up to was cut out of that.
+        unsafe {
+            let (Some(part), Some(head), Some(body)) =
+                (chain.as_ref(), (*r).header_in.as_mut(), (*r).request_body.as_mut())
+            else {
+                return false;
+            };
+            let has_length = (*r).http_version <= NGX_HTTP_VERSION_11 as ngx_uint_t
+                && (*r).stream.is_null()
+                && (*r).headers_in.chunked() == 0;
+            let buffer = &mut *part.buf;
+            let came_with_head = body.buf.is_null() && part.next.is_null() && buffer.last_buf() == 0;
+            if !has_length || !came_with_head || buffer.last != head.pos || head.pos != head.last {
+                return false;
+            }
+            // nginx reads what fits there into the head's buffer.
+            if body.rest <= head.end.offset_from(head.last) as off_t || buffer.pos < head.start {
+                return false;
+            }
+            let bytes = buffer.last.offset_from(buffer.pos);
+            if bytes <= 0 {
+                return false;
+            }
+            head.pos = buffer.pos;
+            body.rest += bytes as off_t;
+            // Empty, so that nginx does not wait for somebody to use it.
+            buffer.pos = buffer.last;
+            self.is_put_back = true;
+            self.read_through_us((*r).connection);
+            true
+        }
+    }
+
+    /// Hands out what was put back, as far as it fits; how many bytes.
+    ///
+    /// # Safety
+    /// `r` is live, this is its own, and `buffer` has `size` bytes of room.
+    unsafe fn hand_out(&mut self, r: *mut ngx_http_request_t, buffer: *mut u_char, size: usize) -> usize {
+        if !self.is_put_back {
+            return 0;
+        }
+        // SAFETY: as the caller vouches; nginx has not touched the head's buffer since, and the two are apart.
+        unsafe {
+            let head = &mut *(*r).header_in;
+            let waiting = usize::try_from(head.last.offset_from(head.pos)).unwrap_or(0);
+            let bytes = waiting.min(size);
+            std::ptr::copy_nonoverlapping(head.pos, buffer, bytes);
+            head.pos = head.pos.add(bytes);
+            self.is_put_back = bytes < waiting;
+            bytes
         }
     }
 
@@ -99,17 +177,39 @@ impl GivingWay {
 
 /// Stands in for a connection's `recv` while a body is read and hashed.
 unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
-    // SAFETY: nginx calls with a live connection, whose data is one of the requests that it has while one of them reads its body; the reference ends before
-    // anyone else runs.
+    // SAFETY: nginx calls with a live connection, whose data is one of the requests that it has while one of them reads its body, and with room for `size`
+    // bytes; the reference ends before anyone else runs.
     unsafe {
-        let Some(giving_way) = super::body::giving_way((*connection).data.cast()) else { return nginx::ERROR };
+        let r = (*connection).data.cast::<ngx_http_request_t>();
+        let Some(giving_way) = super::body::giving_way(r) else { return nginx::ERROR };
+        if let Some(answer) = (*giving_way).failed.take() {
+            return answer;
+        }
         if (*giving_way).is_due() {
             rest(connection);
             return nginx::AGAIN;
         }
-        match (*giving_way).instead {
-            Some((_, Some(before))) => before(connection, buffer, (*giving_way).piece(size)),
-            _ => nginx::ERROR,
+        let Some((_, Some(before))) = (*giving_way).instead else { return nginx::ERROR };
+        let size = (*giving_way).piece(size);
+        let first = (*giving_way).hand_out(r, buffer, size);
+        if first == 0 {
+            return before(connection, buffer, size);
+        }
+        let bytes = first.cast_signed();
+        if first == size {
+            // There may be more of it, of which no event will tell.
+            (*(*connection).read).set_ready(1);
+            return bytes;
+        }
+        match before(connection, buffer.add(first), size - first) {
+            nginx::AGAIN => bytes,
+            more if more > 0 => bytes + more,
+            failed => {
+                (*giving_way).failed = Some(failed);
+                // nginx asks once more.
+                (*(*connection).read).set_ready(1);
+                bytes
+            }
         }
     }
 }

@@ -160,6 +160,20 @@ impl Hasher {
         self.update(&number.to_le_bytes());
     }
 
+    /// The digest of `bytes` alone, without a streaming state; `None` if something came before, or where there is no such way.
+    pub(super) fn whole(&self, bytes: &[u8]) -> Option<([u8; DIGEST_BYTES_MAX], usize)> {
+        match self {
+            Self::Blake3Start(start) if start.bytes.is_empty() => {
+                let out = match start.domain {
+                    Domain::Plain => *blake3::hash(bytes).as_bytes(),
+                    domain => blake3::derive_key(domain.context(), bytes),
+                };
+                Some((out, out.len()))
+            }
+            _ => None,
+        }
+    }
+
     /// The digest, zeroes behind it, and how many bytes it has.
     pub(super) fn finish(&self) -> ([u8; DIGEST_BYTES_MAX], usize) {
         let mut out = [0; DIGEST_BYTES_MAX];
@@ -186,15 +200,15 @@ impl Hasher {
 
 /// The first bytes of a body for BLAKE3, kept until more come.
 ///
-/// BLAKE3 is fast where it gets many of its chunks of 1,024 bytes at once, and only if they are as many as divide what came before. The first part of a body,
-/// which comes with the header, is small and odd; hashed by itself it makes what follows four times as slow.
+/// BLAKE3 is fast where it gets many of its chunks of 1,024 bytes at once, and only if they are as many as divide what came before. The first part of a body
+/// may be small and odd (a client's first chunk, a name before it); hashed by itself it makes what follows four times as slow.
 #[derive(Clone)]
 pub(super) struct Start {
     domain: Domain,
     bytes: ArrayVec<u8, START_BYTES>,
 }
 
-/// What is kept of a body's start: nginx reads headers in buffers of 1 KiB.
+/// What is kept of a body's start: nginx reads headers, and what of a chunked body comes with them, in buffers of 1 KiB.
 const START_BYTES: usize = 1 << 10;
 /// What is hashed at once with it: 16 of BLAKE3's chunks, so that those that follow begin evenly too.
 const TOGETHER_BYTES: usize = 16 << 10;

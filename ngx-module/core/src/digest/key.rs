@@ -2,7 +2,7 @@
 //!
 //! Injective: the number of fields, then each with its length before it, so ("ab", "c") and ("a", "bc") differ, and no field can pretend to be
 //! the start of the next. Numbers are in LEB128 (as in DWARF), a byte for most: BLAKE3 works on short texts block by block, 64 bytes in 0.1 µs, and lengths of eight
-//! bytes would be most of the text. In its key derivation mode (paper, section 2.3) it makes 32 bytes of it, in a domain that no body's digest shares.
+//! bytes would be most of the text. In its keyed mode (paper, section 2.3), whose flag enters every compression, it makes 32 bytes of it, in a domain that no body's digest shares.
 //!
 //! Cost: 0.2 to 0.5 µs for a request's fields. Never allocates.
 
@@ -18,13 +18,13 @@ const GATHERED_BYTES: usize = 1 << 10;
 /// The key of `fields`, in their order. Fields may be empty, and there may be none.
 #[must_use]
 pub fn cache_key(fields: &[&[u8]]) -> [u8; 32] {
-    static BEGUN: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_derive_key(CONTEXT));
-    let mut hasher = BEGUN.clone();
-    // Gathered, since BLAKE3 is slow with crumbs.
+    static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| blake3::derive_key(CONTEXT, &[]));
+    // Gathered and hashed at once, since BLAKE3 is slow with crumbs and its streaming state is 2 KiB.
     let mut text: ArrayVec<u8, GATHERED_BYTES> = ArrayVec::new();
+    let mut long: Option<blake3::Hasher> = None;
     let mut add = |bytes: &[u8]| {
         if text.try_extend_from_slice(bytes).is_err() {
-            hasher.update(&text).update(bytes);
+            long.get_or_insert_with(|| blake3::Hasher::new_keyed(&KEY)).update(&text).update(bytes);
             text.clear();
         }
     };
@@ -33,8 +33,10 @@ pub fn cache_key(fields: &[&[u8]]) -> [u8; 32] {
         add(&leb128(field.len()));
         add(field);
     }
-    hasher.update(&text);
-    *hasher.finalize().as_bytes()
+    match long {
+        None => *blake3::keyed_hash(&KEY, &text).as_bytes(),
+        Some(mut hasher) => *hasher.update(&text).finalize().as_bytes(),
+    }
 }
 
 /// Seven bits a byte, the lowest first; all but the last byte have the eighth set. No number's bytes begin another's.

@@ -222,6 +222,19 @@ impl BodyDigest {
         Digest::new(hasher.finish(), hashed)
     }
 
+    /// The digest of all that came and `chunk`, the last of it: as [`BodyDigest::update`] and [`BodyDigest::finish`], a tenth faster if it is all.
+    #[must_use]
+    pub fn finish_with(&mut self, params: &Params, chunk: &[u8]) -> Digest {
+        if let Reader::None(hashed) = self.reader
+            && let Some(out) = self.hasher.whole(chunk)
+        {
+            self.bytes += chunk.len() as u64;
+            return Digest::new(out, hashed);
+        }
+        self.update(params, chunk);
+        self.finish(params)
+    }
+
     /// Bytes taken so far.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
