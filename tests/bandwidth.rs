@@ -4,6 +4,8 @@
 mod downloads;
 #[path = "bandwidth/streams.rs"]
 mod streams;
+#[path = "bandwidth/threads.rs"]
+mod threads;
 
 use std::time::{Duration, Instant};
 

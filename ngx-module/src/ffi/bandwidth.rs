@@ -15,7 +15,8 @@ mod pieces;
 use super::limits::{self, Record};
 use super::{LoopStatic, clock, conf, nginx};
 use nginx_sys::{
-    ngx_chain_t, ngx_conf_t, ngx_event_t, ngx_http_output_body_filter_pt, ngx_http_request_t, ngx_int_t, ngx_msec_t,
+    ngx_chain_t, ngx_conf_t, ngx_event_pipe_t, ngx_event_t, ngx_http_output_body_filter_pt, ngx_http_request_t,
+    ngx_int_t, ngx_msec_t,
 };
 use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{Class, Held};
@@ -280,10 +281,12 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
             keep(r, record, STALLED_NS);
             return;
         }
+        let active = (*connection).data.cast::<ngx_http_request_t>();
         if pace(r, record, std::ptr::null_mut()) == nginx::ERROR {
             // Whoever writes next finds it.
             (*connection).set_error(1);
         }
+        tell_pipe(active);
         if (*record).pacing.kept.is_null() {
             send_on(r, record);
         }
@@ -308,12 +311,39 @@ unsafe fn send_on(r: *mut ngx_http_request_t, record: *mut Record) {
         if (*active).header_sent() == 0 || (*active).aio() != 0 || (*connection).error() != 0 {
             return;
         }
+        // What a thread has written for the pipe, the pipe takes back first and sends on itself: they share a file, and so the thread's answer.
+        if pipe_of(active).is_some_and(|pipe| !(*pipe).writing.is_null()) {
+            return;
+        }
         (*connection).set_buffered((*connection).buffered() | CONNECTION_BUFFERED);
         if nginx_sys::ngx_http_output_filter(active, std::ptr::null_mut()) == nginx::ERROR {
             (*connection).set_error(1);
         }
+        tell_pipe(active);
         if (*record).pacing.kept.is_null() {
             mark_empty(r);
+        }
+    }
+}
+
+/// The event pipe that reads for `r`, if its answer is buffered.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn pipe_of(r: *const ngx_http_request_t) -> Option<*mut ngx_event_pipe_t> {
+    // SAFETY: as the caller vouches; a request's upstream lives as long as it.
+    unsafe { (*r).upstream.as_ref().map(|upstream| upstream.pipe).filter(|pipe| !pipe.is_null()) }
+}
+
+/// Tells the pipe of `r` whether a thread reads for `r` now, as nginx does whenever the pipe itself has written: it begins no second one then.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn tell_pipe(r: *const ngx_http_request_t) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if let Some(pipe) = pipe_of(r) {
+            (*pipe).set_aio((*r).aio());
         }
     }
 }
