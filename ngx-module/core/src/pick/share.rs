@@ -8,6 +8,7 @@
 //!
 //! If the one whose turn it is is full, weights have been set unlike `max_conns` (with equal weights a full peer is never owed anything): the
 //! request waits for it while the queue is under [`PATIENCE`] service times long, and goes over the share beyond that, because a lost slot costs everyone.
+//! In a group with a peer that has no limit nobody waits.
 
 use super::field::{Field, bits};
 use super::rule::Choice;
@@ -104,7 +105,8 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
     let Some(best) = Entrant::best(bits(members & !full).map(entrant), quotas, in_flight, false) else {
         return Choice::AllFull;
     };
-    if full != 0 && demand.can_wait && is_short_wait(field, demand, full) {
+    // Where a member has no limit, what the others' limits leave undone is for it to do.
+    if full != 0 && !unlimited && demand.can_wait && is_short_wait(field, demand, full) {
         let owed = Entrant::best(bits(full).map(entrant), quotas, in_flight, true);
         let claim = |entrant: &Entrant| entrant.claim(quotas, in_flight);
         if owed.is_some_and(|owed| owed.beats(claim(&owed), &best, claim(&best))) {

@@ -66,6 +66,17 @@ fn a_request_that_cannot_wait_takes_the_slow_peer() {
 }
 
 #[test]
+fn beside_a_peer_without_a_limit_nobody_waits_for_a_full_one_of_like_speed() {
+    let unlimited =
+        |in_flight| PeerView { slots: 0, max_conns: 0, in_flight, pending: in_flight, pending_age_ns: MS, ..view() };
+    for (in_flight, weight) in [(1, 1), (3, 1), (40, 1), (40, 9)] {
+        let limited = PeerView { slots: 2, max_conns: 2, weight, ..view() };
+        assert_eq!(taken(&[unlimited(in_flight), full(limited)], &demand()), Some((0, Why::Fastest)), "{in_flight}");
+        assert_eq!(taken(&[unlimited(in_flight), full(slow()), full(limited)], &demand()), Some((0, Why::Fastest)));
+    }
+}
+
+#[test]
 fn when_all_are_full_a_request_waits_or_is_told_so() {
     let peers = [full(view()), full(slow())];
     assert_eq!(pick(&peers, &demand(), THETA), Decision::Wait);
