@@ -118,7 +118,22 @@ async fn mistakes_in_limits_are_named() {
         refused(&format!("{ZONE} server {{ location /x {{ pincer_limit {arguments}; }} }} {class}"), needles).await;
     }
     refused(&format!("{ZONE} {class} pincer_limit class=C;"), &["unknown class \"C\""]).await;
-    refused(&format!("{ZONE} {class} {}", "pincer_limit class=c;".repeat(9)), &["pincer_limit", "more than 8"]).await;
+    refused(
+        &format!(
+            "{ZONE} {class} {}",
+            (0..9).map(|at| format!("pincer_limit class=c key=$arg_{at};")).collect::<String>()
+        ),
+        &["pincer_limit", "more than 8"],
+    )
+    .await;
+    for (twice, named) in [
+        ("class=c; pincer_limit class=c", "\"class=c\" is duplicate"),
+        ("class=c key=$arg_k; pincer_limit class=c key=$arg_k dry_run", "\"class=c key=$arg_k\" is duplicate"),
+        ("class=$arg_c; pincer_limit class=c; pincer_limit class=$arg_c", "\"class=$arg_c\" is duplicate"),
+    ] {
+        refused(&format!("{ZONE} {class} pincer_limit {twice};"), &["\"pincer_limit\"", named]).await;
+    }
+    accepted(&format!("{ZONE} {class} pincer_limit class=c; pincer_limit class=c key=$arg_k; server {{ location /x {{ pincer_limit class=c; }} }}")).await;
     refused("pincer_limit class=$arg_c;", &["pincer_limit", "pincer_zone"]).await;
     // Off is all that stands in its place.
     for both in ["off; pincer_limit class=c", "class=c; pincer_limit off", "off; pincer_limit off"] {

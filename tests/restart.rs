@@ -118,6 +118,37 @@ async fn a_damaged_state_file_is_set_aside_and_replaced_by_the_control_planes() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_does_not_fit_is_no_damage_and_is_kept_for_when_it_does() {
+    let mut pincerd = Pincerd::start().await;
+    let replicas = Replica::several(1, Settings::served_in(1.0)).await;
+    let folder = folder();
+    let state = folder.path().join("last");
+    let builder = |size: &str| {
+        Nginx::builder()
+            .http(format!("pincer_zone pincer:{size} state={};", state.display()))
+            .http(pincerd.directives("edge-1"))
+            .upstream("u", format!("pincer_balance; server {};", replicas[0].server()))
+    };
+    let (large, small, large_again) = (builder("1m"), builder("64k"), builder("1m"));
+    let nginx = large.start().await;
+    nginx.connected().await;
+    pincerd.must(&["--wait", "5s", "class", "set", "live", "--rate", "5r/s"]).await;
+    eventually("the revision is on disk", 5.0, || async { state.exists() }).await;
+    nginx.quit();
+    pincerd.kill();
+    let good = std::fs::read(&state).expect("the state file");
+    // A zone of 64 KiB has no room for classes.
+    let nginx = small.start().await;
+    nginx.logs("does not fit the configuration", 5.0).await;
+    assert_eq!(nginx.client().get("/").await.status, 200);
+    assert_eq!(nginx.status().await.number("/revision"), 0.0);
+    nginx.quit();
+    assert_eq!(std::fs::read(&state).expect("the state file"), good);
+    let nginx = large_again.start().await;
+    assert!(nginx.status().await.number("/revision") > 0.0, "{}", nginx.tail());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_state_folder_that_cannot_be_written_is_said_once_and_costs_no_change() {
     let pincerd = Pincerd::start().await;
     let replicas = Replica::several(1, Settings::served_in(1.0)).await;

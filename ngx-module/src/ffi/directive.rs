@@ -248,7 +248,15 @@ location_setter!(limit, |cf, location, main, arguments| {
     };
     let key = parsed.key.as_deref().map(|key| compile(cf, "pincer_limit", "key", key)).transpose()?;
     let limits = location.limits.get_or_insert_default();
-    limits.push(Limit { class, key, dry_run: parsed.dry_run });
+    let limit = Limit { class, key, dry_run: parsed.dry_run };
+    if limits.iter().any(|other| other.counts_the_same(&limit)) {
+        let key = parsed.key.map(|key| format!(" key={key}")).unwrap_or_default();
+        return Err(DirectiveError(format!(
+            "\"pincer_limit\" \"class={}{key}\" is duplicate, one of it is needed in one place",
+            parsed.class
+        )));
+    }
+    limits.push(limit);
     main.limits = true;
     need_zone(main, cf, "pincer_limit");
     if limits.len() <= LIMITS_MAX {

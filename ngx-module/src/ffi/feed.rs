@@ -48,7 +48,15 @@ pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
                 log::NGX_LOG_NOTICE,
                 &format!("restores the last good revision, revision={}, file={}", snapshot.revision, path.display()),
             ),
-            Err(reason) => set_aside(path, &reason),
+            // Sound, but not for this configuration (a smaller zone, a peer no longer allowed): it may be again.
+            Err(reason) => log::write_cycle(
+                log::NGX_LOG_ERR,
+                &format!(
+                    "the last good revision does not fit the configuration, serves from nginx.conf, revision={}, file={}, reason={reason}",
+                    snapshot.revision,
+                    path.display()
+                ),
+            ),
         },
         state::Loaded::Damaged { reason } => set_aside(path, &reason),
         state::Loaded::Unreadable(error) => log::write_cycle(

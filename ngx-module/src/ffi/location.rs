@@ -42,11 +42,33 @@ pub(crate) struct Limit {
     pub(crate) dry_run: bool,
 }
 
+impl Limit {
+    /// Whether both are written with one class and one key: a request would be charged twice for one thing.
+    pub(crate) fn counts_the_same(&self, other: &Self) -> bool {
+        self.class.text() == other.class.text() && self.key.map(text) == other.key.map(text)
+    }
+}
+
+/// As it stands in the configuration.
+fn text(value: ComplexValue) -> &'static [u8] {
+    // SAFETY: nginx keeps the configuration's text as long as what it compiled of it.
+    unsafe { nginx::bytes(value.value) }
+}
+
 /// Where the class' name comes from.
 #[derive(Clone)]
 pub(crate) enum ClassSource {
     Name(Rc<str>),
     Value(ComplexValue),
+}
+
+impl ClassSource {
+    fn text(&self) -> &[u8] {
+        match self {
+            Self::Name(name) => name.as_bytes(),
+            Self::Value(value) => text(value),
+        }
+    }
 }
 
 impl LocConf {
