@@ -122,7 +122,8 @@ async fn stock_nginx_proxies_every_protocol_to_replicas() {
             ports::free_port(),
             tcp.server()
         ))
-        .server(format!("location /tls/ {{ proxy_pass https://{}/; }}", tls.server()))
+        // nginx's own balancer does not free the sessions it keeps when a worker ends.
+        .server(format!("location /tls/ {{ proxy_ssl_session_reuse off; proxy_pass https://{}/; }}", tls.server()))
         .server(format!("location /unix/ {{ proxy_pass http://{}:/; }}", unix.server()))
         .server(format!(
             "location / {{ proxy_pass http://{}; proxy_http_version 1.1; proxy_buffering off;
