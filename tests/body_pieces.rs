@@ -44,7 +44,7 @@ async fn server(main: &Replica) -> Nginx {
     Nginx::builder()
         .http(
             "pincer_zone pincer:1m; pincer_body_hash blake3; client_max_body_size 0; proxy_http_version 1.1;
-             client_body_timeout 1h; add_header X-Hash $pincer_body_hash always; add_header X-Length $request_length always;",
+             client_body_timeout 1h; add_header X-Hash $pincer_body_hash always; add_header X-Length $request_length always; add_header X-File $request_body_file always;",
         )
         .server(&locations)
         .start()
@@ -114,4 +114,30 @@ async fn a_body_that_ends_too_early_ends_its_request_at_once() {
     let body = noise(40_000, 1);
     let answer = Upload::post("/usual", body.clone()).send(&nginx.address()).await;
     assert!(answer.status == 200 && answer.body == body, "{}", nginx.tail());
+}
+
+/// nginx keeps in memory what is a quarter larger than `client_body_buffer_size`, and does not count what came with the head. Where `$request_body` is
+/// used such a body must not become a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nginx_keeps_in_memory_stays_there() {
+    let main = Replica::named("main").start().await;
+    let nginx = server(&main).await;
+    let worker = nginx.workers()[0];
+    for len in [20_000, 20_479, 20_480, 20_700, 21_000, 22_000] {
+        let upload = Upload::post("/usual", noise(len, 0)).header("Connection", "close");
+        let with_head = 1_024 - upload.head().len();
+        // All of it is there before nginx looks, so that the head's buffer is full.
+        assert!(process::signal(worker, Signal::STOP));
+        let mut stream = upload.begin_only(&nginx.address(), len).await;
+        assert!(process::signal(worker, Signal::CONT));
+        let mut received = Vec::new();
+        let _ = stream.read_to_end(&mut received).await;
+        let (answer, _) = Answer::parse(&received).expect("an answer");
+        assert!(answer.status == 200 && answer.body == noise(len, 0), "{len}: {}", nginx.tail());
+        assert_eq!(
+            answer.header("x-file").is_empty(),
+            len - with_head < 20_480,
+            "{len} bytes, {with_head} with the head"
+        );
+    }
 }

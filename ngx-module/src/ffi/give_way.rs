@@ -110,12 +110,15 @@ impl GivingWay {
             if body.rest <= head.end.offset_from(head.last) as off_t || buffer.pos < head.start {
                 return false;
             }
-            let bytes = buffer.last.offset_from(buffer.pos);
-            if bytes <= 0 {
+            let bytes = buffer.last.offset_from(buffer.pos) as off_t;
+            // What fits into memory for nginx, with a quarter more than is configured, still does.
+            let configured = nginx::core_location(r).client_body_buffer_size as off_t;
+            let in_memory = |rest: off_t| rest < configured + (configured >> 2);
+            if bytes <= 0 || in_memory(body.rest) != in_memory(body.rest + bytes) {
                 return false;
             }
             head.pos = buffer.pos;
-            body.rest += bytes as off_t;
+            body.rest += bytes;
             // Empty, so that nginx does not wait for somebody to use it.
             buffer.pos = buffer.last;
             self.is_put_back = true;

@@ -5,8 +5,8 @@ use super::limits::{self, Record, Status};
 use super::{LoopStatic, class_header, nginx};
 use crate::phase::refusal::{self, Refusal};
 use nginx_sys::{
-    ngx_chain_t, ngx_http_core_loc_conf_t, ngx_http_err_page_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
-    ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
+    ngx_chain_t, ngx_http_err_page_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t, off_t,
 };
 use pincer_core::limit::{self, Quota};
 use pincer_core::zone::NAME_MAX;
@@ -155,10 +155,9 @@ unsafe fn send(r: *mut ngx_http_request_t, page: &refusal::Page, status: u16) ->
 /// # Safety
 /// `r` is live.
 unsafe fn has_error_page(r: *const ngx_http_request_t, status: u16) -> bool {
-    // SAFETY: as the caller vouches; the core module has a configuration in every location, its pages are an array of `ngx_http_err_page_t` or null.
+    // SAFETY: as the caller vouches; a location's pages are an array of `ngx_http_err_page_t` or null.
     unsafe {
-        let core = *(*r).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-        let pages: &[ngx_http_err_page_t] = nginx::elements((*core.cast::<ngx_http_core_loc_conf_t>()).error_pages);
+        let pages: &[ngx_http_err_page_t] = nginx::elements(nginx::core_location(r).error_pages);
         pages.iter().any(|page| page.status == status as ngx_int_t)
     }
 }

@@ -295,12 +295,8 @@ pub(crate) unsafe fn being_read<'a>(conf: *mut c_void) -> &'a mut LocConf {
 /// # Safety
 /// `r` is live.
 pub(crate) unsafe fn is_handled(r: *const ngx_http_request_t) -> bool {
-    // SAFETY: as the caller vouches; the core module has a configuration in every location.
-    unsafe {
-        let core = *(*r).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-        (*core.cast::<ngx_http_core_loc_conf_t>()).handler.is_some()
-            || of_request(r).is_some_and(|conf| conf.tries_files)
-    }
+    // SAFETY: as the caller vouches.
+    unsafe { nginx::core_location(r).handler.is_some() || of_request(r).is_some_and(|conf| conf.tries_files) }
 }
 
 /// The name of the named location that `r` is in, `@light`; empty in any other.
@@ -308,10 +304,7 @@ pub(crate) unsafe fn is_handled(r: *const ngx_http_request_t) -> bool {
 /// # Safety
 /// `r` is live; the name lives as long as the configuration.
 pub(crate) unsafe fn named<'a>(r: *const ngx_http_request_t) -> &'a [u8] {
-    // SAFETY: as the caller vouches; the core module has a configuration in every location.
-    let name = unsafe {
-        let core = *(*r).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-        nginx::bytes((*core.cast::<ngx_http_core_loc_conf_t>()).name)
-    };
+    // SAFETY: as the caller vouches.
+    let name = unsafe { nginx::bytes(nginx::core_location(r).name) };
     if name.starts_with(b"@") { name } else { &[] }
 }

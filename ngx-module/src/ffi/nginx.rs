@@ -1,8 +1,8 @@
 //! nginx's macros and inline functions that bindgen cannot see, and the few casts that everything else would repeat.
 
 use nginx_sys::{
-    ngx_array_t, ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_request_t, ngx_int_t,
-    ngx_msec_t, ngx_pool_t, ngx_queue_t, ngx_str_t,
+    ngx_array_t, ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t,
+    ngx_http_request_t, ngx_int_t, ngx_msec_t, ngx_pool_t, ngx_queue_t, ngx_str_t,
 };
 use std::borrow::Cow;
 use std::ffi::c_void;
@@ -189,6 +189,15 @@ pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u
         }
     }
     found.unwrap_or_default()
+}
+
+/// nginx's own configuration of the location that `request` is in.
+///
+/// # Safety
+/// `request` is live; the configuration lives longer.
+pub(crate) unsafe fn core_location<'a>(request: *const ngx_http_request_t) -> &'a ngx_http_core_loc_conf_t {
+    // SAFETY: as the caller vouches; the core module has a configuration in every location.
+    unsafe { &*(*(*request).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index)).cast() }
 }
 
 /// This module's `http {}` configuration in `cycle`; null if there is no `http {}`.
