@@ -1,6 +1,7 @@
 //! The union of what all nodes' nginx.conf declare, for looking peers up.
 //!
-//! Pure. Built anew when a node declares something else, never changed in place. Where nodes differ, the one that said Hello last is shown.
+//! Pure. Built anew by `fleet`, never changed in place. Where nodes differ, the last one is shown: `fleet` puts those that are away first, and of equals the
+//! one that said Hello last to the end.
 //! Cost: building visits every declared peer of every node. Bound: `NODES_MAX` × `PEERS_PER_NODE_MAX`.
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use crate::classes;
 /// A peer as declared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Peer {
-    /// By the node that said Hello last.
+    /// By the last node.
     pub spec: v1::DeclaredPeer,
     /// Nodes that declare it.
     pub nodes: u32,
@@ -30,7 +31,7 @@ pub struct Upstream {
 /// A class as declared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Class {
-    /// By the node that said Hello last.
+    /// By the last node.
     pub settings: classes::Settings,
     /// Nodes that declare it.
     pub nodes: u32,
@@ -50,10 +51,12 @@ pub struct Declared {
     pub shares: Vec<Shares>,
     /// Nodes known.
     pub nodes: u32,
+    /// Two nodes declare a peer or a class in different ways, so it matters which one is the last.
+    pub is_disputed: bool,
 }
 
 impl Declared {
-    /// The union of nodes, oldest Hello first.
+    /// The union of nodes; of two that differ the later one is shown.
     pub fn of<'a>(nodes: impl Iterator<Item = &'a [v1::DeclaredUpstream]>) -> Self {
         let mut all = Self::default();
         for upstreams in nodes {
@@ -66,20 +69,24 @@ impl Declared {
                         .entry(spec.address.clone())
                         .or_insert_with(|| Peer { spec: spec.clone(), nodes: 0 });
                     peer.nodes += 1;
-                    peer.spec = spec.clone();
+                    if peer.spec != *spec {
+                        all.is_disputed = true;
+                        peer.spec = spec.clone();
+                    }
                 }
             }
         }
         all
     }
 
-    /// This with the classes of nodes, oldest Hello first; nodes without classes count, too.
+    /// This with the classes of nodes, in the same order; nodes without classes count, too.
     #[must_use]
     pub fn with_classes<'a>(mut self, nodes: impl Iterator<Item = &'a [classes::Declared]>) -> Self {
         for declares in nodes {
             self.nodes += 1;
             for class in declares {
                 let known = self.classes.entry(class.name.clone()).or_default();
+                self.is_disputed |= known.nodes > 0 && known.settings != class.settings;
                 known.nodes += 1;
                 known.settings = class.settings;
             }

@@ -3,11 +3,12 @@
 //! A node is known by its name and stays known when it leaves. A *session* is one stream; an *instance* is one shared zone, which two sessions
 //! feed for a while after a reload, so an instance has applied what any of its sessions acknowledged. Pure: the wall clock comes in as an argument and is
 //! only shown. Every change gets a number, so that a watcher can ask for what changed since.
-//! Cost: a Hello with new declarations rebuilds their union. Bound: `NODES_MAX`, `SESSIONS_PER_NODE_MAX`; the longest silent node makes room.
+//! Cost: what all declare is put together when it is asked for, and kept until a node that declares something else, or nodes that do not agree, come or
+//! go. Bound: `NODES_MAX`, `SESSIONS_PER_NODE_MAX`; the longest silent node makes room.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -120,7 +121,8 @@ pub struct Joined {
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
     nodes: BTreeMap<String, Node>,
-    declared: Arc<Declared>,
+    /// Empty = to be put together anew.
+    declared: OnceLock<Arc<Declared>>,
     clock: u64,
 }
 
@@ -128,14 +130,12 @@ impl Fleet {
     /// The fleet as the store has it, nobody connected.
     pub fn restored(records: Vec<(String, NodeRecord)>) -> Self {
         let nodes = records.into_iter().map(|(name, record)| (name, Node { record, ..Node::default() }));
-        let mut fleet = Self { nodes: nodes.collect(), ..Self::default() };
-        fleet.redeclare();
-        fleet
+        Self { nodes: nodes.collect(), ..Self::default() }
     }
 
-    /// What all nodes declare.
+    /// What all nodes declare. Where they differ, a connected node's word is shown before that of one that is away, and of equals the later Hello's.
     pub fn declared(&self) -> Arc<Declared> {
-        Arc::clone(&self.declared)
+        Arc::clone(self.declared.get_or_init(|| Arc::new(self.declare())))
     }
 
     /// All nodes by name.
@@ -173,8 +173,10 @@ impl Fleet {
         if is_changed {
             to_store.push(hello.node.clone());
         }
-        if !to_store.is_empty() {
-            self.redeclare();
+        if to_store.is_empty() {
+            self.reorder();
+        } else {
+            self.declared = OnceLock::new();
         }
         Ok(Joined { session: Session { node: hello.node, instance: hello.instance, id }, to_store })
     }
@@ -190,12 +192,19 @@ impl Fleet {
         Ok(Some(name))
     }
 
-    fn redeclare(&mut self) {
-        let mut by_hello: Vec<_> = self.nodes.values().collect();
-        by_hello.sort_by_key(|node| node.hello);
-        let declared: Vec<_> = by_hello.iter().map(|node| node.record.declared()).collect();
-        let classes = by_hello.iter().map(|node| node.record.classes.as_slice());
-        self.declared = Arc::new(Declared::of(declared.iter().map(Vec::as_slice)).with_classes(classes));
+    fn declare(&self) -> Declared {
+        let mut by_rank: Vec<_> = self.nodes.values().collect();
+        by_rank.sort_by_key(|node| (node.is_connected(), node.hello));
+        let declared: Vec<_> = by_rank.iter().map(|node| node.record.declared()).collect();
+        let classes = by_rank.iter().map(|node| node.record.classes.as_slice());
+        Declared::of(declared.iter().map(Vec::as_slice)).with_classes(classes)
+    }
+
+    /// A node came or went with what it declares: where all say the same, nothing else is shown.
+    fn reorder(&mut self) {
+        if self.declared.get().is_some_and(|declared| declared.is_disputed) {
+            self.declared = OnceLock::new();
+        }
     }
 
     fn instance(&mut self, session: &Session) -> Option<(&mut u64, &mut Instance)> {
@@ -256,7 +265,11 @@ impl Fleet {
             node.instances.remove(&session.instance);
         }
         (node.version, node.updated_s) = (clock, now_s);
+        let is_away = !node.is_connected();
         self.clock = clock;
+        if is_away {
+            self.reorder();
+        }
     }
 
     /// Checks that a node may be forgotten.
@@ -273,7 +286,7 @@ impl Fleet {
         self.check_forget(name)?;
         self.nodes.remove(name);
         self.clock += 1;
-        self.redeclare();
+        self.declared = OnceLock::new();
         Ok(())
     }
 }

@@ -1,7 +1,10 @@
 //! How nodes come, answer and go.
 
 use super::*;
-use crate::store::{PeerRecord, UpstreamRecord};
+use crate::{
+    classes,
+    store::{PeerRecord, UpstreamRecord},
+};
 
 fn hello(node: &str, instance: &str, addresses: &[&str]) -> Hello {
     let peer = |a: &&str| PeerRecord { address: (*a).into(), ..PeerRecord::default() };
@@ -112,4 +115,60 @@ fn only_a_node_that_is_away_is_forgotten() {
     fleet.forget("a").unwrap();
     assert!(matches!(fleet.forget("a"), Err(ForgetError::Unknown(_))));
     assert_eq!(*fleet.declared(), Declared::default());
+}
+
+/// `hello` with a peer that has `max_conns`, and a class with `burst`.
+fn declaring(node: &str, max_conns: u32, burst: u32) -> Hello {
+    let mut hello = hello(node, "1", &["127.0.0.1:1"]);
+    hello.record.upstreams[0].peers[0].max_conns = max_conns;
+    let settings = classes::Settings { burst: Some(burst), ..classes::Settings::default() };
+    hello.record.classes = vec![classes::Declared { name: "vip".into(), settings }];
+    hello
+}
+
+/// What is shown of the peer and of the class.
+fn shown(fleet: &Fleet) -> (u32, Option<u32>) {
+    let declared = fleet.declared();
+    let peer = declared.peer("llm", "127.0.0.1:1").unwrap();
+    assert_eq!(peer.nodes, fleet.nodes().len() as u32);
+    (peer.spec.max_conns, declared.classes["vip"].settings.burst)
+}
+
+#[test]
+fn what_a_connected_node_declares_is_shown_before_the_word_of_one_that_is_away() {
+    let mut fleet = Fleet::default();
+    fleet.join(declaring("a", 2, 20), 0).unwrap();
+    let b = fleet.join(declaring("b", 2, 20), 0).unwrap().session;
+    let c = fleet.join(declaring("c", 0, 0), 0).unwrap().session;
+    assert_eq!(shown(&fleet), (0, Some(0)), "all are connected: the last Hello");
+    fleet.leave(&c, 0);
+    assert_eq!(shown(&fleet), (2, Some(20)));
+    fleet.leave(&b, 0);
+    assert_eq!(shown(&fleet), (2, Some(20)), "a is connected");
+    let c = fleet.join(declaring("c", 0, 0), 0).unwrap();
+    assert!(c.to_store.is_empty());
+    assert_eq!(shown(&fleet), (0, Some(0)), "c is back with the last Hello");
+}
+
+#[test]
+fn after_a_restart_nodes_that_reconnect_unchanged_are_shown_before_those_that_do_not() {
+    let records = [("a", 2, 20), ("b", 2, 20), ("c", 0, 0)];
+    let records = records.map(|(node, max_conns, burst)| (node.to_owned(), declaring(node, max_conns, burst).record));
+    let mut fleet = Fleet::restored(records.to_vec());
+    shown(&fleet);
+    for node in ["a", "b"] {
+        assert!(fleet.join(declaring(node, 2, 20), 0).unwrap().to_store.is_empty(), "unchanged");
+        assert_eq!(shown(&fleet), (2, Some(20)));
+    }
+}
+
+#[test]
+fn where_all_nodes_agree_their_coming_and_going_costs_nothing() {
+    let mut fleet = Fleet::default();
+    let a = fleet.join(declaring("a", 2, 20), 0).unwrap().session;
+    fleet.join(declaring("b", 2, 20), 0).unwrap();
+    let before = fleet.declared();
+    fleet.leave(&a, 0);
+    fleet.join(declaring("a", 2, 20), 0).unwrap();
+    assert!(Arc::ptr_eq(&before, &fleet.declared()));
 }
