@@ -9,6 +9,7 @@ mod change;
 mod class;
 mod file;
 mod purge;
+mod refused;
 mod show;
 mod wait;
 mod watch;
@@ -128,6 +129,10 @@ async fn run(args: Args) -> Result<(), Failure> {
             let (nodes, revision) = list_nodes(&mut client).await?;
             print(args.output, &show::Nodes::new(nodes, revision))
         }
+        Noun::Node { verb: NodeVerb::Delete { node } } => {
+            client.delete_node(v1::DeleteNodeRequest { name: node_name(&node)?, validate_only: false }).await?;
+            print(args.output, &show::Forgotten { node })
+        }
         Noun::Class { verb } => class::look(&mut client, &verb, args.output).await,
         Noun::Key { .. } => class::list_keys(&mut client, args.output).await,
         Noun::Watch => watch::run(&mut client, args.output).await,
@@ -138,6 +143,11 @@ async fn run(args: Args) -> Result<(), Failure> {
 fn upstream_name(upstream: &str) -> Result<String, Failure> {
     names::check_upstream(upstream).map_err(|fault| Failure::Usage(fault.to_string()))?;
     Ok(names::upstream_name(upstream))
+}
+
+fn node_name(node: &str) -> Result<String, Failure> {
+    names::check_node(node).map_err(|fault| Failure::Usage(fault.to_string()))?;
+    Ok(names::node_name(node))
 }
 
 async fn list_upstreams(client: &mut Client) -> Result<Vec<v1::Upstream>, Failure> {

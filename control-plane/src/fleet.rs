@@ -104,7 +104,9 @@ pub enum ForgetError {
     #[error("no node {0:?} is known")]
     Unknown(String),
     /// It is there.
-    #[error("node {0:?} is connected")]
+    #[error(
+        "node {0:?} is connected: only a node that is gone can be deleted, so end its nginx first, or take pincer_control_plane out of its nginx.conf"
+    )]
     Connected(String),
 }
 

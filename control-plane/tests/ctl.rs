@@ -91,6 +91,62 @@ async fn wait_fails_when_a_node_refuses_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_change_that_is_not_waited_for_tells_of_nodes_that_refuse() {
+    let daemon = Daemon::start();
+    let fine = Node::joined(&daemon, "fine", &[A]).await.answering();
+    let mut strict = Node::joined(&daemon, "strict", &[A]).await;
+    let told = daemon.ctl(&["peer", "add", "llm", NEW]).await;
+    assert_eq!((told.code, told.errors.as_str()), (0, ""), "nobody has refused yet: {told:?}");
+    let (_, snapshot) = strict.snapshots_until(2).await;
+    strict.nack(snapshot.revision, "address not in pincer_allow_peers\u{1b}[2J").await;
+    let operator = daemon.operator().await;
+    eventually("the refusal is known", || async {
+        let request = v1::GetNodeRequest { name: "nodes/strict".into() };
+        operator.clone().get_node(request).await.unwrap().into_inner().last_error
+    })
+    .await;
+    let told = daemon.ctl(&["peer", "set", "llm", A, "--weight", "9"]).await;
+    assert_eq!((told.code, told.out.as_str()), (0, "revision 3\n"), "{told:?}");
+    let said = "pincerctl: node strict refuses revision 2: address not in pincer_allow_peers [2J; it keeps serving revision 1, and has not answered revision 3 yet\n";
+    assert_eq!(told.errors, said);
+    let told = daemon.ctl(&["-o", "json", "peer", "remove", "llm", NEW]).await;
+    assert_eq!((told.code, &told.json()["revision"]), (0, &4.into()), "{told:?}");
+    let (_, snapshot) = strict.snapshots_until(4).await;
+    strict.ack(snapshot.revision).await;
+    eventually("the revision is acknowledged", || async {
+        let request = v1::GetNodeRequest { name: "nodes/strict".into() };
+        let node = operator.clone().get_node(request).await.unwrap().into_inner();
+        node.last_error.is_none().then_some(())
+    })
+    .await;
+    let told = daemon.ctl(&["peer", "set", "llm", A, "--weight", "8"]).await;
+    assert_eq!((told.code, told.errors.as_str()), (0, ""), "{told:?}");
+    fine.abort();
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_deleted_and_one_that_is_connected_is_not() {
+    let daemon = Daemon::start();
+    let gone = Node::joined(&daemon, "gone", &[A]).await;
+    let told = daemon.ctl(&["node", "delete", "gone"]).await;
+    assert_eq!((told.code, told.out.as_str()), (3, ""), "{told:?}");
+    assert!(told.errors.contains("node \"gone\" is connected: only a node that is gone can be deleted"), "{told:?}");
+    drop(gone);
+    let deleted = eventually("the node is away", || async {
+        let told = daemon.ctl(&["node", "delete", "gone"]).await;
+        (told.code != 3).then_some(told)
+    })
+    .await;
+    assert_eq!((deleted.code, deleted.out.as_str(), deleted.errors.as_str()), (0, "node gone forgotten\n", ""));
+    let nodes = daemon.ctl(&["node", "list", "-o", "json"]).await.json();
+    assert_eq!(nodes["nodes"], serde_json::json!([]));
+    let told = daemon.ctl(&["node", "delete", "gone"]).await;
+    assert_eq!((told.code, told.errors.as_str()), (2, "pincerctl: nodes/gone is not known\n"), "{told:?}");
+    assert_eq!(daemon.ctl(&["node", "delete", "a/b"]).await.code, 2);
+    assert_eq!(daemon.ctl(&["--wait", "1s", "node", "delete", "gone"]).await.code, 2);
+}
+
+#[tokio::test]
 async fn wait_fails_when_a_node_is_silent_or_leaves() {
     let daemon = Daemon::start();
     let silent = Node::joined(&daemon, "silent", &[A]).await;

@@ -27,7 +27,7 @@ const ENDPOINT_DEFAULT: &str = "127.0.0.1:9443";
 #[command(
     name = "pincerctl",
     version,
-    after_help = "Exit status: 0 done, 2 usage, 3 conflict, 4 pincerd not reachable, 5 refused by a node or not in time"
+    after_help = "Exit status: 0 done, 2 usage, 3 conflict (an old etag, exists already, or its state forbids it), 4 pincerd not reachable, 5 refused by a node or not in time"
 )]
 pub struct Args {
     /// How results are printed
@@ -122,7 +122,7 @@ pub enum Noun {
         #[command(subcommand)]
         verb: KeyVerb,
     },
-    /// The nginx instances that are fed
+    /// The nginx instances that are fed: list, delete those that are gone
     Node {
         #[command(subcommand)]
         verb: NodeVerb,
@@ -173,6 +173,11 @@ pub enum UpstreamVerb {
 pub enum NodeVerb {
     /// All nodes, and what they have applied
     List,
+    /// Forget a node that is gone for good, and what it declared; one that is connected is not forgotten
+    Delete {
+        /// As in node list
+        node: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -11,7 +11,7 @@ use pincer_proto::v1;
 use super::{
     Client, Failure, Output,
     args::{Noun, PeerArgs, PeerVerb, Setting, SettingsArgs},
-    class, file, print, show, upstream_name, wait,
+    class, file, print, refused, show, upstream_name, wait,
 };
 use crate::{model::State, names};
 
@@ -145,7 +145,7 @@ async fn send_other(client: &mut Client, change: Change) -> Result<show::Change,
     Ok(done)
 }
 
-/// Makes the change, prints it, and waits for the nodes if asked to.
+/// Makes the change, prints it, and waits for the nodes if asked to; if not, says which of them refuse what they are sent.
 pub async fn run(client: &mut Client, change: Change, output: Output, limit: Option<Duration>) -> Result<(), Failure> {
     let warning = match &change {
         Change::CreateKey(v1::CreateKeyRequest { key: Some(key), .. }) => {
@@ -159,7 +159,13 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
         // The secret is to be shown even where nobody reads this.
         let _ = writeln!(io::stderr(), "pincerctl: warning: {warning}");
     }
-    let Some(limit) = limit else { return print(output, &done) };
+    let Some(limit) = limit else {
+        print(output, &done)?;
+        if !done.dry_run {
+            refused::tell(client, done.revision).await;
+        }
+        return Ok(());
+    };
     if output == Output::Table {
         print(output, &done)?;
     }

@@ -15,12 +15,9 @@ use tonic::Code;
 use super::{
     Failure, Output,
     args::{Key, PurgeArgs},
-    print, show, upstream_name,
+    node_name, print, show, upstream_name,
 };
-use crate::{
-    client::{self, Target},
-    names,
-};
+use crate::client::{self, Target};
 
 /// What the way takes, beside what nodes may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -44,11 +41,6 @@ pub fn prepare(args: &PurgeArgs) -> Result<v1::PurgeCacheRequest, Failure> {
     let timeout = timeout.map_err(|_| Failure::Usage("--timeout is too long".to_owned()))?;
     let (scope, entries) = (Some(scope), Some(entries));
     Ok(v1::PurgeCacheRequest { scope, entries, node, timeout, validate_only: args.dry_run })
-}
-
-fn node_name(node: &str) -> Result<String, Failure> {
-    names::check_node(node).map_err(|fault| Failure::Usage(fault.to_string()))?;
-    Ok(names::node_name(node))
 }
 
 /// The key's bytes; those of one line of standard input for `-`.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use class::{Class, ClassChange, Classes};
 pub use key::{Key, Keys, Secret};
-pub use node::{Node, Nodes};
+pub use node::{Forgotten, Node, Nodes};
 pub use peer::{Peer, Peers, UpstreamAndPeers, Upstreams};
 pub use purge::Purged;
 

@@ -30,6 +30,7 @@ fn the_contracts_commands_are_read() {
         "peer add llm unix:/a",
         "peer remove llm 127.0.0.1:1",
         "node list",
+        "node delete web-1 -o json",
         "cache purge --upstream llm --all",
         "cache purge --location /v1/ --cache-key GEThttp --node web-1 --timeout 5s -o json",
         "cache purge --cache answers --cache-key - --dry-run",
@@ -53,6 +54,7 @@ fn the_contracts_commands_are_read() {
     for line in [
         "peer set llm 127.0.0.1:1 --weight 65536",
         "peer set llm 127.0.0.1:1 --state off",
+        "node delete",
         "class set vip --rate 100",
         "class set vip --share 101",
         "class set --rate 1r/s",

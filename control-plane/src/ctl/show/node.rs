@@ -77,6 +77,19 @@ impl Node {
     }
 }
 
+/// `node delete`.
+#[derive(Debug, Serialize)]
+pub struct Forgotten {
+    /// Its name.
+    pub node: String,
+}
+
+impl Table for Forgotten {
+    fn table(&self) -> String {
+        format!("node {} forgotten\n", plain(&self.node))
+    }
+}
+
 /// `node list`.
 #[derive(Debug, Serialize)]
 pub struct Nodes {
