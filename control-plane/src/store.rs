@@ -6,6 +6,7 @@
 
 use std::{
     fs::{File, OpenOptions},
+    io::ErrorKind,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -96,29 +97,71 @@ pub enum StoreError {
         /// Its format.
         found: u64,
     },
+    /// A file that is no store, or whose pages are damaged.
+    #[error("store {path} is damaged or no store of pincerd: {source}; {}", advice(path))]
+    NoStore {
+        /// The file.
+        path: PathBuf,
+        /// What redb found.
+        source: Box<redb::Error>,
+    },
     /// A record that can't be read.
-    #[error("the store's record of {key} is damaged: {source}")]
+    #[error("store {path} is damaged, its record of {key} cannot be read: {source}; {}", advice(path))]
     Damaged {
+        /// The file.
+        path: PathBuf,
         /// Which.
         key: String,
         /// Why.
         source: serde_json::Error,
     },
+    /// A record that can't be written.
+    #[error("cannot write a record: {0}")]
+    Encode(#[source] serde_json::Error),
     /// The disk's or redb's fault.
-    #[error("store: {0}")]
-    Redb(#[from] Box<redb::Error>),
+    #[error("store {path}: {source}")]
+    Redb {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<redb::Error>,
+    },
     /// A number that doesn't fit.
-    #[error("store: {0} does not fit")]
-    Number(&'static str),
+    #[error("store {path} is damaged, its {what} does not fit; {}", advice(path))]
+    Number {
+        /// The file.
+        path: PathBuf,
+        /// Which.
+        what: &'static str,
+    },
 }
 
-fn redb(error: impl Into<redb::Error>) -> StoreError {
-    StoreError::Redb(Box::new(error.into()))
+/// What to do about a store that can't be read.
+fn advice(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "restore it from a backup, or move it away (mv {path} {path}.damaged) to begin with an empty one, without anything that operators set"
+    )
+}
+
+/// What went wrong with the file at `path`.
+fn redb<E: Into<redb::Error>>(path: &Path) -> impl Fn(E) -> StoreError + Copy + '_ {
+    move |error| {
+        let (path, source) = (path.to_owned(), Box::new(error.into()));
+        match &*source {
+            redb::Error::Corrupted(_) | redb::Error::RepairAborted => StoreError::NoStore { path, source },
+            redb::Error::Io(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+                StoreError::NoStore { path, source }
+            }
+            _ => StoreError::Redb { path, source },
+        }
+    }
 }
 
 /// The embedded store.
 #[derive(Debug)]
 pub struct Store {
+    path: PathBuf,
     db: Database,
 }
 
@@ -129,47 +172,52 @@ impl Store {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let db = redb::Builder::new().create_file(file.map_err(failed)?).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
-            other => redb(other),
+            other => redb(path)(other),
         })?;
-        let store = Self { db };
-        store.prepare(path)?;
+        let store = Self { path: path.to_owned(), db };
+        store.prepare()?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(store)
     }
 
-    fn prepare(&self, path: &Path) -> Result<(), StoreError> {
-        let write = self.db.begin_write().map_err(redb)?;
+    fn redb<E: Into<redb::Error>>(&self) -> impl Fn(E) -> StoreError + '_ {
+        redb(&self.path)
+    }
+
+    fn prepare(&self) -> Result<(), StoreError> {
+        let write = self.db.begin_write().map_err(self.redb())?;
         {
-            let mut meta = write.open_table(META).map_err(redb)?;
-            write.open_table(PEERS).map_err(redb)?;
-            write.open_table(CLASSES).map_err(redb)?;
-            write.open_table(KEYS).map_err(redb)?;
-            write.open_table(NODES).map_err(redb)?;
-            let found = meta.get("format").map_err(redb)?.map(|v| v.value());
+            let mut meta = write.open_table(META).map_err(self.redb())?;
+            write.open_table(PEERS).map_err(self.redb())?;
+            write.open_table(CLASSES).map_err(self.redb())?;
+            write.open_table(KEYS).map_err(self.redb())?;
+            write.open_table(NODES).map_err(self.redb())?;
+            let found = meta.get("format").map_err(self.redb())?.map(|v| v.value());
             match found {
                 None => {
-                    meta.insert("format", FORMAT).map_err(redb)?;
-                    meta.insert("revision", 1).map_err(redb)?;
+                    meta.insert("format", FORMAT).map_err(self.redb())?;
+                    meta.insert("revision", 1).map_err(self.redb())?;
                 }
                 Some(FORMAT) => {}
-                Some(found) => return Err(StoreError::Format { path: path.to_owned(), found }),
+                Some(found) => return Err(StoreError::Format { path: self.path.clone(), found }),
             }
         }
-        write.commit().map_err(redb)
+        write.commit().map_err(self.redb())
     }
 
     /// The settings of the last revision.
     pub fn load(&self) -> Result<Config, StoreError> {
-        let read = self.db.begin_read().map_err(redb)?;
-        let meta = read.open_table(META).map_err(redb)?;
-        let number = |key| Ok::<_, StoreError>(meta.get(key).map_err(redb)?.map_or(0, |v| v.value()));
-        let created_s = i64::try_from(number("created_s")?).map_err(|_| StoreError::Number("created_s"))?;
+        let read = self.db.begin_read().map_err(self.redb())?;
+        let meta = read.open_table(META).map_err(self.redb())?;
+        let number = |key| Ok::<_, StoreError>(meta.get(key).map_err(self.redb())?.map_or(0, |v| v.value()));
+        let created_s = i64::try_from(number("created_s")?)
+            .map_err(|_| StoreError::Number { path: self.path.clone(), what: "created_s" })?;
         let mut config = Config { revision: number("revision")?, created_s, ..Config::default() };
-        for entry in read.open_table(PEERS).map_err(redb)?.iter().map_err(redb)? {
-            let (key, value) = entry.map_err(redb)?;
+        for entry in read.open_table(PEERS).map_err(self.redb())?.iter().map_err(self.redb())? {
+            let (key, value) = entry.map_err(self.redb())?;
             let (upstream, address) = key.value();
-            let record: Record = parse(value.value(), || format!("{upstream} {address}"))?;
+            let record: Record = self.parse(value.value(), || format!("{upstream} {address}"))?;
             config.upstreams.entry(upstream.to_owned()).or_default().insert(address.to_owned(), record);
         }
         config.classes = self.load_named(CLASSES)?.into_iter().collect();
@@ -178,35 +226,35 @@ impl Store {
     }
 
     fn load_named<T: DeserializeOwned>(&self, table: Named) -> Result<Vec<(String, T)>, StoreError> {
-        let read = self.db.begin_read().map_err(redb)?;
+        let read = self.db.begin_read().map_err(self.redb())?;
         let mut all = Vec::new();
-        for entry in read.open_table(table).map_err(redb)?.iter().map_err(redb)? {
-            let (key, value) = entry.map_err(redb)?;
-            all.push((key.value().to_owned(), parse(value.value(), || key.value().to_owned())?));
+        for entry in read.open_table(table).map_err(self.redb())?.iter().map_err(self.redb())? {
+            let (key, value) = entry.map_err(self.redb())?;
+            all.push((key.value().to_owned(), self.parse(value.value(), || key.value().to_owned())?));
         }
         Ok(all)
     }
 
     /// Writes a revision; on disk when this returns.
     pub fn commit(&self, next: &Config, changes: &Changes) -> Result<(), StoreError> {
-        let write = self.db.begin_write().map_err(redb)?;
+        let write = self.db.begin_write().map_err(self.redb())?;
         {
-            let mut meta = write.open_table(META).map_err(redb)?;
+            let mut meta = write.open_table(META).map_err(self.redb())?;
             let created_s = u64::try_from(next.created_s).unwrap_or(0);
-            meta.insert("revision", next.revision).map_err(redb)?;
-            meta.insert("created_s", created_s).map_err(redb)?;
-            let mut peers = write.open_table(PEERS).map_err(redb)?;
+            meta.insert("revision", next.revision).map_err(self.redb())?;
+            meta.insert("created_s", created_s).map_err(self.redb())?;
+            let mut peers = write.open_table(PEERS).map_err(self.redb())?;
             for change in &changes.peers {
                 let key = (change.upstream.as_str(), change.address.as_str());
                 match next.record(&change.upstream, &change.address) {
-                    Some(record) => peers.insert(key, encode(record)?.as_slice()).map_err(redb)?,
-                    None => peers.remove(key).map_err(redb)?,
+                    Some(record) => peers.insert(key, encode(record)?.as_slice()).map_err(self.redb())?,
+                    None => peers.remove(key).map_err(self.redb())?,
                 };
             }
         }
-        put_named(&write, CLASSES, changes.classes.iter().map(|c| (c.id.as_str(), next.classes.get(&c.id))))?;
-        put_named(&write, KEYS, changes.keys.iter().map(|c| (c.id.as_str(), next.keys.get(&c.id))))?;
-        write.commit().map_err(redb)
+        self.put_named(&write, CLASSES, changes.classes.iter().map(|c| (c.id.as_str(), next.classes.get(&c.id))))?;
+        self.put_named(&write, KEYS, changes.keys.iter().map(|c| (c.id.as_str(), next.keys.get(&c.id))))?;
+        write.commit().map_err(self.redb())
     }
 
     /// All known nodes by name.
@@ -216,34 +264,36 @@ impl Store {
 
     /// Keeps a node, or forgets it.
     pub fn put_node(&self, name: &str, node: Option<&NodeRecord>) -> Result<(), StoreError> {
-        let write = self.db.begin_write().map_err(redb)?;
-        put_named(&write, NODES, std::iter::once((name, node)))?;
-        write.commit().map_err(redb)
+        let write = self.db.begin_write().map_err(self.redb())?;
+        self.put_named(&write, NODES, std::iter::once((name, node)))?;
+        write.commit().map_err(self.redb())
     }
-}
 
-/// Keeps each, or takes it out.
-fn put_named<'a, T: Serialize + 'a>(
-    write: &WriteTransaction,
-    table: Named,
-    entries: impl Iterator<Item = (&'a str, Option<&'a T>)>,
-) -> Result<(), StoreError> {
-    let mut table = write.open_table(table).map_err(redb)?;
-    for (key, value) in entries {
-        match value {
-            Some(value) => table.insert(key, encode(value)?.as_slice()).map_err(redb)?,
-            None => table.remove(key).map_err(redb)?,
-        };
+    /// Keeps each, or takes it out.
+    fn put_named<'a, T: Serialize + 'a>(
+        &self,
+        write: &WriteTransaction,
+        table: Named,
+        entries: impl Iterator<Item = (&'a str, Option<&'a T>)>,
+    ) -> Result<(), StoreError> {
+        let mut table = write.open_table(table).map_err(self.redb())?;
+        for (key, value) in entries {
+            match value {
+                Some(value) => table.insert(key, encode(value)?.as_slice()).map_err(self.redb())?,
+                None => table.remove(key).map_err(self.redb())?,
+            };
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn parse<T: DeserializeOwned>(&self, bytes: &[u8], key: impl FnOnce() -> String) -> Result<T, StoreError> {
+        let damaged = |source| StoreError::Damaged { path: self.path.clone(), key: key(), source };
+        serde_json::from_slice(bytes).map_err(damaged)
+    }
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|source| StoreError::Damaged { key: "a new value".to_owned(), source })
-}
-
-fn parse<T: DeserializeOwned>(bytes: &[u8], key: impl FnOnce() -> String) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|source| StoreError::Damaged { key: key(), source })
+    serde_json::to_vec(value).map_err(StoreError::Encode)
 }
 
 #[cfg(test)]
@@ -361,5 +411,28 @@ mod tests {
         assert_eq!(store.load_nodes().unwrap(), [("web-1".to_owned(), node)]);
         store.put_node("web-1", None).unwrap();
         assert_eq!(store.load_nodes().unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_or_damaged_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let named = |error: StoreError| {
+            let said = error.to_string();
+            let advice = format!("restore it from a backup, or move it away (mv {0} {0}.damaged)", path.display());
+            assert!(said.contains(&path.display().to_string()) && said.contains(&advice), "{said}");
+        };
+        std::fs::write(&path, "no store at all, but long enough to be taken for one".repeat(100)).unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::NoStore { .. }), "{error}");
+        named(error);
+        std::fs::remove_file(&path).unwrap();
+        let store = Store::open(&path).unwrap();
+        let write = store.db.begin_write().unwrap();
+        write.open_table(NODES).unwrap().insert("web-1", b"{".as_slice()).unwrap();
+        write.commit().unwrap();
+        let error = store.load_nodes().unwrap_err();
+        assert!(error.to_string().contains("its record of web-1 cannot be read"), "{error}");
+        named(error);
     }
 }
