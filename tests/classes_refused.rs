@@ -145,17 +145,17 @@ async fn one_class_more_than_a_node_may_have_is_refused_and_the_others_change_as
     let nginx = fed(&pincerd, "1m", "pincer_class default; pincer_class free rate=10r/s;").start().await;
     nginx.connected().await;
     for number in 2..CLASSES_MAX {
-        pincerd.must(&["class", "set", &format!("class-{number}"), "--burst", "1"]).await;
+        pincerd.must(&["class", "set", &format!("class-{number}"), "--queue", "1"]).await;
     }
-    assert_eq!(class(&pincerd, &["set", "class-2", "--burst", "2"]).await.code, 0);
+    assert_eq!(class(&pincerd, &["set", "class-2", "--queue", "2"]).await.code, 0);
     let before = in_force(&nginx).await;
-    let told = class(&pincerd, &["set", "one-more", "--burst", "1"]).await;
+    let told = class(&pincerd, &["set", "one-more", "--queue", "1"]).await;
     assert!(told.code == 2 && told.errors.contains("64"), "{told:?}");
     assert_eq!(in_force(&nginx).await, before);
     let status = nginx.status().await;
     assert_eq!(status.0["classes"].as_array().map(Vec::len), Some(CLASSES_MAX));
     assert_eq!(status.0["class_records"]["free"], 0);
-    assert_eq!(class(&pincerd, &["set", "class-3", "--burst", "7"]).await.code, 0);
+    assert_eq!(class(&pincerd, &["set", "class-3", "--queue", "7"]).await.code, 0);
     assert_eq!(nginx.status().await.class("class-3").number("/burst/effective"), 7.0);
     // Nor may nginx.conf declare one more: nginx goes on with what it has.
     let file = nginx.path("conf/nginx.conf");
@@ -168,7 +168,7 @@ async fn one_class_more_than_a_node_may_have_is_refused_and_the_others_change_as
     assert_eq!(in_force(&nginx).await, before);
     // One goes, another comes, in full zones too.
     assert_eq!(class(&pincerd, &["delete", "class-9"]).await.code, 0);
-    assert_eq!(class(&pincerd, &["set", "one-more", "--burst", "1"]).await.code, 0);
+    assert_eq!(class(&pincerd, &["set", "one-more", "--queue", "1"]).await.code, 0);
     assert_eq!(nginx.status().await.class("one-more").number("/burst/effective"), 1.0);
 }
 
@@ -179,10 +179,10 @@ async fn a_zone_without_room_for_a_class_says_how_large_it_must_be_and_keeps_wha
     nginx.connected().await;
     let free = nginx.status().await.number("/class_records/free") as usize;
     for number in 0..free {
-        assert_eq!(class(&pincerd, &["set", &format!("class-{number}"), "--burst", "1"]).await.code, 0);
+        assert_eq!(class(&pincerd, &["set", &format!("class-{number}"), "--queue", "1"]).await.code, 0);
     }
     let before = in_force(&nginx).await;
-    let told = class(&pincerd, &["set", "one-more", "--burst", "1"]).await;
+    let told = class(&pincerd, &["set", "one-more", "--queue", "1"]).await;
     assert_eq!(told.code, 5, "{told:?}");
     let (what, needed) = told.output.trim_end().split_once(", it needs ").expect("what is needed");
     assert!(what.ends_with("class \"one-more\" has no room in the zone of 5 classes"), "{what}");

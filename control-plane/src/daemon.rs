@@ -12,7 +12,10 @@ use std::{
 };
 
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task,
+};
 
 use crate::{
     dev::{self, DevError, Name},
@@ -140,6 +143,13 @@ async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAdd
     serve::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
 }
 
+/// What the store holds. On a thread of its own: redb panics where a page is damaged.
+async fn open(path: &Path) -> Result<Arc<Plane>, StoreError> {
+    let own = path.to_owned();
+    let opened = task::spawn_blocking(move || Plane::open(Store::open(&own)?)).await;
+    opened.map_err(|_| StoreError::Unreadable { path: path.to_owned() })?
+}
+
 /// Runs pincerd to its end. `Ok`: it was told to end and did.
 pub async fn run(args: Args) -> Result<(), DaemonError> {
     // Before anything else: the signals must not end it half way.
@@ -149,7 +159,7 @@ pub async fn run(args: Args) -> Result<(), DaemonError> {
         dev::make_folder(folder)?;
     }
     // The store's lock comes first: a second pincerd must not touch the certificates.
-    let plane = Plane::open(Store::open(&path)?)?;
+    let plane = open(&path).await?;
     let server = serve::server(tls(&args)?)?;
     let (grpc, grpc_address) = bind(args.listen).await?;
     let (http, http_address) = bind(args.http_listen).await?;

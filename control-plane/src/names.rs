@@ -20,10 +20,12 @@ pub enum Fault {
         need: &'static str,
     },
     /// It is too long.
-    #[error("{what} has {bytes} bytes, at most {max} are allowed")]
+    #[error("{what} {given:?} has {bytes} bytes, at most {max} are allowed")]
     Length {
         /// What was named.
         what: &'static str,
+        /// The name, cut to what can be shown.
+        given: String,
         /// Its length.
         bytes: usize,
         /// The bound.
@@ -48,7 +50,10 @@ pub fn cut(text: &str, bytes_max: usize) -> &str {
 }
 
 fn check_length(what: &'static str, name: &str, max: usize) -> Result<(), Fault> {
-    if name.len() > max { Err(Fault::Length { what, bytes: name.len(), max }) } else { Ok(()) }
+    if name.len() <= max {
+        return Ok(());
+    }
+    Err(Fault::Length { what, given: cut(name, SHOWN_BYTES_MAX).to_owned(), bytes: name.len(), max })
 }
 
 /// Checks an upstream's name as nginx.conf has it.
@@ -292,5 +297,14 @@ mod tests {
         {
             assert!(fault.to_string().len() < 300);
         }
+    }
+
+    #[test]
+    fn an_error_names_what_it_refuses() {
+        let long = "a".repeat(limits::UPSTREAM_NAME_BYTES_MAX + 1);
+        let said = check_upstream(&long).unwrap_err().to_string();
+        assert!(said.starts_with("upstream \"aaaa") && said.contains(&format!("has {} bytes", long.len())), "{said}");
+        let said = check_upstream("a b").unwrap_err().to_string();
+        assert!(said.starts_with("upstream \"a b\" is not of the form"), "{said}");
     }
 }

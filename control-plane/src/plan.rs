@@ -101,6 +101,9 @@ pub enum Refusal {
     /// Nobody declares or added the peer.
     #[error("{0} is declared by no node and was not added: add it first")]
     NoPeer(String),
+    /// Nobody declares or added the peer that is to be removed.
+    #[error("there is no {0}, no node declares it and it was not added: nothing to remove")]
+    NoPeerToRemove(String),
     /// The peer is there already.
     #[error("{0} exists already")]
     Exists(String),
@@ -122,6 +125,17 @@ pub enum Refusal {
     /// Nobody declares or added the class.
     #[error("{0} is declared by no node and was not added: add it first")]
     NoClass(String),
+    /// Nobody declares or added the class that is to be deleted.
+    #[error("there is no {0}, no node declares it and it was not added: nothing to delete")]
+    NoClassToDelete(String),
+    /// A burst or a delay without a rate.
+    #[error("{class} has no rate in force, which its {field} needs: set a rate with it, as 10r/s")]
+    NoRate {
+        /// The class.
+        class: String,
+        /// What was set of it.
+        field: &'static str,
+    },
     /// The class comes from nginx.conf, and nothing was set.
     #[error("{0} is declared in nginx.conf and nothing of it was set: there is nothing to remove")]
     DeclaredClass(String),
@@ -291,7 +305,7 @@ impl View<'_> {
                 self.check_etag(upstream, address, etag)?;
                 Ok(vec![self.change(upstream, address, None)])
             }
-            None if !self.is_declared(upstream, address) => Err(Refusal::NoPeer(name())),
+            None if !self.is_declared(upstream, address) => Err(Refusal::NoPeerToRemove(name())),
             _ => Err(Refusal::Declared(name())),
         }
     }

@@ -73,7 +73,7 @@ fn only_the_masks_fields_change() {
 fn a_peer_that_nobody_knows_is_not_found_until_it_is_added() {
     let config = Config::default();
     assert!(matches!(refused(&config, &update(NEW, weight(1), None)), Refusal::NoPeer(_)));
-    assert!(matches!(refused(&config, &delete(NEW)), Refusal::NoPeer(_)));
+    assert!(matches!(refused(&config, &delete(NEW)), Refusal::NoPeerToRemove(_)));
     let config = done(&config, &create(NEW));
     let config = done(&config, &update(NEW, weight(1), None));
     let config = done(&config, &delete(NEW));

@@ -105,6 +105,12 @@ pub enum StoreError {
         /// What redb found.
         source: Box<redb::Error>,
     },
+    /// Pages that redb doesn't expect: it panics.
+    #[error("store {path} is damaged, reading it ended half way; {}", advice(path))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+    },
     /// A record that can't be read.
     #[error("store {path} is damaged, its record of {key} cannot be read: {source}; {}", advice(path))]
     Damaged {

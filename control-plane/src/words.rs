@@ -58,7 +58,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         return Ok(0);
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let need = || format!("is not a size as 512k, 10m, at most {} bytes", limits::BANDWIDTH_MAX);
     let unit = match &text[digits.len()..] {
+        _ if digits.is_empty() => return Err(need()),
         "" => 1,
         "k" | "K" => 1 << 10,
         "m" | "M" => 1 << 20,
@@ -67,13 +69,15 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     };
     let bytes = parse_number(digits).and_then(|number| number.checked_mul(unit));
     let bytes = bytes.filter(|bytes| *bytes <= limits::BANDWIDTH_MAX);
-    bytes.ok_or_else(|| format!("is not a size as 512k, 10m, at most {} bytes", limits::BANDWIDTH_MAX))
+    bytes.ok_or_else(need)
 }
 
 /// Reads a time of one unit: `500ms`, `10s`, `1m`, `1h`, `90d`; without a unit seconds.
 pub fn parse_span(text: &str, max: Duration) -> Result<Duration, String> {
+    const NEED: &str = "is not a time as 500ms, 10s, 1m, 1h, 90d";
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_ms = match &text[digits.len()..] {
+        _ if digits.is_empty() => return Err(NEED.to_owned()),
         "ms" => 1,
         "s" | "" => 1_000,
         "m" => 60_000,
@@ -82,7 +86,7 @@ pub fn parse_span(text: &str, max: Duration) -> Result<Duration, String> {
         _ => return Err("has another unit than ms, s, m, h, d".to_owned()),
     };
     let time = parse_number(digits).and_then(|number| number.checked_mul(unit_ms)).map(Duration::from_millis);
-    let Some(time) = time else { return Err("is not a time as 500ms, 10s, 1m, 1h, 90d".to_owned()) };
+    let Some(time) = time else { return Err(NEED.to_owned()) };
     if time > max { Err(format!("is more than {}", span(max.as_millis()))) } else { Ok(time) }
 }
 

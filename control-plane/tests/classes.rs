@@ -178,7 +178,10 @@ async fn pincerctl_sets_shows_and_deletes_classes() {
     let told = daemon.ctl(&["class", "set", "vip", "--rate", "unset", "--etag", etag]).await;
     assert_eq!((told.code, told.out.as_str()), (0, "revision 4\n"), "{told:?}");
     assert_eq!(daemon.ctl(&["class", "delete", "free"]).await.out, "revision 5\n");
-    assert_eq!(daemon.ctl(&["class", "delete", "free"]).await.code, 2);
+    let told = daemon.ctl(&["class", "delete", "free"]).await;
+    assert!(told.code == 2 && told.errors.contains("there is no classes/free"), "{told:?}");
+    let told = daemon.ctl(&["class", "set", "free", "--burst", "5"]).await;
+    assert!(told.code == 2 && told.errors.contains("classes/free has no rate in force"), "{told:?}");
     assert_eq!(daemon.ctl(&["class", "delete", "vip"]).await.code, 0);
     assert_eq!(daemon.ctl(&["class", "delete", "vip"]).await.code, 3, "only declared");
     node.abort();
@@ -188,18 +191,18 @@ async fn pincerctl_sets_shows_and_deletes_classes() {
 async fn apply_makes_peers_and_classes_so_in_one_revision() {
     let daemon = Daemon::start();
     let mut node = joined(&daemon, "web-1").await;
-    assert_eq!(daemon.ctl(&["class", "set", "gone", "--burst", "1"]).await.code, 0);
+    assert_eq!(daemon.ctl(&["class", "set", "gone", "--queue", "1"]).await.code, 0);
     let text = format!(
-        "upstreams:\n  llm:\n    peers:\n      {A}: {{ weight: 9 }}\nclasses:\n  vip: {{ rate: 50r/s, priority: 0 }}\n  new: {{ delay: nodelay }}\n"
+        "upstreams:\n  llm:\n    peers:\n      {A}: {{ weight: 9 }}\nclasses:\n  vip: {{ rate: 50r/s, priority: 0 }}\n  new: {{ rate: 9r/s, delay: nodelay }}\n"
     );
     let (_folder, path) = file(&text);
     let path = path.to_str().unwrap();
     let told = daemon.ctl(&["apply", "-f", path, "--dry-run"]).await;
     assert!(told.out.contains("class vip: would be updated rate unset → 50r/s, priority unset → 0\n"), "{told:?}");
-    assert!(told.out.contains("class gone: would be removed burst 1 → unset\n"), "{told:?}");
+    assert!(told.out.contains("class gone: would be removed queue 1 → unset\n"), "{told:?}");
     let told = daemon.ctl(&["apply", "-f", path]).await;
     assert_eq!(told.code, 0, "{told:?}");
-    assert!(told.out.contains("class new: added delay unset → nodelay\n"), "{told:?}");
+    assert!(told.out.contains("class new: added rate unset → 9r/s, delay unset → nodelay\n"), "{told:?}");
     assert!(told.out.ends_with("revision 3\n"), "{told:?}");
     let (_, snapshot) = node.snapshots_until(3).await;
     assert_eq!(snapshot.upstreams[0].peers[0].weight, Some(9));

@@ -73,6 +73,7 @@ pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>
     };
     let changes: Vec<_> = changes.into_iter().filter(|change| !is_same(change)).collect();
     if !changes.is_empty() {
+        changes.iter().try_for_each(|change| view.check_rate(change))?;
         view.check(&changes)?;
     }
     Ok(changes)
@@ -145,7 +146,7 @@ impl View<'_> {
     fn delete(&self, name: &str, etag: Option<&str>) -> Result<Change, Refusal> {
         let Some(record) = self.record(name).filter(|record| record.config(name).is_some()) else {
             let name_shown = names::class_name(name);
-            let refusal = if self.is_declared(name) { Refusal::DeclaredClass } else { Refusal::NoClass };
+            let refusal = if self.is_declared(name) { Refusal::DeclaredClass } else { Refusal::NoClassToDelete };
             return Err(refusal(name_shown));
         };
         self.check_etag(name, etag)?;
@@ -172,6 +173,21 @@ impl View<'_> {
             changes.push(self.change(name, self.kept(name, cleared)));
         }
         Ok(changes)
+    }
+
+    /// Refuses a burst or a delay that a change brings where no rate is in force, as nginx -t does. One that was there before holds up nothing, so a rate may
+    /// be lifted without it.
+    fn check_rate(&self, change: &Change) -> Result<(), Refusal> {
+        let settings = |record: Option<Record>| record.map(|record| record.settings).unwrap_or_default();
+        let (before, after) = (settings(change.before), settings(change.after));
+        let fields = [("burst", before.burst, after.burst), ("delay", before.delay, after.delay)];
+        let brought = fields.into_iter().find(|(_, before, after)| after.is_some() && before != after);
+        let declared = self.declared.classes.get(&change.id).and_then(|class| class.settings.rate);
+        let has_rate = after.rate.or(declared).is_some_and(|rate| rate.requests > 0);
+        match brought {
+            Some((field, ..)) if !has_rate => Err(Refusal::NoRate { class: names::class_name(&change.id), field }),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses changes after which there would be too many classes, or some node's shares would be more than all.

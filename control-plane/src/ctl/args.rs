@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(short, long, value_enum, default_value_t = Output::Table, global = true)]
     pub output: Output,
     /// After a change, wait at most TIME (as 500ms, 10s, 1m) until every connected node has it
-    #[arg(long, value_name = "TIME", value_parser = parse_time, global = true)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true, global = true)]
     pub wait: Option<Duration>,
     #[command(flatten)]
     pub target: TargetArgs,
@@ -197,7 +197,7 @@ pub struct PurgeArgs {
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
     /// How long nodes may take, 10ms to 5m [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
     pub timeout: Option<Duration>,
     /// Ask the nodes whether they know what is named, remove nothing
     #[arg(long)]
@@ -313,10 +313,10 @@ impl<T> Setting<T> {
 #[derive(Debug, ArgGroup)]
 pub struct SettingsArgs {
     /// Share of the requests among peers of like speed, 0 to 65535; 0: no new ones; "unset": nginx.conf's
-    #[arg(long, value_name = "N", value_parser = parse_number)]
+    #[arg(long, value_name = "N", value_parser = parse_number, allow_negative_numbers = true)]
     pub weight: Option<Setting<u32>>,
     /// Requests at once, 0 to 65535; 0: unlimited; "unset": nginx.conf's
-    #[arg(long, value_name = "N", value_parser = parse_number)]
+    #[arg(long, value_name = "N", value_parser = parse_number, allow_negative_numbers = true)]
     pub max_conns: Option<Setting<u32>>,
     /// active, draining or down; "unset": nginx.conf's
     #[arg(long, value_name = "STATE", value_parser = parse_state)]
@@ -344,15 +344,17 @@ fn parse_state(text: &str) -> Result<Setting<State>, String> {
 /// A time as nginx writes it, of one unit: `500ms`, `10s`, `1m`, `1h`; without a unit seconds. At most a day.
 fn parse_time(text: &str) -> Result<Duration, String> {
     const DAY_MS: u64 = 24 * 3600 * 1000;
+    const NEED: &str = "is not a time as 5s or 500ms";
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_ms = match &text[digits.len()..] {
+        _ if digits.is_empty() => return Err(NEED.to_owned()),
         "ms" => 1,
         "s" | "" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
         _ => return Err("has another unit than ms, s, m, h".to_owned()),
     };
-    let number: u64 = digits.parse().map_err(|_| "is not a time as 500ms, 10s, 1m".to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| NEED.to_owned())?;
     match number.checked_mul(unit_ms) {
         Some(time_ms) if time_ms <= DAY_MS => Ok(Duration::from_millis(time_ms)),
         _ => Err("is more than a day".to_owned()),

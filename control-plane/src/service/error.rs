@@ -43,11 +43,12 @@ pub fn not_found(what: &str) -> Status {
 fn refusal(refusal: &Refusal) -> Status {
     let (code, reason) = match refusal {
         Refusal::NoUpstream(_) => (Code::NotFound, "NO_UPSTREAM"),
-        Refusal::NoPeer(_) => (Code::NotFound, "NO_PEER"),
+        Refusal::NoPeer(_) | Refusal::NoPeerToRemove(_) => (Code::NotFound, "NO_PEER"),
         Refusal::Exists(_) => (Code::AlreadyExists, "EXISTS"),
         Refusal::Stale { .. } => (Code::Aborted, "ETAG_MISMATCH"),
         Refusal::Declared(_) => (Code::FailedPrecondition, "DECLARED"),
-        Refusal::NoClass(_) => (Code::NotFound, "NO_CLASS"),
+        Refusal::NoClass(_) | Refusal::NoClassToDelete(_) => (Code::NotFound, "NO_CLASS"),
+        Refusal::NoRate { .. } => (Code::InvalidArgument, "NO_RATE"),
         Refusal::DeclaredClass(_) => (Code::FailedPrecondition, "DECLARED"),
         Refusal::Shares(_) => (Code::InvalidArgument, "SHARES"),
         Refusal::NoKey(_) => (Code::NotFound, "NO_KEY"),

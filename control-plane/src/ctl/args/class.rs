@@ -58,31 +58,31 @@ fn word(field: &'static str) -> impl Fn(&str) -> Result<Word, String> + Clone {
 #[derive(Debug, ArgGroup)]
 pub struct ClassSettingsArgs {
     /// Requests let in per key, as 100r/s or 30r/m, or unlimited; "unset", here as below: nginx.conf's
-    #[arg(long, value_name = "RATE", value_parser = word("rate"))]
+    #[arg(long, value_name = "RATE", value_parser = word("rate"), allow_hyphen_values = true)]
     pub rate: Option<Word>,
     /// Requests above the rate that are not refused, 0 to 1000000
-    #[arg(long, value_name = "N", value_parser = word("burst"))]
+    #[arg(long, value_name = "N", value_parser = word("burst"), allow_negative_numbers = true)]
     pub burst: Option<Word>,
     /// How many of the burst pass at once, 0 to 1000000, or nodelay: all; the others wait as long as the rate demands
-    #[arg(long, value_name = "N", value_parser = word("delay"))]
+    #[arg(long, value_name = "N", value_parser = word("delay"), allow_negative_numbers = true)]
     pub delay: Option<Word>,
     /// Requests at once per key, 0 to 1000000; 0: unlimited
-    #[arg(long, value_name = "N", value_parser = word("concurrency"))]
+    #[arg(long, value_name = "N", value_parser = word("concurrency"), allow_negative_numbers = true)]
     pub concurrency: Option<Word>,
     /// Bytes per second per key, as 512k or 10m; 0: unlimited
-    #[arg(long, value_name = "SIZE", value_parser = word("bandwidth"))]
+    #[arg(long, value_name = "SIZE", value_parser = word("bandwidth"), allow_hyphen_values = true)]
     pub bandwidth: Option<Word>,
     /// 0 to 255: the lower one leaves a queue first
-    #[arg(long, value_name = "N", value_parser = word("priority"))]
+    #[arg(long, value_name = "N", value_parser = word("priority"), allow_negative_numbers = true)]
     pub priority: Option<Word>,
     /// Percent of the slots that the class gets even if others go first, 0 to 100
-    #[arg(long, value_name = "N", value_parser = word("share"))]
+    #[arg(long, value_name = "N", value_parser = word("share"), allow_negative_numbers = true)]
     pub share: Option<Word>,
     /// Requests of the class that may wait in one queue, 0 to 1000000; 0: as many as it holds
-    #[arg(long, value_name = "N", value_parser = word("queue"))]
+    #[arg(long, value_name = "N", value_parser = word("queue"), allow_negative_numbers = true)]
     pub queue: Option<Word>,
     /// How long they may, as 10s; 0: as long as the queue lets them
-    #[arg(long, value_name = "TIME", value_parser = word("queue_timeout"))]
+    #[arg(long, value_name = "TIME", value_parser = word("queue_timeout"), allow_hyphen_values = true)]
     pub queue_timeout: Option<Word>,
 }
 
@@ -132,7 +132,7 @@ pub enum KeyVerb {
         #[arg(long = "cidr", value_name = "BLOCK", value_delimiter = ',', value_parser = cidr)]
         cidrs: Vec<String>,
         /// When it ends, as 90d or 12h [default: never]
-        #[arg(long, value_name = "TIME", value_parser = span)]
+        #[arg(long, value_name = "TIME", value_parser = span, allow_hyphen_values = true)]
         expires: Option<Duration>,
     },
     /// Give a key another secret and show it, once
@@ -141,7 +141,7 @@ pub enum KeyVerb {
         #[arg(value_parser = id)]
         id: String,
         /// How long the old secret stays valid, as 1h; 0: not at all, at most 30d [default: 24h]
-        #[arg(long, value_name = "TIME", value_parser = span)]
+        #[arg(long, value_name = "TIME", value_parser = span, allow_hyphen_values = true)]
         overlap: Option<Duration>,
         /// Only if the key's etag is this still
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]

@@ -20,6 +20,25 @@ fn times_are_read_as_nginx_writes_them() {
 }
 
 #[test]
+fn an_error_names_the_value_and_what_is_needed() {
+    for (line, said) in [
+        ("--wait x class delete vip", "'x' for '--wait <TIME>': is not a time as 5s or 500ms"),
+        ("--wait -5s class delete vip", "'-5s' for '--wait <TIME>': is not a time as 5s or 500ms"),
+        ("--wait 5y class delete vip", "'5y' for '--wait <TIME>': has another unit than ms, s, m, h"),
+        ("peer set llm 127.0.0.1:1 --weight -1", "'-1' for '--weight <N>': is not 0 to 65535 or \"unset\""),
+        ("peer set llm 127.0.0.1:1 --max-conns -1", "'-1' for '--max-conns <N>': is not 0 to 65535 or \"unset\""),
+        ("class set vip --burst -1", "'-1' for '--burst <N>': is not 0 to 1000000 or \"unset\""),
+        ("class set vip --rate -1r/s", "'-1r/s' for '--rate <RATE>': is not a rate as 100r/s"),
+        ("class set vip --queue-timeout x", "'x' for '--queue-timeout <TIME>': is not a time as 500ms"),
+        ("class set vip --bandwidth x", "'x' for '--bandwidth <SIZE>': is not a size as 512k"),
+        ("key rotate k1 --overlap -1h", "'-1h' for '--overlap <TIME>': is not a time as 500ms"),
+    ] {
+        let error = Args::try_parse_from(["pincerctl"].into_iter().chain(line.split(' '))).unwrap_err();
+        assert!(error.to_string().contains(said), "{line}: {error}");
+    }
+}
+
+#[test]
 fn the_contracts_commands_are_read() {
     for line in [
         "-o json upstream list",
