@@ -15,7 +15,11 @@ use pincer_proto::{
 use tokio::time;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::dev::{self, Name};
+use crate::{
+    causes,
+    dev::{self, Name},
+    pem::{self, PemError},
+};
 
 /// For the whole of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,11 +67,14 @@ pub enum ConnectError {
         /// What was given.
         endpoint: String,
     },
-    /// The certificate or key can't be used.
-    #[error("cannot use the certificates: {0}")]
+    /// A certificate or key can't be used.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// All of them together can't be used.
+    #[error("cannot use the certificates: {}", causes::of(.0))]
     Tls(#[source] tonic::transport::Error),
     /// Nobody there, or not the right one.
-    #[error("cannot reach pincerd at {endpoint}: {}", reasons(source))]
+    #[error("cannot reach pincerd at {endpoint}: {}", causes::of(source))]
     Unreachable {
         /// Where.
         endpoint: String,
@@ -84,18 +91,9 @@ impl ConnectError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent(_) | Self::EndpointFile(_) | Self::NotStarted(_) => false,
-            Self::File { .. } | Self::Endpoint { .. } | Self::Tls(_) => true,
+            Self::File { .. } | Self::Endpoint { .. } | Self::Pem(_) | Self::Tls(_) => true,
         }
     }
-}
-
-/// The innermost reason is the one that says what to do.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 impl Target {
@@ -117,9 +115,10 @@ impl Target {
         let (host, port) = endpoint.rsplit_once(':').ok_or_else(bad)?;
         port.parse::<u16>().map_err(|_| bad())?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (certificate, key) = pem::identity(&self.certificate, &self.key)?;
         let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read(&self.ca)?))
-            .identity(Identity::from_pem(read(&self.certificate)?, read(&self.key)?))
+            .ca_certificate(Certificate::from_pem(pem::authorities(&self.ca)?))
+            .identity(Identity::from_pem(certificate, key))
             .domain_name(host);
         let channel = Endpoint::from_shared(format!("https://{endpoint}"))
             .map_err(|_| bad())?
@@ -135,10 +134,6 @@ impl Target {
         let connected = connected.map_err(|_| ConnectError::Silent(self.endpoint.clone()))?;
         connected.map_err(|source| ConnectError::Unreachable { endpoint: self.endpoint.clone(), source })
     }
-}
-
-fn read(path: &Path) -> Result<String, ConnectError> {
-    fs::read_to_string(path).map_err(|source| ConnectError::File { path: path.to_owned(), source })
 }
 
 /// The gRPC address that pincerd wrote into its `--dev` folder.

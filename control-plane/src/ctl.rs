@@ -22,6 +22,7 @@ use serde::Serialize;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
+    causes,
     client::{self, ConnectError},
     names,
 };
@@ -51,12 +52,11 @@ enum Failure {
     Json(#[from] serde_json::Error),
 }
 
-/// What the server said; a transport's error by its cause.
+/// What the server said; a transport's error with all its causes.
 fn told(status: &Status) -> String {
-    let message = show::plain(status.message());
     match std::error::Error::source(status) {
-        Some(source) => format!("pincerd is not reachable: {message}: {source}"),
-        None => message,
+        Some(source) => format!("pincerd is not reachable: {}", show::plain(&causes::of(source))),
+        None => show::plain(status.message()),
     }
 }
 

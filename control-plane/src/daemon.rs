@@ -4,7 +4,7 @@
 //! before it listens. Bound: see `serve`.
 
 use std::{
-    fs, io,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     dev::{self, DevError, Name},
+    pem::{self, PemError},
     plane::Plane,
     serve::{self, ServeError, Tls},
     store::{Store, StoreError},
@@ -71,14 +72,9 @@ pub enum DaemonError {
     /// The folder of `--dev`.
     #[error(transparent)]
     Dev(#[from] DevError),
-    /// A file that can't be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// A certificate or key that can't be used.
+    #[error(transparent)]
+    Pem(#[from] PemError),
     /// An address that can't be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -116,8 +112,9 @@ fn store_path(args: &Args) -> Result<PathBuf, DaemonError> {
     }
 }
 
-fn read(path: &Path) -> Result<String, DaemonError> {
-    fs::read_to_string(path).map_err(|source| DaemonError::Read { path: path.to_owned(), source })
+fn read(certificate: &Path, key: &Path, client_ca: &Path) -> Result<Tls, DaemonError> {
+    let (certificate, key) = pem::identity(certificate, key)?;
+    Ok(Tls { certificate, key, client_ca: pem::authorities(client_ca)? })
 }
 
 fn tls(args: &Args) -> Result<Tls, DaemonError> {
@@ -125,18 +122,15 @@ fn tls(args: &Args) -> Result<Tls, DaemonError> {
         if dev::ensure(folder, SystemTime::now())? {
             tracing::info!(folder = %folder.display(), "pincer: made certificates, not for production");
         }
-        return Ok(Tls {
-            certificate: read(&Name::Server.certificate(folder))?,
-            key: read(&Name::Server.key(folder))?,
-            client_ca: read(&folder.join(dev::CA_FILE))?,
-        });
+        let name = Name::Server;
+        return read(&name.certificate(folder), &name.key(folder), &folder.join(dev::CA_FILE));
     }
-    let file = |flag, path: &Option<PathBuf>| read(path.as_deref().ok_or(DaemonError::Missing(flag))?);
-    Ok(Tls {
-        certificate: file("--certificate", &args.certificate)?,
-        key: file("--certificate-key", &args.certificate_key)?,
-        client_ca: file("--client-ca", &args.client_ca)?,
-    })
+    fn given<'a>(flag: &'static str, path: &'a Option<PathBuf>) -> Result<&'a Path, DaemonError> {
+        path.as_deref().ok_or(DaemonError::Missing(flag))
+    }
+    let certificate = given("--certificate", &args.certificate)?;
+    let key = given("--certificate-key", &args.certificate_key)?;
+    read(certificate, key, given("--client-ca", &args.client_ca)?)
 }
 
 async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), DaemonError> {

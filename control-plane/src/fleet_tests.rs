@@ -130,7 +130,7 @@ fn declaring(node: &str, max_conns: u32, burst: u32) -> Hello {
 fn shown(fleet: &Fleet) -> (u32, Option<u32>) {
     let declared = fleet.declared();
     let peer = declared.peer("llm", "127.0.0.1:1").unwrap();
-    assert_eq!(peer.nodes, fleet.nodes().len() as u32);
+    assert_eq!(u32::try_from(fleet.nodes().len()), Ok(peer.nodes));
     (peer.spec.max_conns, declared.classes["vip"].settings.burst)
 }
 

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod causes;
 pub mod classes;
 pub mod client;
 pub mod ctl;
@@ -19,6 +20,7 @@ pub mod keys;
 pub mod metrics;
 pub mod model;
 pub mod names;
+pub mod pem;
 pub mod plan;
 pub mod plane;
 pub mod purge;

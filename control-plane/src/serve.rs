@@ -34,7 +34,7 @@ use tonic::{
 use tonic_health::ServingStatus;
 
 use crate::{
-    expiry,
+    causes, expiry,
     plane::Plane,
     service::{
         Control, Nodes,
@@ -79,10 +79,10 @@ impl std::fmt::Debug for Tls {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The certificate, its key or the CA.
-    #[error("cannot use the certificate, its key or the client CA: {0}")]
+    #[error("cannot use the certificate, its key or the client CA: {}", causes::of(.0))]
     Tls(#[source] tonic::transport::Error),
     /// The transport.
-    #[error("gRPC: {0}")]
+    #[error("gRPC: {}", causes::of(.0))]
     Grpc(#[source] tonic::transport::Error),
     /// The descriptors.
     #[error("reflection: {0}")]
