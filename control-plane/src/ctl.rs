@@ -14,17 +14,19 @@ mod show;
 mod wait;
 mod watch;
 
-use std::{io, io::Write as _};
+use std::{io, io::Write as _, path::PathBuf};
 
 use clap::Parser as _;
 use pincer_proto::v1::{self, control_service_client::ControlServiceClient};
+use rustls::AlertDescription;
 use serde::Serialize;
+use tokio::task;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     causes,
-    client::{self, ConnectError},
-    names,
+    client::{self, ConnectError, Target},
+    handshake, names,
 };
 use args::{Args, CacheVerb, NodeVerb, Noun, Output, PeerVerb, UpstreamVerb};
 
@@ -42,6 +44,11 @@ enum Failure {
     Connect(#[from] ConnectError),
     #[error("{}", told(.0))]
     Call(#[from] Status),
+    #[error(
+        "pincerd at {endpoint} refuses the certificate in {}: {alert:?}; its --client-ca has to have signed it, for clients, and it must not have expired",
+        certificate.display()
+    )]
+    Certificate { endpoint: String, certificate: PathBuf, alert: AlertDescription },
     #[error("revision {revision} is made, but {why}")]
     NotApplied { revision: u64, why: &'static str },
     #[error("{0}")]
@@ -65,7 +72,7 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::Connect(error) if error.is_usage() => 2,
-            Self::Connect(_) => 4,
+            Self::Connect(_) | Self::Certificate { .. } => 4,
             Self::Call(status) => match status.code() {
                 Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => 3,
                 Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => 4,
@@ -102,40 +109,64 @@ async fn run(args: Args) -> Result<(), Failure> {
         ));
     }
     let prepared = change::prepare(&args.noun)?;
-    if let Noun::Cache { verb: CacheVerb::Purge(purge) } = &args.noun {
+    let (output, noun) = (args.output, args.noun);
+    if let Noun::Cache { verb: CacheVerb::Purge(purge) } = &noun {
         let request = purge::prepare(purge)?;
-        return purge::run(&args.target.resolve()?, request, args.output).await;
+        let target = args.target.resolve()?;
+        return explained(purge::run(&target, request, output).await, target).await;
     }
-    let mut client = client::control(args.target.resolve()?.connect().await?);
-    if let Some(change) = prepared {
-        return change::run(&mut client, change, args.output, args.wait).await;
+    let target = args.target.resolve()?;
+    let mut client = client::control(target.connect().await?);
+    let done = match prepared {
+        Some(change) => change::run(&mut client, change, output, args.wait).await,
+        None => look(&mut client, noun, output).await,
+    };
+    explained(done, target).await
+}
+
+/// `done`; where the transport failed, pincerd is asked whether it refuses the certificate, which such an error doesn't always say.
+async fn explained(done: Result<(), Failure>, target: Target) -> Result<(), Failure> {
+    let is_transport = |status: &Status| std::error::Error::source(status).is_some();
+    if !matches!(&done, Err(Failure::Call(status)) if is_transport(status)) {
+        return done;
     }
-    match args.noun {
+    let asked = task::spawn_blocking(move || (handshake::refusal(&target), target)).await;
+    match asked {
+        Ok((Some(alert), Target { endpoint, certificate, .. })) => {
+            Err(Failure::Certificate { endpoint, certificate, alert })
+        }
+        _ => done,
+    }
+}
+
+/// The commands that make no revision.
+async fn look(client: &mut Client, noun: Noun, output: Output) -> Result<(), Failure> {
+    match noun {
         Noun::Upstream { verb: UpstreamVerb::List } => {
-            let upstreams = list_upstreams(&mut client).await?;
-            print(args.output, &show::Upstreams::from(upstreams))
+            let upstreams = list_upstreams(client).await?;
+            print(output, &show::Upstreams::from(upstreams))
         }
         Noun::Upstream { verb: UpstreamVerb::Get { upstream } } => {
             let name = upstream_name(&upstream)?;
             let got = client.get_upstream(v1::GetUpstreamRequest { name: name.clone() }).await?.into_inner();
-            let peers = list_peers(&mut client, &name).await?;
-            print(args.output, &show::UpstreamAndPeers::new(&got, peers))
+            let peers = list_peers(client, &name).await?;
+            print(output, &show::UpstreamAndPeers::new(&got, peers))
         }
         Noun::Peer { verb: PeerVerb::List { upstream } } => {
-            let peers = list_peers(&mut client, &upstream_name(&upstream)?).await?;
-            print(args.output, &show::Peers::from(peers))
+            let peers = list_peers(client, &upstream_name(&upstream)?).await?;
+            print(output, &show::Peers::from(peers))
         }
         Noun::Node { verb: NodeVerb::List } => {
-            let (nodes, revision) = list_nodes(&mut client).await?;
-            print(args.output, &show::Nodes::new(nodes, revision))
+            let (nodes, revision) = list_nodes(client).await?;
+            print(output, &show::Nodes::new(nodes, revision))
         }
         Noun::Node { verb: NodeVerb::Delete { node } } => {
             client.delete_node(v1::DeleteNodeRequest { name: node_name(&node)?, validate_only: false }).await?;
-            print(args.output, &show::Forgotten { node })
+            print(output, &show::Forgotten { node })
         }
-        Noun::Class { verb } => class::look(&mut client, &verb, args.output).await,
-        Noun::Key { .. } => class::list_keys(&mut client, args.output).await,
-        Noun::Watch => watch::run(&mut client, args.output).await,
+        Noun::Class { verb } => class::look(client, &verb, output).await,
+        Noun::Key { .. } => class::list_keys(client, output).await,
+        Noun::Watch => watch::run(client, output).await,
         Noun::Peer { .. } | Noun::Apply { .. } | Noun::Cache { .. } => Err(Failure::Usage("nothing to do".to_owned())),
     }
 }

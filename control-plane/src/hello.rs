@@ -28,6 +28,14 @@ pub enum Fault {
         /// The bound.
         max: usize,
     },
+    /// An upstream has too many peers.
+    #[error("hello's upstream {upstream:?} has {count} peers, at most {} are allowed", limits::PEERS_PER_UPSTREAM_MAX)]
+    Peers {
+        /// Which.
+        upstream: String,
+        /// How many.
+        count: usize,
+    },
     /// An upstream twice.
     #[error("hello declares the upstream {0:?} twice")]
     Twice(String),
@@ -102,7 +110,10 @@ fn shortened(text: &str) -> String {
 
 fn check_upstream(upstream: v1::DeclaredUpstream) -> Result<UpstreamRecord, Fault> {
     names::check_upstream(&upstream.name)?;
-    check_count("peers in an upstream", upstream.peers.len(), limits::PEERS_PER_UPSTREAM_MAX)?;
+    let count = upstream.peers.len();
+    if count > limits::PEERS_PER_UPSTREAM_MAX {
+        return Err(Fault::Peers { upstream: upstream.name, count });
+    }
     let mut seen = BTreeSet::new();
     let mut peers = Vec::with_capacity(upstream.peers.len());
     for peer in upstream.peers {
@@ -190,6 +201,14 @@ mod tests {
         let again = given.upstreams[0].peers[0].clone();
         given.upstreams[0].peers.push(again);
         assert_eq!(check(given).unwrap().record.upstreams[0].peers.len(), 1);
+    }
+
+    #[test]
+    fn an_upstream_with_too_many_peers_is_named() {
+        let mut given = hello();
+        given.upstreams[0].peers = vec![given.upstreams[0].peers[0].clone(); 129];
+        let said = check(given).unwrap_err().to_string();
+        assert_eq!(said, "hello's upstream \"llm\" has 129 peers, at most 128 are allowed");
     }
 
     #[test]

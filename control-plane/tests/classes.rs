@@ -75,7 +75,7 @@ async fn masks_etags_and_validate_only_work_as_with_peers() {
     let mut late = unset;
     late.class.as_mut().unwrap().etag = class.etag;
     assert_eq!(operator.update_class(late).await.unwrap_err().code(), Code::Aborted);
-    let unknown = set("gold", settings);
+    let unknown = set("gold", v1::ClassSettings { rate: rate(1), ..settings });
     assert_eq!(operator.update_class(unknown.clone()).await.unwrap_err().code(), Code::NotFound);
     let added = v1::UpdateClassRequest { allow_missing: true, ..unknown };
     assert!(operator.update_class(added).await.unwrap().into_inner().added);

@@ -252,6 +252,24 @@ async fn flags_beat_the_environment_and_single_files_beat_the_folder() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_certificate_is_said_with_its_file() {
+    let (daemon, other) = (Daemon::start(), Daemon::start());
+    let path = |of: &Daemon, name: &str| of.dir().join(name).display().to_string();
+    let (cert, key) = (path(&other, "operator.pem"), path(&other, "operator.key"));
+    // Which of the two ends of the connection notices first is chance.
+    for _ in 0..5 {
+        let told = daemon.ctl(&["--cert", &cert, "--key", &key, "node", "list"]).await;
+        let refused = format!("refuses the certificate in {cert}: UnknownCA");
+        assert!(told.code == 4 && told.errors.contains(&refused), "{told:?}");
+    }
+    let told = daemon.ctl(&["--ca", &path(&other, "ca.pem"), "node", "list"]).await;
+    assert!(told.code == 4 && told.errors.contains("invalid peer certificate: UnknownIssuer"), "{told:?}");
+    let told = daemon.ctl(&["--key", &key, "node", "list"]).await;
+    let said = format!("cannot use {key}: it is not the key of the certificate in");
+    assert!(told.code == 2 && told.errors.contains(&said), "{told:?}");
+}
+
+#[tokio::test]
 async fn apply_shows_first_and_changes_then() {
     let daemon = Daemon::start();
     let node = Node::joined(&daemon, "web-1", &[A, B]).await.answering();

@@ -137,7 +137,7 @@ async fn it_runs_with_certificates_and_a_store_of_ones_own() {
         command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--store"]);
         command.arg(format!("embedded:{}", path("own.redb"))).args(["--certificate", &path(certificate)]);
         command.args(["--certificate-key", &path("server.key"), "--client-ca", &path("ca.pem")]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     };
     let mut child = run("server.pem");
@@ -152,8 +152,23 @@ async fn it_runs_with_certificates_and_a_store_of_ones_own() {
     child.kill().unwrap();
     child.wait().unwrap();
     std::fs::write(path("bad.pem"), "nonsense").unwrap();
-    let output = run("bad.pem").wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "not ready with a bad certificate");
+    for (certificate, said) in
+        [("bad.pem", "bad.pem: it holds no certificate"), ("node.pem", "server.key: it is not the key of")]
+    {
+        let output = run(certificate).wait_with_output().unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.is_empty()),
+            (Some(1), true),
+            "not ready with a bad certificate"
+        );
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(errors.contains(&path("")) && errors.contains(said), "{errors}");
+    }
+    std::fs::write(path("own.redb"), "no store".repeat(1000)).unwrap();
+    let output = run("server.pem").wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let named = errors.contains(&path("own.redb")) && errors.contains("restore it from a backup, or move it away");
+    assert!(named && output.status.code() == Some(1), "{errors}");
 }
 
 async fn channel(daemon: &Daemon, name: Name) -> Channel {
