@@ -156,7 +156,7 @@ async fn one_class_more_than_a_node_may_have_is_refused_and_the_others_change_as
     assert_eq!(status.0["classes"].as_array().map(Vec::len), Some(CLASSES_MAX));
     assert_eq!(status.0["class_records"]["free"], 0);
     assert_eq!(class(&pincerd, &["set", "class-3", "--queue", "7"]).await.code, 0);
-    assert_eq!(nginx.status().await.class("class-3").number("/burst/effective"), 7.0);
+    assert_eq!(nginx.status().await.class("class-3").number("/queue/effective"), 7.0);
     // Nor may nginx.conf declare one more: nginx goes on with what it has.
     let file = nginx.path("conf/nginx.conf");
     let text = std::fs::read_to_string(&file).expect("nginx.conf");
@@ -169,7 +169,7 @@ async fn one_class_more_than_a_node_may_have_is_refused_and_the_others_change_as
     // One goes, another comes, in full zones too.
     assert_eq!(class(&pincerd, &["delete", "class-9"]).await.code, 0);
     assert_eq!(class(&pincerd, &["set", "one-more", "--queue", "1"]).await.code, 0);
-    assert_eq!(nginx.status().await.class("one-more").number("/burst/effective"), 1.0);
+    assert_eq!(nginx.status().await.class("one-more").number("/queue/effective"), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,7 +60,7 @@ pub struct ClassSettingsArgs {
     /// Requests let in per key, as 100r/s or 30r/m, or unlimited; "unset", here as below: nginx.conf's
     #[arg(long, value_name = "RATE", value_parser = word("rate"), allow_hyphen_values = true)]
     pub rate: Option<Word>,
-    /// Requests above the rate that are not refused, 0 to 1000000
+    /// Requests above the rate, which must be in force or come with it, that are not refused, 0 to 1000000
     #[arg(long, value_name = "N", value_parser = word("burst"), allow_negative_numbers = true)]
     pub burst: Option<Word>,
     /// How many of the burst pass at once, 0 to 1000000, or nodelay: all; the others wait as long as the rate demands
