@@ -218,7 +218,10 @@ async fn pincerctl_shows_each_node_and_fails_when_anything_is_left() {
     full.abort();
     eventually("the node is away", || async {
         let told = daemon.ctl(&["cache", "purge", "--every-cache", "--all"]).await;
-        (told.code == 5 && told.out.contains("not connected") && told.errors.contains("1 known nodes")).then_some(())
+        (told.code == 5
+            && told.out.contains("not connected")
+            && told.errors.contains("1 known nodes are not connected (node delete forgets"))
+        .then_some(())
     })
     .await;
     assert_eq!(daemon.ctl(&["cache", "purge", "--all", "--upstream", "llm", "--node", "full"]).await.code, 3);

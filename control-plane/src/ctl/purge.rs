@@ -79,7 +79,10 @@ fn left(answer: &v1::PurgeCacheResponse) -> Option<String> {
     match (failed, answer.not_connected.len()) {
         (0, 0) => None,
         (failed, away) => {
-            Some(format!("the purge is not complete: {failed} nodes failed, {away} known nodes are not connected"))
+            let advice = if away > 0 { " (node delete forgets those that are gone for good)" } else { "" };
+            Some(format!(
+                "the purge is not complete: {failed} nodes failed, {away} known nodes are not connected{advice}"
+            ))
         }
     }
 }
