@@ -252,7 +252,7 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
         let mut lost = false;
         if this.is_ordinary() {
             let mut plan = this.conf.plan.try_borrow_mut().ok()?;
-            match this.zone.claim_quick(index, this.worker, &mut plan, this.conf.params(), now) {
+            match this.zone.claim_quick(index, this.worker, &mut plan, this.explores(), this.conf.params(), now) {
                 Quick::Taken(ticket) => {
                     this.ticket = Some(ticket);
                     drop(plan);
@@ -436,6 +436,8 @@ pub(crate) unsafe fn abandon(state: *mut RequestState) {
     // SAFETY: as the caller vouches.
     unsafe {
         match (*state).stage {
+            // `free` has taken all else back.
+            Stage::Idle if (*state).ticket.is_none() => return,
             Stage::Parked => queue::leave(state),
             Stage::TurnedAway => queue::forget(state),
             Stage::Idle | Stage::Granted | Stage::Holding => {}

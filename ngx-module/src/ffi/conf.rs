@@ -190,7 +190,7 @@ pub(crate) unsafe fn main_conf_of<'a>(cf: *const ngx_conf_t) -> &'a mut MainConf
     }
 }
 
-/// Checks what can only be checked once all of `http {}` is read, and installs the header filter.
+/// Checks what can only be checked once all of `http {}` is read, and installs the header filters.
 pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     super::guard("postconfiguration", nginx::ERROR, || {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
@@ -198,7 +198,9 @@ pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_in
         match check(cf, main) {
             Ok(()) => {
                 first_byte::install();
-                cache_store::install();
+                if !main.cache_places.is_empty() {
+                    cache_store::install();
+                }
                 nginx::OK
             }
             Err(message) => {

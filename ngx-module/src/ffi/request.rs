@@ -152,7 +152,12 @@ pub(crate) struct RequestState {
 impl RequestState {
     /// Whether the short way of a claim is open to it.
     pub(crate) fn is_ordinary(&self) -> bool {
-        self.affinity == 0 && self.tried.is_empty() && !self.number.is_multiple_of(pincer_core::pick::EXPLORE_ONE_IN)
+        self.affinity == 0 && self.tried.is_empty()
+    }
+
+    /// Whether it may explore a peer that was not heard of for a while.
+    pub(crate) fn explores(&self) -> bool {
+        self.number.is_multiple_of(pincer_core::pick::EXPLORE_ONE_IN)
     }
 
     /// The attempt that is under way, for its times.

@@ -2,7 +2,8 @@
 //!
 //! A worker keeps one [`Plan`] for each upstream, in its own memory. It holds which peers are the fastest and how much each is due; how many
 //! requests each has in flight is read at every claim, and the slot is taken by the same protocol as always, so `max_conns`, `down`, weight 0,
-//! an open breaker and a record's new life count at once. What the plan may be late for is a change of speed or of weight: by [`FRESH_NS`] while it is used often,
+//! an open breaker and a record's new life count at once. Of peers without limits an idle one of the fastest group is taken without weighing the groups: what the
+//! rest of its group has to do does not keep it waiting. What the plan may be late for is a change of speed or of weight: by [`FRESH_NS`] while it is used often,
 //! by [`STALE_NS`] at most. Falls back to [`Zone::claim`] whenever the answer could be another one.
 //!
 //! Cost: about 40 instructions a peer of the group, a pick every [`CLAIMS`] claims. Bound: [`PEERS_MAX`] peers.
@@ -36,6 +37,10 @@ pub struct Plan<'z> {
     groups: ArrayVec<Group, GROUPS_MAX>,
     /// Of all groups, one after the other.
     members: ArrayVec<Member<'z>, PEERS_MAX>,
+    /// For each group, the member behind the one that was last chosen, within the group.
+    cursors: [u8; GROUPS_MAX],
+    /// Some peer was idle and not heard of for a while: an explorer needs a pick.
+    explorable: bool,
 }
 
 /// What the short way came to.
@@ -81,6 +86,10 @@ impl Member<'_> {
     /// Requests in flight.
     #[inline(always)]
     fn load(&self) -> u32 {
+        // A loop that begins with a test for eight would cost more than one column is worth.
+        if let [column] = self.columns {
+            return column.in_flight.load(SeqCst);
+        }
         let mut load = 0_u32;
         for column in self.columns {
             load = load.wrapping_add(column.in_flight.load(SeqCst));
@@ -93,6 +102,9 @@ impl Member<'_> {
     /// Requests without their signal.
     #[inline(always)]
     fn pending(&self) -> u64 {
+        if let [column] = self.columns {
+            return column.pending.load(Relaxed) & COUNT_MASK;
+        }
         let mut pending = 0_u64;
         for column in self.columns {
             pending = pending.wrapping_add(column.pending.load(Relaxed) & COUNT_MASK);
@@ -118,6 +130,8 @@ impl<'z> Plan<'z> {
             last: 0,
             groups: ArrayVec::new_const(),
             members: ArrayVec::new_const(),
+            cursors: [0; GROUPS_MAX],
+            explorable: false,
         }
     }
 
@@ -133,11 +147,18 @@ impl<'z> Plan<'z> {
         self.high == high && (age_ns < FRESH_NS || (age_ns < STALE_NS && self.claims < CLAIMS))
     }
 
+    /// Whether the one of the fastest group whose turn it is has nothing to do: no other is better then, whatever the rest of its group has.
+    #[inline]
+    fn is_next_idle(&self) -> bool {
+        let next = self.members.get(usize::from(self.cursors[0]));
+        self.groups.first().is_some_and(|group| group.even) && next.is_some_and(|member| member.load() == 0)
+    }
+
     /// The group of least cost: S · (1 + n · mean weight / weight of the group), n its requests without their signal, as in [`crate::pick`].
     #[inline]
-    fn cheapest(&self) -> Option<(Group, &[Member<'z>])> {
+    fn cheapest(&self) -> Option<(usize, &Group, &[Member<'z>])> {
         let mut best = 0;
-        if self.groups.len() > 1 {
+        if self.groups.len() > 1 && !self.is_next_idle() {
             let mut best_ns = f64::MAX;
             for (index, group) in self.groups.iter().enumerate() {
                 if group.service_ns >= best_ns {
@@ -151,27 +172,28 @@ impl<'z> Plan<'z> {
                 }
             }
         }
-        let group = *self.groups.get(best)?;
-        Some((group, self.members.get(group.begin..group.end)?))
+        let group = self.groups.get(best)?;
+        Some((best, group, self.members.get(group.begin..group.end)?))
     }
 }
 
 impl Group {
-    /// The member that is owed most; `None` when that needs a pick. `last` is the index of the peer that was last chosen here.
+    /// The member that is owed most; `None` when that needs a pick. `next` is the one behind the last that was chosen here.
     #[inline]
-    fn choose(&self, members: &[Member<'_>], last: u8) -> Option<usize> {
-        if self.even { Self::least_loaded(members, last) } else { self.most_owed(members) }
+    fn choose(&self, members: &[Member<'_>], next: usize) -> Option<usize> {
+        if self.even { Self::least_loaded(members, next) } else { self.most_owed(members) }
     }
 
     /// Of equal quotas the free member with the fewest requests is owed most, whatever the others have. Between equals it is the next one after
     /// the last: nginx's round robin for equal weights, exact in each worker. The first idle one ends the search.
     #[inline]
-    fn least_loaded(members: &[Member<'_>], last: u8) -> Option<usize> {
-        let start = members.iter().position(|member| member.seat.index > last).unwrap_or(0);
-        let (before, after) = members.split_at_checked(start)?;
+    fn least_loaded(members: &[Member<'_>], next: usize) -> Option<usize> {
         let mut best = None;
         let mut best_load = u32::MAX;
-        for (index, member) in (start..).zip(after).chain((0..).zip(before)) {
+        let mut index = next;
+        for _ in members {
+            index = if index < members.len() { index } else { 0 };
+            let member = members.get(index)?;
             let load = member.load();
             if load < best_load && load < member.slots {
                 (best, best_load) = (Some(index), load);
@@ -179,6 +201,7 @@ impl Group {
                     break;
                 }
             }
+            index += 1;
         }
         best
     }
@@ -217,14 +240,15 @@ impl Group {
 }
 
 impl<'z> Zone<'z> {
-    /// The short way of [`Zone::claim`], for a request without affinity that has not been tried, is no explorer (its number is no multiple of
-    /// [`EXPLORE_ONE_IN`]) and behind which nobody waits.
+    /// The short way of [`Zone::claim`], for a request without affinity that has not been tried and behind which nobody waits. `explores`: its number is
+    /// a multiple of [`EXPLORE_ONE_IN`].
     #[inline]
     pub fn claim_quick(
         &self,
         u: UpstreamIdx,
         w: WorkerIdx,
         plan: &mut Plan<'z>,
+        explores: bool,
         params: &BalanceParams,
         now: MonoNs,
     ) -> Quick {
@@ -233,6 +257,9 @@ impl<'z> Zone<'z> {
             self.make_plan(u, plan, high, params, now);
         }
         plan.claims += 1;
+        if explores && plan.explorable {
+            return Quick::Undecided;
+        }
         match self.claim_by(plan, w, now) {
             Some(Ok(ticket)) => Quick::Taken(ticket),
             None => Quick::Undecided,
@@ -255,14 +282,10 @@ impl<'z> Zone<'z> {
         params: &BalanceParams,
         now: MonoNs,
     ) -> Claimed {
-        let ordinary = demand.affinity.is_none()
-            && demand.tried == 0
-            && demand.queued <= 1
-            && !demand.random.is_multiple_of(EXPLORE_ONE_IN);
-        if !ordinary {
+        if demand.affinity.is_some() || demand.tried != 0 || demand.queued > 1 {
             return self.claim(u, w, demand, params, now);
         }
-        match self.claim_quick(u, w, plan, params, now) {
+        match self.claim_quick(u, w, plan, demand.random.is_multiple_of(EXPLORE_ONE_IN), params, now) {
             Quick::Taken(ticket) => Claimed { claim: Claim::Taken(ticket), kick: false },
             Quick::Undecided => self.claim(u, w, demand, params, now),
             Quick::Lost => Claimed { kick: true, ..self.claim(u, w, demand, params, now) },
@@ -272,9 +295,8 @@ impl<'z> Zone<'z> {
     /// Takes a slot as the plan says; `None` when that needs a pick.
     #[inline]
     fn claim_by(&self, plan: &mut Plan<'z>, w: WorkerIdx, now: MonoNs) -> Option<Result<Ticket, Lost>> {
-        let last = plan.last;
-        let (group, members) = plan.cheapest()?;
-        let chosen = group.choose(members, last)?;
+        let (at, group, members) = plan.cheapest()?;
+        let chosen = group.choose(members, usize::from(*plan.cursors.get(at)?))?;
         let member = members.get(chosen)?;
         if member.peer.breaker.admission(now) != Admission::Open {
             return Some(Err(Lost));
@@ -282,7 +304,11 @@ impl<'z> Zone<'z> {
         let taken = self.sit(member.peer, &member.seat, w, Why::Fastest, now);
         if taken.is_ok() {
             group.settle(members, chosen);
+            let next = if chosen + 1 < members.len() { chosen + 1 } else { 0 };
             plan.last = member.seat.index;
+            if let (Some(cursor), Ok(next)) = (plan.cursors.get_mut(at), u8::try_from(next)) {
+                *cursor = next;
+            }
         }
         Some(taken)
     }
@@ -296,6 +322,7 @@ impl<'z> Zone<'z> {
         let mut scene = Scene::default();
         self.look(upstream, &mut scene, params, now);
         let groups = plan(&scene.views);
+        kept.explorable = scene.views.iter().any(|view| view.explore_due);
         let all = groups.iter().fold(0, |set, group| set | group.members);
         let weight_of = |set: u128| -> f64 {
             let views = scene.views.iter().enumerate().filter(|(index, _)| set >> index & 1 == 1);
@@ -306,6 +333,10 @@ impl<'z> Zone<'z> {
             let begin = kept.members.len();
             self.add_members(&scene, group.members, high, &mut kept.members);
             let Some(members) = kept.members.get(begin..) else { return kept.void() };
+            if let Some(cursor) = kept.cursors.get_mut(kept.groups.len()) {
+                let behind = members.iter().position(|member| member.seat.index > kept.last);
+                *cursor = behind.and_then(|next| u8::try_from(next).ok()).unwrap_or(0);
+            }
             let like = |member: &Member<'_>| (member.weight, member.slots);
             let first = members.first().map(like);
             kept.groups.push(Group {
