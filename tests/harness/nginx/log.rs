@@ -3,7 +3,7 @@
 /// What the test itself did, so that its trace in the log is no fault.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
-    /// Workers the test killed.
+    /// Workers the test killed. Besides their end the master reports a lock that they held: a revision was on its way into the zone.
     pub killed: Vec<i32>,
     /// Texts that a line may contain.
     pub allowed: Vec<String>,
@@ -22,7 +22,9 @@ fn is_fault(line: &str) -> bool {
 }
 
 fn is_expected(line: &str, expected: &Expected) -> bool {
-    let killed = |pid: &i32| line.contains(&format!("process {pid} exited on signal"));
+    let killed = |pid: &i32| {
+        line.contains(&format!("process {pid} exited on signal")) || line.ends_with(&format!("was locked by {pid}"))
+    };
     expected.killed.iter().any(killed) || expected.allowed.iter().any(|text| line.contains(text.as_str()))
 }
 
@@ -40,6 +42,8 @@ mod tests {
     const LOG: &str = "2026/01/01 00:00:00 [notice] 1#1: start worker process 7
 2026/01/01 00:00:01 [alert] 1#1: worker process 7 exited on signal 9
 2026/01/01 00:00:02 [alert] 1#1: worker process 8 exited on signal 11
+2026/01/01 00:00:02 [alert] 1#1: shared memory zone \"pincer\" was locked by 7
+2026/01/01 00:00:02 [alert] 1#1: shared memory zone \"pincer\" was locked by 77
 2026/01/01 00:00:03 [alert] 9#9: *3 open socket #12 left in connection 4
 2026/01/01 00:00:03 [error] 9#9: *3 connect() failed";
 
@@ -47,12 +51,13 @@ mod tests {
     fn only_what_the_test_did_itself_is_forgiven() {
         let expected = Expected { killed: vec![7], allowed: vec!["open socket #12".into()] };
         let faults = faults(LOG, &expected);
-        assert_eq!(faults.len(), 1);
+        assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].contains("process 8 exited on signal 11"));
+        assert!(faults[1].contains("was locked by 77"));
     }
 
     #[test]
     fn without_expectations_every_alert_is_a_fault() {
-        assert_eq!(faults(LOG, &Expected::default()).len(), 3);
+        assert_eq!(faults(LOG, &Expected::default()).len(), 5);
     }
 }

@@ -398,7 +398,8 @@ impl Drop for Nginx {
             eprintln!("--- nginx's log ends with\n{}", self.tail());
             return;
         }
-        assert!(faults.is_empty(), "nginx logged:\n{}\n--- log\n{}", faults.join("\n"), self.tail());
+        // The faults last: who reads only the end of a long output needs them.
+        assert!(faults.is_empty(), "nginx logged faults\n--- log\n{}\n--- faults\n{}", self.tail(), faults.join("\n"));
         for result in [in_flight, stopped] {
             result.unwrap_or_else(|error| panic!("nginx {error}\n{}", self.tail()));
         }
