@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use harness::client::upload::{Answer, Upload};
+use harness::client::upload::{Answer, Upload, noise};
 use harness::nginx::{Signal, process};
 use harness::{Nginx, Replica, digests};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,10 +25,6 @@ const WAYS: [(&str, &str); 8] = [
 /// Around the sizes at which nginx keeps a body in the head's buffer, in one of its own, or in a file.
 const SIZES: [usize; 15] =
     [1, 500, 900, 1_000, 1_024, 1_300, 2_000, 2_600, 5_000, 16_384, 20_300, 20_480, 21_000, 70_000, 300_000];
-
-fn noise(len: usize, seed: usize) -> Bytes {
-    (0..len).map(|at| u8::try_from((at + seed) * 31 % 253).unwrap_or(0)).collect()
-}
 
 async fn server(main: &Replica) -> Nginx {
     let locations: String = WAYS

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use harness::client::upload::{Answer, Upload};
+use harness::client::upload::{Answer, Upload, noise};
 use harness::nginx::{Builder, CACHE};
 use harness::replica::Settings;
 use harness::{Fault, Nginx, Replica, conf, digests, eventually, load, ports};
@@ -14,10 +14,6 @@ use tokio::net::TcpStream;
 
 const SHOWN: &str = "add_header X-Hash $pincer_body_hash always; add_header X-Key $pincer_cache_key always;
     add_header X-Uncacheable $pincer_uncacheable always;";
-
-fn noise(len: usize, seed: usize) -> Bytes {
-    (0..len).map(|at| u8::try_from((at + seed) * 31 % 253).unwrap_or(0)).collect()
-}
 
 fn blake3(body: &[u8]) -> String {
     digests::independent("blake3", &[body]).remove(0)

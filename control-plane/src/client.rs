@@ -103,6 +103,17 @@ impl Target {
         Ok(Self { endpoint: dev_endpoint(folder)?, ca, certificate, key })
     }
 
+    /// The endpoint without its scheme.
+    pub(crate) fn address(&self) -> &str {
+        self.endpoint.strip_prefix("https://").unwrap_or(&self.endpoint)
+    }
+
+    /// The endpoint's parts, a host of IPv6 without its brackets.
+    pub(crate) fn host_and_port(&self) -> Option<(&str, &str)> {
+        let (host, port) = self.address().rsplit_once(':')?;
+        Some((host.trim_start_matches('[').trim_end_matches(']'), port))
+    }
+
     /// Connects.
     pub async fn connect(&self) -> Result<Channel, ConnectError> {
         self.connect_patiently(CALL_TIMEOUT).await
@@ -110,17 +121,15 @@ impl Target {
 
     /// As `connect`, for calls whose answer may take up to `patience`.
     pub async fn connect_patiently(&self, patience: Duration) -> Result<Channel, ConnectError> {
-        let endpoint = self.endpoint.strip_prefix("https://").unwrap_or(&self.endpoint);
         let bad = || ConnectError::Endpoint { endpoint: self.endpoint.clone() };
-        let (host, port) = endpoint.rsplit_once(':').ok_or_else(bad)?;
+        let (host, port) = self.host_and_port().ok_or_else(bad)?;
         port.parse::<u16>().map_err(|_| bad())?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
         let (certificate, key) = pem::identity(&self.certificate, &self.key)?;
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(pem::authorities(&self.ca)?))
             .identity(Identity::from_pem(certificate, key))
             .domain_name(host);
-        let channel = Endpoint::from_shared(format!("https://{endpoint}"))
+        let channel = Endpoint::from_shared(format!("https://{}", self.address()))
             .map_err(|_| bad())?
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(patience)

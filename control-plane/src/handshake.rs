@@ -12,19 +12,18 @@ use std::{
 
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, Error, RootCertStore, StreamOwned,
-    crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 
-use crate::client::Target;
+use crate::{client::Target, pem};
 
 /// For an answer that is on its way already.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The alert by which pincerd refuses `target`'s certificate; `None` if it doesn't, or nobody is there.
 pub fn refusal(target: &Target) -> Option<AlertDescription> {
-    let (host, _) = target.endpoint.strip_prefix("https://").unwrap_or(&target.endpoint).rsplit_once(':')?;
-    let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']').to_owned()).ok()?;
+    let (host, _) = target.host_and_port()?;
+    let name = ServerName::try_from(host.to_owned()).ok()?;
     let connection = ClientConnection::new(Arc::new(config(target)?), name).ok()?;
     let mut stream = StreamOwned::new(connection, connect(target)?);
     // A pincerd that takes the certificate begins to speak HTTP/2.
@@ -36,9 +35,8 @@ pub fn refusal(target: &Target) -> Option<AlertDescription> {
 }
 
 fn connect(target: &Target) -> Option<TcpStream> {
-    let endpoint = target.endpoint.strip_prefix("https://").unwrap_or(&target.endpoint);
-    let stream =
-        endpoint.to_socket_addrs().ok()?.find_map(|address| TcpStream::connect_timeout(&address, TIMEOUT).ok())?;
+    let mut addresses = target.address().to_socket_addrs().ok()?;
+    let stream = addresses.find_map(|address| TcpStream::connect_timeout(&address, TIMEOUT).ok())?;
     let limit = || -> io::Result<()> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))
@@ -52,8 +50,7 @@ fn config(target: &Target) -> Option<ClientConfig> {
     roots.add_parsable_certificates(CertificateDer::pem_file_iter(&target.ca).ok()?.flatten());
     let chain: Vec<_> = CertificateDer::pem_file_iter(&target.certificate).ok()?.flatten().collect();
     let key = PrivateKeyDer::from_pem_file(&target.key).ok()?;
-    let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    let config = ClientConfig::builder_with_provider(pem::provider()).with_safe_default_protocol_versions().ok()?;
     let mut config = config.with_root_certificates(roots).with_client_auth_cert(chain, key).ok()?;
     config.alpn_protocols.push(b"h2".to_vec());
     Some(config)

@@ -159,6 +159,11 @@ pub fn node_name(node: &str) -> String {
     format!("nodes/{node}")
 }
 
+/// The node of `nodes/NODE`, to be shown; the name itself if it is no such name.
+pub fn node_of(name: &str) -> &str {
+    name.strip_prefix("nodes/").unwrap_or(name)
+}
+
 /// `classes/CLASS`.
 pub fn class_name(class: &str) -> String {
     format!("classes/{class}")

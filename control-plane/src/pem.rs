@@ -53,6 +53,11 @@ fn certificates(path: &Path, text: &str) -> Result<Vec<CertificateDer<'static>>,
     Ok(all)
 }
 
+/// The cryptography of this process.
+pub fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()))
+}
+
 /// The certificates of authorities in a file, at least one of them sound.
 pub fn authorities(path: &Path) -> Result<String, PemError> {
     let text = read(path)?;
@@ -75,8 +80,7 @@ pub fn identity(certificate: &Path, key: &Path) -> Result<(String, String), PemE
         pem::Error::NoItemsFound => unusable(key, "it holds no private key, PEM with BEGIN PRIVATE KEY is needed"),
         error => unusable(key, format!("it is no PEM: {error}")),
     })?;
-    let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
-    let signing = provider.key_provider.load_private_key(der);
+    let signing = provider().key_provider.load_private_key(der);
     let signing = signing.map_err(|error| unusable(key, format!("it holds no key that TLS can use: {error}")))?;
     match CertifiedKey::new(chain, signing).keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok((certificate_text, key_text)),

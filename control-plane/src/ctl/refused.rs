@@ -12,6 +12,7 @@ use pincer_proto::v1;
 use tokio::time;
 
 use super::{Client, show};
+use crate::names;
 
 /// For a look that the change doesn't depend on.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,7 +32,7 @@ pub async fn tell(client: &mut Client, revision: u64) {
 /// `None` if the node is away or refuses nothing. `revision` is the one in force.
 fn line(node: &v1::Node, revision: u64) -> Option<String> {
     let error = node.last_error.as_ref().filter(|_| node.connected)?;
-    let name = node.name.strip_prefix("nodes/").unwrap_or(&node.name);
+    let name = names::node_of(&node.name);
     let (refused, applied) = (node.refused_revision, node.applied_revision);
     let reason = if error.message.is_empty() { "without a reason" } else { &error.message };
     let unanswered =

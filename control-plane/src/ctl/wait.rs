@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::time;
 
 use super::{Client, Failure, Output, print_text, show};
+use crate::names;
 
 /// What became of a revision in a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -130,7 +131,7 @@ impl Waiting {
     fn look(&mut self) -> Vec<NodeWait> {
         let mut all = Vec::new();
         for node in self.nodes.values() {
-            let name = node.name.strip_prefix("nodes/").unwrap_or(&node.name);
+            let name = names::node_of(&node.name);
             if node.instances.is_empty() {
                 let (node, instance) = (name.to_owned(), String::new());
                 all.push(NodeWait { node, instance, outcome: Outcome::Disconnected, ms: None, error: None });

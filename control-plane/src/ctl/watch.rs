@@ -4,6 +4,7 @@ use pincer_proto::v1;
 use serde::Serialize;
 
 use super::{Client, Failure, Output, print_text, show};
+use crate::names;
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,8 +31,8 @@ fn events(response: v1::WatchResponse, revision: &mut u64) -> Vec<Event> {
         events.push(Event::Revision(response.revision));
     }
     events.extend(response.nodes.iter().map(|node| Event::Node(Box::new(node.into()))));
-    let name = |name: String| name.strip_prefix("nodes/").map_or(name.clone(), str::to_owned);
-    events.extend(response.removed_nodes.into_iter().map(|removed| Event::RemovedNode(name(removed))));
+    let removed = response.removed_nodes.iter().map(|name| names::node_of(name).to_owned());
+    events.extend(removed.map(Event::RemovedNode));
     events
 }
 

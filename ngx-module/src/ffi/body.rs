@@ -297,8 +297,7 @@ pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
         let own = !std::ptr::eq((*r).request_body, (*main).request_body);
         if let Some(here) = location::of_request(r).and_then(location::LocConf::hashing) {
             if !(has_body(main) || own && holds_bytes(r)) {
-                let mut empty = BodyDigest::new(here, &content_type(main), &content_encoding(main));
-                return Some(Identity::Digest(empty.finish(here)));
+                return Some(Identity::Digest(new_digest(main, here).finish(here)));
             }
             let same = (*record).params.is_some_and(|read| std::ptr::eq(here, read) || here == read);
             if let Some(digest) = (*record).digest.filter(|_| same && !own) {

@@ -44,6 +44,12 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// A body of `len` bytes that differs with `seed`.
+#[must_use]
+pub fn noise(len: usize, seed: usize) -> Bytes {
+    (0..len).map(|at| u8::try_from((at + seed) * 31 % 253).unwrap_or(0)).collect()
+}
+
 impl Upload {
     /// A request of this method with `body`, framed by its length and written at once.
     #[must_use]

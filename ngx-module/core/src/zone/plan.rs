@@ -37,8 +37,6 @@ pub struct Plan<'z> {
     groups: ArrayVec<Group, GROUPS_MAX>,
     /// Of all groups, one after the other.
     members: ArrayVec<Member<'z>, PEERS_MAX>,
-    /// For each group, the member behind the one that was last chosen, within the group.
-    cursors: [u8; GROUPS_MAX],
     /// Some peer was idle and not heard of for a while: an explorer needs a pick.
     explorable: bool,
 }
@@ -67,6 +65,8 @@ struct Group {
     even: bool,
     quotas: u64,
     weights: i64,
+    /// The member behind the one that was last chosen, counted within the group.
+    next: usize,
 }
 
 /// A peer of the group.
@@ -83,33 +83,26 @@ struct Member<'z> {
 }
 
 impl Member<'_> {
+    /// A number of every worker's column, added up.
+    #[inline(always)]
+    fn sum<T: Default>(&self, of: impl Fn(&PeerWorker) -> T, add: fn(T, T) -> T) -> T {
+        match self.columns {
+            // A loop that begins with a test for eight would cost more than one column is worth.
+            [column] => of(column),
+            columns => columns.iter().map(of).fold(T::default(), add),
+        }
+    }
+
     /// Requests in flight.
     #[inline(always)]
     fn load(&self) -> u32 {
-        // A loop that begins with a test for eight would cost more than one column is worth.
-        if let [column] = self.columns {
-            return column.in_flight.load(SeqCst);
-        }
-        let mut load = 0_u32;
-        for column in self.columns {
-            load = load.wrapping_add(column.in_flight.load(SeqCst));
-        }
-        load
+        self.sum(|column| column.in_flight.load(SeqCst), u32::wrapping_add)
     }
-}
 
-impl Member<'_> {
     /// Requests without their signal.
     #[inline(always)]
     fn pending(&self) -> u64 {
-        if let [column] = self.columns {
-            return column.pending.load(Relaxed) & COUNT_MASK;
-        }
-        let mut pending = 0_u64;
-        for column in self.columns {
-            pending = pending.wrapping_add(column.pending.load(Relaxed) & COUNT_MASK);
-        }
-        pending
+        self.sum(|column| column.pending.load(Relaxed) & COUNT_MASK, u64::wrapping_add)
     }
 }
 
@@ -130,7 +123,6 @@ impl<'z> Plan<'z> {
             last: 0,
             groups: ArrayVec::new_const(),
             members: ArrayVec::new_const(),
-            cursors: [0; GROUPS_MAX],
             explorable: false,
         }
     }
@@ -150,8 +142,8 @@ impl<'z> Plan<'z> {
     /// Whether the one of the fastest group whose turn it is has nothing to do: no other is better then, whatever the rest of its group has.
     #[inline]
     fn is_next_idle(&self) -> bool {
-        let next = self.members.get(usize::from(self.cursors[0]));
-        self.groups.first().is_some_and(|group| group.even) && next.is_some_and(|member| member.load() == 0)
+        let even = self.groups.first().filter(|group| group.even);
+        even.and_then(|group| self.members.get(group.next)).is_some_and(|member| member.load() == 0)
     }
 
     /// The group of least cost: S · (1 + n · mean weight / weight of the group), n its requests without their signal, as in [`crate::pick`].
@@ -178,19 +170,19 @@ impl<'z> Plan<'z> {
 }
 
 impl Group {
-    /// The member that is owed most; `None` when that needs a pick. `next` is the one behind the last that was chosen here.
+    /// The member that is owed most; `None` when that needs a pick.
     #[inline]
-    fn choose(&self, members: &[Member<'_>], next: usize) -> Option<usize> {
-        if self.even { Self::least_loaded(members, next) } else { self.most_owed(members) }
+    fn choose(&self, members: &[Member<'_>]) -> Option<usize> {
+        if self.even { self.least_loaded(members) } else { self.most_owed(members) }
     }
 
     /// Of equal quotas the free member with the fewest requests is owed most, whatever the others have. Between equals it is the next one after
     /// the last: nginx's round robin for equal weights, exact in each worker. The first idle one ends the search.
     #[inline]
-    fn least_loaded(members: &[Member<'_>], next: usize) -> Option<usize> {
+    fn least_loaded(&self, members: &[Member<'_>]) -> Option<usize> {
         let mut best = None;
         let mut best_load = u32::MAX;
-        let mut index = next;
+        let mut index = self.next;
         for _ in members {
             index = if index < members.len() { index } else { 0 };
             let member = members.get(index)?;
@@ -296,7 +288,7 @@ impl<'z> Zone<'z> {
     #[inline]
     fn claim_by(&self, plan: &mut Plan<'z>, w: WorkerIdx, now: MonoNs) -> Option<Result<Ticket, Lost>> {
         let (at, group, members) = plan.cheapest()?;
-        let chosen = group.choose(members, usize::from(*plan.cursors.get(at)?))?;
+        let chosen = group.choose(members)?;
         let member = members.get(chosen)?;
         if member.peer.breaker.admission(now) != Admission::Open {
             return Some(Err(Lost));
@@ -306,8 +298,8 @@ impl<'z> Zone<'z> {
             group.settle(members, chosen);
             let next = if chosen + 1 < members.len() { chosen + 1 } else { 0 };
             plan.last = member.seat.index;
-            if let (Some(cursor), Ok(next)) = (plan.cursors.get_mut(at), u8::try_from(next)) {
-                *cursor = next;
+            if let Some(group) = plan.groups.get_mut(at) {
+                group.next = next;
             }
         }
         Some(taken)
@@ -333,10 +325,6 @@ impl<'z> Zone<'z> {
             let begin = kept.members.len();
             self.add_members(&scene, group.members, high, &mut kept.members);
             let Some(members) = kept.members.get(begin..) else { return kept.void() };
-            if let Some(cursor) = kept.cursors.get_mut(kept.groups.len()) {
-                let behind = members.iter().position(|member| member.seat.index > kept.last);
-                *cursor = behind.and_then(|next| u8::try_from(next).ok()).unwrap_or(0);
-            }
             let like = |member: &Member<'_>| (member.weight, member.slots);
             let first = members.first().map(like);
             kept.groups.push(Group {
@@ -347,6 +335,7 @@ impl<'z> Zone<'z> {
                 even: members.iter().all(|member| Some(like(member)) == first),
                 quotas: members.iter().map(|member| member.quota).sum(),
                 weights: members.iter().map(|member| i64::from(member.weight)).sum(),
+                next: members.iter().position(|member| member.seat.index > kept.last).unwrap_or(0),
             });
         }
     }
