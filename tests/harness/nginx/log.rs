@@ -15,6 +15,19 @@ pub fn faults(log: &str, expected: &Expected) -> Vec<String> {
     log.lines().filter(|line| is_fault(line) && !is_expected(line, expected)).map(str::to_owned).collect()
 }
 
+/// The faults, behind all that the log says of the connections that they name (`*NUMBER`).
+#[must_use]
+pub fn report(log: &str, faults: &[String]) -> String {
+    let connections: Vec<&str> = faults.iter().filter_map(|line| connection(line)).collect();
+    let of_them = |line: &&str| connection(line).is_some_and(|number| connections.contains(&number));
+    let lines: Vec<_> = log.lines().filter(of_them).collect();
+    format!("--- log of these connections\n{}\n--- faults\n{}", lines.join("\n"), faults.join("\n"))
+}
+
+fn connection(line: &str) -> Option<&str> {
+    line.split(' ').nth(4).filter(|word| word.starts_with('*'))
+}
+
 fn is_fault(line: &str) -> bool {
     ["[alert]", "[emerg]", "AddressSanitizer", "panicked at"].iter().any(|sign| line.contains(sign))
         || (line.contains("worker process")
@@ -45,7 +58,8 @@ mod tests {
 2026/01/01 00:00:02 [alert] 1#1: shared memory zone \"pincer\" was locked by 7
 2026/01/01 00:00:02 [alert] 1#1: shared memory zone \"pincer\" was locked by 77
 2026/01/01 00:00:03 [alert] 9#9: *3 open socket #12 left in connection 4
-2026/01/01 00:00:03 [error] 9#9: *3 connect() failed";
+2026/01/01 00:00:03 [error] 9#9: *3 connect() failed
+2026/01/01 00:00:03 [error] 9#9: *30 connect() failed";
 
     #[test]
     fn only_what_the_test_did_itself_is_forgiven() {
@@ -54,6 +68,15 @@ mod tests {
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].contains("process 8 exited on signal 11"));
         assert!(faults[1].contains("was locked by 77"));
+    }
+
+    #[test]
+    fn faults_are_reported_with_what_their_connections_did() {
+        let faults = faults(LOG, &Expected { killed: vec![7, 8, 77], allowed: Vec::new() });
+        let report = report(LOG, &faults);
+        let (log, faults) = report.split_once("--- faults").expect("two parts");
+        assert_eq!(log.matches('*').count(), 2, "{log}");
+        assert!(log.contains("*3 connect() failed") && faults.contains("open socket #12"), "{report}");
     }
 
     #[test]

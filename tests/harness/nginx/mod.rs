@@ -399,7 +399,12 @@ impl Drop for Nginx {
             return;
         }
         // The faults last: who reads only the end of a long output needs them.
-        assert!(faults.is_empty(), "nginx logged faults\n--- log\n{}\n--- faults\n{}", self.tail(), faults.join("\n"));
+        assert!(
+            faults.is_empty(),
+            "nginx logged faults\n--- log\n{}\n{}",
+            self.tail(),
+            log::report(&self.log(), &faults)
+        );
         for result in [in_flight, stopped] {
             result.unwrap_or_else(|error| panic!("nginx {error}\n{}", self.tail()));
         }
