@@ -15,7 +15,6 @@ use nginx_sys::{
     ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt, ngx_http_request_t, ngx_int_t,
 };
 use pincer_core::digest::{BodyDigest, Digest, Params, cache_key};
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
 
@@ -24,6 +23,12 @@ static NEXT: LoopStatic<Cell<ngx_http_request_body_filter_pt>> = LoopStatic::new
 
 /// Bytes of what stands for the digest of a request that has none.
 const TOKEN_BYTES: usize = 32;
+
+/// Headers that say what a body is.
+pub(crate) const CONTENT_TYPE: &[u8] = b"content-type";
+pub(crate) const CONTENT_ENCODING: &[u8] = b"content-encoding";
+/// Between the lines of a header that was sent more than once, where they must not pass for one.
+pub(crate) const LINES: &[u8] = b"\n";
 
 /// How far a body has been read.
 enum Stage {
@@ -141,7 +146,8 @@ impl Drop for Streaming {
 /// `r` is live.
 unsafe fn new_digest(r: *const ngx_http_request_t, params: &Params) -> BodyDigest {
     // SAFETY: as the caller vouches.
-    unsafe { BodyDigest::new(params, &content_type(r), &content_encoding(r)) }
+    let [content_type, content_encoding] = unsafe { nginx::headers_in(r, [CONTENT_TYPE, CONTENT_ENCODING], LINES) };
+    BodyDigest::new(params, &content_type, &content_encoding)
 }
 
 /// What [`observe`] made of a part of a body.
@@ -356,25 +362,10 @@ unsafe fn declared_bytes(r: *const ngx_http_request_t) -> Option<u64> {
     // SAFETY: as the caller vouches; the header lives as long as it.
     let text = unsafe { nginx::bytes((*r).headers_in.content_length.as_ref()?.value) };
     // nginx refuses what is no number before anyone else sees the request.
-    Some(std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
-}
-
-/// The request's content type, as the client sent it.
-///
-/// # Safety
-/// `r` is live; the bytes live as long as it.
-pub(crate) unsafe fn content_type<'a>(r: *const ngx_http_request_t) -> Cow<'a, [u8]> {
-    // SAFETY: as the caller vouches.
-    unsafe { nginx::header_in(r, b"content-type", b"\n") }
-}
-
-/// The request's content coding, as the client sent it.
-///
-/// # Safety
-/// `r` is live; the bytes live as long as it.
-pub(crate) unsafe fn content_encoding<'a>(r: *const ngx_http_request_t) -> Cow<'a, [u8]> {
-    // SAFETY: as the caller vouches.
-    unsafe { nginx::header_in(r, b"content-encoding", b"\n") }
+    let number = |so_far: u64, digit: &u8| {
+        so_far.checked_mul(10)?.checked_add(u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?))
+    };
+    Some(text.iter().try_fold(0, number).unwrap_or(u64::MAX))
 }
 
 /// Before the content phase: reads the body where the order of things needs it.

@@ -2,17 +2,20 @@
 //!
 //! Method, scheme, the server block's name and the address it listens on (a client's Host may name another), host (as nginx understood it and as the client
 //! sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, the upstream it goes to, content
-//! type and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. A request without a digest has a token in that
-//! place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
+//! type and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. What mostly stays from one request of a location to the
+//! next is hashed by itself and kept ([`KeyContext`]). A request without a digest has a token in the digest's place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
 
 use super::body::{self, Identity};
+use super::location::LocConf;
 use super::{limits, location, nginx};
 use arrayvec::ArrayVec;
 use nginx_sys::{ngx_http_request_t, ngx_str_t};
-use pincer_core::digest::{cache_key, normal_content_type};
+use pincer_core::digest::{KeyContext, abbreviated, normal_content_type};
 
 /// Of an address as text: the path of a unix socket with `unix:` before it.
 const ADDRESS_BYTES_MAX: usize = 128;
+/// In the place of an algorithm's or a form's number.
+const NONE: u8 = u8::MAX;
 
 /// The key of `r`; `None` when memory is out.
 ///
@@ -22,45 +25,58 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     // SAFETY: as the caller vouches; the strings live as long as the request.
     unsafe {
         let identity = body::identity(r)?;
-        let main = (*r).main;
-        let content_type = body::content_type(main);
-        let content_encoding = body::content_encoding(main);
-        let host = nginx::header_in(r, b"host", b"\n");
+        let names = [&b"host"[..], body::CONTENT_TYPE, body::CONTENT_ENCODING];
+        let [host, content_type, content_encoding] = nginx::headers_in((*r).main, names, body::LINES);
         let class = limits::class_text(r).unwrap_or_default();
-        let (form, digest, content_type): (&str, &[u8], [&[u8]; 2]) = match &identity {
+        let (form, digest, content_type): (u8, &[u8], [&[u8]; 2]) = match &identity {
             Identity::Digest(digest) => {
-                (digest.hashed().name(), digest.as_bytes(), normal_content_type(&content_type, digest.hashed()))
+                let hashed = digest.hashed();
+                (number(hashed.index()), digest.as_bytes(), normal_content_type(&content_type, hashed))
             }
-            Identity::Token(token) => ("none", token, [&content_type, &[]]),
+            Identity::Token(token) => (NONE, token, [&content_type, &[]]),
         };
-        let algorithm = location::of_request(r).and_then(|conf| conf.hashing());
+        let location = location::of_request(r);
+        let algorithm = location.and_then(LocConf::hashing).map_or(NONE, |params| number(params.algorithm.index()));
+        let is_secure = u8::from(!(*(*r).connection).ssl.is_null());
         let bytes = |text: ngx_str_t| nginx::bytes(text);
         let (upstream, upstream_port) = upstream(r);
-        let scheme: &[u8] = if (*(*r).connection).ssl.is_null() { b"http" } else { b"https" };
-        let key = cache_key(&[
+        let [port_high, port_low] = upstream_port.to_be_bytes();
+        let ([server_high, server_low], server) = abbreviated(bytes((*r).headers_in.server), &host);
+        let ([uri_high, uri_low], uri) = abbreviated(bytes((*r).uri), bytes((*r).unparsed_uri));
+        // What mostly stays from one request of a location to the next.
+        let seldom = [
+            &[is_secure, algorithm, port_high, port_low, server_high, server_low][..],
             bytes((*r).method_name),
-            scheme,
             server_name(r),
             &listening(r),
-            bytes((*r).headers_in.server),
             &host,
-            bytes((*r).unparsed_uri),
-            bytes((*r).uri),
-            bytes((*r).args),
+            server,
             location::named(r),
             upstream,
-            &upstream_port.to_be_bytes(),
             content_type[0],
             content_type[1],
             &content_encoding,
+        ];
+        let fields = [
+            &[form, uri_high, uri_low][..],
+            digest,
+            bytes((*r).unparsed_uri),
+            uri,
+            bytes((*r).args),
             // The class scope: what an upstream is told of the caller's class may change its answer.
             class.as_bytes(),
-            algorithm.map_or("none", |params| params.algorithm.name()).as_bytes(),
-            form.as_bytes(),
-            digest,
-        ]);
+        ];
+        let key = match location.map(|location| location.key_context.try_borrow_mut()) {
+            Some(Ok(mut context)) => context.key(&seldom, &fields),
+            _ => KeyContext::default().key(&seldom, &fields),
+        };
         Some(key)
     }
+}
+
+/// Of an algorithm or a form: the place it has in its table, which never changes, or every cached answer is lost.
+fn number(index: usize) -> u8 {
+    u8::try_from(index).unwrap_or(NONE)
 }
 
 /// The address of the `listen` that the client came to, as text: with it, [`server_name`] tells the server block.

@@ -8,6 +8,8 @@ use nginx_sys::{
     NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t,
     ngx_http_request_t, ngx_http_upstream_conf_t, ngx_uint_t,
 };
+use pincer_core::digest::KeyContext;
+use std::cell::RefCell;
 use std::ffi::{c_char, c_void};
 use std::rc::Rc;
 
@@ -28,6 +30,8 @@ pub(crate) struct LocConf {
     pub(crate) reads_early: bool,
     /// `try_files` stands here.
     pub(crate) tries_files: bool,
+    /// Of the last `$pincer_cache_key` that was asked for here, in this worker.
+    pub(crate) key_context: RefCell<KeyContext>,
 }
 
 /// Text with variables, compiled; it lives as long as the configuration.

@@ -160,24 +160,27 @@ pub(crate) unsafe fn buffered<'a>(buffer: *const nginx_sys::ngx_buf_t) -> Option
     }
 }
 
-/// The values of the request's header `name` (lower case); those of several lines with `between` between them: a comma for who reads them as one, a line feed,
-/// which no header has in it, for who has to tell them apart.
+/// The values of the request's headers `names` (lower case), each as [`header_in`] answers it, in one walk.
 ///
 /// # Safety
 /// `request` is live; the bytes live as long as it.
-pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u8], between: &[u8]) -> Cow<'a, [u8]> {
-    let mut found: Option<Cow<'a, [u8]>> = None;
+pub(crate) unsafe fn headers_in<'a, const N: usize>(
+    request: *const ngx_http_request_t,
+    names: [&[u8]; N],
+    between: &[u8],
+) -> [Cow<'a, [u8]>; N] {
+    let mut found = [const { None::<Cow<'a, [u8]>> }; N];
     // SAFETY: as the caller vouches; header lists are made of parts of table elements.
     unsafe {
         let mut part: *const nginx_sys::ngx_list_part_t = &raw const (*request).headers_in.headers.part;
         while !part.is_null() {
             for index in 0..(*part).nelts {
                 let header = &*(*part).elts.cast::<nginx_sys::ngx_table_elt_t>().add(index);
-                if !bytes(header.key).eq_ignore_ascii_case(name) {
-                    continue;
-                }
-                match &mut found {
-                    None => found = Some(Cow::Borrowed(bytes(header.value))),
+                let key = bytes(header.key);
+                let named = names.iter().zip(&mut found).find(|(name, _)| key.eq_ignore_ascii_case(name));
+                let Some((_, found)) = named else { continue };
+                match found {
+                    None => *found = Some(Cow::Borrowed(bytes(header.value))),
                     Some(values) => {
                         let values = values.to_mut();
                         values.extend_from_slice(between);
@@ -188,7 +191,18 @@ pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u
             part = (*part).next;
         }
     }
-    found.unwrap_or_default()
+    found.map(Option::unwrap_or_default)
+}
+
+/// The values of the request's header `name` (lower case); those of several lines with `between` between them: a comma for who reads them as one, a line feed,
+/// which no header has in it, for who has to tell them apart.
+///
+/// # Safety
+/// `request` is live; the bytes live as long as it.
+pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u8], between: &[u8]) -> Cow<'a, [u8]> {
+    // SAFETY: as the caller vouches.
+    let [values] = unsafe { headers_in(request, [name], between) };
+    values
 }
 
 /// nginx's own configuration of the location that `request` is in.

@@ -6,10 +6,10 @@ use super::request::{self, AttemptTimes, ShownTime};
 use super::{cache_key, conf, limits, nginx};
 use crate::phase::times;
 use nginx_sys::{
-    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
-    ngx_uint_t,
+    __BindgenBitfieldUnit, NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t,
+    ngx_int_t, ngx_str_t, ngx_uint_t,
 };
-use pincer_core::digest::Hex;
+use pincer_core::digest::{Hex, key_text};
 
 type Getter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_variable_value_t, usize) -> ngx_int_t;
 
@@ -118,7 +118,7 @@ unsafe extern "C" fn cache_key(
         // SAFETY: nginx passes a live request and a value to fill.
         unsafe {
             match cache_key::of(r) {
-                Some(key) => fill_bytes(r, value, Hex::new(&key).as_ref()),
+                Some(key) => fill_bytes(r, value, &key_text(&key)),
                 None => nginx::ERROR,
             }
         }
@@ -190,10 +190,16 @@ unsafe fn fill_bytes(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_v
     unsafe {
         let Some(copy) = nginx::pool_copy((*r).pool, text) else { return nginx::ERROR };
         (*value).data = copy.data;
-        (*value).set_len(u32::try_from(copy.len).unwrap_or(0));
-        (*value).set_valid(1);
-        (*value).set_no_cacheable(0);
-        (*value).set_not_found(0);
+        (*value)._bitfield_1 = valid(copy.len);
+        debug_assert_eq!(((*value).len() as usize, (*value).valid(), (*value).not_found()), (copy.len, 1, 0));
     }
     nginx::OK
+}
+
+/// Length and flags of a value that is there. In one word, since bindgen's setters go bit by bit: of 28 bits that is six hundred instructions.
+fn valid(len: usize) -> __BindgenBitfieldUnit<[u8; 4]> {
+    const { assert!(cfg!(target_endian = "little"), "C compilers begin a word's bit fields at its other end") };
+    const LEN_BITS: u32 = 28;
+    let len = u32::try_from(len).ok().filter(|len| len >> LEN_BITS == 0).unwrap_or(0);
+    __BindgenBitfieldUnit::new((len | 1 << LEN_BITS).to_le_bytes())
 }

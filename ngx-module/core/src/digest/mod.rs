@@ -27,7 +27,7 @@ mod value;
 pub use algorithm::Algorithm;
 pub use content_type::normal_content_type;
 pub use ignore::{IGNORE_MAX, Ignore, IgnoreError, TOKENS_MAX};
-pub use key::cache_key;
+pub use key::{KEY_TEXT_BYTES, KeyContext, abbreviated, cache_key, key_text};
 pub use value::{DIGEST_BYTES_MAX, Digest, Hex};
 
 use algorithm::{Domain, Hasher};

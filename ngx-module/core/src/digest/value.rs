@@ -46,29 +46,20 @@ pub struct Hex {
     len: u8,
 }
 
-/// Each byte's two digits: a look-up for each, where those of a key would be a thousand instructions one by one.
-const PAIRS: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < pairs.len() {
-        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
-        byte += 1;
-    }
-    pairs
-};
-
 impl Hex {
     /// The text of `bytes`; what is beyond the first 32 is left out.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
-        let bytes = &bytes[..bytes.len().min(DIGEST_BYTES_MAX)];
-        let mut hex =
-            Self { ascii: [b'0'; 2 * DIGEST_BYTES_MAX], len: u8::try_from(2 * bytes.len()).unwrap_or_default() };
-        for (pair, byte) in hex.ascii.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
+        let len = bytes.len().min(DIGEST_BYTES_MAX);
+        let mut all = [0; DIGEST_BYTES_MAX];
+        all[..len].copy_from_slice(&bytes[..len]);
+        let mut ascii = [0; 2 * DIGEST_BYTES_MAX];
+        // All 32, without a branch or a table: the compiler makes a few vector instructions of it, one by one they would be a thousand.
+        for (pair, byte) in ascii.chunks_exact_mut(2).zip(all) {
+            pair[0] = digit(byte >> 4);
+            pair[1] = digit(byte & 15);
         }
-        hex
+        Self { ascii, len: u8::try_from(2 * len).unwrap_or_default() }
     }
 
     /// The text.
@@ -83,4 +74,9 @@ impl AsRef<[u8]> for Hex {
     fn as_ref(&self) -> &[u8] {
         &self.ascii[..usize::from(self.len)]
     }
+}
+
+/// The digit of a number below 16.
+const fn digit(number: u8) -> u8 {
+    number + if number < 10 { b'0' } else { b'a' - 10 }
 }
