@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
+use harness::client::raw;
 use harness::client::upload::Upload;
 use harness::nginx::CACHE;
 use harness::{Nginx, Replica, eventually, ports};
@@ -216,6 +217,20 @@ async fn a_body_that_was_thrown_away_has_no_digest_not_that_of_none() {
         let [empty] = harness::digests::independent("blake3", &[""]).try_into().expect("one digest");
         assert_ne!(answer.header("x-hash"), empty, "{path}");
         setup.serves_right(path, &[Bytes::new()], "thrown away").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_that_is_no_number_leaves_no_telling_what_the_body_was() {
+    let nginx = Nginx::builder()
+        .http("pincer_zone pincer:1m; pincer_body_hash blake3; add_header X-Uncacheable $pincer_uncacheable always;")
+        .server("error_page 400 = /page; location /page { return 200 page; }")
+        .start()
+        .await;
+    for (length, uncacheable) in [("", "1"), ("x", "1"), ("-1", "1"), ("99999999999999999999", "1"), ("0", "0")] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        let answer = raw::send_bytes(&nginx.address(), &request).await.read_all().await;
+        assert!(answer.contains(&format!("X-Uncacheable: {uncacheable}\r\n")), "{length:?}: {answer}");
     }
 }
 

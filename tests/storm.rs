@@ -48,7 +48,7 @@ fn built(pincerd: &Pincerd, replicas: &[Replica]) -> Builder {
              proxy_next_upstream error timeout http_500 http_502 http_503 non_idempotent; proxy_next_upstream_tries 3;",
         )
         // nginx 1.22 arms no timer when what has come so far ends with a buffer, so a worker that is to stop for a reload leaves that answer cut
-        // off. Replicas write 32 KB at a time, of which 4 KB buffers are a part.
+        // off. Over the loopback a large answer comes by 32 KB, of which nginx's 4 KB are a part.
         .server("proxy_buffer_size 5k;")
         .server(location("/", "u", "error_page 502 504 = @other;"))
         .server(location("@other", "v", ""))

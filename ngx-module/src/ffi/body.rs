@@ -361,11 +361,11 @@ unsafe fn is_unread(r: *const ngx_http_request_t) -> bool {
 unsafe fn declared_bytes(r: *const ngx_http_request_t) -> Option<u64> {
     // SAFETY: as the caller vouches; the header lives as long as it.
     let text = unsafe { nginx::bytes((*r).headers_in.content_length.as_ref()?.value) };
-    // nginx refuses what is no number before anyone else sees the request.
+    // nginx refuses what is no number, but `error_page 400` may still serve the request: then there is no telling how long the body was.
     let number = |so_far: u64, digit: &u8| {
         so_far.checked_mul(10)?.checked_add(u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?))
     };
-    Some(text.iter().try_fold(0, number).unwrap_or(u64::MAX))
+    Some(text.iter().try_fold(0, number).filter(|_| !text.is_empty()).unwrap_or(u64::MAX))
 }
 
 /// Before the content phase: reads the body where the order of things needs it.

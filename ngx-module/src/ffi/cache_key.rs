@@ -1,9 +1,10 @@
 //! `$pincer_cache_key`: everything that tells one request's answer from another's, in one key of fixed length.
 //!
-//! Method, scheme, the server block's name and the address it listens on (a client's Host may name another), host (as nginx understood it and as the client
-//! sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, the upstream it goes to, content
-//! type and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. What mostly stays from one request of a location to the
-//! next is hashed by itself and kept ([`KeyContext`]). A request without a digest has a token in the digest's place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere.
+//! Method, scheme, the server block's name and the address it listens on (a client's Host may name another), host (as nginx understood it and as
+//! the client sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, the upstream it goes
+//! to, content type and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. A request without a
+//! digest has a token in that place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from
+//! elsewhere. What mostly stays from one request of a location to the next is hashed by itself and kept ([`KeyContext`]).
 
 use super::body::{self, Identity};
 use super::location::LocConf;
@@ -14,6 +15,7 @@ use pincer_core::digest::{KeyContext, abbreviated, normal_content_type};
 
 /// Of an address as text: the path of a unix socket with `unix:` before it.
 const ADDRESS_BYTES_MAX: usize = 128;
+const HOST: &[u8] = b"host";
 /// In the place of an algorithm's or a form's number.
 const NONE: u8 = u8::MAX;
 
@@ -25,8 +27,12 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     // SAFETY: as the caller vouches; the strings live as long as the request.
     unsafe {
         let identity = body::identity(r)?;
-        let names = [&b"host"[..], body::CONTENT_TYPE, body::CONTENT_ENCODING];
-        let [host, content_type, content_encoding] = nginx::headers_in((*r).main, names, body::LINES);
+        let names = [HOST, body::CONTENT_TYPE, body::CONTENT_ENCODING];
+        let [mut host, content_type, content_encoding] = nginx::headers_in((*r).main, names, body::LINES);
+        if r != (*r).main {
+            // The body is the main request's; a module may have given a subrequest another Host.
+            host = nginx::header_in(r, HOST, body::LINES);
+        }
         let class = limits::class_text(r).unwrap_or_default();
         let (form, digest, content_type): (u8, &[u8], [&[u8]; 2]) = match &identity {
             Identity::Digest(digest) => {
@@ -74,7 +80,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     }
 }
 
-/// Of an algorithm or a form: the place it has in its table, which never changes, or every cached answer is lost.
+/// Of an algorithm or a form: the place it has in its table.
 fn number(index: usize) -> u8 {
     u8::try_from(index).unwrap_or(NONE)
 }

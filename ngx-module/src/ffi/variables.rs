@@ -196,7 +196,7 @@ unsafe fn fill_bytes(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_v
     nginx::OK
 }
 
-/// Length and flags of a value that is there. In one word, since bindgen's setters go bit by bit: of 28 bits that is six hundred instructions.
+/// Length and flags of a value that is there and needs no escaping in a log. In one word, since bindgen's setters go bit by bit: of 28 bits that is six hundred instructions.
 fn valid(len: usize) -> __BindgenBitfieldUnit<[u8; 4]> {
     const { assert!(cfg!(target_endian = "little"), "C compilers begin a word's bit fields at its other end") };
     const LEN_BITS: u32 = 28;

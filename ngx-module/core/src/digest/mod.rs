@@ -86,7 +86,7 @@ impl Hashed {
     /// All of them, in the order of [`Hashed::index`].
     pub const ALL: [Self; 4] = [Self::Raw, Self::Json, Self::Multipart, Self::Unparsed];
 
-    /// A place in a table of counters, below `ALL.len()`.
+    /// A place in a table of counters, below `ALL.len()`. Cache keys are made with it: it never changes.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
