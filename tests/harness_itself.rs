@@ -141,6 +141,7 @@ async fn stock_nginx_proxies_every_protocol_to_replicas() {
     socket.say("hello").await;
     assert_eq!(socket.hear().await.as_deref(), Some("hello"));
     socket.close().await;
+    drop(client);
     nginx.quit();
 }
 

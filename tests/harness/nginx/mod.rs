@@ -342,7 +342,8 @@ impl Nginx {
         Client::single(&format!("http://127.0.0.1:{}", self.setup.status_port))
     }
 
-    /// Stops gracefully and waits for the end.
+    /// Stops gracefully and waits for the end. A client that is still there may hold a connection that it has opened to be prepared and never used:
+    /// nginx waits a minute for its first request.
     ///
     /// # Panics
     /// When it has not ended within 10 s, or on a fault in the log.
