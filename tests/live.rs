@@ -128,15 +128,16 @@ async fn peers_are_added_to_and_removed_from_every_worker() {
         pincerd.must(&[&WAIT, &["peer", "add", "u", added.server()][..]].concat()).await;
         // One slow answer, and a peer is left alone for a while: each worker knows it if it asks it in the end.
         let mut used = vec![Vec::new(); workers.len()];
+        let all_know_both = |used: &[Vec<String>]| used.iter().all(|used| has(used, "added") && has(used, "a"));
         for _ in 0..20 {
             for (used, more) in used.iter_mut().zip(used_by_each(&mut workers, 10).await) {
                 used.extend(more);
             }
-            if used.iter().all(|used| has(used, "added") && has(used, "a")) {
+            if all_know_both(&used) {
                 break;
             }
         }
-        assert!(used.iter().all(|used| has(used, "added") && has(used, "a")), "round {round}: {used:?}");
+        assert!(all_know_both(&used), "round {round}: {used:?}");
         assert_eq!(nginx.status().await.upstream("u").peer(added.server()).0["added"], true);
         pincerd.must(&[&WAIT, &["peer", "remove", "u", added.server()][..]].concat()).await;
         for used in used_by_each(&mut workers, 10).await {

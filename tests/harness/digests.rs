@@ -31,3 +31,9 @@ pub fn independent<B: AsRef<[u8]>>(algorithm: &str, bodies: &[B]) -> Vec<String>
     assert_eq!(digests.len(), bodies.len(), "{text}");
     digests
 }
+
+/// Whether `text` has the form of a `$pincer_cache_key`.
+#[must_use]
+pub fn is_cache_key(text: &str) -> bool {
+    text.len() == 52 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'v'))
+}
