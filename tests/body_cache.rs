@@ -37,6 +37,7 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
              location /named/ { error_page 418 = @one; if ($http_x_to) { return 418; } proxy_pass http://main; }
              location @one { proxy_pass http://main; }
              location /chosen/ { proxy_pass http://$http_x_to; }
+             location /anywhere/ { proxy_pass $http_x_to; }
              location /if/ { if ($http_x_to) { proxy_pass http://other; } proxy_pass http://main; }",
         )
         .http(format!("upstream other {{ server {}; }}", replica.server()))
@@ -77,6 +78,12 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
         ("a location", Upload::post("/named/a", "body")),
         ("an upstream of a variable", Upload::post("/chosen/a", "body").header("X-To", "main")),
         ("another upstream of the same variable", Upload::post("/chosen/a", "body").header("X-To", "other")),
+        ("a URI of a variable", Upload::post("/chosen/a", "body").header("X-To", "main/x")),
+        ("another URI of the same variable", Upload::post("/chosen/a", "body").header("X-To", "main/y")),
+        ("arguments of the same variable", Upload::post("/chosen/a", "body").header("X-To", "main?x")),
+        ("an address of a variable", Upload::post("/chosen/a", "body").header("X-To", replica.server())),
+        ("its URI", Upload::post("/chosen/a", "body").header("X-To", &format!("{}/x", replica.server()))),
+        ("another one", Upload::post("/chosen/a", "body").header("X-To", &format!("{}/y", replica.server()))),
         ("a location with an if", Upload::post("/if/a", "body")),
         ("the if", Upload::post("/if/a", "body").header("X-To", "other")),
         ("a named location", Upload::post("/named/a", "body").header("X-To", "one")),
@@ -90,6 +97,14 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
         if let Some(other) = keys.insert(answer.header("x-key").to_owned(), what) {
             panic!("{what} has the key of {other}");
         }
+    }
+    // Nobody answers there, and each has a key of its own all the same, which the same request has again.
+    for to in ["https://main", "https://main/x", "http://unix:/none:/x", "http://unix:/none:/y", "http://127.0.0.1:1/x"]
+    {
+        let request = Upload::post("/anywhere/a", "body").header("X-To", to);
+        let [once, again] = [request.send(&here).await, request.send(&here).await];
+        assert_eq!((once.status, once.header("x-key")), (502, again.header("x-key")), "{to}");
+        assert_eq!(keys.insert(once.header("x-key").to_owned(), to), None, "{to}");
     }
     for elsewhere in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"] {
         let answer = base().send(&format!("{elsewhere}:{port}")).await;

@@ -98,8 +98,10 @@ async fn in_the_rewrite_phase_there_is_a_token_and_later_the_digest() {
     let main = Replica::named("main").start().await;
     let nginx = hashing(&main)
         .server(
-            "location / { set $early $pincer_body_hash; set $no $pincer_uncacheable; add_header X-Early $early;
-            add_header X-No $no; add_header X-Hash $pincer_body_hash; proxy_pass http://main; }",
+            "location / { set $early $pincer_body_hash; set $no $pincer_uncacheable; set $key $pincer_cache_key; add_header X-Early $early;
+            add_header X-No $no; add_header X-Hash $pincer_body_hash; add_header X-Early-Key $key; add_header X-Key $pincer_cache_key;
+            proxy_pass http://main; }
+            location = /after { proxy_pass http://127.0.0.1:1; error_page 502 = /; }",
         )
         .start()
         .await;
@@ -110,8 +112,17 @@ async fn in_the_rewrite_phase_there_is_a_token_and_later_the_digest() {
         assert_eq!((answer.header("x-hash"), answer.header("x-no")), (blake3(&body).as_str(), "1"));
         assert!(is_token(answer.header("x-early")) && tokens.insert(answer.header("x-early").to_owned()));
     }
-    let answer = Upload::new("GET", "/", "").send(&nginx.address()).await;
-    assert_eq!((answer.header("x-early"), answer.header("x-no")), (blake3(b"").as_str(), "0"));
+    // Where a request goes is not known there, so that even without a body, or with the place that it went to before, the key is no other's.
+    for path in ["/", "/after"] {
+        let mut keys = HashSet::new();
+        for _ in 0..2 {
+            let answer = Upload::new("GET", path, "").send(&nginx.address()).await;
+            assert_eq!((answer.header("x-early"), answer.header("x-no")), (blake3(b"").as_str(), "0"));
+            assert!(keys.insert(answer.header("x-early-key").to_owned()), "{path}: a key came twice");
+            keys.insert(answer.header("x-key").to_owned());
+        }
+        assert_eq!(keys.len(), 3, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

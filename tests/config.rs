@@ -94,7 +94,7 @@ async fn unknown_and_invalid_parameters_are_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mistakes_in_the_hashing_of_bodies_are_named() {
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 15] = [
         ("md5", &["md5", "off, blake3, sha256 or xxh3"]),
         ("BLAKE3", &["BLAKE3", "off, blake3, sha256 or xxh3"]),
         ("blake3 form=xml", &["form", "xml", "raw, json, multipart or auto"]),
@@ -106,6 +106,7 @@ async fn mistakes_in_the_hashing_of_bodies_are_named() {
         ("blake3 form=json max=1x", &["max", "1x", "from 1k to 16m"]),
         ("blake3 form=json ignore=user", &["ignore", "user"]),
         ("blake3 form=json ignore=/a~2", &["ignore", "/a~2"]),
+        ("blake3 form=json ignore=", &["ignore", "\"\"", "JSON pointers", "/user,/metadata"]),
         ("blake3 form=json form=raw", &["form", "twice"]),
         ("blake3 forms=json", &["forms=json", "form=, ignore= and max="]),
         ("off form=json", &["form=json", "off"]),
@@ -177,6 +178,9 @@ async fn a_cache_that_mixes_bodies_up_or_keeps_nothing_is_warned_of() {
         assert!(output.contains("[warn]"), "{directives}: {output}");
         assert!(needles.iter().all(|needle| output.contains(needle)), "{directives}: {output}");
     }
+    let location = "location / { proxy_cache c; proxy_cache_key $pincer_cache_key; proxy_pass http://127.0.0.1:9; }";
+    let output = accepted(Nginx::builder().http(harness::nginx::CACHE).server(location)).await;
+    assert!(none.iter().all(|needle| output.contains(needle)), "without a zone: {output}");
     for fine in ["$pincer_cache_key", "a:$pincer_cache_key", "$request_uri$pincer_body_hash"] {
         let output = check(&format!("{POST} {HASH} {}", key(&format!("\"{fine}\"")))).await;
         assert!(!output.contains("[warn]"), "{fine}: {output}");

@@ -211,6 +211,21 @@ async fn prompt_cache_conf_replays_streams_byte_for_byte() {
     let call = client.call(Method::POST, "/v1/chat/completions").header("authorization", "Bearer key-of-a");
     let anew = call.header("cache-control", "no-cache").body(stream).must().await;
     assert_eq!((anew.status, anew.header("x-cache")), (200, "BYPASS"));
+    // Directives are the same in any case (RFC 9111, section 5.2).
+    for (number, (control, cached)) in
+        [("no-store", "MISS"), ("No-Store", "MISS"), ("max-age=0, NO-CACHE", "HIT")].into_iter().enumerate()
+    {
+        let body = stream.replace("hi", &format!("hi {number}"));
+        let call = client.call(Method::POST, "/v1/chat/completions").header("authorization", "Bearer key-of-a");
+        let anew = call
+            .header("content-type", "application/json")
+            .header("cache-control", control)
+            .body(body.clone())
+            .must()
+            .await;
+        let next = prompt(&client, "key-of-a", &body).await;
+        assert_eq!((anew.header("x-cache"), next.header("x-cache")), ("BYPASS", cached), "{control}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

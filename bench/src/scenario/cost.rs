@@ -61,7 +61,7 @@ pub async fn throughput(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
 
 fn start(variant: &Variant, programs: &Programs, backend: &Backend) -> Result<Running> {
     let prepared = variant.prepare(programs, backend, PEERS, true)?;
-    let mut command = pinned(0);
+    let mut command = pinned(PROXY_CORE);
     command.extend(prepared.command);
     Running::start(&command, prepared.address, prepared.folder)
 }
@@ -72,10 +72,20 @@ pub fn pinned(core: usize) -> Vec<String> {
     if cores < 2 { Vec::new() } else { ["taskset", "-c", &core.to_string()].map(String::from).to_vec() }
 }
 
-/// Lets wrk keep the proxy busy, with these further arguments. An answer other than 2xx or 3xx is an error.
+/// The core of the proxy's worker.
+pub const PROXY_CORE: usize = 0;
+/// The core of whatever sends requests, where the proxy has the other.
+pub const CLIENT_CORE: usize = 1;
+
+/// Lets wrk, on a core of its own, keep the proxy busy, with these further arguments. An answer other than 2xx or 3xx is an error.
 pub fn slice(wrk: &Path, arguments: &[String], proxy: &Running, seconds: u32) -> Result<Slice> {
+    slice_from(CLIENT_CORE, wrk, arguments, proxy, seconds)
+}
+
+/// As [`slice`], with wrk on this core.
+pub fn slice_from(core: usize, wrk: &Path, arguments: &[String], proxy: &Running, seconds: u32) -> Result<Slice> {
     let worker = *proxy.process.children().first().context("the proxy has no worker")?;
-    let mut words = pinned(1);
+    let mut words = pinned(core);
     words.extend([&wrk.display().to_string(), "-t1", &format!("-c{CONNECTIONS}")].map(String::from));
     words.push(format!("-d{seconds}s"));
     words.extend_from_slice(arguments);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use tempfile::TempDir;
 
-use super::cost::pinned;
+use super::cost::{CLIENT_CORE, pinned};
 use crate::contender::nginx::{Conf, balance_of, command, load_module, write};
 use crate::contender::{Contender, Options, Programs, Running, Server};
 use crate::process::free_address;
@@ -102,7 +102,7 @@ http {{
 "
         );
         std::fs::write(folder.path().join("nginx.conf"), text)?;
-        let mut words = pinned(1);
+        let mut words = pinned(CLIENT_CORE);
         words.extend(command(programs.nginx()?, folder.path()));
         let running = Running::start(&words, addresses[0], folder)?;
         Ok(Backend { addresses, _running: running })

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::bodies::{PASSED, prepare};
-use super::cost::{pinned, slice};
+use super::cost::{CLIENT_CORE, PROXY_CORE, pinned, slice};
 use super::plain::Backend;
 use crate::contender::{Running, on_path};
 use crate::process::Process;
@@ -74,7 +74,7 @@ fn one(stage: &Stage, backend: &Backend, place: usize, wrk: &Path, slow: &Path, 
     );
     let prepared = prepare(&stage.programs, backend, true, true, &locations)?;
     let folder = tempfile::tempdir()?;
-    let mut command = pinned(0);
+    let mut command = pinned(PROXY_CORE);
     command.extend(prepared.command);
     let running = Running::start(&command, prepared.address, prepared.folder)?;
     let latency = ["--latency".to_owned()];
@@ -82,7 +82,7 @@ fn one(stage: &Stage, backend: &Backend, place: usize, wrk: &Path, slow: &Path, 
     let worker = *running.process.children().first().context("the proxy has no worker")?;
     let before = resident_bytes(worker);
     let (connections, url) = (CONNECTIONS.to_string(), format!("http://{}/slow", running.address));
-    let mut words = pinned(1);
+    let mut words = pinned(CLIENT_CORE);
     words.extend(["nice", "-n", "19", &slow.display().to_string()].map(String::from));
     // A body of 8 KB that comes in pieces of up to 64 bytes a second, from clients that come within two seconds.
     words.extend(["-B", "-c", &connections, "-r", "500", "-i", "1", "-x", "32", "-s", "8192"].map(String::from));

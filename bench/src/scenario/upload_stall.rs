@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::bodies::{PASSED, body, prepare};
-use super::cost::pinned;
+use super::cost::{PROXY_CORE, pinned};
 use super::plain::Backend;
 use crate::client::{Client, Fate};
 use crate::contender::Running;
@@ -85,7 +85,7 @@ pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
         ));
     }
     let prepared = prepare(&stage.programs, &backend, true, true, &locations)?;
-    let mut command = pinned(0);
+    let mut command = pinned(PROXY_CORE);
     command.extend(prepared.command);
     let running = Running::start(&command, prepared.address, prepared.folder)?;
     let mut shown: Vec<Vec<Turn>> = LANES.iter().map(|_| Vec::new()).collect();

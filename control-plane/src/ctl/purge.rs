@@ -51,8 +51,9 @@ fn text(key: &Key) -> Result<Vec<u8>, Failure> {
     let mut line = Vec::new();
     let most = u64::try_from(limits::CACHE_KEY_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
     io::stdin().lock().take(most).read_until(b'\n', &mut line)?;
-    if line.last() == Some(&b'\n') {
+    if line.ends_with(b"\n") {
         line.pop();
+        line.pop_if(|last| *last == b'\r');
     }
     Ok(line)
 }

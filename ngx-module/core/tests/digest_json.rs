@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
 use pincer_core::digest::{Algorithm, BodyDigest, Digest, Form, Hashed, Ignore, Params};
@@ -19,9 +19,10 @@ fn params(ignore: &str) -> Params {
 
 fn digest_with(params: &Params, content_type: &str, chunks: &[&[u8]]) -> Digest {
     let mut body = BodyDigest::new(params, content_type.as_bytes(), b"");
-    let (last, before) = chunks.split_last().map_or((&b""[..], chunks), |(last, before)| (*last, before));
-    before.iter().for_each(|chunk| body.update(params, chunk));
-    body.finish_with(params, last)
+    chunks.iter().for_each(|chunk| body.update(params, chunk));
+    let digest = body.finish(params);
+    assert_eq!(BodyDigest::of_whole(params, content_type.as_bytes(), b"", &chunks.concat()), digest);
+    digest
 }
 
 fn digest(ignore: &str, body: &[u8]) -> Digest {
@@ -104,6 +105,18 @@ fn ignored_members_do_not_matter_wherever_they_stand() {
     same("/", r#"{"":1,"a":2}"#, r#"{"a":2}"#);
     same("/q\"", r#"{"q\"":1}"#, "{}");
     same("/1", r#"{"1":7}"#, "{}");
+}
+
+#[test]
+fn what_is_ignored_is_part_of_the_identity() {
+    let of = |ignore| parsed(ignore, r#"{"a":1}"#);
+    assert_eq!(of("/user,/seed/x"), of("/seed/x,/user"));
+    assert_eq!(of("/a~1b"), of("/a~1b"));
+    let lists = ["", "/user", "/seed", "/user,/seed", "/user/seed", "/user,/seed/x", "/", "/0", "/user,/", "/user/"];
+    let different: HashSet<Vec<u8>> = lists.iter().map(|list| of(list).as_bytes().to_vec()).collect();
+    assert_eq!(different.len(), lists.len());
+    // A body that is not read is hashed as it came, whatever would not have counted.
+    assert_eq!(digest("/user", b"{"), digest("", b"{"));
 }
 
 #[test]

@@ -11,9 +11,10 @@ fn params(form: Form) -> Params {
 
 fn digest_with(params: &Params, content_type: &[u8], chunks: &[&[u8]]) -> Digest {
     let mut body = BodyDigest::new(params, content_type, b"");
-    let (last, before) = chunks.split_last().map_or((&b""[..], chunks), |(last, before)| (*last, before));
-    before.iter().for_each(|chunk| body.update(params, chunk));
-    body.finish_with(params, last)
+    chunks.iter().for_each(|chunk| body.update(params, chunk));
+    let digest = body.finish(params);
+    assert_eq!(BodyDigest::of_whole(params, content_type, b"", &chunks.concat()), digest);
+    digest
 }
 
 /// With the boundary `b`.

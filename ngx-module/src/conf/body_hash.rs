@@ -30,6 +30,10 @@ pub(crate) fn parse(arguments: &[&[u8]]) -> Result<Option<BodyHashArgs>, Directi
         match argument.split_once('=') {
             Some(("form", value)) => args::set_once(&mut form, parse_form(value)?, NAME, "form")?,
             Some(("ignore", value)) => {
+                if value.is_empty() {
+                    let need = "JSON pointers as in \"/user,/metadata\", or no \"ignore=\"";
+                    return Err(DirectiveError::invalid(NAME, "ignore", value, need));
+                }
                 let pointers = Ignore::parse(value)
                     .map_err(|error| DirectiveError(format!("\"{NAME}\" ignore \"{value}\" is invalid: {error}")))?;
                 args::set_once(&mut ignore, pointers, NAME, "ignore")?;

@@ -15,6 +15,7 @@ use nginx_sys::{
     ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt, ngx_http_request_t, ngx_int_t,
 };
 use pincer_core::digest::{BodyDigest, Digest, Params, cache_key};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
 
@@ -103,6 +104,15 @@ unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
     unsafe { nginx::cleanup_add((*main).pool, on_pool_destroyed, record) }
 }
 
+/// The main request's record, made if it has none; `None` when memory is out.
+///
+/// # Safety
+/// As [`find`].
+unsafe fn find_or_create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
+    // SAFETY: as the caller vouches.
+    unsafe { find(main).or_else(|| create(main)) }
+}
+
 unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
     super::guard("body cleanup", (), || {
         // SAFETY: nginx calls a cleanup once, with the record stored in `create`.
@@ -124,7 +134,8 @@ impl Streaming {
         unsafe {
             let memory = nginx_sys::ngx_pmemalign((*r).pool, size_of::<BodyDigest>(), align_of::<BodyDigest>());
             let digest = std::ptr::NonNull::new(memory.cast::<BodyDigest>())?.as_ptr();
-            digest.write(new_digest(r, params));
+            let [content_type, content_encoding] = kind(r);
+            digest.write(BodyDigest::new(params, &content_type, &content_encoding));
             Some(Self(digest))
         }
     }
@@ -142,12 +153,23 @@ impl Drop for Streaming {
     }
 }
 
+/// The digest of a body that is `bytes` and nothing else.
+///
 /// # Safety
 /// `r` is live.
-unsafe fn new_digest(r: *const ngx_http_request_t, params: &Params) -> BodyDigest {
+unsafe fn whole(r: *const ngx_http_request_t, params: &Params, bytes: &[u8]) -> Digest {
     // SAFETY: as the caller vouches.
-    let [content_type, content_encoding] = unsafe { nginx::headers_in(r, [CONTENT_TYPE, CONTENT_ENCODING], LINES) };
-    BodyDigest::new(params, &content_type, &content_encoding)
+    let [content_type, content_encoding] = unsafe { kind(r) };
+    BodyDigest::of_whole(params, &content_type, &content_encoding, bytes)
+}
+
+/// What the client says of its body: the values of Content-Type and Content-Encoding.
+///
+/// # Safety
+/// `r` is live, and outlives what is answered.
+unsafe fn kind<'a>(r: *const ngx_http_request_t) -> [Cow<'a, [u8]>; 2] {
+    // SAFETY: as the caller vouches.
+    unsafe { nginx::headers_in(r, [CONTENT_TYPE, CONTENT_ENCODING], LINES) }
 }
 
 /// What [`observe`] made of a part of a body.
@@ -228,7 +250,7 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
                 (*record).giving_way.end();
                 let (digest, bytes) = match &mut streaming {
                     Some(streaming) => last(streaming.digest(), params, bytes),
-                    None => last(&mut new_digest(r, params), params, bytes),
+                    None => (whole(r, params, bytes), bytes.len() as u64),
                 };
                 return Observed::End { record, digest, bytes };
             }
@@ -250,7 +272,8 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
 
 /// The digest of what came before and `bytes`, and of how many bytes it is.
 fn last(digest: &mut BodyDigest, params: &Params, bytes: &[u8]) -> (Digest, u64) {
-    (digest.finish_with(params, bytes), digest.bytes())
+    digest.update(params, bytes);
+    (digest.finish(params), digest.bytes())
 }
 
 /// How the reading of the body gives way, for one of a connection's requests.
@@ -296,27 +319,41 @@ pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
     // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
     unsafe {
         let main = (*r).main;
-        let record = match find(main) {
-            Some(record) => record,
-            None => create(main)?,
-        };
+        let record = find_or_create(main)?;
         let own = !std::ptr::eq((*r).request_body, (*main).request_body);
         if let Some(here) = location::of_request(r).and_then(location::LocConf::hashing) {
             if !(has_body(main) || own && holds_bytes(r)) {
-                return Some(Identity::Digest(new_digest(main, here).finish(here)));
+                return Some(Identity::Digest(whole(main, here, &[])));
             }
             let same = (*record).params.is_some_and(|read| std::ptr::eq(here, read) || here == read);
             if let Some(digest) = (*record).digest.filter(|_| same && !own) {
                 return Some(Identity::Digest(digest));
             }
         }
-        let token = *(*record).token.get_or_insert_with(new_token);
-        if std::ptr::eq(r, main) {
-            return Some(Identity::Token(token));
-        }
-        // A subrequest is another request. They live as long as the main one, so that their addresses tell them apart.
-        Some(Identity::Token(cache_key(&[&token, &r.addr().to_ne_bytes()])))
+        Some(own_token(r, record))
     }
+}
+
+/// What stands for a request that is to share its key with no other, whatever its body.
+///
+/// # Safety
+/// `r` is live.
+pub(crate) unsafe fn token(r: *mut ngx_http_request_t) -> Option<Identity> {
+    // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
+    unsafe { Some(own_token(r, find_or_create((*r).main)?)) }
+}
+
+/// # Safety
+/// `r` and its main request's record are live.
+unsafe fn own_token(r: *mut ngx_http_request_t, record: *mut Record) -> Identity {
+    // SAFETY: as the caller vouches.
+    let token = unsafe { *(*record).token.get_or_insert_with(new_token) };
+    // SAFETY: as above.
+    if std::ptr::eq(r, unsafe { (*r).main }) {
+        return Identity::Token(token);
+    }
+    // A subrequest is another request. They live as long as the main one, so that their addresses tell them apart.
+    Identity::Token(cache_key(&[&token, &r.addr().to_ne_bytes()]))
 }
 
 /// Whether a body was put into `r`, a subrequest whose body is not the main request's. `auth_request` puts one in that is empty.

@@ -2,13 +2,13 @@
 //!
 //! Method, scheme, the server block's name and the address it listens on (a client's Host may name another), host (as nginx understood it and as
 //! the client sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, the upstream it goes
-//! to, content type and coding, class scope, and the body's digest with the way it was made; each with its length, hashed. A request without a
-//! digest has a token in that place, and so a key of its own. After `error_page` or a rewrite the key is another one: the answer comes from
-//! elsewhere. What mostly stays from one request of a location to the next is hashed by itself and kept ([`KeyContext`]).
+//! to (with the scheme, and the URI if a variable names it), content type and coding, class scope, and the body's digest with the way it was made;
+//! each with its length, hashed. A request without a digest has a token in that place, and so a key of its own; so has one that nobody has passed on
+//! yet, as in the rewrite phase. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere. What mostly stays from one request of a location to the next is hashed by itself and kept ([`KeyContext`]).
 
 use super::body::{self, Identity};
 use super::location::LocConf;
-use super::{limits, location, nginx};
+use super::{limits, location, nginx, passed};
 use arrayvec::ArrayVec;
 use nginx_sys::{ngx_http_request_t, ngx_str_t};
 use pincer_core::digest::{KeyContext, abbreviated, normal_content_type};
@@ -26,7 +26,8 @@ const NONE: u8 = u8::MAX;
 pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     // SAFETY: as the caller vouches; the strings live as long as the request.
     unsafe {
-        let identity = body::identity(r)?;
+        let passed = passed::of(r);
+        let identity = if passed.is_some() { body::identity(r) } else { body::token(r) }?;
         let names = [HOST, body::CONTENT_TYPE, body::CONTENT_ENCODING];
         let [mut host, content_type, content_encoding] = nginx::headers_in((*r).main, names, body::LINES);
         if r != (*r).main {
@@ -45,7 +46,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
         let algorithm = location.and_then(LocConf::hashing).map_or(NONE, |params| number(params.algorithm.index()));
         let is_secure = u8::from(!(*(*r).connection).ssl.is_null());
         let bytes = |text: ngx_str_t| nginx::bytes(text);
-        let (upstream, upstream_port) = upstream(r);
+        let (schema, upstream, upstream_port, upstream_uri): (&[u8], &[u8], _, &[u8]) =
+            passed.map_or((&[], &[], 0, &[]), |passed| (passed.schema, passed.host, passed.port, passed.uri));
         let [port_high, port_low] = upstream_port.to_be_bytes();
         let ([server_high, server_low], server) = abbreviated(bytes((*r).headers_in.server), &host);
         let ([uri_high, uri_low], uri) = abbreviated(bytes((*r).uri), bytes((*r).unparsed_uri));
@@ -58,6 +60,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             &host,
             server,
             location::named(r),
+            schema,
             upstream,
             content_type[0],
             content_type[1],
@@ -69,6 +72,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             bytes((*r).unparsed_uri),
             uri,
             bytes((*r).args),
+            upstream_uri,
             // The class scope: what an upstream is told of the caller's class may change its answer.
             class.as_bytes(),
         ];
@@ -115,27 +119,6 @@ unsafe fn listening(r: *const ngx_http_request_t) -> ArrayVec<u8, ADDRESS_BYTES_
         let _ = text.try_extend_from_slice(room.get(..length).unwrap_or_default());
     }
     text
-}
-
-/// Host and port of the upstream that `r` goes to, as `proxy_pass` or its variables name it; nothing before nginx has asked for it.
-///
-/// # Safety
-/// `r` is live; the name lives as long as the request.
-unsafe fn upstream<'a>(r: *const ngx_http_request_t) -> (&'a [u8], u16) {
-    // SAFETY: as the caller vouches; nginx clears the upstream of a request when it makes one, and sets what is read here before it asks for the key.
-    unsafe {
-        let upstream = (*r).upstream;
-        if upstream.is_null() {
-            return (&[], 0);
-        }
-        if let Some(resolved) = (*upstream).resolved.as_ref() {
-            return (nginx::bytes(resolved.host), resolved.port);
-        }
-        match (*upstream).conf.as_ref().and_then(|conf| conf.upstream.as_ref()) {
-            Some(named) => (nginx::bytes(named.host), named.port),
-            None => (&[], 0),
-        }
-    }
 }
 
 /// The first name of the server block that `r` is in; several blocks may listen on one port. Blocks that share it there, of which nginx warns, are not told apart.

@@ -8,9 +8,8 @@ use super::cache_nodes::Cache;
 use super::conf::{self, MainConf};
 use super::location::{Location, PASSING};
 use super::nginx;
-use nginx_sys::{ngx_conf_t, ngx_cycle_t, ngx_http_file_cache_t, ngx_shm_zone_t};
+use nginx_sys::{ngx_conf_t, ngx_http_file_cache_t, ngx_shm_zone_t};
 use pincer_proto::v1::purge::Scope;
-use std::ffi::{CStr, c_void};
 
 /// google.rpc.Code NOT_FOUND: nothing here has this name.
 const NOT_FOUND: i32 = 5;
@@ -107,7 +106,8 @@ fn all_caches() -> Vec<(usize, Cache)> {
         while !part.is_null() {
             for index in 0..(*part).nelts {
                 let zone = &*(*part).elts.cast::<ngx_shm_zone_t>().add(index);
-                let module = PASSING.iter().position(|name| zone.tag == module_of(cycle, name));
+                // The tag of a module's zones is the module.
+                let module = PASSING.iter().position(|name| zone.tag == nginx::module_named(cycle, name).cast());
                 if let (Some(module), Some(cache)) = (module.filter(|_| !zone.tag.is_null()), cache_of_checked(zone)) {
                     found.push((module, cache));
                 }
@@ -125,25 +125,6 @@ fn all_caches() -> Vec<(usize, Cache)> {
 unsafe fn cache_of_checked(zone: &ngx_shm_zone_t) -> Option<Cache> {
     // SAFETY: as the caller vouches.
     if zone.data.is_null() { None } else { unsafe { cache_of(zone) } }
-}
-
-/// The module called `name`, which is the tag of its zones; null when nginx was built without it.
-///
-/// # Safety
-/// `cycle` is live and its modules are known.
-unsafe fn module_of(cycle: *const ngx_cycle_t, name: &str) -> *mut c_void {
-    // SAFETY: the cycle's modules end with null, each has its name.
-    unsafe {
-        let mut module = (*cycle).modules;
-        while !module.is_null() && !(*module).is_null() {
-            let known = (**module).name;
-            if !known.is_null() && CStr::from_ptr(known).to_bytes() == name.as_bytes() {
-                return (*module).cast();
-            }
-            module = module.add(1);
-        }
-    }
-    std::ptr::null_mut()
 }
 
 /// The caches that `scope` means, each once.

@@ -3,7 +3,7 @@
 use super::address::Addresses;
 use super::local_queue::LocalQueue;
 use super::session::Sessions;
-use super::{balancer, body, cache_store, cache_zones, clock, first_byte, limits, log, module, nginx, zone};
+use super::{balancer, body, cache_store, cache_zones, clock, first_byte, limits, log, module, nginx, passed, zone};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::conf::class::ClassArgs;
 use crate::conf::control::{Cidr, ControlPlaneArgs};
@@ -64,6 +64,8 @@ pub(crate) struct MainConf {
     pub(crate) hashes_bodies: bool,
     /// The first location that hashes bodies and keeps answers to POST.
     pub(crate) keeps_hashed: Option<String>,
+    /// Where nginx's own modules keep what they know of a request.
+    pub(crate) places: passed::Places,
 }
 
 /// Paths of the certificates, as configured.
@@ -215,6 +217,7 @@ pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_in
 
 fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
     collect_upstreams(cf, main)?;
+    check_cache_keys(cf, main);
     match (&main.zone_args, &main.needs_zone) {
         (None, Some((directive, place))) => {
             return Err(format!("\"{directive}\" needs a zone, \"pincer_zone NAME:SIZE\" in http is missing {place}"));
@@ -234,7 +237,8 @@ fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
     if main.hashes_bodies {
         body::install(cf)?;
     }
-    check_cache_keys(cf, main);
+    // SAFETY: nginx passes a live `ngx_conf_t`; its cycle's modules are known once directives are read.
+    main.places = unsafe { passed::Places::of((*cf).cycle) };
     read_certificates(main).map_err(|message| format!("{message} {}", main.control_plane_place))
 }
 

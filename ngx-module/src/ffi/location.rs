@@ -236,18 +236,13 @@ impl Location {
 
     /// The configuration of the module called `name` here; null when nginx was built without it.
     fn conf_of(&self, name: &str) -> *mut c_void {
-        // SAFETY: the cycle's modules end with null, each has its name; `loc_conf` has a slot for every http module, empty ones null.
+        // SAFETY: the cycle's modules are known while locations are merged; `loc_conf` has a slot for every http module, empty ones null.
         unsafe {
-            let mut module = (*self.cycle).modules;
-            while !module.is_null() && !(*module).is_null() {
-                let known = (**module).name;
-                if !known.is_null() && std::ffi::CStr::from_ptr(known).to_bytes() == name.as_bytes() {
-                    return *(*self.context).loc_conf.add((**module).ctx_index);
-                }
-                module = module.add(1);
+            match nginx::module_named(self.cycle, name).as_ref() {
+                Some(module) => *(*self.context).loc_conf.add(module.ctx_index),
+                None => std::ptr::null_mut(),
             }
         }
-        std::ptr::null_mut()
     }
 
     /// Where requests of this location may go: one for each of nginx's modules that pass requests on.

@@ -28,6 +28,7 @@ pub(crate) mod location;
 pub(crate) mod log;
 pub(crate) mod module;
 pub(crate) mod nginx;
+mod passed;
 pub(crate) mod placeholder;
 pub(crate) mod process;
 pub(crate) mod queue;

@@ -146,6 +146,25 @@ pub(crate) unsafe fn cleanup_find<T>(
     None
 }
 
+/// The module called `name`; null when nginx was built without it and has not loaded it.
+///
+/// # Safety
+/// `cycle` is live and its modules are known.
+pub(crate) unsafe fn module_named(cycle: *const ngx_cycle_t, name: &str) -> *mut nginx_sys::ngx_module_t {
+    // SAFETY: the cycle's modules end with null, each has its name.
+    unsafe {
+        let mut module = (*cycle).modules;
+        while !module.is_null() && !(*module).is_null() {
+            let known = (**module).name;
+            if !known.is_null() && std::ffi::CStr::from_ptr(known).to_bytes() == name.as_bytes() {
+                return *module;
+            }
+            module = module.add(1);
+        }
+    }
+    std::ptr::null_mut()
+}
+
 /// What a buffer holds in memory; `None` if it holds nothing there.
 ///
 /// # Safety

@@ -82,6 +82,8 @@ pub(super) enum Domain {
     Coded,
     /// A JSON value in canonical form.
     Json,
+    /// The members that do not count, then what is left of a JSON value in canonical form.
+    JsonIgnoring,
     /// The parts of a multipart body.
     Multipart,
     /// The bytes of a body that could not be read.
@@ -97,6 +99,7 @@ impl Domain {
             Self::Plain => "",
             Self::Coded => "pincer body digest v1: content coding and bytes",
             Self::Json => "pincer body digest v1: canonical json",
+            Self::JsonIgnoring => "pincer body digest v1: ignored members and canonical json",
             Self::Multipart => "pincer body digest v1: multipart parts",
             Self::Unparsed => "pincer body digest v1: bytes that could not be read",
             Self::UnparsedMultipart => "pincer body digest v1: contents and framing that are not multipart",
@@ -112,6 +115,7 @@ impl Domain {
             Self::Multipart => 0xa409_3822_299f_31d0,
             Self::Unparsed => 0x082e_fa98_ec4e_6c89,
             Self::UnparsedMultipart => 0x4528_21e6_38d0_1377,
+            Self::JsonIgnoring => 0xbe54_66cf_34e9_0c6c,
         }
     }
 }
@@ -160,20 +164,6 @@ impl Hasher {
         self.update(&number.to_le_bytes());
     }
 
-    /// The digest of `bytes` alone, without a streaming state; `None` if something came before, or where there is no such way.
-    pub(super) fn whole(&self, bytes: &[u8]) -> Option<([u8; DIGEST_BYTES_MAX], usize)> {
-        match self {
-            Self::Blake3Start(start) if start.bytes.is_empty() => {
-                let out = match start.domain {
-                    Domain::Plain => *blake3::hash(bytes).as_bytes(),
-                    domain => blake3::derive_key(domain.context(), bytes),
-                };
-                Some((out, out.len()))
-            }
-            _ => None,
-        }
-    }
-
     /// The digest, zeroes behind it, and how many bytes it has.
     pub(super) fn finish(&self) -> ([u8; DIGEST_BYTES_MAX], usize) {
         let mut out = [0; DIGEST_BYTES_MAX];
@@ -196,6 +186,11 @@ impl Hasher {
         }
         (out, DIGEST_BYTES_MAX)
     }
+}
+
+/// What [`Hasher::finish`] gives for these bytes, with [`Algorithm::Blake3`] in [`Domain::Plain`].
+pub(super) fn plain_blake3(bytes: &[u8]) -> ([u8; DIGEST_BYTES_MAX], usize) {
+    (*blake3::hash(bytes).as_bytes(), DIGEST_BYTES_MAX)
 }
 
 /// The first bytes of a body for BLAKE3, kept until more come.

@@ -4,6 +4,7 @@
 //! spelling of the key was. Decided at configuration time. Bound: [`IGNORE_MAX`] pointers of at most [`TOKENS_MAX`] tokens; matching a key is
 //! one comparison per pointer that matches the path so far.
 
+use super::algorithm::Hasher;
 use super::json::canonical_string;
 
 /// Pointers in one list: as many as a word has bits.
@@ -18,11 +19,12 @@ pub(super) type PointerSet = u32;
 /// Members to leave out of a JSON body's identity. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ignore {
+    /// Sorted.
     pointers: Vec<Vec<Token>>,
 }
 
 /// One step of a pointer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Token {
     /// The key in canonical form, with its quotes.
     key: Vec<u8>,
@@ -75,6 +77,7 @@ impl Ignore {
             }
             ignore.pointers.push(pointer);
         }
+        ignore.pointers.sort();
         Ok(ignore)
     }
 
@@ -82,6 +85,21 @@ impl Ignore {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.pointers.is_empty()
+    }
+
+    /// Hashes the list, whatever its order and spelling; nothing if it is empty.
+    pub(super) fn hash(&self, hasher: &mut Hasher) {
+        if self.is_empty() {
+            return;
+        }
+        hasher.number(self.pointers.len() as u64);
+        for pointer in &self.pointers {
+            hasher.number(pointer.len() as u64);
+            for Token { key, .. } in pointer {
+                hasher.number(key.len() as u64);
+                hasher.update(key);
+            }
+        }
     }
 
     /// All pointers: those that match the path to the whole document.

@@ -6,7 +6,7 @@
 //! | form | identity |
 //! |---|---|
 //! | raw | the bytes; the digest is the one that `b3sum`, `sha256sum`, `xxh128sum` print, for an empty body too |
-//! | json | the value ([`json`]) without white space, order of keys, spelling of strings and the ignored members |
+//! | json | the value ([`json`]) without white space, order of keys, spelling of strings and the ignored members, whose list is a part of it: after a change of the list nothing is as before |
 //! | multipart | the list of parts ([`multipart`]) without the boundary and the order and quoting of what stands in their headers |
 //! | auto | one of these by Content-Type: `application/json` and `application/…+json`, `multipart/form-data`, all else raw |
 //!
@@ -143,8 +143,7 @@ impl BodyDigest {
     /// Starts; `content_type` and `content_encoding` are the request headers' values, empty if there are none.
     #[must_use]
     pub fn new(params: &Params, content_type: &[u8], content_encoding: &[u8]) -> Self {
-        let coding = content_encoding.trim_ascii();
-        if !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity") {
+        if let Some(coding) = coding(content_encoding) {
             return Self::coded(params, coding);
         }
         let reader = match content_type::reading(params.form, content_type) {
@@ -162,6 +161,21 @@ impl BodyDigest {
             Reader::Multipart(_) => Domain::Multipart,
         };
         Self { hasher: Hasher::new(params.algorithm, domain), reader, bytes: 0 }
+    }
+
+    /// The digest of a body that came in one piece: as [`BodyDigest::new`], [`BodyDigest::update`] and [`BodyDigest::finish`], and for most bodies without a
+    /// streaming state, whose 2 KiB take a tenth of the time that hashing 16 KiB does.
+    #[must_use]
+    pub fn of_whole(params: &Params, content_type: &[u8], content_encoding: &[u8], body: &[u8]) -> Digest {
+        if params.algorithm == Algorithm::Blake3
+            && coding(content_encoding).is_none()
+            && matches!(content_type::reading(params.form, content_type), Reading::Raw)
+        {
+            return Digest::new(algorithm::plain_blake3(body), Hashed::Raw);
+        }
+        let mut digest = Self::new(params, content_type, content_encoding);
+        digest.update(params, body);
+        digest.finish(params)
     }
 
     fn coded(params: &Params, coding: &[u8]) -> Self {
@@ -203,7 +217,8 @@ impl BodyDigest {
             Reader::None(hashed) => hashed,
             Reader::Json(reader) => match reader.take().map(json::Reader::finish) {
                 Some(Ok(text)) => {
-                    *hasher = new(Domain::Json);
+                    *hasher = new(if params.ignore.is_empty() { Domain::Json } else { Domain::JsonIgnoring });
+                    params.ignore.hash(hasher);
                     text.hash(hasher);
                     Hashed::Json
                 }
@@ -222,24 +237,17 @@ impl BodyDigest {
         Digest::new(hasher.finish(), hashed)
     }
 
-    /// The digest of all that came and `chunk`, the last of it: as [`BodyDigest::update`] and [`BodyDigest::finish`], a tenth faster if it is all.
-    #[must_use]
-    pub fn finish_with(&mut self, params: &Params, chunk: &[u8]) -> Digest {
-        if let Reader::None(hashed) = self.reader
-            && let Some(out) = self.hasher.whole(chunk)
-        {
-            self.bytes += chunk.len() as u64;
-            return Digest::new(out, hashed);
-        }
-        self.update(params, chunk);
-        self.finish(params)
-    }
-
     /// Bytes taken so far.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
+}
+
+/// The content coding that a body came in, if there is one.
+fn coding(content_encoding: &[u8]) -> Option<&[u8]> {
+    let coding = content_encoding.trim_ascii();
+    (!coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")).then_some(coding)
 }
 
 // The promise to whoever keeps one per request; and nginx's pools align to a word.
