@@ -116,6 +116,29 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_location_whose_key_knows_nothing_of_bodies_is_warned_of_once() {
+    let replica = Replica::named("a").start().await;
+    let nginx = caching(&replica)
+        .workers(1)
+        .server(
+            "location /a/ { proxy_pass http://main; } location /b/ { proxy_cache_key $request_uri; proxy_pass http://main; }
+             location /hash/ { proxy_cache_key $request_uri$pincer_body_hash; proxy_pass http://main; }",
+        )
+        .start()
+        .await;
+    let lines = || nginx.log().lines().filter(|line| line.contains("knows nothing of the body")).count();
+    for (path, body) in [("/a/", "x"), ("/a/", "y"), ("/hash/", "x"), ("/b/", "")] {
+        assert_eq!(Upload::post(path, body).send(&nginx.address()).await.status, 200);
+    }
+    assert_eq!(lines(), 0);
+    for (path, body) in [("/b/", "x"), ("/b/?other", "y")] {
+        assert_eq!(Upload::post(path, body).send(&nginx.address()).await.status, 200);
+    }
+    nginx.logs("pincer_body_hash\" is on in location \"/b/\"", 5.0).await;
+    assert_eq!(lines(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn framing_version_and_splits_make_no_difference() {
     let replica = Replica::named("a").start().await;
     let port = ports::free_port();

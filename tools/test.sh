@@ -11,7 +11,7 @@ stable_module() {
 
 on_stable() {
     PINCER_NGINX=$PWD/.nginx/stable/objs/nginx PINCER_MODULE=$PWD/target/stable/debug/libngx_http_pincer_module.so \
-        cargo test --quiet --test balance --test protocols --test waiting --test body_hash --test body_pieces --test body_ways --test limits --test priority --test bandwidth
+        cargo test --quiet --test balance --test protocols --test waiting --test body_cache --test body_hash --test body_pieces --test body_ways --test limits --test priority --test bandwidth
 }
 
 step "format" cargo fmt --all --check

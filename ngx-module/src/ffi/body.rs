@@ -8,14 +8,14 @@
 //! ask for the digest before the end: with unbuffered proxying, `grpc_pass`, `try_files`, and handlers that we know nothing of.
 //! Cost: the digest, and one record in the request's pool. Bound: two records and [`BodyDigest`]'s buffers for each request.
 
+use super::body_head::{declared_bytes, has_body, is_unread, kind};
 use super::give_way::GivingWay;
-use super::{LoopStatic, clock, conf, location, nginx};
+use super::{LoopStatic, clock, conf, location, log, nginx};
 use nginx_sys::{
     NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t, ngx_http_phases_NGX_HTTP_LOG_PHASE,
     ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt, ngx_http_request_t, ngx_int_t,
 };
 use pincer_core::digest::{BodyDigest, Digest, Params, cache_key};
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ffi::c_void;
 
@@ -24,12 +24,6 @@ static NEXT: LoopStatic<Cell<ngx_http_request_body_filter_pt>> = LoopStatic::new
 
 /// Bytes of what stands for the digest of a request that has none.
 const TOKEN_BYTES: usize = 32;
-
-/// Headers that say what a body is.
-pub(crate) const CONTENT_TYPE: &[u8] = b"content-type";
-pub(crate) const CONTENT_ENCODING: &[u8] = b"content-encoding";
-/// Between the lines of a header that was sent more than once, where they must not pass for one.
-pub(crate) const LINES: &[u8] = b"\n";
 
 /// How far a body has been read.
 enum Stage {
@@ -53,6 +47,8 @@ struct Record {
     giving_way: GivingWay,
     digest: Option<Digest>,
     token: Option<[u8; TOKEN_BYTES]>,
+    /// Somebody has asked for what stands for the body, in a key or elsewhere.
+    is_used: bool,
 }
 
 /// What stands for the request's body in a cache key.
@@ -99,6 +95,7 @@ unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
         giving_way: GivingWay::default(),
         digest: None,
         token: None,
+        is_used: false,
     };
     // SAFETY: as the caller vouches.
     unsafe { nginx::cleanup_add((*main).pool, on_pool_destroyed, record) }
@@ -161,15 +158,6 @@ unsafe fn whole(r: *const ngx_http_request_t, params: &Params, bytes: &[u8]) -> 
     // SAFETY: as the caller vouches.
     let [content_type, content_encoding] = unsafe { kind(r) };
     BodyDigest::of_whole(params, &content_type, &content_encoding, bytes)
-}
-
-/// What the client says of its body: the values of Content-Type and Content-Encoding.
-///
-/// # Safety
-/// `r` is live, and outlives what is answered.
-unsafe fn kind<'a>(r: *const ngx_http_request_t) -> [Cow<'a, [u8]>; 2] {
-    // SAFETY: as the caller vouches.
-    unsafe { nginx::headers_in(r, [CONTENT_TYPE, CONTENT_ENCODING], LINES) }
 }
 
 /// What [`observe`] made of a part of a body.
@@ -318,19 +306,39 @@ unsafe fn settle(record: *mut Record, digest: Digest, bytes: u64) {
 pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
     // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
     unsafe {
+        let record = find_or_create((*r).main)?;
+        (*record).is_used = true;
+        Some(identity_in(r, record))
+    }
+}
+
+/// Whether the body of `r` has no digest in the location that it is in.
+///
+/// # Safety
+/// `r` is live.
+pub(crate) unsafe fn is_uncacheable(r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
+    let identity = unsafe { find_or_create((*r).main).map(|record| identity_in(r, record)) };
+    !matches!(identity, Some(Identity::Digest(_)))
+}
+
+/// # Safety
+/// `r` and its main request's record are live.
+unsafe fn identity_in(r: *mut ngx_http_request_t, record: *mut Record) -> Identity {
+    // SAFETY: as the caller vouches.
+    unsafe {
         let main = (*r).main;
-        let record = find_or_create(main)?;
         let own = !std::ptr::eq((*r).request_body, (*main).request_body);
         if let Some(here) = location::of_request(r).and_then(location::LocConf::hashing) {
             if !(has_body(main) || own && holds_bytes(r)) {
-                return Some(Identity::Digest(whole(main, here, &[])));
+                return Identity::Digest(whole(main, here, &[]));
             }
             let same = (*record).params.is_some_and(|read| std::ptr::eq(here, read) || here == read);
             if let Some(digest) = (*record).digest.filter(|_| same && !own) {
-                return Some(Identity::Digest(digest));
+                return Identity::Digest(digest);
             }
         }
-        Some(own_token(r, record))
+        own_token(r, record)
     }
 }
 
@@ -340,7 +348,11 @@ pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
 /// `r` is live.
 pub(crate) unsafe fn token(r: *mut ngx_http_request_t) -> Option<Identity> {
     // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
-    unsafe { Some(own_token(r, find_or_create((*r).main)?)) }
+    unsafe {
+        let record = find_or_create((*r).main)?;
+        (*record).is_used = true;
+        Some(own_token(r, record))
+    }
 }
 
 /// # Safety
@@ -373,38 +385,6 @@ fn new_token() -> [u8; TOKEN_BYTES] {
     token
 }
 
-/// Whether the request came with a body, read or not or thrown away.
-///
-/// # Safety
-/// `r` is live.
-unsafe fn has_body(r: *const ngx_http_request_t) -> bool {
-    // SAFETY: as the caller vouches.
-    unsafe { is_unread(r) || declared_bytes(r).is_some_and(|bytes| bytes > 0) }
-}
-
-/// Whether there is, as far as nginx knows, a body to be read. It says no once it has thrown the body away.
-///
-/// # Safety
-/// `r` is live.
-unsafe fn is_unread(r: *const ngx_http_request_t) -> bool {
-    // SAFETY: as the caller vouches.
-    unsafe { (*r).headers_in.content_length_n > 0 || (*r).headers_in.chunked() != 0 }
-}
-
-/// The body's length as the client said; `None` if it did not.
-///
-/// # Safety
-/// `r` is live.
-unsafe fn declared_bytes(r: *const ngx_http_request_t) -> Option<u64> {
-    // SAFETY: as the caller vouches; the header lives as long as it.
-    let text = unsafe { nginx::bytes((*r).headers_in.content_length.as_ref()?.value) };
-    // nginx refuses what is no number, but `error_page 400` may still serve the request: then there is no telling how long the body was.
-    let number = |so_far: u64, digit: &u8| {
-        so_far.checked_mul(10)?.checked_add(u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?))
-    };
-    Some(text.iter().try_fold(0, number).filter(|_| !text.is_empty()).unwrap_or(u64::MAX))
-}
-
 /// Before the content phase: reads the body where the order of things needs it.
 unsafe extern "C" fn read_early(r: *mut ngx_http_request_t) -> ngx_int_t {
     super::guard("reading the body early", nginx::DECLINED, || {
@@ -435,6 +415,27 @@ unsafe extern "C" fn go_on(r: *mut ngx_http_request_t) {
         (*r).set_preserve_body(1);
         (*r).write_event_handler = Some(nginx_sys::ngx_http_core_run_phases);
         nginx_sys::ngx_http_core_run_phases(r);
+    }
+}
+
+/// Warns, once in a worker, where an answer is about to be kept under a key that the request's body has no part in, though the location has it hashed.
+///
+/// # Safety
+/// `r` is live, and the cache's key made.
+pub(crate) unsafe fn warn_of_a_key_without(r: *const ngx_http_request_t) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let Some(location) = location::of_request(r).filter(|conf| conf.hashing().is_some()) else { return };
+        let is_used = find((*r).main).is_some_and(|record| (*record).is_used);
+        if is_used || r != (*r).main || !has_body(r) || location.has_warned.replace(true) {
+            return;
+        }
+        let name = String::from_utf8_lossy(nginx::bytes(nginx::core_location(r).name));
+        let message = format!(
+            "\"pincer_body_hash\" is on in location \"{name}\", and its cache keeps an answer under a key that knows nothing of the body: \
+             different bodies get one answer, \"proxy_cache_key $pincer_cache_key\" is needed"
+        );
+        log::write((*(*r).connection).log, log::NGX_LOG_WARN, &message);
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::body::{self, Identity};
 use super::location::LocConf;
-use super::{limits, location, nginx, passed};
+use super::{body_head, limits, location, nginx, passed};
 use arrayvec::ArrayVec;
 use nginx_sys::{ngx_http_request_t, ngx_str_t};
 use pincer_core::digest::{KeyContext, abbreviated, normal_content_type};
@@ -28,11 +28,11 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     unsafe {
         let passed = passed::of(r);
         let identity = if passed.is_some() { body::identity(r) } else { body::token(r) }?;
-        let names = [HOST, body::CONTENT_TYPE, body::CONTENT_ENCODING];
-        let [mut host, content_type, content_encoding] = nginx::headers_in((*r).main, names, body::LINES);
+        let names = [HOST, body_head::CONTENT_TYPE, body_head::CONTENT_ENCODING];
+        let [mut host, content_type, content_encoding] = nginx::headers_in((*r).main, names, body_head::LINES);
         if r != (*r).main {
             // The body is the main request's; a module may have given a subrequest another Host.
-            host = nginx::header_in(r, HOST, body::LINES);
+            host = nginx::header_in(r, HOST, body_head::LINES);
         }
         let class = limits::class_text(r).unwrap_or_default();
         let (form, digest, content_type): (u8, &[u8], [&[u8]; 2]) = match &identity {

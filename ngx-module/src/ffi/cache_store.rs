@@ -6,7 +6,7 @@
 //! record in the request's pool and one load for an answer that is stored; nothing for all others. Bound: the requests in flight.
 
 use super::cache_nodes::Cache;
-use super::{LoopStatic, nginx, process};
+use super::{LoopStatic, body, nginx, process};
 use nginx_sys::{
     ngx_http_cache_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
 };
@@ -58,6 +58,7 @@ unsafe fn note(r: *mut ngx_http_request_t) {
         if u.is_null() || c.is_null() || (*r).cached() != 0 || (*u).cacheable() == 0 || (*c).file_cache.is_null() {
             return;
         }
+        body::warn_of_a_key_without(r);
         let Some(zone) = process::main_conf().and_then(|main| main.zone.get()) else { return };
         let Some(cache) = cache_of(c) else { return };
         if (*c).vary.len > 0 {

@@ -9,7 +9,7 @@ use nginx_sys::{
     ngx_http_request_t, ngx_http_upstream_conf_t, ngx_uint_t,
 };
 use pincer_core::digest::KeyContext;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_void};
 use std::rc::Rc;
 
@@ -32,6 +32,8 @@ pub(crate) struct LocConf {
     pub(crate) tries_files: bool,
     /// Of the last `$pincer_cache_key` that was asked for here, in this worker.
     pub(crate) key_context: RefCell<KeyContext>,
+    /// This worker has warned of a cache here whose key knows nothing of bodies.
+    pub(crate) has_warned: Cell<bool>,
 }
 
 /// Text with variables, compiled; it lives as long as the configuration.

@@ -8,6 +8,7 @@ pub(crate) mod api_key;
 pub(crate) mod balancer;
 pub(crate) mod bandwidth;
 pub(crate) mod body;
+mod body_head;
 pub(crate) mod cache_key;
 pub(crate) mod cache_nodes;
 pub(crate) mod cache_purge;

@@ -132,12 +132,7 @@ unsafe extern "C" fn uncacheable(
 ) -> ngx_int_t {
     super::guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill.
-        unsafe {
-            match body::identity(r) {
-                Some(Identity::Digest(_)) => fill_bytes(r, value, b"0"),
-                _ => fill_bytes(r, value, b"1"),
-            }
-        }
+        unsafe { fill_bytes(r, value, if body::is_uncacheable(r) { b"1" } else { b"0" }) }
     })
 }
 
