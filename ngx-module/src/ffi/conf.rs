@@ -64,8 +64,8 @@ pub(crate) struct MainConf {
     pub(crate) hashes_bodies: bool,
     /// The first location that hashes bodies and keeps answers to POST.
     pub(crate) keeps_hashed: Option<String>,
-    /// Where nginx's own modules keep what they know of a request.
-    pub(crate) places: passed::Places,
+    /// Where nginx's proxy module keeps what it knows of a request.
+    pub(crate) proxy: passed::ProxyPlace,
 }
 
 /// Paths of the certificates, as configured.
@@ -238,7 +238,7 @@ fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
         body::install(cf)?;
     }
     // SAFETY: nginx passes a live `ngx_conf_t`; its cycle's modules are known once directives are read.
-    main.places = unsafe { passed::Places::of((*cf).cycle) };
+    main.proxy = unsafe { passed::ProxyPlace::of((*cf).cycle) };
     read_certificates(main).map_err(|message| format!("{message} {}", main.control_plane_place))
 }
 

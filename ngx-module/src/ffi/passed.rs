@@ -3,19 +3,18 @@
 //! Where a variable names the place (`proxy_pass http://$backend`), the proxy module keeps what it evaluated in a context of its own, whose layout is not in nginx's
 //! headers: it is looked at where it has been in every version since 1.1.4, and believed only if what can be checked there is as it must be.
 
-use super::location::PASSING;
 use super::{conf, nginx};
 use nginx_sys::{
     ngx_cycle_t, ngx_http_chunked_s, ngx_http_request_t, ngx_http_status_t, ngx_http_upstream_resolved_t,
     ngx_http_upstream_t, ngx_str_t,
 };
 
-/// Place of the proxy module in [`PASSING`].
-const PROXY: usize = 0;
+/// Whose requests may have a URI of their own.
+const PROXY: &str = "ngx_http_proxy_module";
 
-/// Where each module of [`PASSING`] keeps its locations' configurations and its requests' contexts; `None` for one that nginx has not.
+/// Where the proxy module keeps its locations' configurations and its requests' contexts; `None` in an nginx without it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Places([Option<usize>; PASSING.len()]);
+pub(crate) struct ProxyPlace(Option<usize>);
 
 /// Where a request goes.
 pub(crate) struct Passed<'a> {
@@ -42,16 +41,16 @@ struct ProxyContext {
     uri: ngx_str_t,
 }
 
-impl Places {
+impl ProxyPlace {
     /// # Safety
     /// `cycle` is live and its modules are known.
     pub(crate) unsafe fn of(cycle: *const ngx_cycle_t) -> Self {
         // SAFETY: as the caller vouches.
-        Self(PASSING.map(|name| unsafe { nginx::module_named(cycle, name).as_ref() }.map(|module| module.ctx_index)))
+        Self(unsafe { nginx::module_named(cycle, PROXY).as_ref() }.map(|module| module.ctx_index))
     }
 }
 
-/// Where `r` goes from the location that it is in now; `None` if no module has said so yet, or none that we know.
+/// Where `r` goes from the location that it is in now; `None` if no module has said so yet, or one that keeps it in another way than nginx's own.
 ///
 /// # Safety
 /// `r` is live; what is answered lives as long as it.
@@ -60,21 +59,24 @@ pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> 
     // sets what is read here before it asks for a cache's key.
     unsafe {
         let upstream = (*r).upstream.as_ref()?;
-        let Places(places) = conf::of_request(r)?.places;
-        // After a redirect the upstream is still that of the location before.
-        let is_here =
-            |place: &Option<usize>| place.is_some_and(|place| *(*r).loc_conf.add(place) == upstream.conf.cast());
-        let module = places.iter().position(is_here).filter(|_| !upstream.conf.is_null())?;
+        let named = upstream.conf.as_ref()?;
+        // After a redirect the upstream is still that of the location before. Each module's configuration of a location begins with the upstream's.
+        let is_here = |place: usize| *(*r).loc_conf.add(place) == upstream.conf.cast();
+        let proxy = conf::of_request(r)?.proxy.0.filter(|place| is_here(*place));
+        if proxy.is_none() && !(0..nginx_sys::ngx_http_max_module).any(is_here) {
+            return None;
+        }
         let schema = nginx::bytes(upstream.schema);
         let Some(resolved) = upstream.resolved.as_ref() else {
-            let named = (*upstream.conf).upstream.as_ref()?;
+            let named = named.upstream.as_ref()?;
             return Some(Passed { schema, host: nginx::bytes(named.host), port: named.port, uri: &[] });
         };
-        let uri = if module == PROXY {
-            let context = (*(*r).ctx.add(places[PROXY]?)).cast::<ProxyContext>();
-            evaluated_uri(context.as_ref()?, upstream, resolved)?
-        } else {
-            &[]
+        let uri = match proxy {
+            Some(place) => {
+                let context = (*(*r).ctx.add(place)).cast::<ProxyContext>();
+                evaluated_uri(context.as_ref()?, upstream, resolved)?
+            }
+            None => &[],
         };
         Some(Passed { schema, host: nginx::bytes(resolved.host), port: resolved.port, uri })
     }
