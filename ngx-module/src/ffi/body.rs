@@ -237,7 +237,11 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
             if (*part.buf).last_buf() != 0 {
                 (*record).giving_way.end();
                 let (digest, bytes) = match &mut streaming {
-                    Some(streaming) => last(streaming.digest(), params, bytes),
+                    Some(streaming) => {
+                        let digest = streaming.digest();
+                        digest.update(params, bytes);
+                        (digest.finish(params), digest.bytes())
+                    }
                     None => (whole(r, params, bytes), bytes.len() as u64),
                 };
                 return Observed::End { record, digest, bytes };
@@ -256,12 +260,6 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
         (*record).stage = streaming.map_or(Stage::Before, Stage::Reading);
         Observed::Part
     }
-}
-
-/// The digest of what came before and `bytes`, and of how many bytes it is.
-fn last(digest: &mut BodyDigest, params: &Params, bytes: &[u8]) -> (Digest, u64) {
-    digest.update(params, bytes);
-    (digest.finish(params), digest.bytes())
 }
 
 /// How the reading of the body gives way, for one of a connection's requests.
@@ -304,12 +302,8 @@ unsafe fn settle(record: *mut Record, digest: Digest, bytes: u64) {
 /// # Safety
 /// `r` is live.
 pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
-    // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
-    unsafe {
-        let record = find_or_create((*r).main)?;
-        (*record).is_used = true;
-        Some(identity_in(r, record))
-    }
+    // SAFETY: as the caller vouches.
+    unsafe { used(r).map(|record| identity_in(r, record)) }
 }
 
 /// Whether the body of `r` has no digest in the location that it is in.
@@ -347,11 +341,20 @@ unsafe fn identity_in(r: *mut ngx_http_request_t, record: *mut Record) -> Identi
 /// # Safety
 /// `r` is live.
 pub(crate) unsafe fn token(r: *mut ngx_http_request_t) -> Option<Identity> {
+    // SAFETY: as the caller vouches.
+    unsafe { used(r).map(|record| own_token(r, record)) }
+}
+
+/// The record of the main request of `r`, of which it is noted that somebody asks; `None` when memory is out.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn used(r: *mut ngx_http_request_t) -> Option<*mut Record> {
     // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
     unsafe {
         let record = find_or_create((*r).main)?;
         (*record).is_used = true;
-        Some(own_token(r, record))
+        Some(record)
     }
 }
 

@@ -46,9 +46,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
         let algorithm = location.and_then(LocConf::hashing).map_or(NONE, |params| number(params.algorithm.index()));
         let is_secure = u8::from(!(*(*r).connection).ssl.is_null());
         let bytes = |text: ngx_str_t| nginx::bytes(text);
-        let (schema, upstream, upstream_port, upstream_uri): (&[u8], &[u8], _, &[u8]) =
-            passed.map_or((&[], &[], 0, &[]), |passed| (passed.schema, passed.host, passed.port, passed.uri));
-        let [port_high, port_low] = upstream_port.to_be_bytes();
+        let passed = passed.unwrap_or_default();
+        let [port_high, port_low] = passed.port.to_be_bytes();
         let ([server_high, server_low], server) = abbreviated(bytes((*r).headers_in.server), &host);
         let ([uri_high, uri_low], uri) = abbreviated(bytes((*r).uri), bytes((*r).unparsed_uri));
         // What mostly stays from one request of a location to the next.
@@ -60,8 +59,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             &host,
             server,
             location::named(r),
-            schema,
-            upstream,
+            passed.schema,
+            passed.host,
             content_type[0],
             content_type[1],
             &content_encoding,
@@ -72,7 +71,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             bytes((*r).unparsed_uri),
             uri,
             bytes((*r).args),
-            upstream_uri,
+            passed.uri,
             // The class scope: what an upstream is told of the caller's class may change its answer.
             class.as_bytes(),
         ];

@@ -16,7 +16,8 @@ const PROXY: &str = "ngx_http_proxy_module";
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProxyPlace(Option<usize>);
 
-/// Where a request goes.
+/// Where a request goes. The default stands for nobody knows.
+#[derive(Default)]
 pub(crate) struct Passed<'a> {
     /// `http://`, `https://`, `fastcgi://` and the like.
     pub(crate) schema: &'a [u8],
