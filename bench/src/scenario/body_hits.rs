@@ -12,11 +12,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::bodies::{BODY_BYTES_MAX, Key, body, ensure_cached};
-use super::cost::{CLIENT_CORE, PROXY_CORE, Slice, pinned, slice_from};
+use super::cost::{CLIENT_CORE, PROXY_CORE, Slice, slice_from, start_pinned};
 use super::instructions;
 use super::plain::Backend;
 use crate::client::Client;
-use crate::contender::{Running, on_path};
+use crate::contender::on_path;
 use crate::report::Verdicts;
 use crate::run::Stage;
 use crate::stats::Spread;
@@ -78,10 +78,7 @@ async fn measure(stage: &Stage, backend: &Backend, wrk: &Path, body: &Arc<[u8]>)
     let arguments = ["-s".to_owned(), script(folder.path(), body)?.display().to_string()];
     let mut proxies = Vec::new();
     for key in &Key::ALL {
-        let prepared = key.prepare(&stage.programs, backend, true)?;
-        let mut command = pinned(PROXY_CORE);
-        command.extend(prepared.command);
-        let running = Running::start(&command, prepared.address, prepared.folder)?;
+        let running = start_pinned(key.prepare(&stage.programs, backend, true)?)?;
         if body.len() <= key.bytes_max {
             ensure_cached(key.name, &running, body).await?;
         } else {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::plain::{Backend, PEERS, VARIANTS, Variant};
+use super::plain::{Backend, PEERS, Prepared, VARIANTS, Variant};
 use crate::contender::{Programs, Running, root_folder};
 use crate::process::cpu_time;
 use crate::report::Verdicts;
@@ -60,7 +60,11 @@ pub async fn throughput(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
 }
 
 fn start(variant: &Variant, programs: &Programs, backend: &Backend) -> Result<Running> {
-    let prepared = variant.prepare(programs, backend, PEERS, true)?;
+    start_pinned(variant.prepare(programs, backend, PEERS, true)?)
+}
+
+/// Starts a proxy on its core.
+pub fn start_pinned(prepared: Prepared) -> Result<Running> {
     let mut command = pinned(PROXY_CORE);
     command.extend(prepared.command);
     Running::start(&command, prepared.address, prepared.folder)

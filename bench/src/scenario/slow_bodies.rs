@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::bodies::{PASSED, prepare};
-use super::cost::{CLIENT_CORE, PROXY_CORE, pinned, slice};
+use super::cost::{CLIENT_CORE, pinned, slice, start_pinned};
 use super::plain::Backend;
-use crate::contender::{Running, on_path};
+use crate::contender::on_path;
 use crate::process::Process;
 use crate::report::Verdicts;
 use crate::run::Stage;
@@ -74,9 +74,7 @@ fn one(stage: &Stage, backend: &Backend, place: usize, wrk: &Path, slow: &Path, 
     );
     let prepared = prepare(&stage.programs, backend, true, true, &locations)?;
     let folder = tempfile::tempdir()?;
-    let mut command = pinned(PROXY_CORE);
-    command.extend(prepared.command);
-    let running = Running::start(&command, prepared.address, prepared.folder)?;
+    let running = start_pinned(prepared)?;
     let latency = ["--latency".to_owned()];
     let alone_ms = p99_ms(&slice(wrk, &latency, &running, slice_s)?.said)?;
     let worker = *running.process.children().first().context("the proxy has no worker")?;

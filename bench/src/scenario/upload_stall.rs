@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::bodies::{PASSED, body, prepare};
-use super::cost::{PROXY_CORE, pinned};
+use super::cost::start_pinned;
 use super::plain::Backend;
 use crate::client::{Client, Fate};
-use crate::contender::Running;
 use crate::report::Verdicts;
 use crate::run::Stage;
 use crate::stats::{Spread, Summary};
@@ -85,9 +84,7 @@ pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
         ));
     }
     let prepared = prepare(&stage.programs, &backend, true, true, &locations)?;
-    let mut command = pinned(PROXY_CORE);
-    command.extend(prepared.command);
-    let running = Running::start(&command, prepared.address, prepared.folder)?;
+    let running = start_pinned(prepared)?;
     let mut shown: Vec<Vec<Turn>> = LANES.iter().map(|_| Vec::new()).collect();
     for number in 0..=turns {
         for place in 0..LANES.len() {
