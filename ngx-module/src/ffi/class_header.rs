@@ -13,7 +13,7 @@ const HEADERS: usize = 20;
 /// Replaces what the request says of its class and tenant; an empty value leaves none. `false` when memory is out.
 ///
 /// # Safety
-/// `r` is a live main request whose headers are read, before it is passed on.
+/// `r` is a live main request, before it is passed on; its headers are read, or none will be.
 pub(crate) unsafe fn replace(r: *mut ngx_http_request_t, class: &[u8], tenant: &[u8]) -> bool {
     // SAFETY: as the caller vouches.
     unsafe {
@@ -45,6 +45,27 @@ unsafe fn strip(r: *mut ngx_http_request_t) -> bool {
             return true;
         }
         let old = elements(headers).collect::<Vec<_>>();
+        if !make_anew(headers, r) {
+            return false;
+        }
+        for header in old.into_iter().filter(|header| !is_ours(nginx::bytes((**header).key))) {
+            let copy = nginx_sys::ngx_list_push(headers).cast::<ngx_table_elt_t>();
+            if copy.is_null() {
+                return false;
+            }
+            std::ptr::copy_nonoverlapping(header, copy, 1);
+        }
+        true
+    }
+}
+
+/// Makes a list of headers that has none, as nginx makes it. `false` when memory is out; nothing has changed then.
+///
+/// # Safety
+/// `headers` is the list of the live `r`, and nobody needs what is in it.
+unsafe fn make_anew(headers: *mut ngx_list_t, r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches; the pool answers null or memory for as many elements.
+    unsafe {
         let part = nginx_sys::ngx_palloc((*r).pool, HEADERS * size_of::<ngx_table_elt_t>());
         if part.is_null() {
             return false;
@@ -54,13 +75,6 @@ unsafe fn strip(r: *mut ngx_http_request_t) -> bool {
         (*headers).size = size_of::<ngx_table_elt_t>();
         (*headers).nalloc = HEADERS;
         (*headers).pool = (*r).pool;
-        for header in old.into_iter().filter(|header| !is_ours(nginx::bytes((**header).key))) {
-            let copy = nginx_sys::ngx_list_push(headers).cast::<ngx_table_elt_t>();
-            if copy.is_null() {
-                return false;
-            }
-            std::ptr::copy_nonoverlapping(header, copy, 1);
-        }
         true
     }
 }
@@ -101,6 +115,11 @@ unsafe fn push(
 ) -> bool {
     // SAFETY: as the caller vouches; an element of zeroes is a value, nginx never writes through `key` and `lowcase_key`.
     unsafe {
+        // nginx makes the list when it begins to read headers: not for HTTP/0.9, nor for what is no
+        // request line and is served by `error_page`.
+        if (*list).last.is_null() && !make_anew(list, r) {
+            return false;
+        }
         let Some(value) = nginx::pool_copy((*r).pool, &[value, b"\0"].concat()) else { return false };
         let header = nginx_sys::ngx_list_push(list).cast::<ngx_table_elt_t>();
         if header.is_null() {
