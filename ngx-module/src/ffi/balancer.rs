@@ -5,7 +5,7 @@
 
 use super::conf::{DeclaredPeer, UpstreamConf};
 use super::request::{RequestState, Stage, Tried};
-use super::{clock, conf, first_byte, log, nginx, process, queue, request, session};
+use super::{bits, clock, conf, first_byte, log, nginx, process, queue, request, session};
 use crate::conf::DirectiveError;
 use crate::phase::outcome::{Facts, outcome};
 use nginx_sys::{
@@ -92,7 +92,7 @@ unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<D
                     fail_timeout_ms: u32::try_from(server.fail_timeout.saturating_mul(1_000)).unwrap_or(u32::MAX),
                     max_fails_explicit: server.max_fails != MAX_FAILS_DEFAULT
                         || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
-                    backup: server.backup() != 0,
+                    backup: bits::upstream_server::backup(server) != 0,
                     down: server.down != 0,
                 };
                 add(&mut peers, peer);
@@ -239,7 +239,8 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
     if !this.fallback.is_null() {
         return None;
     }
-    pc.set_cached(0);
+    // SAFETY: a reference is to a live structure.
+    unsafe { bits::peer::set_cached(pc, 0) };
     pc.connection = std::ptr::null_mut();
     if this.stage == Stage::Granted {
         return bind(pc, this);
@@ -388,9 +389,10 @@ unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, fl
         Facts {
             failed: flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0,
             passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
-            cached: (*pc).cached() != 0,
+            cached: bits::peer::cached(pc) != 0,
             status: (*u).headers_in.status_n,
-            client_gone: (*(*r).connection).error() != 0 || (*(*r).connection).timedout() != 0,
+            client_gone: bits::connection::error((*r).connection) != 0
+                || bits::connection::timedout((*r).connection) != 0,
             complete: is_complete(pc, u),
             local_fault: (*state).local_fault,
             header_ns: some((*state).header_ns),
@@ -414,17 +416,19 @@ unsafe fn is_complete(pc: *const ngx_peer_connection_t, u: *const nginx_sys::ngx
     unsafe {
         let connection = (*pc).connection;
         // Without a connection keepalive has it, which takes only finished ones. Without a header sent on, nginx answers by itself.
-        if connection.is_null() || (*u).header_sent() == 0 || (*u).upgrade() != 0 {
+        if connection.is_null() || bits::upstream::header_sent(u) == 0 || bits::upstream::upgrade(u) != 0 {
             return true;
         }
         let pipe = (*u).pipe;
-        if (*u).buffering() != 0 && !pipe.is_null() {
-            return (*pipe).upstream_done() != 0
+        if bits::upstream::buffering(u) != 0 && !pipe.is_null() {
+            return bits::pipe::upstream_done(pipe) != 0
                 || (*pipe).length == 0
-                || ((*pipe).upstream_eof() != 0 && (*pipe).length == -1);
+                || (bits::pipe::upstream_eof(pipe) != 0 && (*pipe).length == -1);
         }
         (*u).length == 0
-            || ((*u).length == -1 && (*(*connection).read).eof() != 0 && (*(*connection).read).error() == 0)
+            || ((*u).length == -1
+                && bits::event::eof((*connection).read) != 0
+                && bits::event::error((*connection).read) == 0)
     }
 }
 

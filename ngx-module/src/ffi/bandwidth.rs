@@ -13,7 +13,7 @@
 mod pieces;
 
 use super::limits::{self, Record};
-use super::{LoopStatic, clock, conf, nginx};
+use super::{LoopStatic, bits, clock, conf, nginx};
 use nginx_sys::{
     ngx_chain_t, ngx_conf_t, ngx_event_pipe_t, ngx_event_t, ngx_http_output_body_filter_pt, ngx_http_request_t,
     ngx_int_t, ngx_msec_t,
@@ -127,9 +127,9 @@ unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_
         if nginx_sys::ngx_chain_add_copy((*r).pool, &raw mut (*record).pacing.kept, chain) != nginx::OK {
             return nginx::ERROR;
         }
-        if (*record).pacing.delays && (*record).pacing.timer.timer_set() != 0 {
+        if (*record).pacing.delays && bits::event::timer_set(&raw const (*record).pacing.timer) != 0 {
             // A send_timeout of earlier may have ended the delay.
-            (*write).set_delayed(1);
+            bits::event::set_delayed(write, 1);
             return mark_kept(r);
         }
         loop {
@@ -151,7 +151,7 @@ unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_
                 }
                 // Nothing but waiting is left; without a time to wait something of ours is wrong, and a short one is as good.
                 (*record).pacing.delays = true;
-                (*write).set_delayed(1);
+                bits::event::set_delayed(write, 1);
                 return keep(r, record, retry_ns.max(MILLISECOND_NS));
             }
             sent(&mut *record, taken);
@@ -177,7 +177,7 @@ fn is_paced(record: &Record) -> bool {
 /// `r` is a live main request.
 unsafe fn has_unsent(r: *const ngx_http_request_t) -> bool {
     // SAFETY: as the caller vouches.
-    unsafe { !(*r).out.is_null() || (*(*r).connection).buffered() & UNSENT != 0 }
+    unsafe { !(*r).out.is_null() || bits::connection::buffered((*r).connection) & UNSENT != 0 }
 }
 
 /// Whether the client does not take what it was sent, or nginx delays it for its own reasons.
@@ -188,7 +188,7 @@ unsafe fn is_stalled(r: *const ngx_http_request_t) -> bool {
     // SAFETY: as the caller vouches.
     unsafe {
         let write = (*(*r).connection).write;
-        (*write).delayed() != 0 || ((*write).ready() == 0 && has_unsent(r))
+        bits::event::delayed(write) != 0 || (bits::event::ready(write) == 0 && has_unsent(r))
     }
 }
 
@@ -241,8 +241,8 @@ unsafe fn mark_kept(r: *mut ngx_http_request_t) -> ngx_int_t {
     unsafe {
         let connection = (*r).connection;
         let active = (*connection).data.cast::<ngx_http_request_t>();
-        (*active).set_buffered((*active).buffered() | REQUEST_BUFFERED);
-        (*connection).set_buffered((*connection).buffered() | CONNECTION_BUFFERED);
+        bits::request::set_buffered(active, bits::request::buffered(active) | REQUEST_BUFFERED);
+        bits::connection::set_buffered(connection, bits::connection::buffered(connection) | CONNECTION_BUFFERED);
     }
     nginx::AGAIN
 }
@@ -255,10 +255,10 @@ unsafe fn mark_empty(r: *mut ngx_http_request_t) {
     // SAFETY: as in `mark_kept`; parents live as long as their subrequests.
     unsafe {
         let connection = (*r).connection;
-        (*connection).set_buffered((*connection).buffered() & !CONNECTION_BUFFERED);
+        bits::connection::set_buffered(connection, bits::connection::buffered(connection) & !CONNECTION_BUFFERED);
         let mut one = (*connection).data.cast::<ngx_http_request_t>();
         while !one.is_null() {
-            (*one).set_buffered((*one).buffered() & !REQUEST_BUFFERED);
+            bits::request::set_buffered(one, bits::request::buffered(one) & !REQUEST_BUFFERED);
             one = (*one).parent;
         }
     }
@@ -275,7 +275,7 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
         let Some(record) = limits::find(r) else { return };
         let delayed = std::mem::take(&mut (*record).pacing.delays);
         if delayed {
-            (*write).set_delayed(0);
+            bits::event::set_delayed(write, 0);
         } else if is_stalled(r) {
             // nginx's timer runs: it is not to hear of us.
             keep(r, record, STALLED_NS);
@@ -284,7 +284,7 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
         let active = (*connection).data.cast::<ngx_http_request_t>();
         if pace(r, record, std::ptr::null_mut()) == nginx::ERROR {
             // Whoever writes next finds it.
-            (*connection).set_error(1);
+            bits::connection::set_error(connection, 1);
         }
         tell_pipe(active);
         if (*record).pacing.kept.is_null() {
@@ -308,16 +308,19 @@ unsafe fn send_on(r: *mut ngx_http_request_t, record: *mut Record) {
     unsafe {
         let connection = (*r).connection;
         let active = (*connection).data.cast::<ngx_http_request_t>();
-        if (*active).header_sent() == 0 || (*active).aio() != 0 || (*connection).error() != 0 {
+        if bits::request::header_sent(active) == 0
+            || bits::request::aio(active) != 0
+            || bits::connection::error(connection) != 0
+        {
             return;
         }
         // What a thread has written for the pipe, the pipe takes back first and sends on itself: they share a file, and so the thread's answer.
         if pipe_of(active).is_some_and(|pipe| !(*pipe).writing.is_null()) {
             return;
         }
-        (*connection).set_buffered((*connection).buffered() | CONNECTION_BUFFERED);
+        bits::connection::set_buffered(connection, bits::connection::buffered(connection) | CONNECTION_BUFFERED);
         if nginx_sys::ngx_http_output_filter(active, std::ptr::null_mut()) == nginx::ERROR {
-            (*connection).set_error(1);
+            bits::connection::set_error(connection, 1);
         }
         tell_pipe(active);
         if (*record).pacing.kept.is_null() {
@@ -343,7 +346,7 @@ unsafe fn tell_pipe(r: *const ngx_http_request_t) {
     // SAFETY: as the caller vouches.
     unsafe {
         if let Some(pipe) = pipe_of(r) {
-            (*pipe).set_aio((*r).aio());
+            bits::pipe::set_aio(pipe, bits::request::aio(r));
         }
     }
 }

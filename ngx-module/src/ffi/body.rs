@@ -10,7 +10,7 @@
 
 use super::body_head::{declared_bytes, has_body, is_unread, kind};
 use super::give_way::GivingWay;
-use super::{LoopStatic, clock, conf, location, log, nginx};
+use super::{LoopStatic, bits, clock, conf, location, log, nginx};
 use nginx_sys::{
     NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t, ngx_http_phases_NGX_HTTP_LOG_PHASE,
     ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt, ngx_http_request_t, ngx_int_t,
@@ -234,7 +234,7 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
         let mut link = chain;
         while let Some(part) = link.as_ref() {
             let bytes = nginx::buffered(part.buf).unwrap_or_default();
-            if (*part.buf).last_buf() != 0 {
+            if bits::buf::last_buf(part.buf) != 0 {
                 (*record).giving_way.end();
                 let (digest, bytes) = match &mut streaming {
                     Some(streaming) => {
@@ -279,7 +279,7 @@ unsafe fn settle(record: *mut Record, digest: Digest, bytes: u64) {
     // SAFETY: as the caller vouches.
     unsafe {
         let r = (*record).request;
-        let is_chunked = (*r).headers_in.chunked() != 0;
+        let is_chunked = bits::headers_in::chunked(&raw const (*r).headers_in) != 0;
         if !is_chunked && declared_bytes(r).is_some_and(|all| all != bytes) {
             // nginx had thrown some of it away before anyone asked for it: a body over `client_max_body_size`, with `error_page 413`.
             return;
@@ -393,7 +393,7 @@ unsafe extern "C" fn read_early(r: *mut ngx_http_request_t) -> ngx_int_t {
     super::guard("reading the body early", nginx::DECLINED, || {
         // SAFETY: nginx passes a live request, in a phase handler, which may read the body and suspend the phases.
         unsafe {
-            if r != (*r).main || !(*r).request_body.is_null() || (*r).discard_body() != 0 || !is_unread(r) {
+            if r != (*r).main || !(*r).request_body.is_null() || bits::request::discard_body(r) != 0 || !is_unread(r) {
                 return nginx::DECLINED;
             }
             let wanted = location::of_request(r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
@@ -415,7 +415,7 @@ unsafe extern "C" fn read_early(r: *mut ngx_http_request_t) -> ngx_int_t {
 unsafe extern "C" fn go_on(r: *mut ngx_http_request_t) {
     // SAFETY: nginx passes the live request whose body was asked for. No Rust value is alive here, so nothing unwinds through nginx.
     unsafe {
-        (*r).set_preserve_body(1);
+        bits::request::set_preserve_body(r, 1);
         (*r).write_event_handler = Some(nginx_sys::ngx_http_core_run_phases);
         nginx_sys::ngx_http_core_run_phases(r);
     }

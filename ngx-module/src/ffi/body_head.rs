@@ -1,6 +1,6 @@
 //! What a request's head says of its body.
 
-use super::nginx;
+use super::{bits, nginx};
 use nginx_sys::ngx_http_request_t;
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ pub(super) unsafe fn has_body(r: *const ngx_http_request_t) -> bool {
 /// `r` is live.
 pub(super) unsafe fn is_unread(r: *const ngx_http_request_t) -> bool {
     // SAFETY: as the caller vouches.
-    unsafe { (*r).headers_in.content_length_n > 0 || (*r).headers_in.chunked() != 0 }
+    unsafe { (*r).headers_in.content_length_n > 0 || bits::headers_in::chunked(&raw const (*r).headers_in) != 0 }
 }
 
 /// The body's length as the client said; `None` if it did not.

@@ -9,7 +9,7 @@
 //!
 //! Files are removed by the caller, outside of the mutex, after their entry is taken out. Cost: one tree lookup each. Bound: [`BATCH`] a call.
 
-use super::nginx;
+use super::{bits, nginx};
 use crate::cache::{Digest, file};
 use nginx_sys::{
     ngx_http_file_cache_node_t, ngx_http_file_cache_sh_t, ngx_http_file_cache_t, ngx_queue_t, ngx_rbtree_key_t,
@@ -206,7 +206,7 @@ impl Cache {
     pub(crate) fn look_after(&self, after: Option<&Digest>) -> Batch {
         self.walk(after, |node| {
             // SAFETY: as above.
-            unsafe { Taken { key: key_of(node), has_file: (*node).exists() != 0, bytes: 0 } }
+            unsafe { Taken { key: key_of(node), has_file: bits::cache_node::exists(node) != 0, bytes: 0 } }
         })
     }
 
@@ -237,9 +237,9 @@ impl Cache {
         unsafe {
             let shared = self.shared();
             let entry = &mut *node;
-            let exists = entry.exists() != 0;
+            let exists = bits::cache_node::exists(entry) != 0;
             // The cache manager is just removing its file, and has subtracted its size.
-            let is_leaving = entry.deleting() != 0;
+            let is_leaving = bits::cache_node::deleting(entry) != 0;
             let has_file = exists && !is_leaving;
             let blocks = if has_file { entry.fs_size } else { 0 };
             let taken = Taken { key: key_of(node), has_file, bytes: u64::try_from(blocks).unwrap_or(0) * self.block() };
@@ -248,11 +248,11 @@ impl Cache {
             entry.uniq = 0;
             entry.body_start = 0;
             entry.valid_sec = 0;
-            entry.set_valid_msec(0);
-            entry.set_error(0);
-            entry.set_exists(0);
-            entry.set_updating(0);
-            if entry.count() == 0 && !self.is_cold() {
+            bits::cache_node::set_valid_msec(entry, 0);
+            bits::cache_node::set_error(entry, 0);
+            bits::cache_node::set_exists(entry, 0);
+            bits::cache_node::set_updating(entry, 0);
+            if bits::cache_node::count(entry) == 0 && !self.is_cold() {
                 remove(&raw mut entry.queue);
                 nginx_sys::ngx_rbtree_delete(&raw mut (*shared).rbtree, &raw mut entry.node);
                 nginx_sys::ngx_slab_free_locked((*self.cache.as_ptr()).shpool, node.cast());
@@ -289,7 +289,7 @@ impl Cache {
             for key in keys {
                 let Some(node) = self.lookup(key) else { continue };
                 // SAFETY: in the tree, under the mutex.
-                let is_stored_again = unsafe { (*node).exists() != 0 };
+                let is_stored_again = unsafe { bits::cache_node::exists(node) != 0 };
                 if is_stored_again && self.path(key).symlink_metadata().is_err() {
                     // SAFETY: as above.
                     unsafe { self.take_out(node) };

@@ -12,7 +12,7 @@
 use super::cache_nodes::{Cache, Taken};
 use super::cache_zones::{self, Refusal};
 use super::conf::MainConf;
-use super::{LoopStatic, cache_store, clock, feed, log, nginx, process, wake, zone};
+use super::{LoopStatic, bits, cache_store, clock, feed, log, nginx, process, wake, zone};
 use crate::cache::Digest;
 use crate::cache::file::{self, Layout};
 use crate::cache::walk::Walk;
@@ -123,7 +123,7 @@ fn schedule(ms: ngx_msec_t) {
         let event = (*PURGES.event.get()).get_or_insert_with(|| Box::new(std::mem::zeroed()));
         event.handler = Some(on_turn);
         event.log = log::cycle_log();
-        event.set_cancelable(1);
+        bits::event::set_cancelable(&raw mut **event, 1);
         event.data = std::ptr::from_mut::<ngx_event_t>(event).cast();
         nginx::arm(&raw mut **event, ms);
     }

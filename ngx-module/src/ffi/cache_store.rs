@@ -6,7 +6,7 @@
 //! record in the request's pool and one load for an answer that is stored; nothing for all others. Bound: the requests in flight.
 
 use super::cache_nodes::Cache;
-use super::{LoopStatic, body, nginx, process};
+use super::{LoopStatic, bits, body, nginx, process};
 use nginx_sys::{
     ngx_http_cache_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
 };
@@ -55,7 +55,12 @@ unsafe fn note(r: *mut ngx_http_request_t) {
     // SAFETY: as the caller vouches; an upstream and a cache record live in the request's pool.
     unsafe {
         let (u, c) = ((*r).upstream, (*r).cache);
-        if u.is_null() || c.is_null() || (*r).cached() != 0 || (*u).cacheable() == 0 || (*c).file_cache.is_null() {
+        if u.is_null()
+            || c.is_null()
+            || bits::request::cached(r) != 0
+            || bits::upstream::cacheable(u) == 0
+            || (*c).file_cache.is_null()
+        {
             return;
         }
         body::warn_of_a_key_without(r);
@@ -103,8 +108,8 @@ unsafe fn is_void(zone: &Zone<'_>, u: *const ngx_http_upstream_t, c: *const ngx_
 unsafe fn void(zone: &Zone<'_>, u: *mut ngx_http_upstream_t, c: *mut ngx_http_cache_t) {
     // SAFETY: as the caller vouches. With `temp_file` set nginx removes what it has written already.
     unsafe {
-        (*u).set_cacheable(0);
-        (*c).set_temp_file(1);
+        bits::upstream::set_cacheable(u, 0);
+        bits::cache::set_temp_file(c, 1);
     }
     zone.header.counters.purge_voided.fetch_add(1, Relaxed);
 }
@@ -162,8 +167,8 @@ pub(crate) fn heed() {
         let (u, c) = (one.upstream, one.cache);
         // SAFETY: as above; a record that nginx is done with says `updated`.
         unsafe {
-            if (*u).cacheable() != 0
-                && (*c).updated() == 0
+            if bits::upstream::cacheable(u) != 0
+                && bits::cache::updated(c) == 0
                 && cache_of(c).is_some_and(|cache| is_void(zone, u, c, cache))
             {
                 void(zone, u, c);

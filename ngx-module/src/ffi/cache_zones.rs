@@ -6,7 +6,7 @@
 
 use super::cache_nodes::Cache;
 use super::conf::{self, MainConf};
-use super::location::{Location, PASSING};
+use super::location::{self, Location, PASSING};
 use super::nginx;
 use nginx_sys::{ngx_conf_t, ngx_http_file_cache_t, ngx_shm_zone_t};
 use pincer_proto::v1::purge::Scope;
@@ -51,7 +51,7 @@ pub(crate) fn note(cf: *mut ngx_conf_t, location: &Location) {
     // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
     let main = unsafe { conf::main_conf_of(cf) };
     for (module, conf) in location.passing_by_module() {
-        if conf.cache() != 1 {
+        if !location::caches(conf) {
             continue;
         }
         // SAFETY: an upstream's configuration lives as long as that of the location that names it.

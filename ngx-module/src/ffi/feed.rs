@@ -4,7 +4,7 @@
 //! What arrives is checked as a whole before anything changes. Never blocks: the thread hands over through a slot and an eventfd.
 
 use super::conf::MainConf;
-use super::{cache_purge, clock, log, nginx, process, wake, zone};
+use super::{bits, cache_purge, clock, log, nginx, process, wake, zone};
 use crate::conf::control::ControlPlaneArgs;
 use crate::feed::declared::class as declared_class;
 use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, state, translate};
@@ -218,7 +218,7 @@ unsafe extern "C" fn on_wake(event: *mut ngx_event_t) {
         // SAFETY: nginx calls with the read event of the feed's connection.
         let (descriptor, closing) = unsafe {
             let connection = (*event).data.cast::<ngx_connection_t>();
-            ((*connection).fd, (*connection).close() != 0)
+            ((*connection).fd, bits::connection::close(connection) != 0)
         };
         if closing {
             // Requests are still served: the thread is joined only when the process ends.

@@ -7,7 +7,7 @@
 //! two pointer swaps where the body comes later.
 
 use super::request::{self, Hook, RequestState, ShownTime, Stage};
-use super::{LoopStatic, clock, nginx};
+use super::{LoopStatic, bits, clock, nginx};
 use crate::phase::outcome;
 use nginx_sys::{
     NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
@@ -46,7 +46,11 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
     // SAFETY: as the caller vouches; the checks make sure that the header is the peer's, fresh, and that we hold the peer.
     unsafe {
         let u = (*r).upstream;
-        if u.is_null() || (*r).cached() != 0 || (*u).peer.connection.is_null() || (*u).header_sent() != 0 {
+        if u.is_null()
+            || bits::request::cached(r) != 0
+            || (*u).peer.connection.is_null()
+            || bits::upstream::header_sent(u) != 0
+        {
             return;
         }
         let state = nginx::request_ctx(r).cast::<RequestState>();

@@ -9,7 +9,7 @@
 //! The other way round, what came with the head of an HTTP/1 request, a kilobyte or less, is handed out together with what follows, since bodies are hashed
 //! fastest in even pieces: it goes back to where nginx found it, and the connection's next read begins with it.
 
-use super::nginx;
+use super::{bits, nginx};
 use nginx_sys::{
     NGX_HTTP_VERSION_11, ngx_chain_t, ngx_connection_t, ngx_http_request_t, ngx_recv_pt, ngx_uint_t, off_t, u_char,
 };
@@ -100,9 +100,9 @@ impl GivingWay {
             };
             let has_length = (*r).http_version <= NGX_HTTP_VERSION_11 as ngx_uint_t
                 && (*r).stream.is_null()
-                && (*r).headers_in.chunked() == 0;
+                && bits::headers_in::chunked(&raw const (*r).headers_in) == 0;
             let buffer = &mut *part.buf;
-            let came_with_head = body.buf.is_null() && part.next.is_null() && buffer.last_buf() == 0;
+            let came_with_head = body.buf.is_null() && part.next.is_null() && bits::buf::last_buf(buffer) == 0;
             if !has_length || !came_with_head || buffer.last != head.pos || head.pos != head.last {
                 return false;
             }
@@ -201,7 +201,7 @@ unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char
         let bytes = first.cast_signed();
         if first == size {
             // There may be more of it, of which no event will tell.
-            (*(*connection).read).set_ready(1);
+            bits::event::set_ready((*connection).read, 1);
             return bytes;
         }
         match before(connection, buffer.add(first), size - first) {
@@ -210,7 +210,7 @@ unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char
             failed => {
                 (*giving_way).failed = Some(failed);
                 // nginx asks once more.
-                (*(*connection).read).set_ready(1);
+                bits::event::set_ready((*connection).read, 1);
                 bytes
             }
         }
@@ -225,11 +225,9 @@ unsafe fn rest(connection: *mut ngx_connection_t) {
     // SAFETY: as the caller vouches; the list is nginx's own and initialised in every worker.
     unsafe {
         let read = (*connection).read;
-        (*read).set_ready(0);
+        bits::event::set_ready(read, 0);
         // It may be posted for this turn already, which would find it not ready, and nobody would look again.
-        if (*read).posted() != 0 {
-            nginx_sys::ngx_delete_posted_event(read);
-        }
-        nginx_sys::ngx_post_event(read, &raw mut nginx_sys::ngx_posted_next_events);
+        bits::event::unpost(read);
+        bits::event::post(read, &raw mut nginx_sys::ngx_posted_next_events);
     }
 }

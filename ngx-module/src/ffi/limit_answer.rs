@@ -2,7 +2,7 @@
 //! on a refusal, and the refusal itself. They replace those of the same name that an upstream sent: a client hears of one limit. Where `error_page` names the status nginx answers in its own way, with our headers.
 
 use super::limits::{self, Record, Status};
-use super::{LoopStatic, class_header, nginx};
+use super::{LoopStatic, bits, class_header, nginx};
 use crate::phase::refusal::{self, Refusal};
 use nginx_sys::{
     ngx_chain_t, ngx_http_err_page_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_int_t, ngx_str_t,
@@ -114,9 +114,9 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
             return status as ngx_int_t;
         }
         // As nginx's own refusals: no "100 Continue" for a body that nobody wants, and no other request behind one that cannot be read to its end.
-        (*r).set_expect_tested(1);
+        bits::request::set_expect_tested(r, 1);
         if nginx_sys::ngx_http_discard_request_body(r) != nginx::OK {
-            (*r).set_keepalive(0);
+            bits::request::set_keepalive(r, 0);
         }
         let answer = send(r, &refusal::page(refusal, status, nginx::bytes((*r).uri)), status);
         nginx_sys::ngx_http_finalize_request(r, answer);
@@ -138,7 +138,7 @@ unsafe fn send(r: *mut ngx_http_request_t, page: &refusal::Page, status: u16) ->
             ngx_str_t { len: page.content_type.len(), data: page.content_type.as_ptr().cast_mut() };
         (*r).headers_out.content_type_len = page.content_type.len();
         let sent = nginx_sys::ngx_http_send_header(r);
-        if sent == nginx::ERROR || sent > nginx::OK || (*r).header_only() != 0 {
+        if sent == nginx::ERROR || sent > nginx::OK || bits::request::header_only(r) != 0 {
             return sent;
         }
         let buffer = nginx::memory_buffer((*r).pool, body);

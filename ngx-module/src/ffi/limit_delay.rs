@@ -2,7 +2,7 @@
 //! client is still there. Never holds a reference into the record while nginx runs. Cost: one timer for each request that sleeps.
 
 use super::limits::{self, Record};
-use super::nginx;
+use super::{bits, nginx};
 use nginx_sys::{NGX_HTTP_INTERNAL_SERVER_ERROR, ngx_http_request_t, ngx_int_t, ngx_msec_t};
 use pincer_core::time::MILLISECOND_NS;
 
@@ -18,7 +18,7 @@ pub(crate) unsafe fn delay(r: *mut ngx_http_request_t, record: *mut Record, wait
     unsafe {
         let connection = (*r).connection;
         let read = (*connection).read;
-        if (*read).ready() != 0 {
+        if bits::event::ready(read) != 0 {
             // What made it ready is reported once: a client that left in the same moment would be waited for.
             nginx::post(read);
         } else if nginx_sys::ngx_handle_read_event(read, 0) != nginx::OK {
@@ -27,9 +27,9 @@ pub(crate) unsafe fn delay(r: *mut ngx_http_request_t, record: *mut Record, wait
         (*record).delayed = true;
         (*r).read_event_handler = Some(nginx_sys::ngx_http_test_reading);
         (*r).write_event_handler = Some(on_delay);
-        (*(*connection).write).set_delayed(1);
+        bits::event::set_delayed((*connection).write, 1);
         let wait_ms = ngx_msec_t::try_from(wait_ns.div_ceil(MILLISECOND_NS)).unwrap_or(ngx_msec_t::MAX >> 1);
-        nginx_sys::ngx_add_timer((*connection).write, wait_ms.max(1));
+        bits::event::add_timer((*connection).write, wait_ms.max(1));
         nginx::AGAIN
     }
 }
@@ -40,7 +40,7 @@ unsafe extern "C" fn on_delay(r: *mut ngx_http_request_t) {
     // value is alive then, so nothing unwinds through nginx.
     unsafe {
         let write = (*(*r).connection).write;
-        if (*write).delayed() != 0 {
+        if bits::event::delayed(write) != 0 {
             if nginx_sys::ngx_handle_write_event(write, 0) != nginx::OK {
                 nginx_sys::ngx_http_finalize_request(r, SERVER_ERROR);
             }

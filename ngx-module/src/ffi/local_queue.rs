@@ -5,7 +5,7 @@
 
 use super::conf::UpstreamConf;
 use super::request::{Parking, RequestState};
-use super::{log, nginx, queue};
+use super::{bits, log, nginx, queue};
 use nginx_sys::{ngx_event_t, ngx_queue_t};
 use pincer_core::zone::CELLS;
 use std::cell::{Cell, UnsafeCell};
@@ -57,7 +57,7 @@ impl LocalQueue {
                 (*event).data = data;
                 (*event).handler = Some(handler);
                 (*event).log = log::cycle_log();
-                (*event).set_cancelable(1);
+                bits::event::set_cancelable(event, 1);
             }
         }
     }

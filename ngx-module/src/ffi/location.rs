@@ -2,7 +2,7 @@
 //!
 //! Merging runs after that of nginx's own modules for the same location, since a dynamic module comes last; so what they decided is final here.
 
-use super::{cache_zones, conf, log, module, nginx};
+use super::{bits, cache_zones, conf, log, module, nginx};
 use crate::conf::body_hash::BodyHashArgs;
 use nginx_sys::{
     NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t,
@@ -268,18 +268,24 @@ impl Location {
 
     /// Whether answers to POST are cached here.
     fn keeps_answers_to_post(&self) -> bool {
-        self.passing().any(|conf| conf.cache() == 1 && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t != 0)
+        self.passing().any(|conf| caches(conf) && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t != 0)
     }
 
     /// Whether answers are to be cached here, but nginx keeps none that it does not buffer.
     fn caches_unbuffered(&self) -> bool {
-        self.passing().any(|conf| conf.cache() == 1 && conf.buffering == 0)
+        self.passing().any(|conf| caches(conf) && conf.buffering == 0)
     }
 
     /// Whether answers are cached here, but not those to POST.
     fn caches_without_post(&self) -> bool {
-        self.passing().any(|conf| conf.cache() == 1 && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t == 0)
+        self.passing().any(|conf| caches(conf) && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t == 0)
     }
+}
+
+/// Whether a cache is named for what `conf` passes on; not where it is left to an outer level or off.
+pub(crate) fn caches(conf: &ngx_http_upstream_conf_t) -> bool {
+    // SAFETY: a reference is to a live structure.
+    unsafe { bits::upstream_conf::cache(conf) == 1 }
 }
 
 /// The location's configuration that is being read.

@@ -7,6 +7,7 @@ pub(crate) mod address;
 pub(crate) mod api_key;
 pub(crate) mod balancer;
 pub(crate) mod bandwidth;
+pub(crate) mod bits;
 pub(crate) mod body;
 mod body_head;
 pub(crate) mod cache_key;

@@ -1,5 +1,6 @@
 //! nginx's macros and inline functions that bindgen cannot see, and the few casts that everything else would repeat.
 
+use super::bits;
 use nginx_sys::{
     ngx_array_t, ngx_connection_t, ngx_cycle_t, ngx_event_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t,
     ngx_http_request_t, ngx_int_t, ngx_msec_t, ngx_pool_t, ngx_queue_t, ngx_str_t,
@@ -172,7 +173,7 @@ pub(crate) unsafe fn module_named(cycle: *const ngx_cycle_t, name: &str) -> *mut
 pub(crate) unsafe fn buffered<'a>(buffer: *const nginx_sys::ngx_buf_t) -> Option<&'a [u8]> {
     // SAFETY: as the caller vouches; the flags say whether `pos` and `last` point at memory.
     unsafe {
-        let in_memory = (*buffer).temporary() != 0 || (*buffer).memory() != 0 || (*buffer).mmap() != 0;
+        let in_memory = bits::buf::in_memory(buffer) != 0;
         let len =
             usize::try_from((*buffer).last.offset_from((*buffer).pos)).ok().filter(|&len| in_memory && len > 0)?;
         Some(std::slice::from_raw_parts((*buffer).pos, len))
@@ -308,7 +309,7 @@ pub(crate) fn fresh_msec() -> ngx_msec_t {
 /// `event` stays where it is until it ran or was unposted.
 pub(crate) unsafe fn post(event: *mut ngx_event_t) {
     // SAFETY: the queue is nginx's own and initialised in every worker; `event` as the caller vouches.
-    unsafe { nginx_sys::ngx_post_event(event, &raw mut nginx_sys::ngx_posted_events) };
+    unsafe { bits::event::post(event, &raw mut nginx_sys::ngx_posted_events) };
 }
 
 /// Takes `event` out of the posted events and out of the timers, if it is there.
@@ -318,11 +319,9 @@ pub(crate) unsafe fn post(event: *mut ngx_event_t) {
 pub(crate) unsafe fn cancel(event: *mut ngx_event_t) {
     // SAFETY: `posted` and `timer_set` say that the links are in place.
     unsafe {
-        if (*event).posted() != 0 {
-            nginx_sys::ngx_delete_posted_event(event);
-        }
-        if (*event).timer_set() != 0 {
-            nginx_sys::ngx_del_timer(event);
+        bits::event::unpost(event);
+        if bits::event::timer_set(event) != 0 {
+            bits::event::del_timer(event);
         }
     }
 }
@@ -334,8 +333,8 @@ pub(crate) unsafe fn cancel(event: *mut ngx_event_t) {
 pub(crate) unsafe fn arm(event: *mut ngx_event_t, ms: ngx_msec_t) {
     // SAFETY: as the caller vouches.
     unsafe {
-        if (*event).timer_set() == 0 {
-            nginx_sys::ngx_add_timer(event, ms);
+        if bits::event::timer_set(event) == 0 {
+            bits::event::add_timer(event, ms);
         }
     }
 }
@@ -370,7 +369,7 @@ pub(crate) unsafe fn close_connection(connection: *mut ngx_connection_t) {
 /// `upstream` is live.
 pub(crate) unsafe fn cache_status(upstream: *const nginx_sys::ngx_http_upstream_t) -> usize {
     // SAFETY: as the caller vouches.
-    unsafe { (*upstream).cache_status() as usize }
+    unsafe { bits::upstream::cache_status(upstream) as usize }
 }
 
 /// The value of text with variables for `request`; `None` when memory is out or nginx reports an error.
@@ -400,9 +399,9 @@ pub(crate) unsafe fn memory_buffer(pool: *mut ngx_pool_t, text: ngx_str_t) -> *m
         if !buffer.is_null() {
             (*buffer).pos = text.data;
             (*buffer).last = text.data.add(text.len);
-            (*buffer).set_memory(1);
-            (*buffer).set_last_buf(1);
-            (*buffer).set_last_in_chain(1);
+            bits::buf::set_memory(buffer, 1);
+            bits::buf::set_last_buf(buffer, 1);
+            bits::buf::set_last_in_chain(buffer, 1);
         }
         buffer
     }

@@ -3,7 +3,7 @@
 //! When a slot comes it is swapped for a real one; when there is none it is made to fail or to time out, and nginx goes on by its own rules. After nginx's
 //! handler has run, neither the request nor the connection may be touched.
 
-use super::process;
+use super::{bits, process};
 use nginx_sys::{ngx_connection_t, ngx_http_upstream_t, ngx_peer_connection_t};
 
 /// A connection object that is in no event loop: nginx arms its timer on it and closes it, nothing else ever happens to it.
@@ -40,10 +40,12 @@ pub(crate) unsafe fn adopt(u: *mut ngx_http_upstream_t, placeholder: *mut ngx_co
         (*c).data = (*placeholder).data;
         (*(*c).write).handler = (*(*placeholder).write).handler;
         (*(*c).read).handler = (*(*placeholder).read).handler;
-        (*c).set_sendfile((*c).sendfile() & (*(*r).connection).sendfile());
-        (*u).output.set_sendfile((*c).sendfile());
-        if (*(*r).connection).tcp_nopush() == nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED {
-            (*c).set_tcp_nopush(nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED);
+        bits::connection::set_sendfile(c, bits::connection::sendfile(c) & bits::connection::sendfile((*r).connection));
+        bits::output_chain::set_sendfile(&raw mut (*u).output, bits::connection::sendfile(c));
+        if bits::connection::tcp_nopush((*r).connection)
+            == nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED
+        {
+            bits::connection::set_tcp_nopush(c, nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED);
         }
         if (*c).pool.is_null() {
             (*c).pool = std::mem::replace(&mut (*placeholder).pool, std::ptr::null_mut());
@@ -70,7 +72,7 @@ pub(crate) unsafe fn fail(u: *mut ngx_http_upstream_t) {
     unsafe {
         let connection = (*u).peer.connection;
         if !poison((*connection).fd) {
-            (*(*connection).write).set_timedout(1);
+            bits::event::set_timedout((*connection).write, 1);
         }
         run_write_handler(connection);
     }
@@ -116,7 +118,7 @@ pub(crate) unsafe fn time_out(u: *mut ngx_http_upstream_t) {
     unsafe {
         (*u).peer.tries = 0;
         let connection = (*u).peer.connection;
-        (*(*connection).write).set_timedout(1);
+        bits::event::set_timedout((*connection).write, 1);
         run_write_handler(connection);
     }
 }

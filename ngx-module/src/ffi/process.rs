@@ -1,7 +1,7 @@
 //! A process's life: the master prepares, a worker joins the zone, keeps house once a second, and leaves.
 
 use super::conf::MainConf;
-use super::{LoopStatic, cache_store, clock, feed, log, nginx, queue, wake, zone};
+use super::{LoopStatic, bits, cache_store, clock, feed, log, nginx, queue, wake, zone};
 use nginx_sys::{NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_cycle_t, ngx_event_t, ngx_int_t, ngx_msec_t, ngx_uint_t};
 use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
@@ -218,7 +218,7 @@ fn start_housekeeping() {
         let event = (*PROCESS.housekeeping.get()).get_or_insert_with(|| Box::new(std::mem::zeroed()));
         event.handler = Some(on_housekeeping);
         event.log = log::cycle_log();
-        event.set_cancelable(1);
+        bits::event::set_cancelable(&raw mut **event, 1);
         event.data = std::ptr::from_mut::<ngx_event_t>(event).cast();
         nginx::arm(&raw mut **event, HOUSEKEEPING_MS);
     }

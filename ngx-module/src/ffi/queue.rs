@@ -12,7 +12,7 @@
 use super::conf::UpstreamConf;
 use super::queue_class::{Event, class_of, count, terms_of, timeout_ms};
 use super::request::{Parking, RequestState, ShownTime, Stage};
-use super::{balancer, clock, nginx, placeholder, process, unavailable, wake};
+use super::{balancer, bits, clock, nginx, placeholder, process, unavailable, wake};
 use nginx_sys::{ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
 use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{Claim, Place, QueueClass, Refused, Ticket, UpstreamIdx, WorkerIdx, Zone};
@@ -357,7 +357,7 @@ unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
         placeholder::adopt(u, waited_on);
         nginx::close_connection(waited_on);
         if answer == nginx::AGAIN {
-            nginx_sys::ngx_add_timer((*(*u).peer.connection).write, (*(*u).conf).connect_timeout);
+            bits::event::add_timer((*(*u).peer.connection).write, (*(*u).conf).connect_timeout);
             return;
         }
         placeholder::run_write_handler((*u).peer.connection);
@@ -384,8 +384,8 @@ unsafe extern "C" fn on_settle(event: *mut ngx_event_t) {
         let conf = unsafe {
             let state = (*event).data.cast::<RequestState>();
             let connection = (*(*(*state).request).upstream).peer.connection;
-            if !connection.is_null() && (*(*connection).write).timer_set() != 0 {
-                nginx_sys::ngx_del_timer((*connection).write);
+            if !connection.is_null() && bits::event::timer_set((*connection).write) != 0 {
+                bits::event::del_timer((*connection).write);
             }
             (*state).conf
         };

@@ -1,6 +1,6 @@
 //! The pages `pincer_status` (JSON) and `pincer_metrics` (Prometheus). GET and HEAD only; nothing here is on the path of proxied requests.
 
-use super::{clock, conf, nginx};
+use super::{bits, clock, conf, nginx};
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, ngx_chain_t,
     ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
@@ -81,7 +81,7 @@ unsafe fn send(r: *mut ngx_http_request_t, page: &Page) -> ngx_int_t {
             ngx_str_t { len: page.content_type.len(), data: page.content_type.as_ptr().cast_mut() };
         (*r).headers_out.content_type_len = page.content_type.len();
         let sent = nginx_sys::ngx_http_send_header(r);
-        if sent != nginx::OK || (*r).header_only() != 0 {
+        if sent != nginx::OK || bits::request::header_only(r) != 0 {
             return sent;
         }
         let buffer = nginx::memory_buffer((*r).pool, body);

@@ -3,7 +3,7 @@
 //! nginx's balancer interface knows only 502 and 504. So the request is parked on a placeholder first, and from the event loop its upstream is
 //! ended as nginx ends one, and the request finished with 503: `error_page 503` applies. Never called while nginx is inside the request.
 
-use super::{log, nginx};
+use super::{bits, log, nginx};
 use nginx_sys::{NGX_HTTP_SERVICE_UNAVAILABLE, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_uint_t};
 
 const RETRY_AFTER: &str = "Retry-After";
@@ -15,7 +15,7 @@ const RETRY_AFTER: &str = "Retry-After";
 pub(crate) unsafe fn has_stale(u: *const ngx_http_upstream_t, flag: u32) -> bool {
     // SAFETY: as the caller vouches; an upstream that is in use has its configuration.
     unsafe {
-        (*u).cache_status() == nginx_sys::NGX_HTTP_CACHE_EXPIRED
+        bits::upstream::cache_status(u) == nginx_sys::NGX_HTTP_CACHE_EXPIRED
             && (*(*u).conf).cache_use_stale & flag as ngx_uint_t != 0
     }
 }
@@ -39,7 +39,7 @@ pub(crate) unsafe fn answer(r: *mut ngx_http_request_t, retry_after_s: u32, reas
             (*(*u).state).status = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_uint_t;
         }
         if let Some(finalize) = (*u).cleanup.as_ref().copied().flatten() {
-            (*main).set_count((*main).count() + 1);
+            bits::request::set_count(main, bits::request::count(main) + 1);
             finalize(r.cast());
         }
         nginx_sys::ngx_http_finalize_request(r, NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t);

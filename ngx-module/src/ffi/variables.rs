@@ -3,11 +3,11 @@
 
 use super::body::{self, Identity};
 use super::request::{self, AttemptTimes, ShownTime};
-use super::{cache_key, conf, limits, nginx};
+use super::{bits, cache_key, conf, limits, nginx};
 use crate::phase::times;
 use nginx_sys::{
-    __BindgenBitfieldUnit, NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t,
-    ngx_int_t, ngx_str_t, ngx_uint_t,
+    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t,
 };
 use pincer_core::digest::{Hex, key_text};
 
@@ -169,7 +169,7 @@ unsafe fn fill(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t
     // SAFETY: as the caller vouches.
     unsafe {
         if text.is_empty() {
-            (*value).set_not_found(1);
+            bits::value::set_not_found(value, 1);
             return nginx::OK;
         }
         fill_bytes(r, value, text.as_bytes())
@@ -184,17 +184,7 @@ unsafe fn fill_bytes(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_v
     // SAFETY: as the caller vouches.
     unsafe {
         let Some(copy) = nginx::pool_copy((*r).pool, text) else { return nginx::ERROR };
-        (*value).data = copy.data;
-        (*value)._bitfield_1 = valid(copy.len);
-        debug_assert_eq!(((*value).len() as usize, (*value).valid(), (*value).not_found()), (copy.len, 1, 0));
+        bits::value::fill(value, copy.data, copy.len);
     }
     nginx::OK
-}
-
-/// Length and flags of a value that is there and needs no escaping in a log. In one word, since bindgen's setters go bit by bit: of 28 bits that is six hundred instructions.
-fn valid(len: usize) -> __BindgenBitfieldUnit<[u8; 4]> {
-    const { assert!(cfg!(target_endian = "little"), "C compilers begin a word's bit fields at its other end") };
-    const LEN_BITS: u32 = 28;
-    let len = u32::try_from(len).ok().filter(|len| len >> LEN_BITS == 0).unwrap_or(0);
-    __BindgenBitfieldUnit::new((len | 1 << LEN_BITS).to_le_bytes())
 }

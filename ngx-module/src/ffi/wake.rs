@@ -5,7 +5,7 @@
 //! reach the other loop. Never blocks: the descriptors are non-blocking, and a full counter already means "woken".
 //! Bound: [`WORKERS_MAX`] descriptors.
 
-use super::{log, nginx};
+use super::{bits, log, nginx};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::zone::{WORKERS_MAX, WorkerIdx};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
@@ -130,8 +130,8 @@ pub(crate) fn listen(
         (*write).log = log;
         (*connection).log = log;
         match lifetime {
-            Lifetime::UntilStop => (*connection).set_idle(1),
-            Lifetime::Process => (*read).set_channel(1),
+            Lifetime::UntilStop => bits::connection::set_idle(connection, 1),
+            Lifetime::Process => bits::event::set_channel(read, 1),
         }
         if nginx_sys::ngx_handle_read_event(read, 0) != nginx::OK {
             nginx_sys::ngx_close_connection(connection);

@@ -4,6 +4,7 @@
 //! of it. Reads sizes as nginx's `ngx_buf_size` does. Cost: one step for each buffer. Bound: pieces that are sent are used again.
 
 use super::super::limits::Record;
+use crate::ffi::bits;
 use nginx_sys::{ngx_buf_t, ngx_chain_t, ngx_http_request_t, off_t};
 use std::ffi::c_void;
 
@@ -113,10 +114,10 @@ fn tag() -> *mut c_void {
 unsafe fn goes_whole(buffer: *const ngx_buf_t) -> bool {
     // SAFETY: as the caller vouches.
     unsafe {
-        let in_file = (*buffer).in_file() != 0;
+        let in_file = bits::buf::in_file(buffer) != 0;
         // What the copy filter has read may be in memory and in the file at once.
         let differs = in_file && is_in_memory(buffer) && bytes_in_file(buffer) != bytes_in_memory(buffer);
-        let together = (*buffer).flush() != 0 && size_of_buffer(buffer) <= WHOLE_BYTES_MAX;
+        let together = bits::buf::flush(buffer) != 0 && size_of_buffer(buffer) <= WHOLE_BYTES_MAX;
         together || differs || !(in_file || is_in_memory(buffer))
     }
 }
@@ -148,10 +149,10 @@ unsafe fn cut(
         std::ptr::copy_nonoverlapping(buffer, piece, 1);
         (*piece).tag = tag();
         (*piece).shadow = std::ptr::null_mut();
-        (*piece).set_last_shadow(0);
-        (*piece).set_last_buf(0);
-        (*piece).set_last_in_chain(0);
-        if (*buffer).in_file() != 0 {
+        bits::buf::set_last_shadow(piece, 0);
+        bits::buf::set_last_buf(piece, 0);
+        bits::buf::set_last_in_chain(piece, 0);
+        if bits::buf::in_file(buffer) != 0 {
             (*piece).file_last = (*piece).file_pos + off_t::try_from(bytes).ok()?;
             (*buffer).file_pos = (*piece).file_last;
         }
@@ -168,7 +169,7 @@ unsafe fn cut(
 /// `buffer` is live.
 unsafe fn is_in_memory(buffer: *const ngx_buf_t) -> bool {
     // SAFETY: as the caller vouches.
-    unsafe { (*buffer).temporary() != 0 || (*buffer).memory() != 0 || (*buffer).mmap() != 0 }
+    unsafe { bits::buf::in_memory(buffer) != 0 }
 }
 
 /// # Safety
