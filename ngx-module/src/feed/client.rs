@@ -50,7 +50,7 @@ async fn serve(shared: &Shared, plan: &Plan) -> std::convert::Infallible {
         let index = route.next(plan.targets.len(), &mut random);
         let target = &plan.targets[index];
         let ended = session::run(shared, target, index, &plan.hello).await;
-        shared.failed(index, &target.name, ended.opened, &ended.fault.reason);
+        shared.failed(index, &target.name, ended.opened, &ended.fault);
         if ended.useful {
             backoff.reset();
         }

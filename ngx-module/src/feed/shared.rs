@@ -21,7 +21,7 @@ use pincer_proto::limits;
 use pincer_proto::v1::{self, Snapshot, node_message::Message};
 use tokio::sync::{Notify, watch};
 
-use super::fault;
+use super::fault::{self, Fault};
 
 /// Events kept for the event loop; the oldest go first, and how many went is said.
 pub(crate) const EVENTS_MAX: usize = 32;
@@ -277,11 +277,12 @@ impl Shared {
     }
 
     /// The stream to `address`, or the attempt to open one (`opened` is false), has ended. It is the one at `place` among the endpoints.
-    pub(super) fn failed(&self, place: usize, address: &str, opened: bool, reason: &str) {
+    pub(super) fn failed(&self, place: usize, address: &str, opened: bool, fault: &Fault) {
+        let reason = &fault.reason;
         self.disconnected(&format!("{address}: {reason}"));
         let what = if opened { "lost" } else { "cannot reach" };
         let mut board = self.board();
-        let said = board.journal.failed(place, &format!("{what}{reason}"), self.now());
+        let said = board.journal.failed(place, &format!("{what} {}", fault.cause()), self.now());
         drop(board);
         if said {
             self.event(Level::Error, format!("{what} control plane, address={address}, reason={reason}"));
