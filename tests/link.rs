@@ -1,5 +1,6 @@
-//! What operators see of the link to the control plane: status and metric say how it stands now, whoever said otherwise before, and the
-//! error log names the cause, also at the level that nginx has by default.
+//! What operators see of the link to the control plane: status and metric say how it stands now,
+//! whoever said otherwise before, and the error log names the cause, also at the level that nginx
+//! has by default.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -15,7 +16,8 @@ use tokio::task::JoinHandle;
 const TRUE_S: f64 = 2.0;
 /// How long until the cause is in the log: an attempt takes at most 3 s.
 const SAID_S: f64 = 5.0;
-/// How long a control plane that froze may be taken for one that has nothing to say: ping and answer have 5 s each. And what a test needs.
+/// How long a control plane that froze may be taken for one that has nothing to say: ping and
+/// answer have 5 s each. And what a test needs.
 const FROZEN_S: f64 = 12.0;
 /// The log at nginx's default level, besides the one that says more.
 const DEFAULT_LOG: &str = "error_log logs/default.log error;";
@@ -105,7 +107,8 @@ async fn a_reload_that_cuts_nginx_off_shows_at_once_and_the_log_names_the_cause(
         let before = said(&nginx).len();
         nginx.reconfigure(|builder| with(&broken, builder)).await;
         is_away(&nginx, TRUE_S).await;
-        // Of a certificate that is refused a client may see the reason or only the end of the connection.
+        // Of a certificate that is refused a client may see the reason or only the end of the
+        // connection.
         let names_it = |text: &str| cause.split('|').any(|cause| text.contains(cause));
         let address = broken.split_whitespace().nth(1).expect("an address").to_owned();
         eventually(&format!("{what}: the log names the cause {cause:?}"), SAID_S, || async {
@@ -170,7 +173,8 @@ async fn the_link_of_a_worker_that_was_killed_is_not_that_of_its_successor() {
     nginx.connected().await;
 }
 
-/// A client whose one connection is not the worker `pid`'s: the kernel may give a new one to a worker that is stopped.
+/// A client whose one connection is not the worker `pid`'s: the kernel may give a new one to a
+/// worker that is stopped.
 async fn client_of_another(nginx: &Nginx, pid: i32) -> Client {
     eventually_some("another worker answers", 5.0, || async {
         let client = nginx.client();
@@ -244,7 +248,9 @@ async fn however_many_addresses_refuse_a_minute_has_five_lines_at_most() {
     let (mut addresses, mut counts, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..8 {
         let (address, accepted, task) = stranger(&[b"no"]).await;
-        (addresses.push(address), counts.push(accepted), tasks.push(task));
+        addresses.push(address);
+        counts.push(accepted);
+        tasks.push(task);
     }
     let directives = pincerd.directives("edge-1").replace(&pincerd.endpoint(), &addresses.join(" "));
     let nginx = fed(&directives).start().await;

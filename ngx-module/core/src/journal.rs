@@ -1,10 +1,11 @@
 //! Which changes of the link to the control plane are worth a line in the error log.
 //!
-//! A cause is said once for each place (an address) until the link was said to stand again. A cause that comes when too many lines were written
-//! is not forgotten but said when it comes the next time after that. Numbers in a cause do not count: a certificate that expired says at each
-//! attempt by how many seconds.
-//! Pure: the time comes in. Cost: a walk over the causes known. Bound: [`LINES_MAX`] lines in any minute, [`CAUSES_MAX`] causes remembered, of
-//! which the oldest is forgotten first.
+//! A cause is said once for each place (an address) until the link was said to stand again. A cause
+//! that comes when too many lines were written is not forgotten but said when it comes the next
+//! time after that. Numbers in a cause do not count: a certificate that expired says at each
+//! attempt by how many seconds. Pure: the time comes in. Cost: a walk over the causes known. Bound:
+//! [`LINES_MAX`] lines in any minute, [`CAUSES_MAX`] causes remembered, of which the oldest is
+//! forgotten first.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -49,7 +50,8 @@ impl Journal {
         true
     }
 
-    /// The link stands: whether to say so. To be asked again while it stands: what had to be left out is said later.
+    /// The link stands: whether to say so. To be asked again while it stands: what had to be left
+    /// out is said later.
     pub fn stands(&mut self, now: MonoNs) -> bool {
         if self.stands || !self.may_write(LINES_MAX, now) {
             return false;
@@ -59,7 +61,8 @@ impl Journal {
         true
     }
 
-    /// Whether fewer than `lines_max` lines were written in the last minute; then one more counts as written.
+    /// Whether fewer than `lines_max` lines were written in the last minute; then one more counts
+    /// as written.
     fn may_write(&mut self, lines_max: usize, now: MonoNs) -> bool {
         while self.lines.front().is_some_and(|line| now.since(*line) >= WINDOW_NS) {
             self.lines.pop_front();

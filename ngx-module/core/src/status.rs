@@ -110,7 +110,8 @@ fn write_bodies<W: Write>(bodies: &BodiesSnapshot, json: &mut Json<'_, W>) -> fm
 
 fn write_control_plane<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, json: &mut Json<'_, W>) -> fmt::Result {
     let link = &zone.connection;
-    // An old worker may answer while the link is a newer configuration's, which has other addresses.
+    // An old worker may answer while the link is a newer configuration's, which has other
+    // addresses.
     let tried = link.address.filter(|_| link.generation == context.generation);
     let address = tried.and_then(|tried| context.addresses.get(tried as usize));
     // Without a control plane there is no link that could be down.

@@ -1,8 +1,9 @@
 //! Which replica is called when: all of them in random order, one at a time, with a pause that grows while nothing comes of it.
 //!
-//! What an operator is told of it is decided in [`pincer_core::journal`]. The pause and its reasons are in
-//! [`pincer_core::backoff`]; it starts over only after a session that was of use, so a snapshot too large to read makes no tight loop.
-//! Beside that it shows every [`PULSE`] that this thread runs. Ends only when told to. Bound: one connection at a time.
+//! What an operator is told of it is decided in [`pincer_core::journal`]. The pause and its reasons
+//! are in [`pincer_core::backoff`]; it starts over only after a session that was of use, so a
+//! snapshot too large to read makes no tight loop. Beside that it shows every [`PULSE`] that this
+//! thread runs. Ends only when told to. Bound: one connection at a time.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use super::connect::Target;
 use super::session;
 use super::shared::Shared;
 
-/// How often the thread shows that it runs. Readers believe a link for three times as long (`pincer_core::zone::PULSE_NS_MAX`).
+/// How often the thread shows that it runs. Readers believe a link for three times as long
+/// (`pincer_core::zone::PULSE_NS_MAX`).
 pub(super) const PULSE: Duration = Duration::from_millis(500);
 
 /// What the client needs besides the board.
@@ -33,7 +35,8 @@ pub(super) async fn run(shared: &Shared, plan: &Plan) {
     shared.disconnected("the feed was stopped");
 }
 
-/// The first pulse comes late: until then an older configuration's worker, whose link may still stand, keeps the lease.
+/// The first pulse comes late: until then an older configuration's worker, whose link may still
+/// stand, keeps the lease.
 async fn beat(shared: &Shared) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(PULSE).await;

@@ -18,7 +18,8 @@ const CAUSES_MAX: usize = 8;
 pub(super) struct Fault {
     pub(super) reason: String,
     pub(super) ending: Ending,
-    /// The other side closed the connection and did not say why. Which of several errors that makes here is a matter of microseconds.
+    /// The other side closed the connection and did not say why. Which of several errors that makes
+    /// here is a matter of microseconds.
     hung_up: bool,
 }
 
@@ -46,7 +47,8 @@ impl Fault {
         Self { reason: clean(&reason, TEXT_BYTES_MAX), ending, hung_up }
     }
 
-    /// The same, before anything was answered: with TLS 1.3 a client whose certificate is refused may see no more than a closed connection.
+    /// The same, before anything was answered: with TLS 1.3 a client whose certificate is refused
+    /// may see no more than a closed connection.
     pub(super) fn unanswered(mut self, tls: bool) -> Self {
         if self.hung_up && tls {
             let hint = "closed without an answer, as when this node's certificate is refused";

@@ -6,6 +6,8 @@
 //! Bound: the newest snapshot, the one being applied and the one to be written; [`EVENTS_MAX`] events; one pending message of each kind;
 //! `limits::PURGES_MAX` purges and as many answers.
 
+mod link;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
@@ -14,14 +16,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pincer_core::journal::Journal;
-use pincer_core::time::MonoNs;
-use pincer_core::zone::LINK_ERROR_BYTES_MAX;
 use pincer_proto::google::rpc;
 use pincer_proto::limits;
 use pincer_proto::v1::{self, Snapshot, node_message::Message};
 use tokio::sync::{Notify, watch};
 
-use super::fault::{self, Fault};
+use super::fault;
 
 /// Events kept for the event loop; the oldest go first, and how many went is said.
 pub(crate) const EVENTS_MAX: usize = 32;
@@ -83,7 +83,8 @@ pub(crate) struct Status {
     pub(crate) reconnects: u64,
     /// When the last message of the control plane arrived.
     pub(crate) last_message: Option<Instant>,
-    /// Why the last stream or attempt ended, and where; `None` until one did. One line of at most [`LINK_ERROR_BYTES_MAX`]. Kept while connected.
+    /// Why the last stream or attempt ended, and where, in one line; `None` until one did. Kept
+    /// while connected.
     pub(crate) last_error: Option<Arc<str>>,
     /// When the thread last showed that it runs, at its start or every [`super::client::PULSE`].
     pub(crate) pulse: Option<Instant>,
@@ -249,79 +250,6 @@ impl Shared {
         board.purges.clear();
         board.purged.clear();
         board.applied_revision
-    }
-
-    /// The stream to `address` is open.
-    pub(super) fn connected(&self, address: &str) {
-        let now = Instant::now();
-        let mut board = self.board();
-        board.status.connected = true;
-        // The answer that opened it is a word, too.
-        board.status.last_message = Some(now);
-        board.status.pulse = Some(now);
-        board.status.reconnects = board.opened;
-        board.opened += 1;
-        drop(board);
-        self.stands(address);
-        self.wake();
-    }
-
-    /// The stream to `address` still stands: says so in the log if that was not said yet.
-    pub(super) fn stands(&self, address: &str) {
-        let mut board = self.board();
-        let said = board.journal.stands(self.now());
-        drop(board);
-        if said {
-            self.event(Level::Notice, format!("connected to control plane, address={address}"));
-        }
-    }
-
-    /// The stream to `address`, or the attempt to open one (`opened` is false), has ended. It is the one at `place` among the endpoints.
-    pub(super) fn failed(&self, place: usize, address: &str, opened: bool, fault: &Fault) {
-        let reason = &fault.reason;
-        self.disconnected(&format!("{address}: {reason}"));
-        let what = if opened { "lost" } else { "cannot reach" };
-        let mut board = self.board();
-        let said = board.journal.failed(place, &format!("{what} {}", fault.cause()), self.now());
-        drop(board);
-        if said {
-            self.event(Level::Error, format!("{what} control plane, address={address}, reason={reason}"));
-        }
-    }
-
-    /// The client panicked, at no endpoint in particular.
-    pub(super) fn panicked(&self) {
-        self.disconnected("the feed panicked");
-        let mut board = self.board();
-        let said = board.journal.failed(usize::MAX, "panic", self.now());
-        drop(board);
-        if said {
-            self.event(Level::Error, "feed panicked, it is started again".to_owned());
-        }
-    }
-
-    /// There is no stream, for `reason`.
-    pub(super) fn disconnected(&self, reason: &str) {
-        let reason = fault::clean(reason, LINK_ERROR_BYTES_MAX);
-        let mut board = self.board();
-        let was_connected = mem::take(&mut board.status.connected);
-        board.status.last_error = Some(reason.into());
-        board.status.pulse = Some(Instant::now());
-        drop(board);
-        if was_connected {
-            self.wake();
-        }
-    }
-
-    /// The thread runs.
-    pub(super) fn pulse(&self) {
-        self.board().status.pulse = Some(Instant::now());
-        self.wake();
-    }
-
-    /// For the journal, which only compares.
-    fn now(&self) -> MonoNs {
-        MonoNs(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Something came from the control plane.

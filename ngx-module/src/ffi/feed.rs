@@ -366,7 +366,8 @@ pub(crate) fn purged(stream: u64, purged: v1::Purged) {
     });
 }
 
-/// Brings the state of the link up to date before it is shown: this loop may have been busy for longer than a link is believed.
+/// Brings the state of the link up to date before it is shown: this loop may have been busy for
+/// longer than a link is believed.
 pub(crate) fn refresh() {
     RUNNING.with_borrow(|running| {
         if let Some(running) = running.as_ref().filter(|running| !running.connection.is_null() && running.holds()) {

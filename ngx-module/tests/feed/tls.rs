@@ -122,7 +122,8 @@ fn a_node_that_the_control_plane_does_not_know_learns_why() {
     user.stop();
 }
 
-/// Waits for the line with the cause, then until the feed has tried for long enough to have said it again.
+/// Waits for the line with the cause, then until the feed has tried for long enough to have said it
+/// again.
 fn is_said_once(user: &EventLoop, cause: &str) {
     let said = user.event(&["cannot reach control plane", cause]);
     assert_eq!(said.level, Level::Error);

@@ -4,17 +4,19 @@
 //! one even while that lives (an old worker may drain for hours); within a generation it is free only after its holder left or was
 //! reclaimed. Holding the lease does not lock: the holder checks it again under the caller's mutex before each overlay.
 //!
-//! The link belongs to the lease. What stands in [`Connection`] is signed with the lease of the worker that wrote it and dated by a pulse;
-//! a reader believes it only while that lease is held and the pulse is at most [`PULSE_NS_MAX`] old. So a worker that loses the lease, dies or hangs
-//! leaves no link behind, and nobody has to clear it away.
-//! Never opens anything. Cost: a few atomics. Bound: one holder, [`LINK_ERROR_BYTES_MAX`] of text.
+//! The link belongs to the lease. What stands in [`Connection`] is signed with the lease of the
+//! worker that wrote it and dated by a pulse; a reader believes it only while that lease is held
+//! and the pulse is at most [`PULSE_NS_MAX`] old. So a worker that loses the lease, dies or hangs
+//! leaves no link behind, and nobody has to clear it away. Never opens anything. Cost: a few
+//! atomics. Bound: one holder, [`LINK_ERROR_BYTES_MAX`] of text.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::{Bytes, WorkerIdx, Zone};
 use crate::time::{MILLISECOND_NS, MonoNs};
 
-/// A link whose holder has shown no sign of life for longer is not believed, in nanoseconds: three pulses of half a second.
+/// A link whose holder has shown no sign of life for longer is not believed, in nanoseconds: three
+/// pulses of half a second.
 pub const PULSE_NS_MAX: u64 = 1_500 * MILLISECOND_NS;
 
 /// Bytes of [`ConnectionState::error`] that the holder of the lease can leave.
@@ -50,7 +52,8 @@ impl Zone<'_> {
     pub fn feed_release(&self, w: WorkerIdx) {
         let held = self.header.feed.load(SeqCst);
         if held & u64::from(u32::MAX) == u64::from(w.0) + 1 {
-            // First: the next process in this slot of this generation has the same lease, and not this link.
+            // First: the next process in this slot of this generation has the same lease, and not
+            // this link.
             self.header.connection.disown(held);
             let _ = self.header.feed.compare_exchange(held, 0, SeqCst, SeqCst);
         }
@@ -62,7 +65,8 @@ impl Zone<'_> {
         u16::try_from(held.checked_sub(1)?).ok().map(WorkerIdx)
     }
 
-    /// Worker `w` of `generation` takes or keeps the lease and says how its link stands; `false` when another worker holds it.
+    /// Worker `w` of `generation` takes or keeps the lease and says how its link stands; `false`
+    /// when another worker holds it.
     pub fn feed_report(&self, w: WorkerIdx, generation: u32, link: &Link<'_>) -> bool {
         let held = self.feed_acquire(w, generation);
         if held {
@@ -88,7 +92,8 @@ pub struct Link<'a> {
     pub message: MonoNs,
     /// When whoever keeps the link last showed a sign of life.
     pub pulse: MonoNs,
-    /// Why the last stream or attempt ended, in one line; empty until one did. Cut to [`LINK_ERROR_BYTES_MAX`].
+    /// Why the last stream or attempt ended, in one line; empty until one did. Cut to
+    /// [`LINK_ERROR_BYTES_MAX`].
     pub error: &'a str,
 }
 
@@ -115,7 +120,8 @@ pub struct Connection {
 pub struct ConnectionState {
     /// Whether the stream stands, and somebody keeps it.
     pub connected: bool,
-    /// Which of the configured addresses was tried last, counted from 0; `None` when nobody tries any.
+    /// Which of the configured addresses was tried last, counted from 0; `None` when nobody tries
+    /// any.
     pub address: Option<u32>,
     /// The configuration generation whose addresses these are; 0 when nobody holds the lease.
     pub generation: u32,
@@ -139,7 +145,9 @@ impl ConnectionState {
 }
 
 impl Connection {
-    /// Writes what the holder of `lease` says. The order keeps every moment in between true: down first, up last.
+    /// Writes what the holder of `lease` says. The order keeps every moment in between true: down
+    /// first, up last. A holder that is superseded while it writes leaves a mix, which reads as not
+    /// connected until its successor's next report.
     fn store(&self, lease: u64, link: &Link<'_>) {
         if !link.connected || self.author.load(SeqCst) != lease {
             self.up.store(0, SeqCst);
@@ -169,7 +177,8 @@ impl Connection {
         self.applied.fetch_add(1, SeqCst);
     }
 
-    /// A copy, for readers at `now` who see that `held` is the lease; its fields may be of two neighbouring moments.
+    /// A copy, for readers at `now` who see that `held` is the lease; its fields may be of two
+    /// neighbouring moments.
     fn load(&self, held: u64, now: MonoNs) -> ConnectionState {
         let owned = held != 0 && self.author.load(SeqCst) == held;
         let beats = now.since(MonoNs(self.pulse_ns.load(SeqCst))) <= PULSE_NS_MAX;
