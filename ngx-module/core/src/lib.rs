@@ -9,6 +9,7 @@ pub mod digest;
 pub mod drain;
 pub mod estimate;
 pub mod histogram;
+pub mod journal;
 pub mod limit;
 pub mod metrics;
 pub mod pick;

@@ -19,6 +19,8 @@ use crate::zone::{
 pub struct Context<'a> {
     /// The addresses of `pincer_control_plane`, in their order; empty without one.
     pub addresses: &'a [&'a str],
+    /// The configuration generation that has these addresses.
+    pub generation: u32,
     /// The moment of the snapshot.
     pub now: MonoNs,
 }
@@ -108,7 +110,10 @@ fn write_bodies<W: Write>(bodies: &BodiesSnapshot, json: &mut Json<'_, W>) -> fm
 
 fn write_control_plane<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, json: &mut Json<'_, W>) -> fmt::Result {
     let link = &zone.connection;
-    let address = context.addresses.get(link.address as usize).filter(|_| link.connects > 0);
+    // An old worker may answer while the link is a newer configuration's, which has other
+    // addresses.
+    let tried = link.address.filter(|_| link.generation == context.generation);
+    let address = tried.and_then(|tried| context.addresses.get(tried as usize));
     // Without a control plane there is no link that could be down.
     if context.addresses.is_empty() {
         return json.optional("control_plane", None);
@@ -117,6 +122,7 @@ fn write_control_plane<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, jso
     json.open('{')?;
     json.boolean("connected", link.connected)?;
     json.text("address", address.copied())?;
+    json.text("error", Some(&link.error))?;
     json.millis("age_ms", (link.message.0 != 0).then(|| context.now.since(link.message)))?;
     json.number("reconnects", link.reconnects())?;
     json.number("applied", link.applied)?;

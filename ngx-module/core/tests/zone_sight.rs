@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use pincer_core::metrics::{self, Format};
 use pincer_core::status::{self, Context};
 use pincer_core::time::MonoNs;
-use pincer_core::zone::{HeapZone, Outcome, Overlay, PeerOverlay, PeerState, QueueClass, UpstreamOverlay, Zone};
+use pincer_core::zone::{HeapZone, Link, Outcome, Overlay, PeerOverlay, PeerState, QueueClass, UpstreamOverlay, Zone};
 use zone_support::*;
 
 const LATER: MonoNs = MonoNs(NOW.0 + 1_500 * MS);
@@ -34,11 +34,11 @@ fn lived_in() -> HeapZone {
     let upstreams =
         [UpstreamOverlay { name: b"llm", peers: &peers }, UpstreamOverlay { name: b"not here", peers: &[] }];
     zone.overlay_apply(&Overlay { revision: 42, upstreams: &upstreams, ..Overlay::default() }, NOW).unwrap();
-    zone.header.connection.opened(0, NOW);
-    zone.header.connection.closed(NOW);
-    zone.header.connection.opened(1, NOW);
+    let link = Link { connected: true, address: 0, message: NOW, pulse: NOW, error: "" };
+    for connected in [true, false, true] {
+        assert!(zone.feed_report(w, 1, &Link { connected, address: 1, ..link }));
+    }
     zone.header.connection.refused();
-    assert!(zone.feed_acquire(w, 1));
     zone.queue_enter(u, w, QueueClass::NONE, 10, &plain, NOW).unwrap();
     zone.queue_timeout(u, 3_000 * MS);
     zone.queue_left(u, 2 * MS);
@@ -48,13 +48,20 @@ fn lived_in() -> HeapZone {
 
 fn json(zone: &Zone<'_>) -> serde_json::Value {
     let mut text = String::new();
-    status::write_json(&zone.snapshot(LATER), &Context { addresses: &ADDRESSES, now: LATER }, &mut text).unwrap();
+    status::write_json(&zone.snapshot(LATER), &Context { addresses: &ADDRESSES, generation: 1, now: LATER }, &mut text)
+        .unwrap();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
 }
 
 fn exposition(zone: &Zone<'_>, format: Format) -> String {
     let mut text = String::new();
-    metrics::write(&zone.snapshot(LATER), &Context { addresses: &ADDRESSES, now: LATER }, format, &mut text).unwrap();
+    metrics::write(
+        &zone.snapshot(LATER),
+        &Context { addresses: &ADDRESSES, generation: 1, now: LATER },
+        format,
+        &mut text,
+    )
+    .unwrap();
     text
 }
 
@@ -67,7 +74,7 @@ fn the_status_is_json_and_says_what_happened() {
         (Some(42), Some(1), Some(1))
     );
     let control = &value["control_plane"];
-    assert_eq!(control["address"], "cp-1:9443");
+    assert_eq!((&control["address"], &control["error"]), (&"cp-1:9443".into(), &"".into()));
     assert_eq!((control["connected"].as_bool(), control["age_ms"].as_f64()), (Some(true), Some(1_500.0)));
     assert_eq!((control["reconnects"].as_u64(), control["refused"].as_u64()), (Some(1), Some(1)));
     assert_eq!(
@@ -92,6 +99,23 @@ fn the_status_is_json_and_says_what_happened() {
     assert!(
         peers.iter().any(|peer| peer["service_ms"] == 20.0 && peer["hold_ms"] == 40.0 && peer["breaker"] == "closed")
     );
+}
+
+#[test]
+fn a_link_that_is_down_is_shown_with_its_reason_and_an_address_only_to_whom_it_belongs() {
+    let heap = lived_in();
+    let zone = heap.zone();
+    let w = pincer_core::zone::WorkerIdx(0);
+    let down = Link { connected: false, address: 0, message: NOW, pulse: LATER, error: "cp-0:9443: \"no\"" };
+    assert!(zone.feed_report(w, 1, &down));
+    let control = &json(&zone)["control_plane"];
+    assert_eq!((&control["connected"], &control["error"]), (&false.into(), &"cp-0:9443: \"no\"".into()));
+    assert_eq!(control["address"], "cp-0:9443");
+    assert!(exposition(&zone, Format::Prometheus).contains("\npincer_control_plane_connected 0\n"));
+    let mut text = String::new();
+    let of_another = Context { addresses: &ADDRESSES, generation: 2, now: LATER };
+    status::write_json(&zone.snapshot(LATER), &of_another, &mut text).unwrap();
+    assert!(text.contains("\"connected\":false,\"address\":null,"), "{text}");
 }
 
 #[test]

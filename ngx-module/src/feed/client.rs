@@ -1,8 +1,9 @@
 //! Which replica is called when: all of them in random order, one at a time, with a pause that grows while nothing comes of it.
 //!
-//! Says once per change what an operator should know: connected, lost, not reachable and why. The pause and its reasons are in
-//! [`pincer_core::backoff`]; it starts over only after a session that was of use, so a snapshot too large to read makes no tight loop.
-//! Ends only when told to. Bound: one connection at a time, [`REASONS_MAX`] remembered reasons for each replica.
+//! What an operator is told of it is decided in [`pincer_core::journal`]. The pause and its reasons
+//! are in [`pincer_core::backoff`]; it starts over only after a session that was of use, so a
+//! snapshot too large to read makes no tight loop. Beside that it shows every [`PULSE`] that this
+//! thread runs. Ends only when told to. Bound: one connection at a time.
 
 use std::time::Duration;
 
@@ -10,11 +11,12 @@ use pincer_core::backoff::Backoff;
 use pincer_proto::v1::Hello;
 
 use super::connect::Target;
-use super::session::{self, Ended};
-use super::shared::{Level, Shared};
+use super::session;
+use super::shared::Shared;
 
-/// Different reasons why one replica cannot be reached that are logged during one outage. One cause can show itself in two ways by turns.
-const REASONS_MAX: usize = 4;
+/// How often the thread shows that it runs. Readers believe a link for three times as long
+/// (`pincer_core::zone::PULSE_NS_MAX`).
+pub(super) const PULSE: Duration = Duration::from_millis(500);
 
 /// What the client needs besides the board.
 pub(super) struct Plan {
@@ -28,56 +30,35 @@ pub(super) async fn run(shared: &Shared, plan: &Plan) {
     tokio::select! {
         _ = shared.stopped() => {}
         never = serve(shared, plan) => match never {},
+        never = beat(shared) => match never {},
     }
     shared.disconnected("the feed was stopped");
+}
+
+/// The first pulse comes late: until then an older configuration's worker, whose link may still
+/// stand, keeps the lease.
+async fn beat(shared: &Shared) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(PULSE).await;
+        shared.pulse();
+    }
 }
 
 async fn serve(shared: &Shared, plan: &Plan) -> std::convert::Infallible {
     let mut random = SplitMix(plan.seed);
     let mut backoff = Backoff::default();
     let mut route = Route::default();
-    let mut journal = Journal { shared, plan, reasons: vec![Vec::new(); plan.targets.len()] };
     let replicas = u32::try_from(plan.targets.len()).unwrap_or(u32::MAX);
     loop {
         let index = route.next(plan.targets.len(), &mut random);
-        let ended = session::run(shared, &plan.targets[index], index, &plan.hello, || journal.connected(index)).await;
-        journal.ended(index, &ended);
+        let target = &plan.targets[index];
+        let ended = session::run(shared, target, index, &plan.hello).await;
+        shared.failed(index, &target.name, ended.opened, &ended.fault);
         if ended.useful {
             backoff.reset();
         }
         let pause_ms = backoff.next_ms(ended.fault.ending, replicas, random.next());
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-    }
-}
-
-/// What has been said about each replica, so that it is said once.
-struct Journal<'j> {
-    shared: &'j Shared,
-    plan: &'j Plan,
-    /// Why each could not be reached, as logged; forgotten when any replica is.
-    reasons: Vec<Vec<String>>,
-}
-
-impl Journal<'_> {
-    fn connected(&mut self, index: usize) {
-        self.reasons.iter_mut().for_each(Vec::clear);
-        let address = &self.plan.targets[index].name;
-        self.shared.event(Level::Notice, format!("connected to control plane, address={address}"));
-    }
-
-    fn ended(&mut self, index: usize, ended: &Ended) {
-        let reason = ended.fault.reason.as_str();
-        self.shared.disconnected(reason);
-        let address = &self.plan.targets[index].name;
-        if ended.opened {
-            self.shared.event(Level::Warn, format!("lost control plane, address={address}, reason={reason}"));
-            return;
-        }
-        let known = &mut self.reasons[index];
-        if known.len() < REASONS_MAX && !known.iter().any(|known| known == reason) {
-            self.shared.event(Level::Warn, format!("cannot reach control plane, address={address}, reason={reason}"));
-            known.push(reason.to_owned());
-        }
     }
 }
 

@@ -46,6 +46,7 @@ const LOCAL_NAME: &str = "localhost";
 pub(super) struct Target {
     /// As configured, for people.
     pub(super) name: String,
+    tls: bool,
     endpoint: tonic::transport::Endpoint,
     socket: Option<UnixSocket>,
 }
@@ -89,7 +90,7 @@ impl Target {
                 format!("certificate, key or name is unusable: {}", Fault::transport(&error).reason)
             })?;
         }
-        Ok(Self { name, endpoint, socket })
+        Ok(Self { name, tls: tls.is_some(), endpoint, socket })
     }
 
     /// Connects and opens the stream; `outgoing` must hold the Hello already.
@@ -102,7 +103,8 @@ impl Target {
             client.sync(outgoing).await.map_err(|status| Fault::status(&status))
         };
         match tokio::time::timeout(CONNECT_MAX, open).await {
-            Ok(response) => Ok(response?.into_inner()),
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(fault)) => Err(fault.unanswered(self.tls)),
             Err(_) => Err(Fault::own(format!("no answer within {} s", CONNECT_MAX.as_secs()))),
         }
     }

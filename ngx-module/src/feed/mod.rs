@@ -144,7 +144,7 @@ impl Feed {
         self.shared.purged(stream, purged);
     }
 
-    /// How the connection is.
+    /// How the connection is, as of its `pulse`.
     pub(crate) fn status(&self) -> Status {
         self.shared.status()
     }
@@ -193,8 +193,7 @@ fn runtime() -> io::Result<Runtime> {
 /// Runs `client` until it returns, which it does when told to stop; starts it again when it panics.
 fn supervise(runtime: &Runtime, shared: &Shared, mut client: impl FnMut()) {
     while catch_unwind(AssertUnwindSafe(&mut client)).is_err() {
-        shared.disconnected("the feed panicked");
-        shared.event(Level::Error, "feed panicked, it is started again".to_owned());
+        shared.panicked();
         let paused = async { tokio::time::timeout(PANIC_PAUSE, shared.stopped()).await };
         if runtime.block_on(paused).is_ok() {
             return;

@@ -5,6 +5,7 @@
 //! A stream counts as open once something came over it, or no refusal came for [`SETTLING`]: a control plane opens the stream before it has
 //! read the Hello. Bounds: [`OUTGOING_MAX`] messages in the transport, silence of [`SILENCE_MAX`].
 
+use std::mem;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -37,14 +38,8 @@ pub(super) struct Ended {
     pub(super) useful: bool,
 }
 
-/// Runs one session with `target`; `on_open` is called once the stream is open.
-pub(super) async fn run(
-    shared: &Shared,
-    target: &Target,
-    index: usize,
-    hello: &Hello,
-    on_open: impl FnOnce(),
-) -> Ended {
+/// Runs one session with `target`, which stands at `index`.
+pub(super) async fn run(shared: &Shared, target: &Target, index: usize, hello: &Hello) -> Ended {
     let applied_revision = shared.begin_session(index);
     let applied_before = shared.applied_count();
     let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
@@ -56,7 +51,8 @@ pub(super) async fn run(
         Err(fault) => return Ended { fault, opened: false, useful: false },
     };
     let answered_at = Instant::now();
-    let mut session = Session { shared, outgoing, seen: None, heard_at: answered_at, on_open: Some(on_open) };
+    let address = target.name.as_str();
+    let mut session = Session { shared, address, outgoing, seen: None, heard_at: answered_at, settled: false };
     let fault = loop {
         match session.step(&mut incoming).await {
             Ok(()) => {}
@@ -64,35 +60,33 @@ pub(super) async fn run(
         }
     };
     let useful = shared.applied_count() != applied_before || answered_at.elapsed() >= LASTING;
-    Ended { fault, opened: session.is_settled(), useful }
+    Ended { fault, opened: session.settled, useful }
 }
 
-struct Session<'s, F> {
+struct Session<'s> {
     shared: &'s Shared,
+    address: &'s str,
     outgoing: mpsc::Sender<NodeMessage>,
     /// Revisions that came over this stream: only these may be answered on it.
     seen: Option<RangeInclusive<u64>>,
     heard_at: Instant,
-    /// To be called when the stream counts as open; `None` once it does.
-    on_open: Option<F>,
+    /// The stream counts as open.
+    settled: bool,
 }
 
-impl<F: FnOnce()> Session<'_, F> {
-    fn is_settled(&self) -> bool {
-        self.on_open.is_none()
-    }
-
+impl Session<'_> {
     /// The stream counts as open from now on.
     fn settle(&mut self) {
-        if let Some(on_open) = self.on_open.take() {
-            self.shared.connected();
-            on_open();
+        if mem::replace(&mut self.settled, true) {
+            self.shared.stands(self.address);
+        } else {
+            self.shared.connected(self.address);
         }
     }
 
     /// Waits for one thing to happen and deals with it.
     async fn step(&mut self, incoming: &mut tonic::Streaming<ControlMessage>) -> Result<(), Fault> {
-        let patience = if self.is_settled() { SILENCE_MAX } else { SETTLING };
+        let patience = if self.settled { SILENCE_MAX } else { SETTLING };
         tokio::select! {
             received = incoming.message() => match received {
                 Ok(Some(received)) => self.receive(received),
@@ -101,7 +95,7 @@ impl<F: FnOnce()> Session<'_, F> {
             },
             () = self.send() => Ok(()),
             () = tokio::time::sleep_until((self.heard_at + patience).into()) => {
-                if self.is_settled() {
+                if self.settled {
                     return Err(Fault::own(format!("no message for {} s", SILENCE_MAX.as_secs())));
                 }
                 self.settle();

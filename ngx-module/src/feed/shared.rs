@@ -6,6 +6,8 @@
 //! Bound: the newest snapshot, the one being applied and the one to be written; [`EVENTS_MAX`] events; one pending message of each kind;
 //! `limits::PURGES_MAX` purges and as many answers.
 
+mod link;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
@@ -13,6 +15,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pincer_core::journal::Journal;
 use pincer_proto::google::rpc;
 use pincer_proto::limits;
 use pincer_proto::v1::{self, Snapshot, node_message::Message};
@@ -80,8 +83,11 @@ pub(crate) struct Status {
     pub(crate) reconnects: u64,
     /// When the last message of the control plane arrived.
     pub(crate) last_message: Option<Instant>,
-    /// Why the last stream or attempt ended; `None` until one did. Kept while connected.
+    /// Why the last stream or attempt ended, and where, in one line; `None` until one did. Kept
+    /// while connected.
     pub(crate) last_error: Option<Arc<str>>,
+    /// When the thread last showed that it runs, at its start or every [`super::client::PULSE`].
+    pub(crate) pulse: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -103,6 +109,8 @@ struct Board {
     opened: u64,
     events: VecDeque<Event>,
     events_lost: u64,
+    /// What the error log was told of the link; survives a client that panics.
+    journal: Journal,
 }
 
 /// Both ends' meeting place.
@@ -113,17 +121,21 @@ pub(super) struct Shared {
     /// There is something to write to disk.
     disk: Notify,
     keeps_state: bool,
+    started: Instant,
     wake: File,
     stop: watch::Sender<Option<Instant>>,
 }
 
 impl Shared {
     pub(super) fn new(wake: File, applied_revision: u64, keeps_state: bool) -> Self {
+        let started = Instant::now();
+        let status = Status { pulse: Some(started), ..Status::default() };
         Self {
-            board: Mutex::new(Board { applied_revision, ..Board::default() }),
+            board: Mutex::new(Board { applied_revision, status, ..Board::default() }),
             outbox: Notify::new(),
             disk: Notify::new(),
             keeps_state,
+            started,
             wake,
             stop: watch::Sender::new(None),
         }
@@ -238,27 +250,6 @@ impl Shared {
         board.purges.clear();
         board.purged.clear();
         board.applied_revision
-    }
-
-    /// The stream is open.
-    pub(super) fn connected(&self) {
-        let mut board = self.board();
-        board.status.connected = true;
-        board.status.reconnects = board.opened;
-        board.opened += 1;
-        drop(board);
-        self.wake();
-    }
-
-    /// The stream, or the attempt to open one, has ended.
-    pub(super) fn disconnected(&self, reason: &str) {
-        let mut board = self.board();
-        let was_connected = mem::take(&mut board.status.connected);
-        board.status.last_error = Some(reason.into());
-        drop(board);
-        if was_connected {
-            self.wake();
-        }
     }
 
     /// Something came from the control plane.

@@ -10,11 +10,12 @@ use crate::feed::declared::class as declared_class;
 use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, state, translate};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::time::MonoNs;
+use pincer_core::zone::Link;
 use pincer_proto::v1::{self, DeclaredPeer, DeclaredUpstream, Hello, Snapshot};
 use std::cell::RefCell;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a stopping worker waits for the thread.
 const STOP_DEADLINE: Duration = Duration::from_millis(500);
@@ -23,7 +24,6 @@ struct Running {
     feed: Feed,
     main: &'static MainConf,
     connection: *mut ngx_connection_t,
-    connected: bool,
     /// Received while another worker held the lease: a dead one's lease is free within a second.
     waiting: Option<Received>,
 }
@@ -131,7 +131,7 @@ fn try_start(main: &'static MainConf, plane: &ControlPlaneArgs) -> std::io::Resu
     };
     match with_signals_blocked(|| Feed::start(config)) {
         Ok(feed) => {
-            RUNNING.replace(Some(Running { feed, main, connection, connected: false, waiting: None }));
+            RUNNING.replace(Some(Running { feed, main, connection, waiting: None }));
             Ok(())
         }
         Err(error) => {
@@ -248,9 +248,6 @@ impl Running {
         // SAFETY: the feed's own connection; nginx does not touch it once it is closed.
         unsafe { nginx_sys::ngx_close_connection(connection) };
         if let (Some(zone), Some(worker)) = (self.main.zone.get(), process::worker()) {
-            if self.connected && zone.feed_holds(worker, self.main.generation.get()) {
-                zone.header.connection.closed(clock::now());
-            }
             zone.feed_release(worker);
         }
         cache_purge::abandon();
@@ -282,25 +279,25 @@ impl Running {
         }
     }
 
-    /// Copies the state of the link into the zone, for the status page.
-    fn note_connection(&mut self) {
-        let Some(zone) = self.main.zone.get() else { return };
-        let Some(worker) = process::worker() else { return };
-        if !zone.feed_acquire(worker, self.main.generation.get()) {
-            return;
-        }
-        let status = self.feed.status();
-        let now = clock::now();
-        let link = &zone.header.connection;
-        match (status.connected, std::mem::replace(&mut self.connected, status.connected)) {
-            (true, false) => link.opened(u32::try_from(status.endpoint).unwrap_or(0), now),
-            (false, true) => link.closed(now),
-            _ => {}
-        }
-        if let Some(heard) = status.last_message {
-            let age_ns = u64::try_from(heard.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            link.message(MonoNs(now.0.saturating_sub(age_ns)));
-        }
+    /// Copies the state of the link into the zone, for the status page, if this worker may.
+    fn note_connection(&self) {
+        let (Some(zone), Some(worker)) = (self.main.zone.get(), process::worker()) else { return };
+        let (status, now) = (self.feed.status(), clock::now());
+        let moment = |at: Option<Instant>| at.map_or(MonoNs(0), |at| MonoNs(now.0.saturating_sub(age_ns(at))));
+        let link = Link {
+            connected: status.connected,
+            address: u32::try_from(status.endpoint).unwrap_or(0),
+            message: moment(status.last_message),
+            pulse: moment(status.pulse),
+            error: status.last_error.as_deref().unwrap_or_default(),
+        };
+        zone.feed_report(worker, self.main.generation.get(), &link);
+    }
+
+    /// Whether this worker is the one whose link counts.
+    fn holds(&self) -> bool {
+        let (Some(zone), Some(worker)) = (self.main.zone.get(), process::worker()) else { return false };
+        zone.feed_holds(worker, self.main.generation.get())
     }
 
     /// Puts a snapshot into the zone and says so, or says why not.
@@ -335,6 +332,10 @@ impl Running {
     }
 }
 
+fn age_ns(at: Instant) -> u64 {
+    u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Checks the snapshot and puts it into the zone, all or nothing.
 fn publish(main: &MainConf, snapshot: &Snapshot) -> Result<(), String> {
     let Some(zone) = main.zone.get() else { return Err("there is no zone".to_owned()) };
@@ -361,6 +362,16 @@ pub(crate) fn purged(stream: u64, purged: v1::Purged) {
     RUNNING.with_borrow(|running| {
         if let Some(running) = running.as_ref().filter(|running| !running.connection.is_null()) {
             running.feed.purged(stream, purged);
+        }
+    });
+}
+
+/// Brings the state of the link up to date before it is shown: this loop may have been busy for
+/// longer than a link is believed.
+pub(crate) fn refresh() {
+    RUNNING.with_borrow(|running| {
+        if let Some(running) = running.as_ref().filter(|running| !running.connection.is_null() && running.holds()) {
+            running.note_connection();
         }
     });
 }

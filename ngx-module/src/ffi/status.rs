@@ -1,6 +1,6 @@
 //! The pages `pincer_status` (JSON) and `pincer_metrics` (Prometheus). GET and HEAD only; nothing here is on the path of proxied requests.
 
-use super::{bits, clock, conf, nginx};
+use super::{bits, clock, conf, feed, nginx};
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, ngx_chain_t,
     ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
@@ -60,8 +60,9 @@ unsafe fn serve(r: *mut ngx_http_request_t, render: Render) -> ngx_int_t {
         let addresses: Vec<String> =
             main.control_plane.iter().flat_map(|plane| &plane.endpoints).map(ToString::to_string).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        feed::refresh();
         let now = clock::now();
-        let context = status::Context { addresses: &addresses, now };
+        let context = status::Context { addresses: &addresses, generation: main.generation.get(), now };
         match render(&zone.snapshot(now), &context, &nginx::header_in(r, b"accept", b", ")) {
             Some(page) => send(r, &page),
             None => SERVER_ERROR,

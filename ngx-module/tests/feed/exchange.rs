@@ -141,7 +141,7 @@ fn after_a_lost_stream_the_hello_names_what_was_applied_and_the_state_comes_agai
     assert_eq!(user.apply(), 7, "the same revision again");
     assert_eq!(plane.hear_ack().revision, 7);
     let lost = user.event(&["lost control plane", "Unavailable: going home"]);
-    assert_eq!(lost.level, Level::Warn);
+    assert_eq!(lost.level, Level::Error);
     assert_eq!(user.feed.status().reconnects, 1);
     user.stop();
 }

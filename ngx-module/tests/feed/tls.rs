@@ -1,10 +1,14 @@
 //! Mutual TLS: who is let in, who is believed, and what is said when the material is no good.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::conf::control::Endpoint;
-use crate::feed::TlsMaterial;
+use crate::feed::{Level, TlsMaterial};
 use crate::server::{ControlPlane, Place, snapshot};
 use crate::user::{EventLoop, tcp};
 
@@ -20,8 +24,14 @@ impl Authority {
 
     /// Certificate and key, for servers and clients.
     fn issue(&self, names: &[&str]) -> (String, String) {
+        self.issue_until(names, 4096)
+    }
+
+    /// The same, good until the beginning of a year.
+    fn issue_until(&self, names: &[&str], year: i32) -> (String, String) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
@@ -29,7 +39,10 @@ impl Authority {
     }
 
     fn server(&self, names: &[&str]) -> ServerTlsConfig {
-        let (certificate, key) = self.issue(names);
+        self.server_of(self.issue(names))
+    }
+
+    fn server_of(&self, (certificate, key): (String, String)) -> ServerTlsConfig {
         ServerTlsConfig::new()
             .identity(Identity::from_pem(certificate, key))
             .client_ca_root(Certificate::from_pem(self.0.pem()))
@@ -106,6 +119,47 @@ fn a_node_that_the_control_plane_does_not_know_learns_why() {
     let user = EventLoop::start_with(vec![tcp(plane.address)], Some(material), None);
     user.event(&["cannot reach control plane", "received fatal alert"]);
     assert!(user.feed.take().is_none());
+    user.stop();
+}
+
+/// Waits for the line with the cause, then until the feed has tried for long enough to have said it
+/// again.
+fn is_said_once(user: &EventLoop, cause: &str) {
+    let said = user.event(&["cannot reach control plane", cause]);
+    assert_eq!(said.level, Level::Error);
+    let mut seen = user.feed.status().last_error;
+    for _ in 0..4 {
+        // Each attempt leaves a text of its own, be it the same words.
+        seen = user.until(|feed| {
+            let error = feed.status().last_error;
+            let same = error.as_ref().zip(seen.as_ref()).is_some_and(|(error, seen)| Arc::ptr_eq(error, seen));
+            (!same).then_some(error)
+        });
+    }
+    let more = user.events();
+    assert!(more.iter().all(|event| !event.text.contains(cause)) && more.len() <= 1, "{more:?}");
+    assert!(!user.feed.status().connected);
+}
+
+#[test]
+fn a_node_whose_certificate_has_expired_learns_it_and_says_it_once() {
+    let authority = Authority::new("ours");
+    let plane = ControlPlane::start_at(&Place::AnyPort, Some(authority.server(&["127.0.0.1"])), vec![snapshot(1)]);
+    let (certificate, key) = authority.issue_until(&["node"], 2020);
+    let (certificate_pem, key_pem) = (certificate.into_bytes(), key.into_bytes());
+    let material = TlsMaterial { certificate_pem, key_pem, ..authority.material(None) };
+    let user = EventLoop::start_with(vec![tcp(plane.address)], Some(material), None);
+    is_said_once(&user, "CertificateExpired");
+    user.stop();
+}
+
+#[test]
+fn a_control_plane_whose_certificate_has_expired_is_not_believed_and_that_is_said_once() {
+    let authority = Authority::new("ours");
+    let server = authority.server_of(authority.issue_until(&["127.0.0.1"], 2020));
+    let plane = ControlPlane::start_at(&Place::AnyPort, Some(server), vec![snapshot(1)]);
+    let user = EventLoop::start_with(vec![tcp(plane.address)], Some(authority.material(None)), None);
+    is_said_once(&user, "certificate expired");
     user.stop();
 }
 

@@ -192,7 +192,7 @@ impl Zone<'_> {
             revision: self.header.revision(),
             generation,
             unknown: self.header.unknown(),
-            connection: self.header.connection.load(),
+            connection: self.feed_link(now),
             feed,
             counters: self.header.counters.named(),
             workers: indices.zip(self.workers).filter_map(|(w, slot)| self.worker_snapshot(w, slot.owner()?)).collect(),
