@@ -162,3 +162,79 @@ fn every_source_file_says_what_it_is() {
         assert!(first.starts_with("//!"), "{}: the first line is no //! header", path.display());
     }
 }
+
+/// Names of bit fields that ffi/ calls methods of other types by; not of what a pointer of nginx's points to.
+const OTHERS_TOO: [&str; 17] = [
+    "block",
+    "cache_status",
+    "count",
+    "exists",
+    "first",
+    "index",
+    "is_dir",
+    "is_file",
+    "len",
+    "purged",
+    "read",
+    "set",
+    "shared",
+    "skip",
+    "store",
+    "waiting",
+    "write",
+];
+
+/// Whether `receiver` ends with what a raw pointer points to: `(*r)`, not `call(*r)`.
+fn is_behind_a_pointer(receiver: &str) -> bool {
+    let mut depth = 0_i32;
+    let start = receiver.char_indices().rev().find(|(_, sign)| {
+        depth += i32::from(*sign == ')') - i32::from(*sign == '(');
+        depth <= 0
+    });
+    let Some((at, _)) = start.filter(|_| receiver.ends_with(')')) else { return false };
+    let is_call = receiver[..at].ends_with(|sign: char| sign.is_ascii_alphanumeric() || sign == '_' || sign == '>');
+    receiver[at..].starts_with("(*") && !is_call
+}
+
+#[test]
+fn bit_fields_are_left_to_the_c_compiler() {
+    let mut fields = BTreeSet::new();
+    for header in headers(&root().join(".nginx/debian/src")).into_iter().chain(headers(&root().join(".nginx/sid/src")))
+    {
+        for line in read(&header).lines().filter_map(|line| line.trim().strip_prefix("unsigned")) {
+            let Some((name, width)) = line.trim().split_once(':') else { continue };
+            if width.trim_end().ends_with(';') || width.contains("; ") {
+                fields.insert(name.trim().to_owned());
+            }
+        }
+    }
+    assert!(fields.len() > 250, "only {} bit fields were found: run `make setup`", fields.len());
+    let mut found = Vec::new();
+    for path in tracked("ngx-module/src/ffi", ".rs") {
+        for (number, line) in read(&path).lines().enumerate() {
+            let place = format!("{}:{}", path.display(), number + 1);
+            let line = code(line);
+            for (dot, _) in line.match_indices('.') {
+                let Some((call, _)) = line[dot + 1..].split_once('(') else { continue };
+                let field = call.strip_prefix("set_").unwrap_or(call);
+                let may_be_other = OTHERS_TOO.contains(&field) && !is_behind_a_pointer(&line[..dot]);
+                if fields.contains(field) && !may_be_other {
+                    found.push(format!("{place}: {call}() is bindgen's accessor of a bit field"));
+                }
+            }
+            for wrapper in ["add_timer", "del_timer", "post_event", "delete_posted_event"] {
+                if line.contains(&format!("nginx_sys::ngx_{wrapper}")) {
+                    found.push(format!("{place}: ngx_{wrapper} of nginx-sys reads bit fields"));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "bits.rs has C's own:\n{}", found.join("\n"));
+}
+
+/// nginx's headers below `folder`.
+fn headers(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let nested = entries.flat_map(|path| if path.is_dir() { headers(&path) } else { vec![path] });
+    nested.filter(|path| path.extension().is_some_and(|end| end == "h")).collect()
+}

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Installs what Pincer's build and tests need on Debian 12, and prepares the headers of two nginx versions below .nginx/:
+# Installs what Pincer's build and tests need on Debian 12, and prepares the headers of four nginx versions below .nginx/:
 #   .nginx/debian   Debian's own nginx (package nginx-dev), the first target
 #   .nginx/stable   nginx's stable release from the crate nginx-src, built with its binary at .nginx/stable/objs/nginx
+#   .nginx/trixie   Debian 13's, unpacked and not installed, with its binary at .nginx/trixie/nginx
+#   .nginx/sid      that of Debian's development branch, likewise
 # Idempotent; a second run takes well under a second. "setup.sh bench" adds what only `make bench` compares against.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -56,3 +58,5 @@ if ! prepared .nginx/stable "$stable_stamp"; then
         { tail -20 .nginx/stable-build.log; exit 1; }
     echo "$stable_stamp" > .nginx/stable/.stamp
 fi
+
+for suite in trixie sid; do tools/debian-suite.sh "$suite"; done

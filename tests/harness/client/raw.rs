@@ -26,10 +26,10 @@ pub async fn send(address: &str, path: &str, headers: &[(&str, &str)]) -> Sent {
 ///
 /// # Panics
 /// When connecting or sending fails.
-pub async fn send_bytes(address: &str, bytes: &str) -> Sent {
+pub async fn send_bytes(address: &str, bytes: &(impl AsRef<[u8]> + ?Sized)) -> Sent {
     let address = address.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap_or_else(|e| panic!("connect to {address}: {e}"));
-    stream.write_all(bytes.as_bytes()).await.expect("send request");
+    stream.write_all(bytes.as_ref()).await.expect("send request");
     Sent { stream, received: Vec::new() }
 }
 
