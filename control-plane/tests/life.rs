@@ -128,6 +128,36 @@ async fn wrong_command_lines_are_refused_with_what_is_missing() {
 }
 
 #[tokio::test]
+async fn with_dev_it_listens_for_this_machine_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("dev");
+    for address in ["192.0.2.1:0", "[2001:db8::1]:0", "0.0.0.0:0", "[::]:0", "[::ffff:192.0.2.1]:0"] {
+        for flag in ["--listen", "--grpc-listen", "--http-listen"] {
+            let other = if flag == "--http-listen" { "--listen" } else { "--http-listen" };
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pincerd"));
+            command.arg("--dev").arg(&folder).args([flag, address, other, "127.0.0.1:0"]);
+            command.stdin(Stdio::null()).kill_on_drop(true);
+            let output = time::timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{flag} {address}: {errors}");
+            let shown = flag.replace("grpc-", "");
+            let said = format!("{shown} {address} is no loopback address, 127.0.0.0/8 or [::1] is needed beside --dev");
+            assert!(errors.contains(&said), "{errors}");
+            assert!(!folder.exists(), "nothing was made");
+        }
+    }
+    let arguments = ["--listen", "[::ffff:127.0.0.9]:0", "--http-listen", "127.0.0.9:0"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pincerd"));
+    command.arg("--dev").arg(&folder).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.starts_with("pincerd ready") && line.contains("http=127.0.0.9:"), "{line}");
+}
+
+#[tokio::test]
 async fn it_runs_with_certificates_and_a_store_of_ones_own() {
     let folder = tempfile::tempdir().unwrap();
     dev::ensure(folder.path(), std::time::SystemTime::now()).unwrap();
