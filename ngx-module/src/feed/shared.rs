@@ -13,6 +13,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pincer_core::trust::Distrust;
 use pincer_proto::google::rpc;
 use pincer_proto::limits;
 use pincer_proto::v1::{self, Snapshot, node_message::Message};
@@ -82,6 +83,8 @@ pub(crate) struct Status {
     pub(crate) last_message: Option<Instant>,
     /// Why the last stream or attempt ended; `None` until one did. Kept while connected.
     pub(crate) last_error: Option<Arc<str>>,
+    /// Why the state file was refused at the last write, if it was; `None` before the first write.
+    pub(crate) state_file: Option<Option<Distrust>>,
 }
 
 #[derive(Default)]
@@ -257,6 +260,14 @@ impl Shared {
         board.status.last_error = Some(reason.into());
         drop(board);
         if was_connected {
+            self.wake();
+        }
+    }
+
+    /// A write of the state file has ended; `refused` says why it was not written, where others could write it.
+    pub(super) fn state_file(&self, refused: Option<Distrust>) {
+        let before = self.board().status.state_file.replace(refused);
+        if before != Some(refused) {
             self.wake();
         }
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::Nginx;
+use super::{Nginx, workers};
 use crate::{conf, limit, paths, ports};
 
 /// The frame around a test's own directives. Workers drop root as in production, so they may not rely on root's files.
@@ -85,6 +85,8 @@ impl Builder {
             fs::create_dir(&path).expect("folder in the prefix");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("permissions");
         }
+        // A state file is refused where others than the workers can write.
+        workers::give(&prefix.path().join("state"), 0o700);
         fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
         Self {
             prefix,

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::{WorkerIdx, Zone};
 use crate::time::MonoNs;
+use crate::trust::Distrust;
 
 fn lease(w: WorkerIdx, generation: u32) -> u64 {
     u64::from(generation) << 32 | (u64::from(w.0) + 1)
@@ -121,5 +122,22 @@ impl Connection {
             refused: self.refused.load(SeqCst),
             applied: self.applied.load(SeqCst),
         }
+    }
+}
+
+/// Whether the state file is refused, as whoever last read or wrote it found: the master at a start and a reload, then the holder of the lease.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct StateFile(AtomicU64);
+
+impl StateFile {
+    /// What was found: why the file is refused, if it is.
+    pub fn found(&self, refused: Option<Distrust>) {
+        self.0.store(refused.map_or(0, Distrust::pack), SeqCst);
+    }
+
+    /// Why the file is refused, if it is.
+    pub fn refused(&self) -> Option<Distrust> {
+        Distrust::unpack(self.0.load(SeqCst))
     }
 }

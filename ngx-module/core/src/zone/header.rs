@@ -6,13 +6,13 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::bodies::Bodies;
-use super::feed::Connection;
+use super::feed::{Connection, StateFile};
 use super::fences::Fences;
 use super::layout::Counts;
 use super::{Layout, TooSmall};
 
 /// `pincer` and the version of the zone's layout; a zone made by another version is not read.
-const MAGIC: u64 = u64::from_be_bytes(*b"pincer\0\x03");
+const MAGIC: u64 = u64::from_be_bytes(*b"pincer\0\x04");
 
 /// The zone's header.
 #[repr(C, align(64))]
@@ -35,6 +35,8 @@ pub struct Header {
     secret: [AtomicU64; 2],
     /// The link to the control plane.
     pub connection: Connection,
+    /// Whether the state file is refused.
+    pub state_file: StateFile,
     /// Counters of the whole zone.
     pub counters: Counters,
     /// What became of request bodies.
