@@ -158,6 +158,52 @@ async fn with_dev_it_listens_for_this_machine_alone() {
 }
 
 #[tokio::test]
+async fn with_dev_no_key_is_put_where_others_can_write() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("dev");
+    std::fs::create_dir(&folder).unwrap();
+    symlink("dev", parent.path().join("link")).unwrap();
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let refused = async |folder: std::path::PathBuf, said: &str| {
+        let mut command = tokio::process::Command::from(command(&folder));
+        let output = time::timeout(PATIENCE, command.kill_on_drop(true).output()).await.expect("it ends").unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && errors.contains("is no place for keys"), "{errors}");
+        assert!(errors.contains(said), "{errors}");
+    };
+    for (path, bits, said) in [
+        (&*folder, 0o777, "mode 0777 lets others write"),
+        (&*folder, 0o1730, "mode 1730 lets others write"),
+        (parent.path(), 0o770, "mode 0770 lets others write"),
+    ] {
+        mode(path, bits);
+        for given in ["dev", "link"] {
+            refused(parent.path().join(given), said).await;
+        }
+        mode(path, 0o700);
+    }
+    if std::os::unix::fs::chown(&folder, Some(12_345), None).is_ok() {
+        refused(folder.clone(), "user 12345 owns").await;
+        std::os::unix::fs::chown(&folder, Some(0), None).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "nothing was made");
+    // As /tmp is.
+    mode(parent.path(), 0o1777);
+    let mut child = command(&parent.path().join("link")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.starts_with("pincerd ready"), "{line}");
+    for (file, bits) in [("operator.key", 0o600), ("node.key", 0o600), ("server.key", 0o600), ("store.redb", 0o600)] {
+        assert_eq!(std::fs::metadata(folder.join(file)).unwrap().permissions().mode() & 0o777, bits, "{file}");
+    }
+}
+
+#[tokio::test]
 async fn it_runs_with_certificates_and_a_store_of_ones_own() {
     let folder = tempfile::tempdir().unwrap();
     dev::ensure(folder.path(), std::time::SystemTime::now()).unwrap();
