@@ -55,29 +55,33 @@ async fn what_a_start_or_a_reload_makes_for_the_state_file_is_the_workers_alone_
     let replica = Replica::named("a").start().await;
     let theirs = workers::folder();
     let (_, user) = whose(theirs.path());
-    // A daemon's master has no umask; one in the foreground has the shell's.
-    for (detached, reload) in [(false, false), (false, true), (true, false), (true, true)] {
-        let builder = if detached { fed(&pincerd, "", &replica).detached() } else { fed(&pincerd, "", &replica) };
-        let zone = |builder: Builder| {
-            let builder = builder.clear();
-            let builder = if detached { builder.detached() } else { builder };
-            builder
+    // A daemon's master has none; one in the foreground has the shell's, which may take away even what the owner needs.
+    for (detached, umask, reload) in
+        [(false, "022", false), (false, "000", true), (false, "377", false), (true, "022", false), (true, "022", true)]
+    {
+        let started = |builder: Builder| if detached { builder.detached() } else { builder }.umask(umask);
+        let keeping = |builder: Builder| {
+            started(builder.clear())
                 .http(format!("pincer_zone pincer:1m state=var/lib/pincer/last; {}", pincerd.directives("edge-1")))
                 .upstream("u", format!("pincer_balance; server {};", replica.server()))
         };
         let nginx = if reload {
-            let mut nginx = builder.start().await;
-            nginx.reconfigure(zone).await;
+            let mut nginx = started(fed(&pincerd, "", &replica)).start().await;
+            nginx.reconfigure(keeping).await;
             nginx
         } else {
-            zone(builder).start().await
+            keeping(Nginx::builder()).start().await
         };
         nginx.connected().await;
         set_weight(&pincerd, &replica, 3).await;
         let file = nginx.path("var/lib/pincer/last");
         eventually("the revision is on disk", 10.0, || async { file.exists() }).await;
         for made in ["var", "var/lib", "var/lib/pincer"] {
-            assert_eq!(whose(&nginx.path(made)), (0o700, user), "{made}, daemon: {detached}, reload: {reload}");
+            assert_eq!(
+                whose(&nginx.path(made)),
+                (0o700, user),
+                "{made}, daemon: {detached}, umask {umask}, reload: {reload}"
+            );
         }
         assert_eq!(whose(&file), (0o600, user));
         assert_eq!(refused(&nginx).await, None);
