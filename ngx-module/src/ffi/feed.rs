@@ -43,7 +43,7 @@ pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
     let prepared = file.prepare(is_root().then_some(owner));
     zone.header.state_file.found(prepared.as_ref().err().and_then(Fault::distrust));
     if let Err(fault) = prepared {
-        log_unusable(&file, &fault);
+        log_unusable(&file, &fault, zone.header.revision());
         return;
     }
     if zone.header.revision() != 0 {
@@ -73,7 +73,7 @@ pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
         state::Loaded::Damaged { reason } => set_aside(&file, &reason),
         state::Loaded::Unreadable(fault) => {
             zone.header.state_file.found(fault.distrust());
-            log_unusable(&file, &fault);
+            log_unusable(&file, &fault, 0);
         }
     }
 }
@@ -94,14 +94,14 @@ fn is_root() -> bool {
     effective_user() == 0
 }
 
-fn log_unusable(file: &StateFile, fault: &Fault) {
+/// `revision` is the one in force, 0 = none.
+fn log_unusable(file: &StateFile, fault: &Fault, revision: u64) {
     let what = match fault.distrust() {
         Some(_) => "refuses the state file, reads and writes nothing there until it is mended",
         None => "cannot use the state file",
     };
-    let path = file.path.display();
-    let message =
-        format!("{what}, serves from nginx.conf until the control plane is reached, file={path}, reason={fault}");
+    let serves = if revision == 0 { "serves from nginx.conf until the control plane is reached" } else { "serves on" };
+    let message = format!("{what}, {serves}, file={}, reason={fault}", file.path.display());
     log::write_cycle(log::NGX_LOG_ERR, &message);
 }
 
