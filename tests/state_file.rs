@@ -1,4 +1,5 @@
-//! The state file belongs to root and the workers' user: what nginx makes for it is closed to others, and where others can write it is not used.
+//! The state file belongs to root and the workers' user: what nginx makes for it is closed to
+//! others, and where others can write it is not used.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -55,7 +56,8 @@ async fn what_a_start_or_a_reload_makes_for_the_state_file_is_the_workers_alone_
     let replica = Replica::named("a").start().await;
     let theirs = workers::folder();
     let (_, user) = whose(theirs.path());
-    // A daemon's master has none; one in the foreground has the shell's, which may take away even what the owner needs.
+    // A daemon's master has none; one in the foreground has the shell's, which may take away even
+    // what the owner needs.
     for (detached, umask, reload) in
         [(false, "022", false), (false, "000", true), (false, "377", false), (true, "022", false), (true, "022", true)]
     {

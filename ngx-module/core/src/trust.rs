@@ -1,9 +1,11 @@
-//! Who may have written a file: whether nobody but root and one user can change it, or put another in its place.
+//! Who may have written a file: whether nobody but root and one user can change it, or put another
+//! in its place.
 //!
-//! Judges what the system says of one object at a time: the file, the folder that holds it, each folder above that, and each symbolic link on the
-//! way. A folder above may be writable by others only where its sticky bit keeps them from renaming what is not theirs, as in `/tmp`; the folder
-//! that holds the file may not, since others could put a file there first. An access control list that lets others write shows in the mode's bits
-//! of the group. Pure. Cost: a few comparisons.
+//! Judges what the system says of one object at a time: the file, the folder that holds it, each
+//! folder above that, and each symbolic link on the way. A folder above may be writable by others
+//! only where its sticky bit keeps them from renaming what is not theirs, as in `/tmp`; the folder
+//! that holds the file may not, since others could put a file there first. An access control list
+//! that lets others write shows in the mode's bits of the group. Pure. Cost: a few comparisons.
 
 use core::fmt;
 

@@ -1,10 +1,13 @@
-//! The folder that holds the state file: found from the root down, one name at a time, and refused where others could change what is in it.
+//! The folder that holds the state file: found from the root down, one name at a time, and refused
+//! where others could change what is in it.
 //!
-//! Every folder on the way is opened first, without following a link, and judged by what its descriptor says ([`pincer_core::trust`]); the next
-//! name is looked up in that descriptor. So what was judged is what is used, whatever happens to the path meanwhile. A symbolic link that root or
-//! the workers' user has made is followed the same way. What is missing is made only where [`Folder::make`] asks for it: with mode 0700 whatever
-//! the umask, for the workers' user alone. A missing folder above it is made likewise, since nobody else has business below it: that user passes,
-//! and nobody else can write or rename there. Blocks. Bound: [`LINKS_MAX`] links.
+//! Every folder on the way is opened first, without following a link, and judged by what its
+//! descriptor says ([`pincer_core::trust`]); the next name is looked up in that descriptor. So what
+//! was judged is what is used, whatever happens to the path meanwhile. A symbolic link that root or
+//! the workers' user has made is followed the same way. What is missing is made only where
+//! [`Folder::make`] asks for it: with mode 0700 whatever the umask, for the workers' user alone. A
+//! missing folder above it is made likewise, since nobody else has business below it: that user
+//! passes, and nobody else can write or rename there. Blocks. Bound: [`LINKS_MAX`] links.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

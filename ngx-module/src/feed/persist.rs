@@ -1,7 +1,8 @@
 //! Writes the last applied snapshot to the state file, on a thread of its own, whenever there is a new one.
 //!
-//! Never delays an Ack, and a disk that hangs holds up nothing else. A failure is an event, said once for each reason until it works again, and is tried again: so a folder
-//! that others could write is used from its mending on.
+//! Never delays an Ack, and a disk that hangs holds up nothing else. A failure is an event, said
+//! once for each reason until it works again, and is tried again: so a folder that others could
+//! write is used from its mending on.
 //! At the end what is still to be written gets the time that the stop allows. Bound: one write at a time, one snapshot waiting.
 
 use std::sync::Arc;

@@ -264,7 +264,8 @@ impl Shared {
         }
     }
 
-    /// A write of the state file has ended; `refused` says why it was not written, where others could write it.
+    /// A write of the state file has ended; `refused` says why it was not written, where others
+    /// could write it.
     pub(super) fn state_file(&self, refused: Option<Distrust>) {
         let before = self.board().status.state_file.replace(refused);
         if before != Some(refused) {

@@ -3,8 +3,10 @@
 //! ```text
 //! "PINCERST"  version u32  payload bytes u32  XXH3-64 of all that follows u64  revision u64  payload: pincer.v1.Snapshot
 //! ```
-//! Numbers are little endian; the checksum is against accidents, not against those who may write the file: where others than root and the workers'
-//! user can, nothing is read and nothing written ([`super::folder`]). Written to `PATH.tmp`, synced and renamed, so a reader finds the old file or the new one; the temporary file is
+//! Numbers are little endian; the checksum is against accidents, not against those who may write
+//! the file: where others than root and the workers' user can, nothing is read and nothing written
+//! ([`super::folder`]). Written to `PATH.tmp`, synced and renamed, so a reader finds the old file
+//! or the new one; the temporary file is
 //! locked while it is written, because two generations of workers may do so at once, and the older must not undo the newer: a higher
 //! revision stays. Opens only regular files. Bound: [`FILE_BYTES_MAX`].
 
@@ -74,9 +76,11 @@ pub(super) enum Stored {
     Newer,
 }
 
-/// Everything here blocks: it is for the start of a process and for a thread, not for an event loop.
+/// Everything here blocks: it is for the start of a process and for a thread, not for an event
+/// loop.
 impl StateFile {
-    /// Makes the folder if it is missing, for `owner`, and judges what is there. Reads and writes no file.
+    /// Makes the folder if it is missing, for `owner`, and judges what is there. Reads and writes
+    /// no file.
     pub(crate) fn prepare(&self, owner: Owner) -> Result<(), Fault> {
         let folder = Folder::make(self.folder_path(), self.trusted, owner)?;
         match folder.inspect(self.name()?) {
@@ -97,7 +101,8 @@ impl StateFile {
         }
     }
 
-    /// Renames a damaged state file to `PATH.damaged`, in place of an earlier one, and says where it is now.
+    /// Renames a damaged state file to `PATH.damaged`, in place of an earlier one, and says where
+    /// it is now.
     pub(crate) fn set_aside(&self) -> Result<PathBuf, Fault> {
         let (name, aside) = (self.name()?, self.name_with(".damaged")?);
         self.folder()?.rename(name, &aside)?;
@@ -160,7 +165,8 @@ fn replace(folder: &Folder, name: &OsStr, temporary: &OsStr, file: &mut File, by
 fn open_locked(folder: &Folder, temporary: &OsStr) -> Result<File, Fault> {
     for _ in 0..LOCK_TRIES {
         let file = match folder.write(temporary) {
-            // Left by others from a time when the folder was open to them: they may have it open to write still.
+            // Left by others from a time when the folder was open to them: they may have it open to
+            // write still.
             Err(Fault::Refused { .. }) => {
                 folder.remove(temporary)?;
                 continue;

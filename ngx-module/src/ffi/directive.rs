@@ -349,7 +349,8 @@ fn page(
     handler: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> nginx_sys::ngx_int_t,
 ) -> *mut c_char {
     report(cf, || {
-        // SAFETY: a directive of a location, with what `location::create` made; the context's `loc_conf` has a slot for the core module.
+        // SAFETY: a directive of a location, with what `location::create` made; the context's
+        // `loc_conf` has a slot for the core module.
         unsafe {
             location::being_read(conf).is_page = true;
             main_conf_of(cf).needs_zone.get_or_insert_with(|| (directive, place(cf)));

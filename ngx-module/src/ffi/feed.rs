@@ -34,8 +34,8 @@ thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// Puts the last good revision from disk into a zone that has none. In the master, as root; a damaged file is set aside, and one that others can
-/// write is not read.
+/// Puts the last good revision from disk into a zone that has none. In the master, as root; a
+/// damaged file is set aside, and one that others can write is not read.
 ///
 /// `owner` is the user and group that workers run as.
 pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
@@ -78,7 +78,8 @@ pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
     }
 }
 
-/// The state file that `main` names, if it names one, and whose it may be: root's and, as `user`, the workers'.
+/// The state file that `main` names, if it names one, and whose it may be: root's and, as `user`,
+/// the workers'.
 fn state_file(main: &MainConf, user: u32) -> Option<StateFile> {
     // Only root becomes another user; all others' workers are what their master is.
     let user = if is_root() { user } else { effective_user() };

@@ -87,8 +87,9 @@ impl LocConf {
         matches!(self.key_required, Some(Some(_)))
     }
 
-    /// The limits in force here. A page of ours is held only by limits of its own: an operator wants to read it in a flood. The levels above
-    /// hold what is nested in it all the same, so the page keeps them for its children.
+    /// The limits in force here. A page of ours is held only by limits of its own: an operator
+    /// wants to read it in a flood. The levels above hold what is nested in it all the same, so the
+    /// page keeps them for its children.
     pub(crate) fn limits(&self) -> &[Limit] {
         if self.is_page && self.inherits_limits {
             return &[];

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-/// User and group as /etc/passwd tells them: the user that nginx was configured with, else `nobody`.
+/// User and group as /etc/passwd tells them: the user that nginx was configured with, else
+/// `nobody`.
 fn user() -> Option<(u32, u32)> {
     let arguments = env!("PINCER_NGINX_ARGUMENTS").split_whitespace();
     let name = arguments.filter_map(|argument| argument.strip_prefix("--user=")).next_back().unwrap_or("nobody");
@@ -17,7 +18,8 @@ fn user() -> Option<(u32, u32)> {
     })
 }
 
-/// Gives `path` to the workers with this mode. Without root they are who we are, and so is the owner.
+/// Gives `path` to the workers with this mode. Without root they are who we are, and so is the
+/// owner.
 ///
 /// # Panics
 /// When the user is unknown, or the system refuses.

@@ -125,7 +125,8 @@ impl Connection {
     }
 }
 
-/// Whether the state file is refused, as whoever last read or wrote it found: the master at a start and a reload, then the holder of the lease.
+/// Whether the state file is refused, as whoever last read or wrote it found: the master at a start
+/// and a reload, then the holder of the lease.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct StateFile(AtomicU64);
