@@ -1,7 +1,7 @@
 //! Classes that operators change outlive what may happen to either side, and what is told of their use is true.
 
 use harness::metrics::Metrics;
-use harness::nginx::{Builder, Status};
+use harness::nginx::{Builder, Status, workers};
 use harness::replica::Settings;
 use harness::{Client, Nginx, Pincerd, Replica, Reply, eventually, load};
 use hyper::Method;
@@ -10,13 +10,6 @@ use serde_json::Value;
 const WAIT: [&str; 2] = ["--wait", "5s"];
 /// What nginx.conf says in these tests.
 const CLASSES: &str = "pincer_class default; pincer_class free rate=1r/m burst=2 nodelay priority=50;";
-
-/// A folder that the workers may write to.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("folder");
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
-    folder
-}
 
 /// Fed by `pincerd`, with its last revision in `state`.
 fn fed(pincerd: &Pincerd, state: &std::path::Path, classes: &str) -> Builder {
@@ -61,7 +54,7 @@ async fn assert_as_changed(nginx: &Nginx, when: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_and_added_classes_outlive_reloads_restarts_and_a_killed_control_plane() {
     let mut pincerd = Pincerd::start().await;
-    let state = folder();
+    let state = workers::folder();
     let mut nginx = fed(&pincerd, state.path(), CLASSES).start().await;
     nginx.connected().await;
     change(&pincerd).await;
@@ -105,7 +98,7 @@ async fn fed_alone(pincerd: &Pincerd, state: &tempfile::TempDir) -> Option<f64> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_class_added_to_every_nginx_may_be_declared_later_and_then_stays_when_it_is_deleted() {
     let pincerd = Pincerd::start().await;
-    let state = folder();
+    let state = workers::folder();
     let mut nginx = fed(&pincerd, state.path(), CLASSES).start().await;
     nginx.connected().await;
     change(&pincerd).await;

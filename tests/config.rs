@@ -296,7 +296,7 @@ async fn a_damaged_state_file_is_set_aside_and_nginx_serves() {
             .upstream("u", format!("pincer_balance; server {};", replica.server()));
         let state = builder.prefix().join("state/last");
         std::fs::write(&state, damage).expect("write");
-        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o666)).expect("permissions");
+        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o644)).expect("permissions");
         let nginx = builder.start().await;
         assert_eq!(nginx.client().get("/").await.replica(), "a");
         if !damage.is_empty() {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use harness::client::pinned::{self, Pinned};
 use harness::client::{raw, upload::Upload};
-use harness::nginx::{Builder, http2_listen};
+use harness::nginx::{Builder, http2_listen, workers};
 use harness::{Client, Nginx, Pincerd, Replica, Reply, eventually, limit, ports};
 use hyper::Method;
 use serde_json::Value;
@@ -42,12 +42,6 @@ impl Key {
     fn bearer(&self) -> String {
         format!("Bearer {}", self.secret)
     }
-}
-
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("folder");
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
-    folder
 }
 
 /// Fed by `pincerd`; `/` asks for a key.
@@ -183,7 +177,7 @@ async fn from(client: &str, server: SocketAddr, fields: &str) -> u16 {
 async fn a_key_is_good_only_from_its_addresses() {
     let pincerd = Pincerd::start().await;
     let has_v6 = std::net::TcpListener::bind("[::1]:0").is_ok();
-    let (port, socket) = (ports::free_port(), folder());
+    let (port, socket) = (ports::free_port(), workers::folder());
     let v6 = if has_v6 { format!("listen [::]:{port} ipv6only=off;") } else { String::new() };
     let unix = socket.path().join("nginx.sock");
     let builder = fed(&pincerd, "", "empty_gif;").server(format!("{v6} listen unix:{};", unix.display()));
@@ -356,7 +350,7 @@ async fn assert_after_start(pincerd: &Pincerd, state: &Path, valid: &[&Key], inv
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_outlive_restarts_of_nginx_and_of_the_control_plane() {
     let mut pincerd = Pincerd::start().await;
-    let (folder, zone) = (folder(), "state=");
+    let (folder, zone) = (workers::folder(), "state=");
     let state = folder.path().join("last");
     let mut nginx = connected(fed(&pincerd, &format!("{zone}{}", state.display()), "empty_gif;")).await;
     let old = Key::create(&pincerd, &["--class", "vip"]).await;

@@ -150,6 +150,54 @@ async fn a_place_is_left_out_of_the_limits_above_it() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_answer_in_a_flood_and_only_a_limit_of_their_own_holds_them() {
+    let nginx = Nginx::builder()
+        .http(format!("{ZONE} pincer_class strict rate=1r/m concurrency=1; pincer_limit class=strict key=$uri;"))
+        .server(
+            "pincer_limit class=strict;
+            location / { empty_gif; }
+            location = /status { pincer_status; }
+            location = /metrics { pincer_metrics; }
+            location = /held { pincer_limit class=strict key=$uri; pincer_status; }
+            location /pages { pincer_limit class=strict key=$uri; pincer_status;
+                location /pages/metrics { pincer_metrics; } location /pages/other { empty_gif; } }
+            location /open { pincer_status; location /open/other { empty_gif; } }",
+        )
+        .start()
+        .await;
+    let client = nginx.client();
+    assert_eq!(in_turn(&client, "/", 3).await, [200, 429, 429], "the server's limit is used up");
+    for path in ["/status", "/metrics", "/pages/metrics", "/open"] {
+        assert_eq!(in_turn(&client, path, 5).await, [200; 5], "{path}");
+        assert!(!client.get(path).await.headers.contains_key("ratelimit"), "{path}");
+    }
+    for path in ["/held", "/pages", "/pages/other"] {
+        assert_eq!(in_turn(&client, path, 3).await, [200, 429, 429], "{path}");
+    }
+    assert_eq!(
+        in_turn(&client, "/open/other", 2).await,
+        [429; 2],
+        "what is nested in a page is held by the server's limit"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_a_server_requires_is_required_for_its_pages_too() {
+    let nginx = Nginx::builder()
+        .http(format!("{ZONE} pincer_class strict rate=1r/m;"))
+        .server(
+            "pincer_key $http_authorization; pincer_key_required on; pincer_limit class=strict;
+            location = /status { pincer_status; } location = /metrics { pincer_metrics; }
+            location = /open { pincer_key_required off; pincer_status; }",
+        )
+        .start()
+        .await;
+    for (path, status) in [("/status", 401), ("/metrics", 401), ("/open", 200)] {
+        assert_eq!(in_turn(&nginx.client(), path, 3).await, [status; 3], "{path}");
+    }
+}
+
 /// Sends a request for `path` and leaves, both before the only worker looks.
 async fn come_and_go(nginx: &Nginx, path: &str, headers: &[(&str, &str)]) {
     let [worker] = nginx.workers()[..] else { panic!("one worker is needed") };

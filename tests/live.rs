@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::client::pinned::{self, Pinned};
 use harness::client::{raw, sse};
-use harness::nginx::Builder;
+use harness::nginx::{Builder, workers};
 use harness::replica::Settings;
 use harness::{Client, Fault, Nginx, Pincerd, Replica, eventually, limit, load, paths};
 use pincer_proto::v1;
@@ -17,12 +17,6 @@ const WAIT: [&str; 2] = ["--wait", "10s"];
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
-}
-
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("folder");
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
-    folder
 }
 
 /// Fed by `pincerd`, with an upstream `u` of these replicas.
@@ -229,7 +223,7 @@ async fn changes_outlive_a_restart_of_nginx_and_of_the_control_plane() {
     let mut pincerd = Pincerd::start().await;
     let replicas = Replica::several(2, Settings::served_in(1.0)).await;
     let added = Replica::named("added").service(ms(1)).start().await;
-    let folder = folder();
+    let folder = workers::folder();
     let zone = format!("state={}/last", folder.path().display());
     let nginx = fed(&pincerd, &zone, "pincer_balance;", &replicas).start().await;
     nginx.connected().await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use harness::client::pinned::{self, Pinned};
-use harness::nginx::{Builder, Signal, Status};
+use harness::nginx::{Builder, Signal, Status, workers};
 use harness::replica::Settings;
 use harness::{Client, Fault, Nginx, Pincerd, Replica, eventually, limit, load};
 use hyper::Method;
@@ -15,12 +15,6 @@ use tokio::net::TcpListener;
 const SERVING_S: f64 = 1.0;
 /// Processes that the zone has slots for.
 const SLOTS: usize = pincer_core::zone::WORKERS_MAX;
-
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("folder");
-    mode(folder.path(), 0o777);
-    folder
-}
 
 fn mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("permissions");
@@ -53,7 +47,7 @@ async fn remembered(pincerd: &Pincerd, state: &Path, replicas: &[Replica]) {
 async fn without_the_control_plane_nginx_serves_at_once_from_the_last_good_revision_or_else_from_nginx_conf() {
     let mut pincerd = Pincerd::start().await;
     let replicas = Replica::several(2, Settings::served_in(1.0)).await;
-    let folder = folder();
+    let folder = workers::folder();
     let state = folder.path().join("last");
     remembered(&pincerd, &state, &replicas).await;
     pincerd.kill();
@@ -80,7 +74,7 @@ async fn nginx_dash_t_opens_no_connection_and_leaves_the_state_alone() {
     pincerd.kill();
     let listener = TcpListener::bind(pincerd.endpoint()).await.expect("the port");
     let replicas = Replica::several(1, Settings::default()).await;
-    let folder = folder();
+    let folder = workers::folder();
     let (damaged, missing) = (folder.path().join("damaged"), folder.path().join("missing/last"));
     std::fs::write(&damaged, "damaged").expect("write");
     for state in [&damaged, &missing] {
@@ -97,7 +91,7 @@ async fn nginx_dash_t_opens_no_connection_and_leaves_the_state_alone() {
 async fn a_damaged_state_file_is_set_aside_and_replaced_by_the_control_planes() {
     let pincerd = Pincerd::start().await;
     let replicas = Replica::several(1, Settings::served_in(1.0)).await;
-    let folder = folder();
+    let folder = workers::folder();
     let state = folder.path().join("last");
     remembered(&pincerd, &state, &replicas).await;
     let good = std::fs::read(&state).expect("the state file");
@@ -121,7 +115,7 @@ async fn a_damaged_state_file_is_set_aside_and_replaced_by_the_control_planes() 
 async fn a_revision_that_does_not_fit_is_no_damage_and_is_kept_for_when_it_does() {
     let mut pincerd = Pincerd::start().await;
     let replicas = Replica::several(1, Settings::served_in(1.0)).await;
-    let folder = folder();
+    let folder = workers::folder();
     let state = folder.path().join("last");
     let builder = |size: &str| {
         Nginx::builder()
@@ -152,8 +146,8 @@ async fn a_revision_that_does_not_fit_is_no_damage_and_is_kept_for_when_it_does(
 async fn a_state_folder_that_cannot_be_written_is_said_once_and_costs_no_change() {
     let pincerd = Pincerd::start().await;
     let replicas = Replica::several(1, Settings::served_in(1.0)).await;
-    let folder = folder();
-    mode(folder.path(), 0o755);
+    let folder = workers::folder();
+    mode(folder.path(), 0o500);
     let state = folder.path().join("last");
     let nginx = fed(&pincerd, &state, &replicas).start().await;
     nginx.connected().await;
@@ -165,7 +159,7 @@ async fn a_state_folder_that_cannot_be_written_is_said_once_and_costs_no_change(
     nginx.logs("cannot write state file", 5.0).await;
     assert_eq!(nginx.log().matches("cannot write state file").count(), 1, "{}", nginx.tail());
     assert!(!state.exists());
-    mode(folder.path(), 0o777);
+    mode(folder.path(), 0o700);
     eventually("it is written once it can be", 15.0, || async { state.exists() }).await;
     nginx.logs("wrote state file again", 5.0).await;
 }
@@ -174,7 +168,7 @@ async fn a_state_folder_that_cannot_be_written_is_said_once_and_costs_no_change(
 async fn certificates_that_cannot_be_read_stop_a_start_and_refuse_a_reload() {
     let pincerd = Pincerd::start().await;
     let replicas = Replica::several(1, Settings::served_in(1.0)).await;
-    let folder = folder();
+    let folder = workers::folder();
     let state = folder.path().join("last");
     let nginx = fed(&pincerd, &state, &replicas).start().await;
     nginx.connected().await;
@@ -272,7 +266,7 @@ async fn a_wall_clock_that_jumps_an_hour_changes_nothing() {
     }
     let pincerd = Pincerd::start().await;
     let replicas = Replica::several(3, Settings::served_in(3.0)).await;
-    let folder = folder();
+    let folder = workers::folder();
     let clock = folder.path().join("clock");
     let jump = |to: &str| {
         std::fs::write(folder.path().join("new"), to).expect("write");

@@ -66,6 +66,17 @@ pub enum DaemonError {
         /// Why not.
         why: &'static str,
     },
+    /// With `--dev`, an address that others may reach.
+    #[error(
+        "{flag} {address} is no loopback address, 127.0.0.0/8 or [::1] is needed beside --dev, whose operator key lies in a \
+         folder for trying out; to listen elsewhere give --store, --certificate, --certificate-key and --client-ca instead of --dev"
+    )]
+    NotLoopback {
+        /// Which of the two.
+        flag: &'static str,
+        /// What was given.
+        address: SocketAddr,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -94,7 +105,7 @@ pub enum DaemonError {
 impl DaemonError {
     /// 2 for a wrong command line, 1 for all else.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Missing(_) | Self::StoreKind { .. }) { 2 } else { 1 }
+        if matches!(self, Self::Missing(_) | Self::StoreKind { .. } | Self::NotLoopback { .. }) { 2 } else { 1 }
     }
 }
 
@@ -133,6 +144,16 @@ fn tls(args: &Args) -> Result<Tls, DaemonError> {
     read(certificate, key, given("--client-ca", &args.client_ca)?)
 }
 
+/// What `--dev` makes is for this machine: it refuses to serve others with it.
+fn check_addresses(args: &Args) -> Result<(), DaemonError> {
+    let addresses = [("--listen", args.listen), ("--http-listen", args.http_listen)];
+    let elsewhere = addresses.into_iter().find(|(_, address)| !address.ip().to_canonical().is_loopback());
+    match elsewhere.filter(|_| args.dev.is_some()) {
+        Some((flag, address)) => Err(DaemonError::NotLoopback { flag, address }),
+        None => Ok(()),
+    }
+}
+
 async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), DaemonError> {
     serve::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
 }
@@ -149,6 +170,7 @@ pub async fn run(args: Args) -> Result<(), DaemonError> {
     // Before anything else: the signals must not end it half way.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let path = store_path(&args)?;
+    check_addresses(&args)?;
     if let Some(folder) = &args.dev {
         dev::make_folder(folder)?;
     }

@@ -1,16 +1,19 @@
 //! Certificates for trying things out on one machine: `ca.pem` and, signed by it, a server's, a node's and an operator's.
 //!
 //! Not for production, and their names say so: loopback only, 30 days, and the CA's key is thrown away, so nobody can sign more. A set that is whole
-//! and has a day left is used again; otherwise all of it is made anew. Keys have mode 0600, the folder 0700. Cost: four key pairs, some milliseconds.
+//! and has a day left is used again; otherwise all of it is made anew. Keys have mode 0600, the
+//! folder 0700. A folder in which others could put a key or a store is refused. Cost: four key
+//! pairs, some milliseconds.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use pincer_core::trust::{Distrust, Place, Trusted};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -46,6 +49,16 @@ pub enum DevError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Others can write where keys are to be.
+    #[error("--dev {} is no place for keys and a store, a folder of one's own is needed: {}: {why}", folder.display(), path.display())]
+    Distrusted {
+        /// What was given.
+        folder: PathBuf,
+        /// What is wrong: the folder, one above it, or a link.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: Distrust,
     },
     /// Making a certificate.
     #[error("cannot make a certificate: {0}")]
@@ -97,9 +110,27 @@ impl Name {
     }
 }
 
-/// Makes the folder, for its owner only.
+/// Makes the folder, for its owner only; one that is there must be as good as that.
 pub fn make_folder(folder: &Path) -> Result<(), DevError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error(folder))
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error(folder))?;
+    check_folder(folder, Trusted { user: rustix::process::geteuid().as_raw() })
+}
+
+/// Refuses a folder that somebody else made, or could put something into or another in place of.
+fn check_folder(folder: &Path, trusted: Trusted) -> Result<(), DevError> {
+    let judge = |path: &Path, place, found: &fs::Metadata| {
+        let refused = |why| DevError::Distrusted { folder: folder.to_owned(), path: path.to_owned(), why };
+        trusted.judge(place, found.uid(), found.mode()).map_err(refused)
+    };
+    let named = fs::symlink_metadata(folder).map_err(io_error(folder))?;
+    if named.is_symlink() {
+        judge(folder, Place::Link, &named)?;
+    }
+    let path = folder.canonicalize().map_err(io_error(folder))?;
+    for above in path.ancestors().skip(1) {
+        judge(above, Place::Above, &fs::metadata(above).map_err(io_error(above))?)?;
+    }
+    judge(&path, Place::Folder, &fs::metadata(&path).map_err(io_error(&path))?)
 }
 
 /// Makes sure that `folder` has a set that is good at `now`. True if it was made now.
@@ -237,6 +268,7 @@ mod tests {
     fn keys_are_for_their_owner_only_and_the_cas_is_not_kept() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("dev");
+        make_folder(&folder).unwrap();
         make_folder(&folder).unwrap();
         ensure(&folder, SystemTime::now()).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);

@@ -128,6 +128,82 @@ async fn wrong_command_lines_are_refused_with_what_is_missing() {
 }
 
 #[tokio::test]
+async fn with_dev_it_listens_for_this_machine_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("dev");
+    for address in ["192.0.2.1:0", "[2001:db8::1]:0", "0.0.0.0:0", "[::]:0", "[::ffff:192.0.2.1]:0"] {
+        for flag in ["--listen", "--grpc-listen", "--http-listen"] {
+            let other = if flag == "--http-listen" { "--listen" } else { "--http-listen" };
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pincerd"));
+            command.arg("--dev").arg(&folder).args([flag, address, other, "127.0.0.1:0"]);
+            command.stdin(Stdio::null()).kill_on_drop(true);
+            let output = time::timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{flag} {address}: {errors}");
+            let shown = flag.replace("grpc-", "");
+            let said = format!("{shown} {address} is no loopback address, 127.0.0.0/8 or [::1] is needed beside --dev");
+            assert!(errors.contains(&said), "{errors}");
+            assert!(!folder.exists(), "nothing was made");
+        }
+    }
+    let arguments = ["--listen", "[::ffff:127.0.0.9]:0", "--http-listen", "127.0.0.9:0"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pincerd"));
+    command.arg("--dev").arg(&folder).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.starts_with("pincerd ready") && line.contains("http=127.0.0.9:"), "{line}");
+}
+
+#[tokio::test]
+async fn with_dev_no_key_is_put_where_others_can_write() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("dev");
+    std::fs::create_dir(&folder).unwrap();
+    symlink("dev", parent.path().join("link")).unwrap();
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let refused = async |folder: std::path::PathBuf, said: &str| {
+        let mut command = tokio::process::Command::from(command(&folder));
+        let output = time::timeout(PATIENCE, command.kill_on_drop(true).output()).await.expect("it ends").unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && errors.contains("is no place for keys"), "{errors}");
+        assert!(errors.contains(said), "{errors}");
+    };
+    for (path, bits, said) in [
+        (&*folder, 0o777, "mode 0777 lets others write"),
+        (&*folder, 0o1730, "mode 1730 lets others write"),
+        (parent.path(), 0o770, "mode 0770 lets others write"),
+    ] {
+        mode(path, bits);
+        for given in ["dev", "link"] {
+            refused(parent.path().join(given), said).await;
+        }
+        mode(path, 0o700);
+    }
+    if std::os::unix::fs::chown(&folder, Some(12_345), None).is_ok() {
+        refused(folder.clone(), "user 12345 owns").await;
+        std::os::unix::fs::chown(&folder, Some(0), None).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "nothing was made");
+    // As /tmp is.
+    mode(parent.path(), 0o1777);
+    let mut child = command(&parent.path().join("link")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.starts_with("pincerd ready"), "{line}");
+    for (file, bits) in [("operator.key", 0o600), ("node.key", 0o600), ("server.key", 0o600), ("store.redb", 0o600)] {
+        assert_eq!(std::fs::metadata(folder.join(file)).unwrap().permissions().mode() & 0o777, bits, "{file}");
+    }
+}
+
+#[tokio::test]
 async fn it_runs_with_certificates_and_a_store_of_ones_own() {
     let folder = tempfile::tempdir().unwrap();
     dev::ensure(folder.path(), std::time::SystemTime::now()).unwrap();

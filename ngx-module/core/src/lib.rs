@@ -17,5 +17,6 @@ pub mod slow_start;
 pub mod status;
 mod sync;
 pub mod time;
+pub mod trust;
 pub mod turn;
 pub mod zone;

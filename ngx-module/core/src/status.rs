@@ -21,6 +21,8 @@ pub struct Context<'a> {
     pub addresses: &'a [&'a str],
     /// The configuration generation that has these addresses.
     pub generation: u32,
+    /// The path in `state=`; `None` without one.
+    pub state_path: Option<&'a str>,
     /// The moment of the snapshot.
     pub now: MonoNs,
 }
@@ -62,6 +64,7 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
     json.number("generation", zone.generation.into())?;
     json.number("unknown", zone.unknown)?;
     write_control_plane(zone, context, &mut json)?;
+    write_state_file(zone, context, &mut json)?;
     write_workers(zone, &mut json)?;
     json.key("counters")?;
     json.open('{')?;
@@ -128,6 +131,15 @@ fn write_control_plane<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, jso
     json.number("applied", link.applied)?;
     json.number("refused", link.refused)?;
     json.optional("feed_pid", zone.feed.map(|process| process.pid.into()))?;
+    json.close('}')
+}
+
+fn write_state_file<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, json: &mut Json<'_, W>) -> fmt::Result {
+    let Some(path) = context.state_path else { return json.optional("state_file", None) };
+    json.key("state_file")?;
+    json.open('{')?;
+    json.text("path", Some(path))?;
+    json.text("refused", zone.state_file_refused.map(|refused| refused.to_string()).as_deref())?;
     json.close('}')
 }
 

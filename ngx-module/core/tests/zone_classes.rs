@@ -233,7 +233,7 @@ fn status_and_metrics_show_every_class_with_its_layers() {
     zone.class_queue_overflow(vip);
     zone.class_sent(vip, 4_096);
     let snapshot = zone.snapshot(NOW);
-    let context = Context { addresses: &[], generation: 1, now: NOW };
+    let context = Context { addresses: &[], generation: 1, state_path: None, now: NOW };
     let mut json = String::new();
     write_json(&snapshot, &context, &mut json).unwrap();
     let status: serde_json::Value = serde_json::from_str(&json).expect("JSON");

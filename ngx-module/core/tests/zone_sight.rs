@@ -9,11 +9,17 @@ use std::collections::BTreeSet;
 use pincer_core::metrics::{self, Format};
 use pincer_core::status::{self, Context};
 use pincer_core::time::MonoNs;
+use pincer_core::trust::{Distrust, Place};
 use pincer_core::zone::{HeapZone, Link, Outcome, Overlay, PeerOverlay, PeerState, QueueClass, UpstreamOverlay, Zone};
 use zone_support::*;
 
 const LATER: MonoNs = MonoNs(NOW.0 + 1_500 * MS);
-const ADDRESSES: [&str; 2] = ["cp-0:9443", "cp-1:9443"];
+const CONTEXT: Context<'static> = Context {
+    addresses: &["cp-0:9443", "cp-1:9443"],
+    generation: 1,
+    state_path: Some("/var/lib/pincer/\"last\""),
+    now: LATER,
+};
 
 /// A zone in which a bit of everything has happened; names are as nasty as nginx.conf allows.
 fn lived_in() -> HeapZone {
@@ -39,6 +45,7 @@ fn lived_in() -> HeapZone {
         assert!(zone.feed_report(w, 1, &Link { connected, address: 1, ..link }));
     }
     zone.header.connection.refused();
+    zone.header.state_file.found(Some(Distrust::Writable { place: Place::Folder, mode: 0o777 }));
     zone.queue_enter(u, w, QueueClass::NONE, 10, &plain, NOW).unwrap();
     zone.queue_timeout(u, 3_000 * MS);
     zone.queue_left(u, 2 * MS);
@@ -48,20 +55,13 @@ fn lived_in() -> HeapZone {
 
 fn json(zone: &Zone<'_>) -> serde_json::Value {
     let mut text = String::new();
-    status::write_json(&zone.snapshot(LATER), &Context { addresses: &ADDRESSES, generation: 1, now: LATER }, &mut text)
-        .unwrap();
+    status::write_json(&zone.snapshot(LATER), &CONTEXT, &mut text).unwrap();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
 }
 
 fn exposition(zone: &Zone<'_>, format: Format) -> String {
     let mut text = String::new();
-    metrics::write(
-        &zone.snapshot(LATER),
-        &Context { addresses: &ADDRESSES, generation: 1, now: LATER },
-        format,
-        &mut text,
-    )
-    .unwrap();
+    metrics::write(&zone.snapshot(LATER), &CONTEXT, format, &mut text).unwrap();
     text
 }
 
@@ -77,6 +77,8 @@ fn the_status_is_json_and_says_what_happened() {
     assert_eq!((&control["address"], &control["error"]), (&"cp-1:9443".into(), &"".into()));
     assert_eq!((control["connected"].as_bool(), control["age_ms"].as_f64()), (Some(true), Some(1_500.0)));
     assert_eq!((control["reconnects"].as_u64(), control["refused"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(value["state_file"]["path"], "/var/lib/pincer/\"last\"");
+    assert_eq!(value["state_file"]["refused"], "mode 0777 lets others write to the file's folder, 0700 is needed");
     assert_eq!(
         (value["workers"][0]["pid"].as_u64(), value["workers"][0]["in_flight"].as_u64()),
         (Some(4_711), Some(1))
@@ -113,7 +115,7 @@ fn a_link_that_is_down_is_shown_with_its_reason_and_an_address_only_to_whom_it_b
     assert_eq!(control["address"], "cp-0:9443");
     assert!(exposition(&zone, Format::Prometheus).contains("\npincer_control_plane_connected 0\n"));
     let mut text = String::new();
-    let of_another = Context { addresses: &ADDRESSES, generation: 2, now: LATER };
+    let of_another = Context { generation: 2, ..CONTEXT };
     status::write_json(&zone.snapshot(LATER), &of_another, &mut text).unwrap();
     assert!(text.contains("\"connected\":false,\"address\":null,"), "{text}");
 }
@@ -126,6 +128,7 @@ fn an_empty_zone_is_shown_too() {
         (value["upstreams"].as_array().map(Vec::len), &value["control_plane"]["address"]),
         (Some(0), &serde_json::Value::Null)
     );
+    assert_eq!(value["state_file"]["refused"], serde_json::Value::Null);
     check(&exposition(&heap.zone(), Format::Prometheus), Format::Prometheus);
     check(&exposition(&heap.zone(), Format::OpenMetrics), Format::OpenMetrics);
 }
@@ -148,6 +151,7 @@ fn both_dialects_pass_a_strict_reader() {
         assert_eq!(value("pincer_queue_wait_seconds_bucket", "le=\"0.0025\""), 1.0);
         assert_eq!(value("pincer_service_seconds_bucket", "le=\"+Inf\""), 2.0);
         assert_eq!(value("pincer_control_plane_age_seconds", ""), 1.5);
+        assert_eq!(value("pincer_state_file_refused", ""), 1.0);
         assert!(!text.contains("4711"), "a pid is no label");
     }
 }

@@ -10,6 +10,7 @@ mod client;
 mod connect;
 pub(crate) mod declared;
 mod fault;
+pub(crate) mod folder;
 mod persist;
 pub(crate) mod report;
 mod session;
@@ -21,7 +22,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -33,6 +33,7 @@ pub(crate) use shared::{Event, Level, PurgeCommand, Received, Status};
 
 use crate::conf::control::Endpoint;
 use shared::Shared;
+use state::StateFile;
 
 /// Stack of the feed's threads, in bytes: a TLS handshake and a snapshot of the largest size need a tenth of it.
 const STACK_BYTES: usize = 512 << 10;
@@ -74,7 +75,7 @@ pub(crate) struct Config {
     /// Says who this node is; its `applied_revision` is set by the thread at every connect.
     pub(crate) hello: v1::Hello,
     /// Where the last applied snapshot is kept; `None` = nowhere.
-    pub(crate) state_path: Option<PathBuf>,
+    pub(crate) state: Option<StateFile>,
     /// A non-blocking eventfd of this process alone: eight bytes are written to it when there is something to take or to log.
     pub(crate) wake: OwnedFd,
     /// Spreads reconnects of many nodes. Not for secrets.
@@ -96,8 +97,7 @@ impl Feed {
     pub(crate) fn start(config: Config) -> io::Result<Self> {
         let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
         let targets = connect::targets(&config.endpoints, config.tls.as_ref()).map_err(invalid)?;
-        let shared =
-            Arc::new(Shared::new(File::from(config.wake), config.applied_revision, config.state_path.is_some()));
+        let shared = Arc::new(Shared::new(File::from(config.wake), config.applied_revision, config.state.is_some()));
         let plan = client::Plan { targets, hello: config.hello, seed: config.seed };
         let runtime = runtime()?;
         let theirs = Arc::clone(&shared);
@@ -105,7 +105,7 @@ impl Feed {
             thread::Builder::new().name("pincer-feed".to_owned()).stack_size(STACK_BYTES).spawn(move || {
                 supervise(&runtime, &theirs, || {
                     let client = client::run(&theirs, &plan);
-                    let writer = persist::run(&theirs, config.state_path.as_deref());
+                    let writer = persist::run(&theirs, config.state.as_ref());
                     runtime.block_on(async { tokio::join!(client, writer) });
                 });
                 // Whatever still resolves or writes is left behind: it must not hold up nginx.
@@ -236,7 +236,7 @@ mod tests {
     fn an_endpoint_list_that_is_empty_is_a_mistake_of_the_configuration() {
         let wake = File::options().write(true).open("/dev/null").unwrap().into();
         let (hello, endpoints) = (v1::Hello::default(), Vec::new());
-        let config = Config { endpoints, tls: None, hello, state_path: None, wake, seed: 1, applied_revision: 0 };
+        let config = Config { endpoints, tls: None, hello, state: None, wake, seed: 1, applied_revision: 0 };
         let error = Feed::start(config).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }

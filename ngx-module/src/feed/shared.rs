@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pincer_core::journal::Journal;
+use pincer_core::trust::Distrust;
 use pincer_proto::google::rpc;
 use pincer_proto::limits;
 use pincer_proto::v1::{self, Snapshot, node_message::Message};
@@ -88,6 +89,8 @@ pub(crate) struct Status {
     pub(crate) last_error: Option<Arc<str>>,
     /// When the thread last showed that it runs, at its start or every [`super::client::PULSE`].
     pub(crate) pulse: Option<Instant>,
+    /// Why the state file was refused at the last write, if it was; `None` before the first write.
+    pub(crate) state_file: Option<Option<Distrust>>,
 }
 
 #[derive(Default)]
@@ -250,6 +253,15 @@ impl Shared {
         board.purges.clear();
         board.purged.clear();
         board.applied_revision
+    }
+
+    /// A write of the state file has ended; `refused` says why it was not written, where others
+    /// could write it.
+    pub(super) fn state_file(&self, refused: Option<Distrust>) {
+        let before = self.board().status.state_file.replace(refused);
+        if before != Some(refused) {
+            self.wake();
+        }
     }
 
     /// Something came from the control plane.

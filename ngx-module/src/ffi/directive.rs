@@ -334,22 +334,25 @@ fn compile(
     }
 }
 
-pub(crate) unsafe extern "C" fn status(cf: *mut ngx_conf_t, _: *mut ngx_command_t, _: *mut c_void) -> *mut c_char {
-    page(cf, "pincer_status", status_page::status_handler)
+pub(crate) unsafe extern "C" fn status(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    page(cf, conf, "pincer_status", status_page::status_handler)
 }
 
-pub(crate) unsafe extern "C" fn metrics(cf: *mut ngx_conf_t, _: *mut ngx_command_t, _: *mut c_void) -> *mut c_char {
-    page(cf, "pincer_metrics", status_page::metrics_handler)
+pub(crate) unsafe extern "C" fn metrics(cf: *mut ngx_conf_t, _: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
+    page(cf, conf, "pincer_metrics", status_page::metrics_handler)
 }
 
 fn page(
     cf: *mut ngx_conf_t,
+    conf: *mut c_void,
     directive: &'static str,
     handler: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> nginx_sys::ngx_int_t,
 ) -> *mut c_char {
     report(cf, || {
-        // SAFETY: a directive of a location: the context's `loc_conf` has a slot for the core module.
+        // SAFETY: a directive of a location, with what `location::create` made; the context's
+        // `loc_conf` has a slot for the core module.
         unsafe {
+            location::being_read(conf).is_page = true;
             main_conf_of(cf).needs_zone.get_or_insert_with(|| (directive, place(cf)));
             let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
             let index = nginx_sys::ngx_http_core_module.ctx_index;

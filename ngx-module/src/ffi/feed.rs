@@ -7,14 +7,16 @@ use super::conf::MainConf;
 use super::{bits, cache_purge, clock, log, nginx, process, wake, zone};
 use crate::conf::control::ControlPlaneArgs;
 use crate::feed::declared::class as declared_class;
-use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, state, translate};
+use crate::feed::folder::Fault;
+use crate::feed::state::{self, StateFile};
+use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, translate};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::time::MonoNs;
+use pincer_core::trust::Trusted;
 use pincer_core::zone::Link;
 use pincer_proto::v1::{self, DeclaredPeer, DeclaredUpstream, Hello, Snapshot};
 use std::cell::RefCell;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a stopping worker waits for the thread.
@@ -32,21 +34,31 @@ thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// Puts the last good revision from disk into a zone that has none. In the master, as root; a damaged file is set aside.
+/// Puts the last good revision from disk into a zone that has none. In the master, as root; a
+/// damaged file is set aside, and one that others can write is not read.
 ///
 /// `owner` is the user and group that workers run as.
 pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
-    let (Some(path), Some(zone)) = (&main.state_path, main.zone.get()) else { return };
-    prepare_directory(path, owner);
+    let (Some(file), Some(zone)) = (state_file(main, owner.0), main.zone.get()) else { return };
+    let prepared = file.prepare(is_root().then_some(owner));
+    zone.header.state_file.found(prepared.as_ref().err().and_then(Fault::distrust));
+    if let Err(fault) = prepared {
+        log_unusable(&file, &fault, zone.header.revision());
+        return;
+    }
     if zone.header.revision() != 0 {
         return;
     }
-    match state::load(path) {
+    match file.load() {
         state::Loaded::Missing => {}
         state::Loaded::Good(snapshot) => match publish(main, &snapshot) {
             Ok(()) => log::write_cycle(
                 log::NGX_LOG_NOTICE,
-                &format!("restores the last good revision, revision={}, file={}", snapshot.revision, path.display()),
+                &format!(
+                    "restores the last good revision, revision={}, file={}",
+                    snapshot.revision,
+                    file.path.display()
+                ),
             ),
             // Sound, but not for this configuration (a smaller zone, a peer no longer allowed): it may be again.
             Err(reason) => log::write_cycle(
@@ -54,44 +66,54 @@ pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
                 &format!(
                     "the last good revision does not fit the configuration, serves from nginx.conf, revision={}, file={}, reason={reason}",
                     snapshot.revision,
-                    path.display()
+                    file.path.display()
                 ),
             ),
         },
-        state::Loaded::Damaged { reason } => set_aside(path, &reason),
-        state::Loaded::Unreadable(error) => log::write_cycle(
-            log::NGX_LOG_ERR,
-            &format!("cannot read the state file, serves from nginx.conf, file={}, error={error}", path.display()),
-        ),
+        state::Loaded::Damaged { reason } => set_aside(&file, &reason),
+        state::Loaded::Unreadable(fault) => {
+            zone.header.state_file.found(fault.distrust());
+            log_unusable(&file, &fault, 0);
+        }
     }
 }
 
-fn set_aside(path: &Path, reason: &str) {
-    let outcome = match state::set_aside(path) {
-        Ok(moved) => format!("moved to {}", moved.display()),
-        Err(error) => format!("cannot be moved: {error}"),
+/// The state file that `main` names, if it names one, and whose it may be: root's and, as `user`,
+/// the workers'.
+fn state_file(main: &MainConf, user: u32) -> Option<StateFile> {
+    // Only root becomes another user; all others' workers are what their master is.
+    let user = if is_root() { user } else { effective_user() };
+    main.state_path.clone().map(|path| StateFile { path, trusted: Trusted { user } })
+}
+
+fn effective_user() -> u32 {
+    // SAFETY: reads this process's own user, and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+fn is_root() -> bool {
+    effective_user() == 0
+}
+
+/// `revision` is the one in force, 0 = none.
+fn log_unusable(file: &StateFile, fault: &Fault, revision: u64) {
+    let what = match fault.distrust() {
+        Some(_) => "refuses the state file, reads and writes nothing there until it is mended",
+        None => "cannot use the state file",
     };
-    let message = format!("state file {} is damaged ({reason}), {outcome}, serves from nginx.conf", path.display());
+    let serves = if revision == 0 { "serves from nginx.conf until the control plane is reached" } else { "serves on" };
+    let message = format!("{what}, {serves}, file={}, reason={fault}", file.path.display());
     log::write_cycle(log::NGX_LOG_ERR, &message);
 }
 
-/// Makes the state file's directory, if it is missing, for the user that workers run as, who write there.
-fn prepare_directory(path: &Path, (user, group): (u32, u32)) {
-    let Some(directory) = path.parent().filter(|directory| !directory.exists()) else { return };
-    if let Err(error) = std::fs::create_dir_all(directory) {
-        let message =
-            format!("cannot make the state file's directory, directory={}, error={error}", directory.display());
-        log::write_cycle(log::NGX_LOG_ERR, &message);
-        return;
-    }
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    if root && let Err(error) = std::os::unix::fs::chown(directory, Some(user), Some(group)) {
-        let message = format!(
-            "cannot give the state file's directory to the workers, directory={}, error={error}",
-            directory.display()
-        );
-        log::write_cycle(log::NGX_LOG_ERR, &message);
-    }
+fn set_aside(file: &StateFile, reason: &str) {
+    let outcome = match file.set_aside() {
+        Ok(moved) => format!("moved to {}", moved.display()),
+        Err(fault) => format!("cannot be moved: {fault}"),
+    };
+    let path = file.path.display();
+    let message = format!("state file {path} is damaged ({reason}), {outcome}, serves from nginx.conf");
+    log::write_cycle(log::NGX_LOG_ERR, &message);
 }
 
 /// Starts the thread, in worker 0.
@@ -124,7 +146,7 @@ fn try_start(main: &'static MainConf, plane: &ControlPlaneArgs) -> std::io::Resu
         endpoints: plane.endpoints.clone(),
         tls: main.tls.as_ref().map(copy_of),
         hello: hello(main, plane),
-        state_path: main.state_path.clone(),
+        state: state_file(main, core_conf().user),
         wake: wake_fd,
         seed: clock::entropy(),
         applied_revision: main.zone.get().map_or(0, |zone| zone.header.revision()),
@@ -201,9 +223,13 @@ fn hello(main: &MainConf, plane: &ControlPlaneArgs) -> Hello {
     }
 }
 
+fn core_conf() -> &'static nginx_sys::ngx_core_conf_t {
+    // SAFETY: a worker's cycle is complete, and lives as long as the worker.
+    unsafe { nginx::core_conf(nginx_sys::ngx_cycle) }
+}
+
 fn worker_processes() -> u32 {
-    // SAFETY: a worker's cycle is complete.
-    u32::try_from(unsafe { nginx::core_conf(nginx_sys::ngx_cycle) }.worker_processes).unwrap_or(1)
+    u32::try_from(core_conf().worker_processes).unwrap_or(1)
 }
 
 fn host_name() -> String {
@@ -279,7 +305,7 @@ impl Running {
         }
     }
 
-    /// Copies the state of the link into the zone, for the status page, if this worker may.
+    /// Copies the state of the link, and of the state file, into the zone, for the status page, if this worker may.
     fn note_connection(&self) {
         let (Some(zone), Some(worker)) = (self.main.zone.get(), process::worker()) else { return };
         let (status, now) = (self.feed.status(), clock::now());
@@ -291,7 +317,12 @@ impl Running {
             pulse: moment(status.pulse),
             error: status.last_error.as_deref().unwrap_or_default(),
         };
-        zone.feed_report(worker, self.main.generation.get(), &link);
+        if !zone.feed_report(worker, self.main.generation.get(), &link) {
+            return;
+        }
+        if let Some(refused) = status.state_file {
+            zone.header.state_file.found(refused);
+        }
     }
 
     /// Whether this worker is the one whose link counts.

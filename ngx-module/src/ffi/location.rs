@@ -20,6 +20,10 @@ pub(crate) struct LocConf {
     pub(crate) body_hash: Option<Option<Rc<BodyHashArgs>>>,
     /// `pincer_limit` lines: unset, in which case those above are in force, or these; none of them = off.
     pub(crate) limits: Option<Vec<Limit>>,
+    /// [`LocConf::limits`] come from a level above.
+    pub(crate) inherits_limits: bool,
+    /// `pincer_status` or `pincer_metrics` answers here.
+    pub(crate) is_page: bool,
     /// `pincer_limit_status`.
     pub(crate) limit_status: Option<u16>,
     /// `pincer_key`: unset, off, or where a request's API key stands.
@@ -83,8 +87,13 @@ impl LocConf {
         matches!(self.key_required, Some(Some(_)))
     }
 
-    /// The limits in force here.
+    /// The limits in force here. A page of ours is held only by limits of its own: an operator
+    /// wants to read it in a flood. The levels above hold what is nested in it all the same, so the
+    /// page keeps them for its children.
     pub(crate) fn limits(&self) -> &[Limit] {
+        if self.is_page && self.inherits_limits {
+            return &[];
+        }
         self.limits.as_deref().unwrap_or_default()
     }
 
@@ -108,6 +117,7 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
         }
         if child.limits.is_none() {
             child.limits.clone_from(&parent.limits);
+            child.inherits_limits = true;
         }
         child.limit_status = child.limit_status.or(parent.limit_status);
         child.key = child.key.or(parent.key);

@@ -62,7 +62,13 @@ unsafe fn serve(r: *mut ngx_http_request_t, render: Render) -> ngx_int_t {
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         feed::refresh();
         let now = clock::now();
-        let context = status::Context { addresses: &addresses, generation: main.generation.get(), now };
+        let state_path = main.state_path.as_deref().map(std::path::Path::to_string_lossy);
+        let context = status::Context {
+            addresses: &addresses,
+            generation: main.generation.get(),
+            state_path: state_path.as_deref(),
+            now,
+        };
         match render(&zone.snapshot(now), &context, &nginx::header_in(r, b"accept", b", ")) {
             Some(page) => send(r, &page),
             None => SERVER_ERROR,

@@ -13,7 +13,7 @@ use crate::feed::report;
 use crate::feed::state::{self, Loaded};
 use crate::feed::translate::{Now, Rules};
 use crate::server::{ControlPlane, said};
-use crate::user::{EventLoop, tcp};
+use crate::user::{EventLoop, state_file, tcp};
 
 /// Seconds since 1970 when these tests are.
 const WALL_S: u64 = 1_800_000_000;
@@ -219,7 +219,7 @@ fn classes_and_keys_are_kept_in_the_state_file_and_a_file_from_before_them_is_re
     old.extend(xxhash_rust::xxh3::xxh3_64(&checked).to_le_bytes());
     old.extend(checked);
     std::fs::write(&path, old).unwrap();
-    let Loaded::Good(found) = state::load(&path) else { panic!("not read") };
+    let Loaded::Good(found) = state_file(&path).load() else { panic!("not read") };
     assert_eq!((found.revision, found.upstreams[0].peers[0].weight), (7, Some(9)));
     assert!(found.classes.is_empty() && found.keys.is_empty());
 
@@ -229,13 +229,13 @@ fn classes_and_keys_are_kept_in_the_state_file_and_a_file_from_before_them_is_re
     user.apply();
     user.stop();
     // Revision 7 is higher than 3, and stays.
-    let Loaded::Good(found) = state::load(&path) else { panic!("not read") };
+    let Loaded::Good(found) = state_file(&path).load() else { panic!("not read") };
     assert_eq!(found.revision, 7);
     std::fs::remove_file(&path).unwrap();
     let user = EventLoop::start_with(vec![tcp(plane.address)], None, Some(path.clone()));
     user.apply();
     user.stop();
-    let Loaded::Good(found) = state::load(&path) else { panic!("not read") };
+    let Loaded::Good(found) = state_file(&path).load() else { panic!("not read") };
     assert_eq!(found, sent);
     assert!(rules().check(&found).is_ok());
 }

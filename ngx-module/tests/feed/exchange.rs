@@ -6,9 +6,9 @@ use pincer_proto::v1::{Snapshot, Stats, UpstreamStats, node_message};
 use tonic::Status;
 
 use crate::feed::Level;
-use crate::feed::state::{self, Loaded};
+use crate::feed::state::Loaded;
 use crate::server::{ControlPlane, Place, ping, snapshot};
-use crate::user::{EventLoop, tcp};
+use crate::user::{EventLoop, state_file, tcp};
 
 #[test]
 fn a_snapshot_is_handed_over_acknowledged_and_kept_on_disk() {
@@ -35,7 +35,7 @@ fn a_snapshot_is_handed_over_acknowledged_and_kept_on_disk() {
 fn wait_for_file(path: &std::path::Path, revision: u64) {
     let deadline = Instant::now() + crate::server::PATIENCE;
     loop {
-        match state::load(path) {
+        match state_file(path).load() {
             Loaded::Good(snapshot) if snapshot.revision == revision => return,
             Loaded::Good(_) | Loaded::Missing => assert!(Instant::now() < deadline, "not written"),
             wrong => panic!("{wrong:?}"),
@@ -52,7 +52,7 @@ fn what_was_applied_just_before_the_stop_is_on_disk_after_it() {
     let user = EventLoop::start_with(vec![tcp(plane.address)], None, Some(path.clone()));
     user.apply();
     user.stop();
-    assert!(matches!(state::load(&path), Loaded::Good(Snapshot { revision: 7, .. })));
+    assert!(matches!(state_file(&path).load(), Loaded::Good(Snapshot { revision: 7, .. })));
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_disk_that_cannot_be_written_is_said_once_and_tried_until_it_can() {
     user.apply();
     std::fs::create_dir(&missing).unwrap();
     user.event(&["wrote state file again"]);
-    assert!(matches!(state::load(&path), Loaded::Good(Snapshot { revision: 8, .. })));
+    assert!(matches!(state_file(&path).load(), Loaded::Good(Snapshot { revision: 8, .. })));
     assert!(user.events().iter().all(|event| !event.text.contains("state file")));
     user.stop();
 }
@@ -94,7 +94,7 @@ fn a_refusal_reaches_the_control_plane_in_one_line_and_nothing_is_kept() {
     user.apply();
     assert_eq!(plane.hear_ack().revision, 8);
     user.stop();
-    assert!(matches!(state::load(&path), Loaded::Good(Snapshot { revision: 8, .. })));
+    assert!(matches!(state_file(&path).load(), Loaded::Good(Snapshot { revision: 8, .. })));
 }
 
 #[test]

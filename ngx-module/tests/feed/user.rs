@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use pincer_core::trust::Trusted;
 use pincer_proto::v1::Hello;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::conf::control::Endpoint;
+use crate::feed::state::StateFile;
 use crate::feed::{Config, Event, Feed, Received, TlsMaterial};
 use crate::server::PATIENCE;
 
@@ -26,6 +28,11 @@ pub(crate) fn tcp(address: SocketAddr) -> Endpoint {
     Endpoint::Tcp { host: address.ip().to_string(), port: address.port() }
 }
 
+/// A state file at `path`, of whoever runs the test.
+pub(crate) fn state_file(path: &Path) -> StateFile {
+    StateFile { path: path.to_owned(), trusted: Trusted { user: rustix::process::geteuid().as_raw() } }
+}
+
 impl EventLoop {
     pub(crate) fn start(endpoints: Vec<Endpoint>) -> Self {
         Self::start_with(endpoints, None, None)
@@ -37,7 +44,7 @@ impl EventLoop {
             endpoints,
             tls,
             hello: Hello { node: "n1".to_owned(), instance_id: "i1".to_owned(), ..Hello::default() },
-            state_path,
+            state: state_path.map(|path| state_file(&path)),
             wake: wake.try_clone().unwrap(),
             seed: u64::from(std::process::id()),
             applied_revision: 0,

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::Nginx;
+use super::{Nginx, workers};
 use crate::{conf, limit, paths, ports};
 
 /// The frame around a test's own directives. Workers drop root as in production, so they may not rely on root's files.
@@ -59,6 +59,7 @@ pub struct Builder {
     listen: String,
     whole: Option<String>,
     env: Vec<(String, String)>,
+    umask: Option<&'static str>,
     pub(super) detached: bool,
 }
 
@@ -85,6 +86,8 @@ impl Builder {
             fs::create_dir(&path).expect("folder in the prefix");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("permissions");
         }
+        // A state file is refused where others than the workers can write.
+        workers::give(&prefix.path().join("state"), 0o700);
         fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
         Self {
             prefix,
@@ -99,6 +102,7 @@ impl Builder {
             listen: String::new(),
             whole: None,
             env: Vec::new(),
+            umask: None,
             detached: false,
         }
     }
@@ -190,6 +194,13 @@ impl Builder {
     pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Self {
         self.env.push((name.to_owned(), value.as_ref().to_owned()));
         self.main(format!("env {name};"))
+    }
+
+    /// Starts nginx with this umask, in octal. A daemon has none.
+    #[must_use]
+    pub fn umask(mut self, umask: &'static str) -> Self {
+        self.umask = Some(umask);
+        self
     }
 
     /// Uses this text as the whole nginx.conf. `{{port}}`, `{{status_port}}`, `{{prefix}}` and `{{load_module}}` are filled in.
@@ -285,7 +296,14 @@ impl Builder {
 
     /// A command that runs nginx with this folder and configuration.
     pub(super) fn command(&self) -> Command {
-        let mut command = Command::new(super::binary());
+        let mut command = match self.umask {
+            None => Command::new(super::binary()),
+            Some(umask) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "umask $0; exec \"$@\"", umask]).arg(super::binary());
+                shell
+            }
+        };
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let error_log = self.prefix.path().join("logs/error.log");
         command.arg("-p").arg(self.prefix.path()).args(["-c", "conf/nginx.conf", "-e"]).arg(error_log);

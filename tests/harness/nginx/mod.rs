@@ -9,6 +9,7 @@ mod cache;
 pub mod log;
 pub mod process;
 mod status;
+pub mod workers;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

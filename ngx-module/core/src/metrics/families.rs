@@ -48,6 +48,11 @@ pub(super) fn zone<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, out: &m
     if !context.addresses.is_empty() {
         control_plane(link, context, out)?;
     }
+    if context.state_path.is_some() {
+        let refused =
+            gauge("pincer_state_file_refused", "Whether the state file is refused, since others can write it.");
+        single(out, refused, u64::from(zone.state_file_refused.is_some()))?;
+    }
     single(out, counter("pincer_revisions_applied", "Revisions put into force."), link.applied)?;
     single(out, counter("pincer_revisions_refused", "Revisions refused."), link.refused)?;
     for (family, (_, value)) in ZONE_COUNTERS.iter().zip(zone.counters) {

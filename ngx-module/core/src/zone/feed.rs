@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::{Bytes, WorkerIdx, Zone};
 use crate::time::{MILLISECOND_NS, MonoNs};
+use crate::trust::Distrust;
 
 /// A link whose holder has shown no sign of life for longer is not believed, in nanoseconds: three
 /// pulses of half a second.
@@ -299,5 +300,23 @@ mod tests {
         let long = "ä".repeat(LINK_ERROR_BYTES_MAX);
         assert!(zone.feed_report(w, 1, &Link { connected: false, error: &long, ..UP }));
         assert_eq!(zone.feed_link(NOW).error, "ä".repeat(LINK_ERROR_BYTES_MAX / 2));
+    }
+}
+
+/// Whether the state file is refused, as whoever last read or wrote it found: the master at a start
+/// and a reload, then the holder of the lease.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct StateFile(AtomicU64);
+
+impl StateFile {
+    /// What was found: why the file is refused, if it is.
+    pub fn found(&self, refused: Option<Distrust>) {
+        self.0.store(refused.map_or(0, Distrust::pack), SeqCst);
+    }
+
+    /// Why the file is refused, if it is.
+    pub fn refused(&self) -> Option<Distrust> {
+        Distrust::unpack(self.0.load(SeqCst))
     }
 }

@@ -6,7 +6,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::bodies::Bodies;
-use super::feed::Connection;
+use super::feed::{Connection, StateFile};
 use super::fences::Fences;
 use super::layout::Counts;
 use super::{Layout, TooSmall};
@@ -35,6 +35,8 @@ pub struct Header {
     secret: [AtomicU64; 2],
     /// The link to the control plane.
     pub connection: Connection,
+    /// Whether the state file is refused.
+    pub state_file: StateFile,
     /// Counters of the whole zone.
     pub counters: Counters,
     /// What became of request bodies.

@@ -47,7 +47,7 @@ pub use class::{CLASSES_MAX, Class, ClassIdx, QueueRule};
 pub use classes::{ClassOverlay, ClassSpec, check_classes};
 pub use configure::{PeerSpec, Room, Settings, check_declared};
 pub use error::{OverlayError, ZoneError};
-pub use feed::{Connection, ConnectionState, LINK_ERROR_BYTES_MAX, Link, PULSE_NS_MAX};
+pub use feed::{Connection, ConnectionState, LINK_ERROR_BYTES_MAX, Link, PULSE_NS_MAX, StateFile};
 pub use fences::{FENCES, FenceKey, Fences};
 pub use header::{Counters, Header};
 pub use heap::HeapZone;

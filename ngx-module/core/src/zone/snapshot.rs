@@ -14,6 +14,7 @@ use crate::breaker::State;
 use crate::histogram::Snapshot as Times;
 use crate::limit::{ClassSettings, Effective};
 use crate::time::MonoNs;
+use crate::trust::Distrust;
 
 /// A worker and what it holds.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +164,8 @@ pub struct ZoneSnapshot {
     pub unknown: u64,
     /// The link to the control plane.
     pub connection: ConnectionState,
+    /// Why the state file is refused, if it is.
+    pub state_file_refused: Option<Distrust>,
     /// The worker that feeds the zone.
     pub feed: Option<ProcessId>,
     /// Counters of the zone, with their names.
@@ -193,6 +196,7 @@ impl Zone<'_> {
             generation,
             unknown: self.header.unknown(),
             connection: self.feed_link(now),
+            state_file_refused: self.header.state_file.refused(),
             feed,
             counters: self.header.counters.named(),
             workers: indices.zip(self.workers).filter_map(|(w, slot)| self.worker_snapshot(w, slot.owner()?)).collect(),
