@@ -60,6 +60,7 @@ pub struct Builder {
     whole: Option<String>,
     env: Vec<(String, String)>,
     pub(super) detached: bool,
+    program: Option<String>,
 }
 
 /// What `nginx -t` said.
@@ -100,6 +101,7 @@ impl Builder {
             whole: None,
             env: Vec::new(),
             detached: false,
+            program: None,
         }
     }
 
@@ -113,6 +115,13 @@ impl Builder {
     #[must_use]
     pub fn module(mut self, loaded: bool) -> Self {
         self.module = loaded;
+        self
+    }
+
+    /// Runs this nginx instead of the one that the tests run.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<String>) -> Self {
+        self.program = Some(path.into());
         self
     }
 
@@ -285,7 +294,7 @@ impl Builder {
 
     /// A command that runs nginx with this folder and configuration.
     pub(super) fn command(&self) -> Command {
-        let mut command = Command::new(super::binary());
+        let mut command = Command::new(self.program.clone().unwrap_or_else(super::binary));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let error_log = self.prefix.path().join("logs/error.log");
         command.arg("-p").arg(self.prefix.path()).args(["-c", "conf/nginx.conf", "-e"]).arg(error_log);
