@@ -17,6 +17,9 @@ const HEADERS: usize = 20;
 pub(crate) unsafe fn replace(r: *mut ngx_http_request_t, class: &[u8], tenant: &[u8]) -> bool {
     // SAFETY: as the caller vouches.
     unsafe {
+        if (*r).headers_in.headers.last.is_null() {
+            return true;
+        }
         strip(r)
             && (class.is_empty() || push(&raw mut (*r).headers_in.headers, r, CLASS, class))
             && (tenant.is_empty() || push(&raw mut (*r).headers_in.headers, r, TENANT, tenant))
