@@ -8,7 +8,14 @@ struct Field {
 }
 
 /// In responses to clients.
-const TO_CLIENT: &[Field] = &[Field { name: "date", reason: "the clock" }];
+const TO_CLIENT: &[Field] = &[
+    Field { name: "date", reason: "the clock" },
+    Field { name: "ratelimit", reason: "where a rate is in force every response tells what is left, dry_run or not" },
+    Field { name: "ratelimit-policy", reason: "likewise the rate itself" },
+    Field { name: "x-ratelimit-limit-requests", reason: "likewise, as OpenAI's clients know it" },
+    Field { name: "x-ratelimit-remaining-requests", reason: "likewise" },
+    Field { name: "x-ratelimit-reset-requests", reason: "likewise" },
+];
 
 /// In requests to the origin.
 const TO_ORIGIN: &[Field] = &[

@@ -20,7 +20,7 @@ const BATCH: u64 = 1500;
 /// How often a difference must be seen.
 const TIMES: usize = 3;
 /// The longest that making an input small may take.
-const SHRINK: Duration = Duration::from_secs(25);
+const SHRINK: Duration = Duration::from_secs(15);
 /// How long a dead worker takes to be in the log.
 const DEATH: Duration = Duration::from_millis(300);
 /// How many inputs may have ended before a fault that they caused is seen.
@@ -100,8 +100,11 @@ impl Fuzz {
     pub async fn run(self: &Arc<Self>, time: Duration) {
         let end = self.began + time;
         while Instant::now() < end && self.report.lock().findings.len() < self.findings_max {
-            let (batch, different) = self.batch(end).await;
-            self.look(&batch).await;
+            let (batch, mut different) = self.batch(end).await;
+            if self.look(&batch).await {
+                // What ran beside a dying worker tells nothing.
+                different.clear();
+            }
             for input in different {
                 if self.report.lock().findings.len() >= self.findings_max {
                     break;
@@ -169,8 +172,8 @@ impl Fuzz {
         [plain, pincer]
     }
 
-    /// Once all is quiet: were there faults, is something left over? Then finds which input it was.
-    async fn look(&self, suspects: &[Input]) {
+    /// Once all is quiet: were there faults, is something left over? Then finds which input it was. True when there were faults.
+    async fn look(&self, suspects: &[Input]) -> bool {
         let settled = self.sides.pincer.settled().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         self.both_faults();
@@ -180,7 +183,7 @@ impl Fuzz {
             if let Err(left) = settled {
                 self.find(&format!("counts left over: {left}"), String::new());
             }
-            return;
+            return false;
         }
         println!("difference: a fault, {} inputs are tried alone: {}", suspects.len(), faults.join("\n    "));
         for input in suspects {
@@ -198,10 +201,11 @@ impl Fuzz {
             } else {
                 self.report.lock().own.push(format!("{}\n{small}", own.join("\n")));
             }
-            return;
+            return true;
         }
         let numbers: Vec<_> = suspects.iter().map(|input| input.number).collect();
         self.find(&faults.join("\n    "), format!("none of these inputs does it alone: {numbers:?}\n"));
+        true
     }
 
     async fn is_fatal(&self, input: &Input) -> bool {
