@@ -24,6 +24,7 @@ step "module for nginx stable" stable_module
 step "tests without nginx" cargo test --quiet -p pincer-core -p pincer-proto -p pincer-control -p ngx_http_pincer_module -p pincer-bench
 step "loom: every order of loads and stores" tools/loom.sh
 step "fuzz: 20 s for each parser of bodies" tools/fuzz.sh 20
+step "fuzz: connections, with and without the module" env SEED=1 tools/fuzz-connections.sh 60
 step "end to end on nginx stable" on_stable
 step "address sanitizer, short form" tools/asan.sh short
 step "valgrind, short form" tools/valgrind.sh short

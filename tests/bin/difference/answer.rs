@@ -11,8 +11,11 @@ pub fn lines(bytes: &[u8]) -> Vec<String> {
     while !rest.is_empty() {
         let end = find(rest, b"\r\n\r\n").filter(|_| rest.starts_with(b"HTTP/1."));
         let Some(end) = end else {
-            lines.push(format!("raw {}", text::summary(&text::neutral(rest))));
-            break;
+            // HTTP/0.9, or what an origin passes off as a response; another response may follow.
+            let next = find(&rest[1..], b"HTTP/1.").map_or(rest.len(), |at| at + 1);
+            lines.push(format!("raw {}", text::summary(&text::neutral(&rest[..next]))));
+            rest = &rest[next..];
+            continue;
         };
         let head = &rest[..end + 2];
         rest = response(head, &rest[end + 4..], &mut lines);

@@ -19,7 +19,7 @@ pub const PLACES: [(&str, &str); 24] = [
     ("try", "=200 /try/nothing"),
     ("mirror", "/mirror/l90"),
     ("auth", "/auth/l90"),
-    ("ssi", "= /ssi/ssi"),
+    ("ssi", "= /ssi/include"),
     ("named", "@named"),
     ("named-grpc", "= @grpc"),
     ("if", "/if/l90?x=1"),
@@ -115,6 +115,11 @@ pub struct Side<'a> {
     pub certificate: (std::path::PathBuf, std::path::PathBuf),
 }
 
+/// Whether bodies are hashed at a place. In half of them they are not, since `pincer_body_hash` does change when a body is read.
+pub fn hashes(place: usize) -> bool {
+    place % 2 == 0
+}
+
 /// The address of a place's server, on the plain side or the other.
 pub fn address(pincer: bool, place: usize) -> String {
     format!("127.{}.{}.1", if pincer { 9 } else { 8 }, place + 1)
@@ -125,7 +130,7 @@ pub fn text(side: &Side<'_>) -> String {
     let servers: String = (0..PLACES.len()).map(|place| server(side, place)).collect();
     let (main, http) = if side.pincer { ("{{load_module}}", PINCER) } else { ("", PLAIN) };
     let status = if side.pincer {
-        "server { listen 127.0.0.1:{{status_port}}; location = /pincer_status { pincer_status; } }"
+        "server { pincer_limit off; listen 127.0.0.1:{{status_port}}; location = /pincer_status { pincer_status; } }"
     } else {
         ""
     };
@@ -192,8 +197,9 @@ fn server(side: &Side<'_>, place: usize) -> String {
     let (certificate, key) = (side.certificate.0.display(), side.certificate.1.display());
     let files = side.files.display();
     let locations = LOCATION_TEXT.replace("{{files}}", &files.to_string());
+    let hash = if side.pincer && !hashes(place) { "pincer_body_hash off;" } else { "" };
     format!(
-        "server {{ listen {address}:{http}; listen {address}:{http2} http2; listen {address}:{tls} ssl http2;
+        "server {{ {hash} listen {address}:{http}; listen {address}:{http2} http2; listen {address}:{tls} ssl http2;
             server_name fuzz.test; add_header X-Place {name} always; root {files};
             ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_client_certificate {certificate}; {verify}
             {error_page} {recursive}
@@ -247,7 +253,7 @@ const LOCATION_TEXT: &str = r#"
     location /setbody/ { add_header X-Place setbody always; proxy_set_body "with $request_body"; proxy_method POST; proxy_pass http://u; }
     location /unchunked/ { add_header X-Place unchunked always; chunked_transfer_encoding off; proxy_pass http://uk; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Fuzz-Client $remote_addr; }
     location /range/ { add_header X-Place range always; proxy_force_ranges on; max_ranges 3; proxy_pass http://u; }
-    location /trailer/ { add_header X-Place trailer always; add_trailer X-Sent $bytes_sent always; proxy_pass http://ugk; proxy_http_version 1.1; }
+    location /trailer/ { add_header X-Place trailer always; add_trailer X-Sent $body_bytes_sent always; proxy_pass http://uk; proxy_http_version 1.1; }
     location /dav/ { add_header X-Place dav always; dav_methods DELETE MKCOL COPY MOVE; }
     location /satisfy/ { add_header X-Place satisfy always; satisfy any; deny all; auth_basic fuzz; auth_basic_user_file {{prefix}}/conf/users; proxy_pass http://u; }
     location /unread/ { add_header X-Place unread always; proxy_pass http://u; proxy_pass_request_body off; proxy_pass_request_headers off; proxy_ignore_client_abort on; }

@@ -1,5 +1,7 @@
 //! Differences that are meant: each with the reason, as README.md gives it. Everything else is a fault.
 
+use crate::send::Outcome;
+
 /// A header field that only one side has, or has differently.
 struct Field {
     name: &'static str,
@@ -45,3 +47,65 @@ fn has(fields: &[Field], name: &[u8]) -> bool {
         field.name.len() == name.len() && name.iter().zip(field.name.bytes()).all(|(byte, ours)| same(byte, ours))
     })
 }
+
+/// Whether two outcomes that differ do so as README.md says of `pincer_body_hash` ("Read early"), which is in force here. `whole`: the
+/// input has no body that does not end as it should.
+pub fn read_early(plain: &Outcome, pincer: &Outcome, whole: bool) -> bool {
+    // An unbuffered upload becomes a buffered one: with a length, known to mirrors too; what is cut off or wrong is not passed on.
+    let received = [plain, pincer].map(|outcome| buffered(&outcome.received));
+    let same_received = same_buffered(&received[0], &received[1]);
+    if plain.answer == pincer.answer && same_received {
+        return true;
+    }
+    let partial = |outcome: &Outcome| outcome.received.iter().any(|line| line.ends_with(PARTIAL));
+    if partial(plain) && !partial(pincer) {
+        return true;
+    }
+    // The body is read in the first location, and its fault is answered there: not in the one that `try_files` would have gone on to.
+    let faulty =
+        |outcome: &Outcome| outcome.answer.iter().any(|line| BODY_FAULTS.iter().any(|fault| line.contains(fault)));
+    let placeless = |outcome: &Outcome| -> Vec<String> {
+        outcome.answer.iter().filter(|line| !line.to_ascii_lowercase().contains("x-place")).cloned().collect()
+    };
+    if faulty(plain) && faulty(pincer) && same_received && placeless(plain) == placeless(pincer) {
+        return true;
+    }
+    // A body is awaited where `try_files` and some handlers do without it.
+    let within = |few: &[String], many: &[String]| few.iter().all(|line| many.contains(line));
+    !whole && within(&pincer.answer, &plain.answer) && within(&received[1], &received[0])
+}
+
+/// Whether both are the same, but for bodies that an error page's location can pass on only once they are buffered.
+fn same_buffered(plain: &[String], pincer: &[String]) -> bool {
+    let same = |(plain, pincer): (&String, &String)| {
+        let (head, body) = plain.split_once(" body ").unwrap_or_default();
+        plain == pincer
+            || body.starts_with("0 bytes") && pincer.split_once(" body ").is_some_and(|(other, _)| head == other)
+    };
+    plain.len() == pincer.len() && plain.iter().zip(pincer).all(same)
+}
+
+/// What the origin received, but for what changes with buffering.
+fn buffered(received: &[String]) -> Vec<String> {
+    let lines = received.iter().filter(|line| !line.contains(" /mirrored"));
+    let mut lines: Vec<_> = lines
+        .map(|line| {
+            let mut line = line.clone();
+            for field in ["[content-length: ", "[transfer-encoding: ", "[content_length: "] {
+                while let Some(at) = line.to_ascii_lowercase().find(field) {
+                    let end = line[at..].find(']').map_or(line.len(), |end| at + end + 1);
+                    line.replace_range(at..end, "");
+                }
+            }
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// How the origin's note of a request ends whose body did not.
+pub const PARTIAL: &str = " (not complete)";
+
+/// What says that a request's body is wrong.
+const BODY_FAULTS: [&str; 6] = [" 400 ", " 408 ", " 413 ", ":status: 400", ":status: 408", ":status: 413"];

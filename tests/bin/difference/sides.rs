@@ -1,5 +1,6 @@
 //! The two nginx: one without the module, one with it and with everything that should change nothing.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
@@ -147,20 +148,17 @@ impl Side {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Waits until no request is counted any more; the text says what still is.
-    pub async fn settled(&self) -> Result<(), String> {
+    /// Waits until no more requests are counted than `known` says; what is counted all the same.
+    pub async fn left_over(&self, known: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
         if !self.pincer {
-            return Ok(());
+            return BTreeMap::new();
         }
         let began = Instant::now();
         loop {
-            let status = self.nginx.status().await.0;
-            let left = left_over(&status);
-            if left.is_empty() {
-                return Ok(());
-            }
-            if began.elapsed() > harness::limit(SETTLE.as_secs_f64()) {
-                return Err(left.join(", "));
+            let left = left_over(&self.nginx.status().await.0);
+            let new = left.iter().any(|(path, count)| count > known.get(path).unwrap_or(&0));
+            if !new || began.elapsed() > harness::limit(SETTLE.as_secs_f64()) {
+                return left;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -181,26 +179,28 @@ impl Side {
 }
 
 /// Counts in `pincer_status` that are not 0 and should be, each with its path.
-fn left_over(status: &Value) -> Vec<String> {
-    let mut left = Vec::new();
+fn left_over(status: &Value) -> BTreeMap<String, u64> {
+    let mut left = BTreeMap::new();
     walk(status, "", &mut left);
     left
 }
 
-fn walk(value: &Value, path: &str, left: &mut Vec<String>) {
+fn walk(value: &Value, path: &str, left: &mut BTreeMap<String, u64>) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
+                let path = format!("{path}/{name}");
                 let counts = ["in_flight", "waiting", "fail_open"].contains(&name.as_str());
-                if counts && field.as_u64().is_some_and(|count| count > 0) {
-                    left.push(format!("{path}/{name}: {field}"));
+                if let Some(count) = field.as_u64().filter(|count| counts && *count > 0) {
+                    left.insert(path.clone(), count);
                 }
-                walk(field, &format!("{path}/{name}"), left);
+                walk(field, &path, left);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                walk(item, &format!("{path}/{}", item["name"].as_str().map_or(index.to_string(), str::to_owned)), left);
+                let name = item["name"].as_str().map_or(index.to_string(), str::to_owned);
+                walk(item, &format!("{path}/{name}"), left);
             }
         }
         _ => {}

@@ -61,6 +61,24 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(name, ..)| *name)
 }
 
+/// Whether all bodies of inputs of this kind end as they should.
+pub fn is_whole(kind: &str) -> bool {
+    [
+        "simple",
+        "body",
+        "chunked",
+        "h2 request",
+        "long uri",
+        "long header",
+        "many headers",
+        "range",
+        "tls",
+        "tls h2",
+        "error code",
+    ]
+    .contains(&kind)
+}
+
 /// Input `number` of the run with this seed.
 pub fn input(seed: u64, number: u64) -> Input {
     // A generator for each input, so that one can be made without those before it.
@@ -76,8 +94,8 @@ pub fn input(seed: u64, number: u64) -> Input {
         _ => Pace::Trickle(*[1, 2, 7, 60].choose(&mut rng).expect("not empty")),
     };
     let end = match rng.random_range(0..100) {
-        0..82 => End::Quiet,
-        82..88 => End::HalfClose,
+        0..85 => End::Quiet,
+        85..88 => End::HalfClose,
         88..94 => End::Wait,
         94..98 => End::Leave,
         _ => End::Reset,

@@ -99,6 +99,7 @@ impl Recipe {
             "longheader" => self.fault = Some(Fault::LongHeader),
             "badchunk" => self.fault = Some(Fault::BadChunk),
             "twolengths" => self.fault = Some(Fault::TwoLengths),
+            "include" => self.typed("text/html", b"<!--# include virtual=\"/static/a.txt\" -->"),
             "ssi" => self.typed("text/html", SSI),
             "json" => self.typed("application/json", b"{\"a\": [1, 2, 3]}"),
             "sse" => {

@@ -68,7 +68,7 @@ impl Seen {
 impl Drop for Open {
     fn drop(&mut self) {
         let body = crate::text::summary(&self.body);
-        let end = if self.complete { "" } else { " (not complete)" };
+        let end = if self.complete { "" } else { crate::documented::PARTIAL };
         let line = format!("{} body {body}{end}", self.head);
         self.seen.clone().with(&self.client, |of| {
             of.open = of.open.saturating_sub(1);
