@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Sends the same hostile bytes to a stock nginx and to one with the module, and compares (tests/bin/difference).
+# Sends the same hostile bytes to a stock nginx and to one with the module, and compares
+# (tests/bin/difference).
 #   fuzz-connections.sh [SECONDS] [OPTIONS]        Debian's nginx, 60 s
-#   fuzz-connections.sh asan [SECONDS] [OPTIONS]   the nginx with the module under the address sanitizer, as asan.sh pools
-# SEED=N in the environment: that seed, a random one without. OPTIONS go to the program: --only NUMBER shows one input of the seed.
+#   fuzz-connections.sh asan [SECONDS] [OPTIONS]   the side with the module under the sanitizer
+# SEED=N in the environment: that seed, a random one without. OPTIONS go to the program: --only
+# NUMBER shows one input of the seed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

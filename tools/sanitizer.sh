@@ -1,4 +1,5 @@
-# Sourced by asan.sh and fuzz-connections.sh, beside checked.sh: builds what they run under the address sanitizer, and how nginx is started with it.
+# Sourced by asan.sh and fuzz-connections.sh, beside checked.sh: builds what they run under the
+# address sanitizer, and how nginx is started with it.
 # shellcheck shell=bash disable=SC2154
 . tools/nginx-modules.sh
 
@@ -7,7 +8,8 @@ runtime=$(clang -print-file-name=libclang_rt.asan-x86_64.so)
 [ -f "$runtime" ] || runtime=$(find /usr/lib/llvm-*/lib/clang -name libclang_rt.asan-x86_64.so 2>/dev/null | sort | tail -1)
 [ -f "${runtime:-}" ] || { echo "asan: no libclang_rt.asan-x86_64.so, \`make setup\` installs it" >&2; exit 1; }
 
-# The stable nginx with the sanitizer and pools that hide nothing. Made anew when `make setup` has prepared another version.
+# The stable nginx with the sanitizer and pools that hide nothing. Made anew when `make setup` has
+# prepared another version.
 pools_nginx() {
     local stamp
     stamp="$(cat .nginx/stable/.stamp) $runtime"
@@ -23,7 +25,8 @@ pools_nginx() {
     echo "$stamp" > .nginx/pools/.stamp
 }
 
-# build_module HEADERS FOLDER: the module with the sanitizer for the nginx that was configured in HEADERS.
+# build_module HEADERS FOLDER: the module with the sanitizer for the nginx that was configured in
+# HEADERS.
 build_module() {
     NGINX_SOURCE_DIR=$PWD/$1 NGINX_BUILD_DIR=$PWD/$1/objs RUSTC_BOOTSTRAP=1 \
         RUSTFLAGS="-Zsanitizer=address -Zexternal-clangrt -Cforce-frame-pointers=yes" \
@@ -31,7 +34,8 @@ build_module() {
 }
 
 # asan_wrapper NGINX: stands in for nginx and runs it with the sanitizer.
-# The first library of all, or the sanitizer refuses; a test may preload one of its own. The name is kept for a binary upgrade, where
+# The first library of all, or the sanitizer refuses; a test may preload one of its own. The name is
+# kept for a binary upgrade, where
 # nginx runs itself again by it, without its environment.
 asan_wrapper() {
     wrapper \

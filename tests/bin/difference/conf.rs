@@ -1,7 +1,8 @@
-//! The configuration of both sides: the same text, but for the addresses, and for Pincer's directives on one of them, each of which should
-//! change nothing.
+//! The configuration of both sides: the same text, but for the addresses, and for Pincer's
+//! directives on one of them, each of which should change nothing.
 //!
-//! Every server has all locations; they differ in where `error_page` goes. Time limits are short, so that cut requests end soon.
+//! Every server has all locations; they differ in where `error_page` goes. Time limits are short,
+//! so that cut requests end soon.
 
 use crate::origin::Origin;
 
@@ -115,9 +116,10 @@ pub struct Side<'a> {
     pub certificate: (std::path::PathBuf, std::path::PathBuf),
 }
 
-/// Whether bodies are hashed at a place. In half of them they are not, since `pincer_body_hash` does change when a body is read.
+/// Whether bodies are hashed at a place. In half of them they are not, since `pincer_body_hash`
+/// does change when a body is read.
 pub fn hashes(place: usize) -> bool {
-    place % 2 == 0
+    place.is_multiple_of(2)
 }
 
 /// The address of a place's server, on the plain side or the other.

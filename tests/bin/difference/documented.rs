@@ -1,4 +1,5 @@
-//! Differences that are meant: each with the reason, as README.md gives it. Everything else is a fault.
+//! Differences that are meant: each with the reason, as README.md gives it. Everything else is a
+//! fault.
 
 use crate::send::Outcome;
 
@@ -35,7 +36,8 @@ pub fn to_client(name: &[u8]) -> bool {
     has(TO_CLIENT, name)
 }
 
-/// Whether a field of a request to the origin is not compared. Every byte that is no letter counts as `-`, as for the module.
+/// Whether a field of a request to the origin is not compared. Every byte that is no letter counts
+/// as `-`, as for the module.
 pub fn to_origin(name: &[u8]) -> bool {
     has(TO_ORIGIN, name)
 }
@@ -48,40 +50,43 @@ fn has(fields: &[Field], name: &[u8]) -> bool {
     })
 }
 
-/// Whether two outcomes that differ do so as README.md says of `pincer_body_hash` ("Read early"), which is in force here. `whole`: the
-/// input has no body that does not end as it should.
+/// Whether two outcomes that differ do so as README.md says of `pincer_body_hash` ("Read early"),
+/// which is in force here. `whole`: the input has no body that does not end as it should.
 pub fn read_early(plain: &Outcome, pincer: &Outcome, whole: bool) -> bool {
-    // An unbuffered upload becomes a buffered one: with a length, known to mirrors too; what is cut off or wrong is not passed on.
+    // An unbuffered upload becomes a buffered one: with a length, known to mirrors too; what is cut
+    // off or wrong is not passed on.
     let received = [plain, pincer].map(|outcome| buffered(&outcome.received));
     let same_received = same_buffered(&received[0], &received[1]);
-    if plain.answer == pincer.answer && same_received {
+    if plain.response == pincer.response && same_received {
         return true;
     }
     let partial = |outcome: &Outcome| outcome.received.iter().any(|line| line.ends_with(PARTIAL));
     if partial(plain) && !partial(pincer) {
         return true;
     }
-    // The body is read in the first location, and its fault is answered there: not in the one that `try_files` would have gone on to.
+    // The body is read in the first location, and its fault is answered there: not in the one that
+    // `try_files` would have gone on to.
     let faulty =
-        |outcome: &Outcome| outcome.answer.iter().any(|line| BODY_FAULTS.iter().any(|fault| line.contains(fault)));
+        |outcome: &Outcome| outcome.response.iter().any(|line| BODY_FAULTS.iter().any(|fault| line.contains(fault)));
     let placeless = |outcome: &Outcome| -> Vec<String> {
-        outcome.answer.iter().filter(|line| !line.to_ascii_lowercase().contains("x-place")).cloned().collect()
+        outcome.response.iter().filter(|line| !line.to_ascii_lowercase().contains("x-place")).cloned().collect()
     };
     if faulty(plain) && faulty(pincer) && same_received && placeless(plain) == placeless(pincer) {
         return true;
     }
-    // A body is awaited, and its faults answered, where `try_files` and some handlers do without it. Streams that were read to the
-    // end need no RST_STREAM, others do.
+    // A body is awaited, and its faults answered, where `try_files` and some handlers do without
+    // it. Streams that were read to the end need no RST_STREAM, others do.
     let within =
         |few: &[String], many: &[String]| few.iter().all(|line| many.contains(line) || line.ends_with(NO_ERROR));
-    let less = within(&pincer.answer, &plain.answer) && within(&received[1], &received[0]);
+    let less = within(&pincer.response, &plain.response) && within(&received[1], &received[0]);
     !whole && (less || faulty(pincer) && !faulty(plain))
 }
 
 /// How the line of a RST_STREAM ends that says NO_ERROR.
 const NO_ERROR: &str = ": reset \\x00\\x00\\x00\\x00";
 
-/// Whether both are the same, but for bodies that an error page's location can pass on only once they are buffered.
+/// Whether both are the same, but for bodies that an error page's location can pass on only once
+/// they are buffered.
 fn same_buffered(plain: &[String], pincer: &[String]) -> bool {
     let same = |(plain, pincer): (&String, &String)| {
         let (head, body) = plain.split_once(" body ").unwrap_or_default();

@@ -99,9 +99,9 @@ impl Fuzz {
         let input = grammar::input(self.seed, number);
         println!("{input}");
         for side in self.sides.both() {
-            let Outcome { answer, received } = send::run(side, &input, alone()).await;
+            let Outcome { response, received } = send::run(side, &input, alone()).await;
             println!("{}:", side.name);
-            for line in answer.iter().chain(&received) {
+            for line in response.iter().chain(&received) {
                 println!("    {line}");
             }
         }
@@ -124,7 +124,8 @@ impl Fuzz {
         }
     }
 
-    /// Runs what differed alone, some at a time, and reports what differs each time in the same way.
+    /// Runs what differed alone, some at a time, and reports what differs each time in the same
+    /// way.
     async fn confirm(self: &Arc<Self>, inputs: Vec<Input>) {
         let (mut set, mut sure) = (JoinSet::new(), Vec::new());
         for input in inputs {
@@ -200,7 +201,8 @@ impl Fuzz {
         [plain, pincer]
     }
 
-    /// Once all is quiet: were there faults, is something left over? Then finds which input it was. True when there were faults.
+    /// Once all is quiet: were there faults, is something left over? Then finds which input it was.
+    /// True when there were faults.
     async fn look(self: &Arc<Self>, suspects: &[Input]) -> bool {
         let left = self.leaks().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -246,7 +248,8 @@ impl Fuzz {
         grown.then_some(left)
     }
 
-    /// Finds an input after which a request stays counted: runs ever smaller groups of those of the batch again, in a crowd.
+    /// Finds an input after which a request stays counted: runs ever smaller groups of those of the
+    /// batch again, in a crowd.
     async fn find_leak(self: &Arc<Self>, left: BTreeMap<String, u64>, mut group: Vec<u64>) {
         let what = format!("counts left over: {left:?}");
         println!("difference: {what}, {} inputs are tried again", group.len());
@@ -312,7 +315,8 @@ impl Fuzz {
         report.findings.push(text);
     }
 
-    /// Counts what an input turned out to be; what both sides do if they differ for sure, in a way that is new.
+    /// Counts what an input turned out to be; what both sides do if they differ for sure, in a way
+    /// that is new.
     async fn is_sure(&self, input: &Input) -> Option<(Outcome, Outcome)> {
         let (plain, pincer) = self.once(input).await;
         let seen = if differ(input, &plain, &pincer) { self.stable(input).await } else { Some((plain, pincer)) };
@@ -351,9 +355,9 @@ impl Fuzz {
         };
         self.known.lock().insert(signature(&lines));
         let places: Vec<_> = plain
-            .answer
+            .response
             .iter()
-            .chain(&pincer.answer)
+            .chain(&pincer.response)
             .filter(|line| line.contains("X-Place") || line.contains("x-place"))
             .collect();
         self.find("the two sides differ", format!("{small}  locations: {places:?}\n  {}\n", lines.join("\n  ")));

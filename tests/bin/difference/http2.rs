@@ -1,6 +1,8 @@
-//! HTTP/2 (RFC 9113) from both ends: frames as bytes, right or wrong, and what nginx responds as lines to compare.
+//! HTTP/2 (RFC 9113) from both ends: frames as bytes, right or wrong, and what nginx responds as
+//! lines to compare.
 //!
-//! Streams are compared one by one: how their frames are mixed, window updates and the sizes of DATA frames do not count.
+//! Streams are compared one by one: how their frames are mixed, window updates and the sizes of
+//! DATA frames do not count.
 
 use std::collections::BTreeMap;
 
@@ -131,7 +133,7 @@ pub fn lines(bytes: &[u8]) -> Vec<String> {
         }
     }
     if !rest.is_empty() {
-        connection.extend(crate::answer::lines(rest));
+        connection.extend(crate::response::lines(rest));
     }
     for (id, mut stream) in streams {
         stream.flush();

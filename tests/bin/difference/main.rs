@@ -1,11 +1,11 @@
-//! Sends the same bytes to a stock nginx and to one with the module and every directive that should change nothing, and compares
-//! what clients get and what the origin receives.
+//! Sends the same bytes to a stock nginx and to one with the module and every directive that should
+//! change nothing, and compares what clients get and what the origin receives.
 //!
-//! Inputs run many at a time; whatever differs is run again alone, three times on each side. A difference counts when each side is like itself all
-//! three times and unlike the other; it is made small and printed. A worker that dies, an `[alert]`, a request that stays counted fail the run
+//! Inputs run many at a time; whatever differs is run again alone, three times on each side. A
+//! difference counts when each side is like itself all three times and unlike the other; it is made
+//! small and printed. A worker that dies, an `[alert]`, a request that stays counted fail the run
 //! too. Exit status: 0 nothing, 1 something was found. `tools/fuzz-connections.sh` runs it.
 
-mod answer;
 mod conf;
 mod documented;
 mod fuzz;
@@ -14,6 +14,7 @@ mod http2;
 mod input;
 mod origin;
 mod report;
+mod response;
 mod send;
 mod shrink;
 mod sides;

@@ -79,7 +79,7 @@ impl fmt::Display for Report {
 pub fn differences(plain: &Outcome, pincer: &Outcome) -> Vec<String> {
     let mut lines = Vec::new();
     for (what, plain, pincer) in
-        [("client got", &plain.answer, &pincer.answer), ("origin got", &plain.received, &pincer.received)]
+        [("client got", &plain.response, &pincer.response), ("origin got", &plain.received, &pincer.received)]
     {
         lines.extend(plain.iter().filter(|line| !pincer.contains(line)).map(|line| format!("{what}, plain:  {line}")));
         lines.extend(pincer.iter().filter(|line| !plain.contains(line)).map(|line| format!("{what}, pincer: {line}")));
@@ -90,7 +90,8 @@ pub fn differences(plain: &Outcome, pincer: &Outcome) -> Vec<String> {
     lines
 }
 
-/// Two differences with the same signature are taken for one: the lines that differ, without their numbers.
+/// Two differences with the same signature are taken for one: the lines that differ, without their
+/// numbers.
 pub fn signature(lines: &[String]) -> String {
     let shape = |line: &String| line.chars().filter(|c| !c.is_ascii_digit()).take(60).collect::<String>();
     lines.iter().take(2).map(shape).collect()

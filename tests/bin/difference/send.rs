@@ -1,4 +1,5 @@
-//! Sends an input to one side, from an address of its own, and gathers what comes back and what the origin received.
+//! Sends an input to one side, from an address of its own, and gathers what comes back and what the
+//! origin received.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::input::{Door, End, Input};
 use crate::sides::Side;
-use crate::{answer, http2};
+use crate::{http2, response};
 
 /// Between two writes.
 const STEP: Duration = Duration::from_millis(1);
@@ -34,7 +35,7 @@ pub struct Patience {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What the client got, line by line.
-    pub answer: Vec<String>,
+    pub response: Vec<String>,
     /// What the origin received, sorted.
     pub received: Vec<String>,
 }
@@ -49,22 +50,23 @@ fn client() -> Ipv4Addr {
 pub async fn run(side: &Side, input: &Input, patience: Patience) -> Outcome {
     let client = client();
     let bytes = timeout(patience.limit, exchange(side, input, patience, client)).await;
-    let mut answer = match bytes {
+    let mut response = match bytes {
         Ok(Ok(bytes)) if input.door.is_http2() => http2::lines(&bytes),
-        Ok(Ok(bytes)) => answer::lines(&bytes),
+        Ok(Ok(bytes)) => response::lines(&bytes),
         Ok(Err(error)) => vec![format!("no connection: {error}")],
         Err(_) => vec!["the server did not close in time".to_owned()],
     };
     // Who does not read gets what the kernels have room for.
     if matches!(input.end, End::Leave | End::Reset) {
-        answer.clear();
+        response.clear();
     }
     let mut received = side.origin.seen.take(&client.to_string(), patience.origin, patience.limit).await;
-    // How far nginx came when it noticed that is a matter of microseconds: faults and counts are what is looked at.
+    // How far nginx came when it noticed that is a matter of microseconds: faults and counts are
+    // what is looked at.
     if matches!(input.end, End::Leave | End::Reset) {
         received.clear();
     }
-    Outcome { answer, received }
+    Outcome { response, received }
 }
 
 async fn exchange(side: &Side, input: &Input, patience: Patience, client: Ipv4Addr) -> std::io::Result<Vec<u8>> {

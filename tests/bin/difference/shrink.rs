@@ -1,4 +1,5 @@
-//! Makes an input small that still shows what it showed: delta debugging (Zeller and Hildebrandt 2002) over segments, then over the bytes of each.
+//! Makes an input small that still shows what it showed: delta debugging (Zeller and Hildebrandt
+//! 2002) over segments, then over the bytes of each.
 //!
 //! Bound: the deadline, after which the smallest so far is taken.
 

@@ -1,4 +1,5 @@
-//! The two nginx: one without the module, one with it and with everything that should change nothing.
+//! The two nginx: one without the module, one with it and with everything that should change
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -120,7 +121,8 @@ impl Side {
         conf::address(self.pincer, place).parse().expect("an address")
     }
 
-    /// What is new in the error log and must not be there, and a worker that is another than it was.
+    /// What is new in the error log and must not be there, and a worker that is another than it
+    /// was.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = log::faults(&self.new_log(), &Expected::default());
         let workers = self.nginx.workers();

@@ -1,4 +1,5 @@
-//! How bytes are shown and made comparable: escaped, shortened with a hash, without what two nginx may have different.
+//! How bytes are shown and made comparable: escaped, shortened with a hash, without what two nginx
+//! may have different.
 
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,7 +35,8 @@ pub fn received<'a>(
     line
 }
 
-/// First bytes of the addresses of both sides' servers; of the same length, so that no other length changes.
+/// First bytes of the addresses of both sides' servers; of the same length, so that no other length
+/// changes.
 const SIDES: [&[u8]; 2] = [b"127.8.", b"127.9."];
 
 /// Digits of nginx's multipart boundaries.

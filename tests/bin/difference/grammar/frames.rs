@@ -96,8 +96,7 @@ pub fn bodies(rng: &mut SmallRng) -> Segments {
         (0..rng.random_range(1..4)).map(|index| post(rng, 2 * index + 1).into()).collect();
     // Heads in order of their streams, or the numbers would be wrong; then frames as they come.
     for stream in &mut streams {
-        loop {
-            let Some(next) = stream.pop_front() else { break };
+        while let Some(next) = stream.pop_front() {
             let ends = next.get(4).is_some_and(|flags| flags & flag::END_HEADERS != 0);
             segments.push(next);
             if ends {

@@ -1,6 +1,8 @@
-//! What inputs are made of. Each kind is a function of a random number generator; the same seed and number make the same input.
+//! What inputs are made of. Each kind is a function of a random number generator; the same seed and
+//! number make the same input.
 //!
-//! Sound requests and those that RFC 9112 and RFC 9113 forbid; pace, end, server and port are chosen apart from the bytes.
+//! Sound requests and those that RFC 9112 and RFC 9113 forbid; pace, end, server and port are
+//! chosen apart from the bytes.
 
 mod frames;
 mod http1;

@@ -1,4 +1,5 @@
-//! HTTP/1 as nginx's proxy module speaks it: heads end with an empty line, bodies have a length or chunks. What it cannot read ends the connection.
+//! HTTP/1 as nginx's proxy module speaks it: heads end with an empty line, bodies have a length or
+//! chunks. What it cannot read ends the connection.
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;

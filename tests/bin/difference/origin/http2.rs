@@ -1,4 +1,5 @@
-//! HTTP/2 without TLS for `grpc_pass`: any method and path, so that nginx's gRPC module meets what the fuzzer asks for.
+//! HTTP/2 without TLS for `grpc_pass`: any method and path, so that nginx's gRPC module meets what
+//! the fuzzer asks for.
 
 use std::convert::Infallible;
 

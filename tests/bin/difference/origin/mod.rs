@@ -1,4 +1,5 @@
-//! The one origin behind both sides: HTTP/1, HTTP/2 for `grpc_pass`, and FastCGI. It keeps what it received, for each side and execution.
+//! The one origin behind both sides: HTTP/1, HTTP/2 for `grpc_pass`, and FastCGI. It keeps what it
+//! received, for each side and execution.
 
 mod fastcgi;
 mod http1;

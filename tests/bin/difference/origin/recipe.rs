@@ -1,6 +1,8 @@
-//! What the origin responds, read from the request's URI: words between `/`, `?`, `&`, `=` and `;`, such as `s404`, `l5000`, `chunked`.
+//! What the origin responds, read from the request's URI: words between `/`, `?`, `&`, `=` and `;`,
+//! such as `s404`, `l5000`, `chunked`.
 //!
-//! The response depends on nothing else, so both sides get the same one. A word that is not known means nothing: hostile URIs are the rule here.
+//! The response depends on nothing else, so both sides get the same one. A word that is not known
+//! means nothing: hostile URIs are the rule here.
 
 use std::time::Duration;
 
@@ -77,13 +79,13 @@ impl Recipe {
         };
         for word in uri.split(|byte| b"/?&=;".contains(byte)) {
             if let Ok(word) = std::str::from_utf8(word) {
-                recipe.heed(word);
+                recipe.apply_word(word);
             }
         }
         recipe
     }
 
-    fn heed(&mut self, word: &str) {
+    fn apply_word(&mut self, word: &str) {
         if !word.is_ascii() {
             return;
         }

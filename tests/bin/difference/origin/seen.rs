@@ -1,4 +1,5 @@
-//! What the origin received, kept for each execution: the proxies name it in `X-Fuzz-Client`, the address that the client came from.
+//! What the origin received, kept for each execution: the proxies name it in `X-Fuzz-Client`, the
+//! address that the client came from.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -44,7 +45,8 @@ impl Seen {
         change(of)
     }
 
-    /// Waits until nothing of `client` is under way and nothing has come for `quiet`, at most `limit`; takes what was received, sorted.
+    /// Waits until nothing of `client` is under way and nothing has come for `quiet`, at most
+    /// `limit`; takes what was received, sorted.
     pub async fn take(&self, client: &str, quiet: Duration, limit: Duration) -> Vec<String> {
         let began = Instant::now();
         loop {

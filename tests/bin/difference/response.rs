@@ -1,6 +1,8 @@
-//! What a client got by HTTP/1 as lines to compare: status lines, header fields, bodies without the borders of chunks.
+//! What a client got by HTTP/1 as lines to compare: status lines, header fields, bodies without the
+//! borders of chunks.
 //!
-//! The request's method is not known here: what follows a header and begins another response is no body.
+//! The request's method is not known here: what follows a header and begins another response is no
+//! body.
 
 use crate::{documented, text};
 
