@@ -16,6 +16,7 @@ use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::conf::{self, Ports};
+use crate::documented;
 use crate::origin::Origin;
 
 /// Longest wait for counts to go to zero.
@@ -124,7 +125,9 @@ impl Side {
     /// What is new in the error log and must not be there, and a worker that is another than it
     /// was.
     pub fn faults(&self) -> Vec<String> {
-        let mut faults = log::faults(&self.new_log(), &Expected::default());
+        let allowed = documented::OWN_FAULTS.map(str::to_owned).to_vec();
+        let expected = Expected { allowed, ..Expected::default() };
+        let mut faults = log::faults(&self.new_log(), &expected);
         let workers = self.nginx.workers();
         let mut known = self.worker.lock().expect("no holder panics");
         if !workers.is_empty() && *known != workers {
