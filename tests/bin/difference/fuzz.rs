@@ -13,7 +13,7 @@ use crate::report::{Report, differences, signature};
 use crate::send::{self, Outcome, Patience};
 use crate::shrink::shrink;
 use crate::sides::{Side, Sides};
-use crate::{conf, documented, grammar};
+use crate::{Options, conf, documented, grammar};
 
 /// Inputs between two looks at the counts, when all is quiet.
 const BATCH: u64 = 1500;
@@ -36,6 +36,7 @@ pub struct Fuzz {
     seed: u64,
     parallel: usize,
     findings_max: usize,
+    unstable: bool,
     next: AtomicU64,
     began: Instant,
     report: Mutex<Report>,
@@ -64,13 +65,14 @@ fn alone() -> Patience {
 
 impl Fuzz {
     /// Starts both sides.
-    pub async fn start(seed: u64, parallel: usize, findings_max: usize) -> Self {
+    pub async fn start(options: &Options, seed: u64) -> Self {
         let kinds = grammar::kinds().map(|kind| (kind, Default::default())).collect();
         Self {
             sides: Sides::start().await,
             seed,
-            parallel,
-            findings_max,
+            parallel: options.parallel,
+            findings_max: options.findings,
+            unstable: options.unstable,
             next: AtomicU64::new(0),
             began: Instant::now(),
             report: Mutex::new(Report { kinds, seed, ..Report::default() }),
@@ -374,7 +376,7 @@ impl Fuzz {
         for _ in 0..TIMES {
             let both = self.once(input).await;
             if let Some(seen) = seen.as_ref().filter(|seen| **seen != both) {
-                if std::env::var_os("DIFFERENCE_UNSTABLE").is_some() {
+                if self.unstable {
                     let (plain, pincer) = (differences(&seen.0, &both.0), differences(&seen.1, &both.1));
                     println!(
                         "unstable: {input}  plain against itself: {plain:#?}\n  pincer against itself: {pincer:#?}"

@@ -45,6 +45,9 @@ struct Options {
     /// Runs only the input of this number, and shows both sides.
     #[arg(long)]
     only: Option<u64>,
+    /// Prints what is not stable too.
+    #[arg(long)]
+    unstable: bool,
 }
 
 #[tokio::main]
@@ -52,7 +55,7 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     let seed = options.seed.unwrap_or_else(rand::random::<u64>);
     println!("difference: seed {seed}, {} s", options.seconds);
-    let fuzz = Arc::new(Fuzz::start(seed, options.parallel, options.findings).await);
+    let fuzz = Arc::new(Fuzz::start(&options, seed).await);
     match options.only {
         Some(number) => fuzz.show(number).await,
         None => fuzz.run(Duration::from_secs(options.seconds)).await,
