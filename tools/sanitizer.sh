@@ -33,13 +33,13 @@ build_module() {
         cargo build --quiet --target "$target" -p ngx_http_pincer_module --target-dir "$2"
 }
 
-# asan_wrapper NGINX: stands in for nginx and runs it with the sanitizer.
-# The first library of all, or the sanitizer refuses; a test may preload one of its own. The name is
-# kept for a binary upgrade, where
-# nginx runs itself again by it, without its environment.
+# asan_wrapper NGINX [REPORTS]: stands in for nginx and runs NGINX with the sanitizer.
+# The runtime is the first library of all, or the sanitizer refuses; a test may preload one of its
+# own. The name is kept for a binary upgrade, where nginx runs itself again by it, without its
+# environment.
 asan_wrapper() {
     wrapper \
         "export LD_PRELOAD=$runtime\${LD_PRELOAD:+:\$LD_PRELOAD}" \
-        "export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1:log_path=$reports/asan" \
+        "export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1:log_path=${2:-$reports}/asan" \
         "exec -a \"\$0\" $1 \"\$@\""
 }

@@ -26,7 +26,7 @@ const SHRUNK: &str = "made small";
 /// How many differences are looked at at a time.
 const CONFIRMED: usize = 12;
 /// How long a dead worker takes to be in the log.
-const DEATH: Duration = Duration::from_millis(300);
+const DEATH: Duration = Duration::from_millis(400);
 /// How many inputs may have ended before a fault that they caused is seen.
 const RECENT: usize = 150;
 
@@ -225,7 +225,10 @@ impl Fuzz {
             }
             let fatal = async |input: &Input| self.is_fatal(input).await;
             let small = shrink(input.clone(), Instant::now() + harness::limit(SHRINK.as_secs_f64()), fatal).await;
-            let own = self.kills(&self.sides.plain, &small).await;
+            let mut own = Vec::new();
+            for again in [&small, input, &small, input] {
+                own.extend(self.kills(&self.sides.plain, again).await);
+            }
             if own.is_empty() {
                 self.find(
                     &faults.join("\n    "),
