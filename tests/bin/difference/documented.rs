@@ -82,8 +82,9 @@ pub fn read_early(plain: &Outcome, pincer: &Outcome, whole: bool) -> bool {
     }
     // A body is awaited, and its faults answered, where `try_files` and some handlers do without
     // it. Streams that were read to the end need no RST_STREAM, others do.
-    let within =
-        |few: &[String], many: &[String]| few.iter().all(|line| many.contains(line) || line.ends_with(NO_ERROR));
+    // Who asks first is asked for the body.
+    let meant = |line: &String| line.ends_with(NO_ERROR) || line == "HTTP/1.1 100 Continue";
+    let within = |few: &[String], many: &[String]| few.iter().all(|line| many.contains(line) || meant(line));
     let less = within(&pincer.response, &plain.response) && within(&received[1], &received[0]);
     !whole && (less || faulty(pincer) || partial(plain) || partial(pincer))
 }
@@ -118,6 +119,8 @@ fn buffered(received: &[String]) -> Vec<String> {
         })
         .collect();
     lines.sort();
+    // A body that is kept can be sent again: each error page that follows another is proxied with it.
+    lines.dedup();
     lines
 }
 
