@@ -70,6 +70,11 @@ pub fn read_early(plain: &Outcome, pincer: &Outcome, whole: bool) -> bool {
     if partial(plain) && !partial(pincer) {
         return true;
     }
+    // Only a stream whose body is kept gets a window beyond the first 65,535 bytes, which is all that
+    // this client waits for.
+    if plain.response.iter().any(|line| line.ends_with(FLOW_CONTROL_ERROR)) {
+        return true;
+    }
     // The body is read in the first location, and its fault is answered there: not in the one that
     // `try_files` would have gone on to.
     let faulty =
@@ -88,6 +93,9 @@ pub fn read_early(plain: &Outcome, pincer: &Outcome, whole: bool) -> bool {
     let less = within(&pincer.response, &plain.response) && within(&received[1], &received[0]);
     !whole && (less || faulty(pincer) || partial(plain) || partial(pincer))
 }
+
+/// How the line of a RST_STREAM ends that says FLOW_CONTROL_ERROR.
+const FLOW_CONTROL_ERROR: &str = ": reset \\x00\\x00\\x00\\x03";
 
 /// How the line of a RST_STREAM ends that says NO_ERROR.
 const NO_ERROR: &str = ": reset \\x00\\x00\\x00\\x00";
@@ -120,12 +128,16 @@ fn buffered(received: &[String]) -> Vec<String> {
         .collect();
     lines.sort();
     // A body that is kept can be sent again: each error page that follows another is proxied with it.
-    lines.dedup();
+    lines.dedup_by(|line, before| {
+        line.split_once(" body ").map(|at| at.0) == before.split_once(" body ").map(|at| at.0)
+    });
     lines
 }
 
 /// How the origin's note of a request ends whose body did not.
 pub const PARTIAL: &str = " (not complete)";
 
-/// What says that a request's body is wrong.
-const BODY_FAULTS: [&str; 6] = [" 400 ", " 408 ", " 413 ", ":status: 400", ":status: 408", ":status: 413"];
+/// What says that a request's body is wrong; 500 where the error page's location reads it again, and
+/// so on until nginx counts a cycle.
+const BODY_FAULTS: [&str; 8] =
+    [" 400 ", " 408 ", " 413 ", " 500 ", ":status: 400", ":status: 408", ":status: 413", ":status: 500"];
