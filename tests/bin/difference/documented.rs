@@ -91,7 +91,7 @@ pub fn read_early(plain: &Outcome, pincer: &Outcome, whole: bool) -> bool {
     let meant = |line: &String| line.ends_with(NO_ERROR) || line == "HTTP/1.1 100 Continue";
     let within = |few: &[String], many: &[String]| few.iter().all(|line| many.contains(line) || meant(line));
     let less = within(&pincer.response, &plain.response) && within(&received[1], &received[0]);
-    !whole && (less || faulty(pincer) || partial(plain) || partial(pincer))
+    !whole && (less || [plain, pincer].into_iter().any(|outcome| faulty(outcome) || partial(outcome)))
 }
 
 /// How the line of a RST_STREAM ends that says FLOW_CONTROL_ERROR.
