@@ -257,7 +257,7 @@ const LOCATION_TEXT: &str = r#"
     location /setbody/ { add_header X-Place setbody always; proxy_set_body "with $request_body"; proxy_method POST; proxy_pass http://u; }
     location /unchunked/ { add_header X-Place unchunked always; chunked_transfer_encoding off; proxy_pass http://uk; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Fuzz-Client $remote_addr; }
     location /range/ { add_header X-Place range always; proxy_force_ranges on; max_ranges 3; proxy_pass http://u; }
-    location /trailer/ { add_header X-Place trailer always; add_trailer X-Sent $body_bytes_sent always; proxy_pass http://uk; proxy_http_version 1.1; }
+    location /trailer/ { add_header X-Place trailer always; add_trailer X-Method $request_method always; proxy_pass http://uk; proxy_http_version 1.1; }
     location /dav/ { add_header X-Place dav always; dav_methods DELETE MKCOL COPY MOVE; }
     location /satisfy/ { add_header X-Place satisfy always; satisfy any; deny all; auth_basic fuzz; auth_basic_user_file {{prefix}}/conf/users; proxy_pass http://u; }
     location /unread/ { add_header X-Place unread always; proxy_pass http://u; proxy_pass_request_body off; proxy_pass_request_headers off; proxy_ignore_client_abort on; }
