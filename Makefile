@@ -1,5 +1,5 @@
 # Thin: each target is a few lines, the work is in tools/ and in cargo. README.md explains what they do.
-.PHONY: demo wrong-answer test setup bench lint asan valgrind soak
+.PHONY: demo wrong-answer test setup bench lint asan valgrind fuzz soak
 .DEFAULT_GOAL := test
 
 setup:
@@ -22,6 +22,9 @@ bench: setup
 
 asan: setup
 	@tools/asan.sh
+
+fuzz: setup
+	@tools/fuzz-connections.sh $(or $(FUZZ_SECONDS),1800)
 
 valgrind: setup
 	@tools/valgrind.sh

@@ -30,6 +30,7 @@ step "module for the nginx of Debian's sid" module_for sid
 step "tests without nginx" cargo test --quiet -p pincer-core -p pincer-proto -p pincer-control -p ngx_http_pincer_module -p pincer-bench
 step "loom: every order of loads and stores" tools/loom.sh
 step "fuzz: 20 s for each parser of bodies" tools/fuzz.sh 20
+step "fuzz: connections, with and without the module" env SEED=1 tools/fuzz-connections.sh 60
 step "layout of nginx's structures, four versions" cargo test --quiet --test layout -- --nocapture
 step "end to end on nginx stable" end_to_end stable .nginx/stable/objs/nginx \
     balance protocols waiting body_cache body_hash body_pieces body_ways limits priority bandwidth no_headers

@@ -11,6 +11,15 @@ use tokio::task::JoinHandle;
 
 use crate::ports;
 
+/// Type of the record that ends a request.
+pub const END_REQUEST: u8 = 3;
+/// Type of a record with parameters.
+pub const PARAMS: u8 = 4;
+/// Type of a record with a part of the request's body.
+pub const STDIN: u8 = 5;
+/// Type of a record with a part of the response.
+pub const STDOUT: u8 = 6;
+
 type Params = Arc<Mutex<Vec<(String, String)>>>;
 
 /// A running server; dropping it closes its port.
@@ -71,18 +80,10 @@ impl Drop for FastCgi {
 
 /// Reads records until the end of the standard input (FastCGI 1.0, 3.3), then answers.
 async fn answer(mut stream: TcpStream, noted: &Params) -> std::io::Result<()> {
-    const END_REQUEST: u8 = 3;
-    const PARAMS: u8 = 4;
-    const STDIN: u8 = 5;
-    const STDOUT: u8 = 6;
     let mut params = Vec::new();
     loop {
-        let mut head = [0; 8];
-        stream.read_exact(&mut head).await?;
-        let mut content = vec![0; usize::from(u16::from_be_bytes([head[4], head[5]])) + usize::from(head[6])];
-        stream.read_exact(&mut content).await?;
-        content.truncate(content.len() - usize::from(head[6]));
-        match head[1] {
+        let (kind, content) = record(&mut stream).await?;
+        match kind {
             PARAMS => params.extend(content),
             STDIN if content.is_empty() => break,
             _ => {}
@@ -90,14 +91,38 @@ async fn answer(mut stream: TcpStream, noted: &Params) -> std::io::Result<()> {
     }
     *noted.lock().expect("no holder panics") = pairs(&params);
     let page = b"Content-Type: text/plain\r\n\r\n";
-    let record = |kind: u8, content: &[u8]| {
-        [&[1, kind, 0, 1, 0, u8::try_from(content.len()).expect("short"), 0, 0], content].concat()
-    };
-    stream.write_all(&[record(STDOUT, page), record(STDOUT, b""), record(END_REQUEST, &[0; 8])].concat()).await
+    stream.write_all(&[written(STDOUT, page), written(STDOUT, b""), written(END_REQUEST, &[0; 8])].concat()).await
+}
+
+/// Reads the next record: its type and content.
+///
+/// # Errors
+/// When the connection ends or breaks.
+pub async fn record(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 8];
+    stream.read_exact(&mut head).await?;
+    let mut content = vec![0; usize::from(u16::from_be_bytes([head[4], head[5]])) + usize::from(head[6])];
+    stream.read_exact(&mut content).await?;
+    content.truncate(content.len() - usize::from(head[6]));
+    Ok((head[1], content))
+}
+
+/// A record as bytes.
+///
+/// # Panics
+/// When the content has over 65,535 bytes.
+#[must_use]
+pub fn written(kind: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).expect("a record's content").to_be_bytes();
+    [&[1, kind, 0, 1, length[0], length[1], 0, 0], content].concat()
 }
 
 /// Names and values, each with its length before it: a byte, or four with the highest bit set.
-fn pairs(mut bytes: &[u8]) -> Vec<(String, String)> {
+///
+/// # Panics
+/// When a length goes beyond the end.
+#[must_use]
+pub fn pairs(mut bytes: &[u8]) -> Vec<(String, String)> {
     let take = |bytes: &mut &[u8], count: usize| {
         let (taken, rest) = bytes.split_at(count);
         *bytes = rest;

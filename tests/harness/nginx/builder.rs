@@ -61,6 +61,7 @@ pub struct Builder {
     env: Vec<(String, String)>,
     umask: Option<&'static str>,
     pub(super) detached: bool,
+    program: Option<String>,
 }
 
 /// What `nginx -t` said.
@@ -104,6 +105,7 @@ impl Builder {
             env: Vec::new(),
             umask: None,
             detached: false,
+            program: None,
         }
     }
 
@@ -117,6 +119,13 @@ impl Builder {
     #[must_use]
     pub fn module(mut self, loaded: bool) -> Self {
         self.module = loaded;
+        self
+    }
+
+    /// Runs this nginx instead of the one that the tests run.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<String>) -> Self {
+        self.program = Some(path.into());
         self
     }
 
@@ -296,11 +305,12 @@ impl Builder {
 
     /// A command that runs nginx with this folder and configuration.
     pub(super) fn command(&self) -> Command {
+        let program = self.program.clone().unwrap_or_else(super::binary);
         let mut command = match self.umask {
-            None => Command::new(super::binary()),
+            None => Command::new(program),
             Some(umask) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", "umask $0; exec \"$@\"", umask]).arg(super::binary());
+                shell.args(["-c", "umask $0; exec \"$@\"", umask]).arg(program);
                 shell
             }
         };
