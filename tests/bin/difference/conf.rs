@@ -89,6 +89,9 @@ pub const LOCATIONS: [&str; 48] = [
     "/readearly/",
 ];
 
+/// A part of the name of the location where bodies are read early.
+pub const EARLY: &str = "readearly";
+
 /// The ports of one run, the same for both sides.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
@@ -114,12 +117,6 @@ pub struct Side<'a> {
     pub files: &'a std::path::Path,
     /// Certificate and key.
     pub certificate: (std::path::PathBuf, std::path::PathBuf),
-}
-
-/// Whether bodies are hashed at a place. In half of them they are not, since `pincer_body_hash`
-/// does change when a body is read.
-pub fn hashes(place: usize) -> bool {
-    place.is_multiple_of(2)
 }
 
 /// The address of a place's server, on the plain side or the other.
@@ -167,7 +164,7 @@ const PINCER: &str = "pincer_zone pincer:16m; pincer_class default rate=1r/m con
     pincer_class wide rate=60000r/s burst=60000 nodelay concurrency=60000;
     pincer_limit class=bare key=$binary_remote_addr; pincer_limit class=default key=$binary_remote_addr dry_run;
     pincer_limit class=$http_x_class key=$http_x_key dry_run; pincer_limit class=default dry_run;
-    pincer_key $http_authorization; pincer_body_hash blake3 form=auto;
+    pincer_key $http_authorization;
     log_format fuzz '$remote_addr $connection \"$request\" $status $pincer_ttft $pincer_queue_time $pincer_class $pincer_tenant $pincer_limit_status $pincer_body_hash $pincer_cache_key $pincer_uncacheable $pincer_revision';
     access_log logs/access.log fuzz;";
 
@@ -200,10 +197,11 @@ fn server(side: &Side<'_>, place: usize) -> String {
     let verify = if place % 4 == 3 { "ssl_verify_client on;" } else { "ssl_verify_client optional;" };
     let (certificate, key) = (side.certificate.0.display(), side.certificate.1.display());
     let files = side.files.display();
+    let hash = if side.pincer { "pincer_body_hash blake3 form=auto;" } else { "" };
     let locations = LOCATION_TEXT.replace("{{files}}", &files.to_string());
-    let hash = if side.pincer && !hashes(place) { "pincer_body_hash off;" } else { "" };
+    let locations = locations.replace("{{hash}}", hash).replace("{{early}}", hash);
     format!(
-        "server {{ {hash} listen {address}:{http}; listen {address}:{http2} http2; listen {address}:{tls} ssl http2;
+        "server {{ listen {address}:{http}; listen {address}:{http2} http2; listen {address}:{tls} ssl http2;
             server_name fuzz.test; add_header X-Place {name} always; root {files};
             ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_client_certificate {certificate}; {verify}
             {error_page} {recursive}
@@ -211,57 +209,58 @@ fn server(side: &Side<'_>, place: usize) -> String {
     )
 }
 
-/// The locations, each with its name in a header of the response.
+/// The locations, each with its name in a header of the response. Bodies are hashed where that should change nothing, since nginx reads them in
+/// full anyway (`{{hash}}`), and at one place where it does (`{{early}}`: [`crate::documented::read_early`]).
 const LOCATION_TEXT: &str = r#"
     location / { add_header X-Place root always; }
-    location /proxy/ { add_header X-Place proxy always; proxy_pass http://u; }
-    location /keep/ { add_header X-Place keep always; proxy_pass http://uk; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Fuzz-Client $remote_addr; }
+    location /proxy/ { {{hash}} add_header X-Place proxy always; proxy_pass http://u; }
+    location /keep/ { {{hash}} add_header X-Place keep always; proxy_pass http://uk; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Fuzz-Client $remote_addr; }
     location /stream/ { add_header X-Place stream always; proxy_pass http://uk; proxy_http_version 1.1; proxy_buffering off; proxy_request_buffering off; proxy_set_header Connection ""; proxy_set_header X-Fuzz-Client $remote_addr; }
-    location /small/ { add_header X-Place small always; proxy_pass http://u; proxy_buffer_size 1k; proxy_buffers 3 1k; proxy_busy_buffers_size 2k; client_body_in_file_only clean; }
-    location /wait/ { add_header X-Place wait always; proxy_pass http://uw; proxy_http_version 1.1; }
-    location /dead/ { add_header X-Place dead always; proxy_pass http://ud; }
-    location /uri/ { add_header X-Place uri always; proxy_pass http://u/base/?was=; }
-    location /var/ { add_header X-Place var always; set $backend u; proxy_pass http://$backend$uri?$args; }
-    location /next/ { add_header X-Place next always; proxy_pass http://u; proxy_next_upstream error timeout invalid_header http_500 http_502 http_503 http_504 http_403 http_404 http_429 non_idempotent; }
-    location /intercept/ { add_header X-Place intercept always; proxy_pass http://u; proxy_intercept_errors on; }
+    location /small/ { {{hash}} add_header X-Place small always; proxy_pass http://u; proxy_buffer_size 1k; proxy_buffers 3 1k; proxy_busy_buffers_size 2k; client_body_in_file_only clean; }
+    location /wait/ { {{hash}} add_header X-Place wait always; proxy_pass http://uw; proxy_http_version 1.1; }
+    location /dead/ { {{hash}} add_header X-Place dead always; proxy_pass http://ud; }
+    location /uri/ { {{hash}} add_header X-Place uri always; proxy_pass http://u/base/?was=; }
+    location /var/ { {{hash}} add_header X-Place var always; set $backend u; proxy_pass http://$backend$uri?$args; }
+    location /next/ { {{hash}} add_header X-Place next always; proxy_pass http://u; proxy_next_upstream error timeout invalid_header http_500 http_502 http_503 http_504 http_403 http_404 http_429 non_idempotent; }
+    location /intercept/ { {{hash}} add_header X-Place intercept always; proxy_pass http://u; proxy_intercept_errors on; }
     location /grpc/ { add_header X-Place grpc always; grpc_pass grpc://ug; grpc_intercept_errors on; }
-    location /fcgi/ { add_header X-Place fcgi always; fastcgi_pass uf; fastcgi_intercept_errors on; }
+    location /fcgi/ { {{hash}} add_header X-Place fcgi always; fastcgi_pass uf; fastcgi_intercept_errors on; }
     location /static/ { add_header X-Place static always; }
     location /try/ { add_header X-Place try always; try_files $uri /static$uri @named; }
     location /tryfile/ { add_header X-Place tryfile always; try_files /static/a.txt =404; }
-    location /mirror/ { add_header X-Place mirror always; mirror /mirrored; proxy_pass http://u; }
+    location /mirror/ { {{hash}} add_header X-Place mirror always; mirror /mirrored; proxy_pass http://u; }
     location /mirrorbody/ { add_header X-Place mirrorbody always; mirror /mirrored; mirror_request_body off; proxy_pass http://uk; proxy_http_version 1.1; proxy_request_buffering off; }
-    location = /mirrored { internal; proxy_pass http://u/mirrored$request_uri; }
-    location /auth/ { add_header X-Place auth always; auth_request /authorized; proxy_pass http://u; }
+    location = /mirrored { {{hash}} internal; proxy_pass http://u/mirrored$request_uri; }
+    location /auth/ { {{hash}} add_header X-Place auth always; auth_request /authorized; proxy_pass http://u; }
     location = /authorized { internal; proxy_pass http://u/authorized?$args; proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_set_header X-Fuzz-Client $remote_addr; }
-    location /ssi/ { add_header X-Place ssi always; ssi on; proxy_pass http://u; }
+    location /ssi/ { {{hash}} add_header X-Place ssi always; ssi on; proxy_pass http://u; }
     location = /ssistatic.html { add_header X-Place ssistatic always; ssi on; alias {{prefix}}/conf/ssi.html; }
-    location /cache/ { add_header X-Place cache always; proxy_pass http://u; proxy_cache c; proxy_cache_key $remote_addr$request_uri; proxy_cache_valid any 1m; proxy_cache_methods GET HEAD POST; add_header X-Cache $upstream_cache_status always; }
-    location /cachelock/ { add_header X-Place cachelock always; proxy_pass http://uk; proxy_cache c; proxy_cache_key $remote_addr$uri; proxy_cache_valid any 1m; proxy_cache_lock on; proxy_cache_min_uses 1; proxy_cache_use_stale error timeout updating http_500; proxy_cache_revalidate on; }
-    location /gzip/ { add_header X-Place gzip always; gzip on; gzip_min_length 10; gzip_types *; gzip_http_version 1.0; gzip_proxied any; proxy_pass http://u; }
-    location /gunzip/ { add_header X-Place gunzip always; gunzip on; gzip_proxied any; proxy_pass http://u; }
-    location /sub/ { add_header X-Place sub always; sub_filter origin fuzzer; sub_filter_once off; sub_filter_types *; proxy_pass http://u; }
-    location /add/ { add_header X-Place add always; add_before_body /static/a.txt; add_after_body /proxy/l20; addition_types *; proxy_pass http://u; }
-    location /if/ { add_header X-Place if always; if ($arg_x) { proxy_pass http://u; } if ($request_method = POST) { return 405; } if ($http_x_if) { rewrite ^ /static/a.txt last; } proxy_pass http://uk; }
+    location /cache/ { {{hash}} add_header X-Place cache always; proxy_pass http://u; proxy_cache c; proxy_cache_key $remote_addr$request_uri; proxy_cache_valid any 1m; proxy_cache_methods GET HEAD POST; add_header X-Cache $upstream_cache_status always; }
+    location /cachelock/ { {{hash}} add_header X-Place cachelock always; proxy_pass http://uk; proxy_cache c; proxy_cache_key $remote_addr$uri; proxy_cache_valid any 1m; proxy_cache_lock on; proxy_cache_min_uses 1; proxy_cache_use_stale error timeout updating http_500; proxy_cache_revalidate on; }
+    location /gzip/ { {{hash}} add_header X-Place gzip always; gzip on; gzip_min_length 10; gzip_types *; gzip_http_version 1.0; gzip_proxied any; proxy_pass http://u; }
+    location /gunzip/ { {{hash}} add_header X-Place gunzip always; gunzip on; gzip_proxied any; proxy_pass http://u; }
+    location /sub/ { {{hash}} add_header X-Place sub always; sub_filter origin fuzzer; sub_filter_once off; sub_filter_types *; proxy_pass http://u; }
+    location /add/ { {{hash}} add_header X-Place add always; add_before_body /static/a.txt; add_after_body /proxy/l20; addition_types *; proxy_pass http://u; }
+    location /if/ { {{hash}} add_header X-Place if always; if ($arg_x) { proxy_pass http://u; } if ($request_method = POST) { return 405; } if ($http_x_if) { rewrite ^ /static/a.txt last; } proxy_pass http://uk; }
     location /rewrite/ { add_header X-Place rewrite always; rewrite ^/rewrite/(.*)$ /proxy/$1 last; }
-    location /slice/ { add_header X-Place slice always; slice 200; proxy_cache c; proxy_cache_key $remote_addr$uri$slice_range; proxy_set_header Range $slice_range; proxy_set_header X-Fuzz-Client $remote_addr; proxy_cache_valid 200 206 1m; proxy_pass http://u; }
+    location /slice/ { {{hash}} add_header X-Place slice always; slice 200; proxy_cache c; proxy_cache_key $remote_addr$uri$slice_range; proxy_set_header Range $slice_range; proxy_set_header X-Fuzz-Client $remote_addr; proxy_cache_valid 200 206 1m; proxy_pass http://u; }
     location /return/ { add_header X-Place return always; return 200 "returned\n"; }
     location = /echo { add_header X-Place echo always; return 200 "$request_method|$uri|$args|$host|$content_length|$request_length|$server_protocol|$http_x_class|$request_body|\n"; }
-    location /limited/ { add_header X-Place limited always; limit_rate 100k; limit_rate_after 1k; proxy_pass http://u; proxy_buffering off; }
-    location /body/ { add_header X-Place body always; client_max_body_size 100; proxy_pass http://u; }
-    location /deny/ { add_header X-Place deny always; deny all; proxy_pass http://u; }
-    location /basic/ { add_header X-Place basic always; auth_basic fuzz; auth_basic_user_file {{prefix}}/conf/users; proxy_pass http://u; }
-    location /post/ { add_header X-Place post always; post_action /proxy/post; proxy_pass http://u; }
-    location /up/ { add_header X-Place up always; proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_set_header X-Fuzz-Client $remote_addr; }
+    location /limited/ { {{hash}} add_header X-Place limited always; limit_rate 100k; limit_rate_after 1k; proxy_pass http://u; proxy_buffering off; }
+    location /body/ { {{hash}} add_header X-Place body always; client_max_body_size 100; proxy_pass http://u; }
+    location /deny/ { {{hash}} add_header X-Place deny always; deny all; proxy_pass http://u; }
+    location /basic/ { {{hash}} add_header X-Place basic always; auth_basic fuzz; auth_basic_user_file {{prefix}}/conf/users; proxy_pass http://u; }
+    location /post/ { {{hash}} add_header X-Place post always; post_action /proxy/post; proxy_pass http://u; }
+    location /up/ { {{hash}} add_header X-Place up always; proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_set_header X-Fuzz-Client $remote_addr; }
     location /internal/ { add_header X-Place internal always; internal; alias {{files}}/static/; }
-    location /setbody/ { add_header X-Place setbody always; proxy_set_body "with $request_body"; proxy_method POST; proxy_pass http://u; }
-    location /unchunked/ { add_header X-Place unchunked always; chunked_transfer_encoding off; proxy_pass http://uk; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Fuzz-Client $remote_addr; }
-    location /range/ { add_header X-Place range always; proxy_force_ranges on; max_ranges 3; proxy_pass http://u; }
-    location /trailer/ { add_header X-Place trailer always; add_trailer X-Method $request_method always; proxy_pass http://uk; proxy_http_version 1.1; }
+    location /setbody/ { {{hash}} add_header X-Place setbody always; proxy_set_body "with $request_body"; proxy_method POST; proxy_pass http://u; }
+    location /unchunked/ { {{hash}} add_header X-Place unchunked always; chunked_transfer_encoding off; proxy_pass http://uk; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Fuzz-Client $remote_addr; }
+    location /range/ { {{hash}} add_header X-Place range always; proxy_force_ranges on; max_ranges 3; proxy_pass http://u; }
+    location /trailer/ { {{hash}} add_header X-Place trailer always; add_trailer X-Method $request_method always; proxy_pass http://uk; proxy_http_version 1.1; }
     location /dav/ { add_header X-Place dav always; dav_methods DELETE MKCOL COPY MOVE; }
-    location /satisfy/ { add_header X-Place satisfy always; satisfy any; deny all; auth_basic fuzz; auth_basic_user_file {{prefix}}/conf/users; proxy_pass http://u; }
-    location /unread/ { add_header X-Place unread always; proxy_pass http://u; proxy_pass_request_body off; proxy_pass_request_headers off; proxy_ignore_client_abort on; }
-    location /readearly/ { add_header X-Place readearly always; grpc_pass grpc://ugk; grpc_next_upstream error timeout http_500 non_idempotent; }
-    location @named { add_header X-Place named always; proxy_pass http://u; }
+    location /satisfy/ { {{hash}} add_header X-Place satisfy always; satisfy any; deny all; auth_basic fuzz; auth_basic_user_file {{prefix}}/conf/users; proxy_pass http://u; }
+    location /unread/ { {{hash}} add_header X-Place unread always; proxy_pass http://u; proxy_pass_request_body off; proxy_pass_request_headers off; proxy_ignore_client_abort on; }
+    location /readearly/ { {{early}} add_header X-Place readearly always; grpc_pass grpc://ugk; grpc_next_upstream error timeout http_500 non_idempotent; }
+    location @named { {{hash}} add_header X-Place named always; proxy_pass http://u; }
     location @grpc { add_header X-Place named-grpc always; grpc_pass grpc://ugk; }
 "#;

@@ -56,6 +56,17 @@ pub const OWN_FAULTS: [&str; 1] = [
     "stalled cache updating",
 ];
 
+/// Whether two outcomes differ only in this: a request that cannot be told to the end came to the
+/// origin where nothing waits, and was given up before its turn where `pincer_queue` has it wait for
+/// a slot of the one origin that has `max_conns`.
+pub fn waited(plain: &Outcome, pincer: &Outcome) -> bool {
+    let given_up = |line: &&String| line.contains("[Host: uw]") && line.ends_with(PARTIAL);
+    let others = |outcome: &Outcome| -> Vec<String> {
+        outcome.received.iter().filter(|line| !given_up(line)).cloned().collect()
+    };
+    plain.response == pincer.response && others(plain) == others(pincer)
+}
+
 /// Whether two outcomes that differ do so as README.md says of `pincer_body_hash` ("Read early"),
 /// which is in force here. `whole`: the input has no body that does not end as it should.
 pub fn read_early(plain: &Outcome, pincer: &Outcome, whole: bool) -> bool {

@@ -50,7 +50,17 @@ pub struct Fuzz {
 /// Whether two outcomes are different in a way that is not documented.
 fn differ(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
     let whole = input.end != End::HalfClose && grammar::is_whole(input.kind);
-    plain != pincer && !(conf::hashes(input.place) && documented::read_early(plain, pincer, whole))
+    plain != pincer
+        && !documented::waited(plain, pincer)
+        && !(comes_early(input, plain, pincer) && documented::read_early(plain, pincer, whole))
+}
+
+/// Whether the input asks for the place where a body is read earlier than by stock nginx, or was
+/// answered there.
+fn comes_early(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
+    let asks = |bytes: &Vec<u8>| bytes.windows(conf::EARLY.len()).any(|window| window == conf::EARLY.as_bytes());
+    let answered = [plain, pincer].into_iter().flat_map(|outcome| &outcome.response);
+    asks(&input.segments.concat()) || answered.into_iter().any(|line| line.contains(conf::EARLY))
 }
 
 /// In a crowd.
