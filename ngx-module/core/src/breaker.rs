@@ -33,7 +33,9 @@ const TIME_MASK: u64 = (1 << 40) - 1;
 pub enum Rule {
     /// Pincer's own: 3 in a row, or over half of the last ten; out for 1 s, doubling up to 32 s.
     Adaptive,
-    /// nginx's: `max_fails` failures within `fail_timeout_ns` take the peer out for `fail_timeout_ns`.
+    /// nginx's: `max_fails` failures, each within `fail_timeout_ns` of the one before, take the peer
+    /// out for `fail_timeout_ns`. A success in between does not reset the count (nginx resets
+    /// `fails` only where `accessed < checked`, which takes `fail_timeout` without a failure).
     Counted {
         /// Failures that take it out; counts above 65,535 act as 65,535.
         max_fails: u32,
@@ -90,7 +92,7 @@ struct Word {
     doublings: u64,
     /// `Adaptive`: outcomes in bits 0–9 (1 = failure, newest lowest), their number in bits 10–13. `Counted`: failures in the window.
     history: u32,
-    /// ms. Closed: start of the counted window. Open: the end of the time out. Trial: when it is void.
+    /// ms. Closed: the last counted failure. Open: the end of the time out. Trial: when it is void.
     time_ms: u64,
 }
 
@@ -144,10 +146,9 @@ impl Word {
                 if next.is_failing() { next.opened(next.out_ms(rule, random), now_ms) } else { next }
             }
             Rule::Counted { max_fails, fail_timeout_ns } => {
-                let fresh = self.history == 0 || now_ms.saturating_sub(self.time_ms) > fail_timeout_ns / MILLISECOND_NS;
-                let (history, time_ms) =
-                    if fresh { (1, now_ms) } else { (self.history.saturating_add(1), self.time_ms) };
-                let next = Self { history: history.min(0xffff), time_ms, ..self };
+                let lapsed = now_ms.saturating_sub(self.time_ms) > fail_timeout_ns / MILLISECOND_NS;
+                let before = if lapsed { 0 } else { self.history };
+                let next = Self { history: before.saturating_add(1).min(0xffff), time_ms: now_ms, ..self };
                 if next.history >= max_fails.min(0xffff) {
                     next.opened(next.out_ms(rule, random), now_ms)
                 } else {
@@ -180,10 +181,9 @@ impl Breaker {
         }
         self.update(|word| match word.phase {
             Phase::Trial if trial => Some(Word { phase: Phase::Closed, history: 0, time_ms: 0, ..word }),
-            // nginx's count starts anew with a success; the usual case, a clean peer, writes nothing
             Phase::Closed if matches!(rule, Rule::Adaptive) => Some(word.remember(false)),
-            Phase::Closed => Some(Word { history: 0, ..word }),
-            Phase::Open | Phase::Trial => None,
+            // nginx's count lapses with time, not with a success
+            Phase::Closed | Phase::Open | Phase::Trial => None,
         })
         .is_some_and(|(old, new)| old.phase == Phase::Trial && new.phase == Phase::Closed)
     }
@@ -240,7 +240,22 @@ impl Breaker {
         }
     }
 
-    /// Closes it and forgets everything (the record is reused, or an operator says so).
+    /// An operator has a hand in it (a reload, a setting of the peer): a peer that is out is due for
+    /// its trial now, however long it was to stay out. One request finds out whether it is back.
+    pub fn due(&self) {
+        self.update(|word| (word.phase == Phase::Open).then_some(Word { time_ms: 0, ..word }));
+    }
+
+    /// The rule has changed: what was counted by the other one is forgotten, and a peer that is out
+    /// is due for its trial. A trial that is under way goes on.
+    pub fn rule_changed(&self) {
+        self.update(|word| {
+            let time_ms = if word.phase == Phase::Trial { word.time_ms } else { 0 };
+            Some(Word { history: 0, doublings: 0, time_ms, ..word })
+        });
+    }
+
+    /// Closes it and forgets everything: the record is reused.
     pub fn reset(&self) {
         self.word.store(0, Relaxed);
     }

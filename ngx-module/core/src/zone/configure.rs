@@ -1,6 +1,7 @@
 //! Puts what nginx.conf declares into the zone, at the start and again at every reload.
 //!
-//! Peers that stay keep all that was learned, counted and overridden; they are recognised by their socket address. Checks everything before
+//! Peers that stay keep all that was learned, counted and overridden; they are recognised by their socket address. One whose breaker is open is due
+//! for its trial: who reloads may have mended it. Checks everything before
 //! it changes anything, links new peers before it unlinks old ones wherever the table has room, and never leaves an upstream without peers in
 //! between. By the master only, under the caller's lock. Bound: [`PEERS_MAX`] peers per upstream, added ones included.
 
@@ -147,7 +148,7 @@ impl<'z> Zone<'z> {
         }
         let reserved = self.reserve_peers(&name, plan.fresh.len())?;
         for (spec, peer) in &plan.stay {
-            peer.write_spec(spec);
+            peer.write_spec_again(spec);
             peer.publish_live();
         }
         let mut leaving = plan.leaving.into_iter();
@@ -192,6 +193,7 @@ impl<'z> Zone<'z> {
             } else {
                 plan.added += 1;
                 peer.configured.flags.fetch_and(!Configured::DECLARED, SeqCst);
+                peer.breaker.due();
             }
         }
         plan
@@ -220,6 +222,17 @@ impl Peer {
         self.name.store(name);
         self.server.store(name);
         self.identity.store(fnv1a(name), SeqCst);
+    }
+
+    /// [`Self::write_spec`] for a peer that stays.
+    fn write_spec_again(&self, spec: &PeerSpec<'_>) {
+        let rule = self.rule();
+        self.write_spec(spec);
+        if self.rule() == rule {
+            self.breaker.due();
+        } else {
+            self.breaker.rule_changed();
+        }
     }
 
     fn write_spec(&self, spec: &PeerSpec<'_>) {

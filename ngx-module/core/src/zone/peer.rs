@@ -146,6 +146,8 @@ pub(super) struct Overrides {
     pub state: AtomicU32,
     /// 1 = the control plane added it.
     pub added: AtomicU32,
+    /// The revision in which an operator last set something of it.
+    pub set_in: AtomicU64,
 }
 
 /// What a peer's requests came to; only rises while the peer exists.
@@ -343,6 +345,7 @@ impl Peer {
         for field in [&self.overrides.weight, &self.overrides.max_conns, &self.overrides.state, &self.overrides.added] {
             field.store(0, SeqCst);
         }
+        self.overrides.set_in.store(0, SeqCst);
         self.configured.flags.store(0, SeqCst);
         self.first_byte_times.reset();
         self.service_times.reset();

@@ -77,6 +77,12 @@ pub fn take(zone: &Zone<'_>, u: UpstreamIdx, w: WorkerIdx, random: u64) -> Optio
     }
 }
 
+/// One request that its peer fails.
+pub fn fail_once(zone: &Zone<'_>, u: UpstreamIdx, w: WorkerIdx) {
+    let ticket = take(zone, u, w, 0).expect("a free slot");
+    zone.release(ticket, w, Outcome::Failure, &PARAMS, NOW, 0);
+}
+
 /// In-flight requests of the peer called `name`, as the status shows them.
 pub fn in_flight(zone: &Zone<'_>, name: &str) -> u32 {
     peer(zone, name).in_flight
