@@ -7,7 +7,7 @@ use super::conf::{DeclaredPeer, UpstreamConf};
 use super::request::{RequestState, Stage, Tried};
 use super::{bits, clock, conf, first_byte, log, nginx, process, queue, request, session};
 use crate::conf::DirectiveError;
-use crate::phase::outcome::{Facts, outcome};
+use crate::phase::outcome::{Facts, looks_stale, outcome};
 use nginx_sys::{
     NGX_HTTP_UPSTREAM_BACKUP, NGX_HTTP_UPSTREAM_CREATE, NGX_HTTP_UPSTREAM_DOWN, NGX_HTTP_UPSTREAM_FAIL_TIMEOUT,
     NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS, NGX_HTTP_UPSTREAM_WEIGHT, ngx_conf_t, ngx_http_request_t,
@@ -189,6 +189,7 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
         (*state).conf = conf;
         (*state).number = conf.number();
         (*state).tried = Tried::default();
+        (*state).had_stale = false;
         (*state).fallback = std::ptr::null_mut();
         (*state).redirect_pending = (*state).attempts_len > 0;
         (*state).affinity = affinity(r, conf);
@@ -346,7 +347,7 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
                 Stage::Holding => {
                     first_byte::unhook(state);
                     let now = clock::now();
-                    finish(&mut *state, &facts(pc, state, flags, now), now);
+                    finish(&mut *state, facts(pc, state, flags, now), now);
                 }
             }
             (*pc).tries = (*pc).tries.saturating_sub(1);
@@ -355,14 +356,24 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
 }
 
 /// Gives the slot back, with what the attempt says of the peer, and lets the next one in.
-fn finish(state: &mut RequestState, facts: &Facts, now: MonoNs) {
+fn finish(state: &mut RequestState, mut facts: Facts, now: MonoNs) {
     state.stage = Stage::Idle;
     let Some(ticket) = state.ticket.take() else { return };
-    // A connection that the peer had closed while idle says nothing: nginx may try that peer again, and does.
-    if facts.failed && (!facts.cached || facts.status != 0) {
+    let looks_stale = looks_stale(&facts);
+    if looks_stale {
+        facts.stale = !std::mem::replace(&mut state.had_stale, true) && state.zone.excuse_stale(&ticket);
+    }
+    // After a stale connection nginx may try that peer again, and does. An only peer is tried as
+    // long as kept connections of it are left, by nginx's round robin too.
+    let again = facts.stale || looks_stale && is_only_peer(state);
+    if facts.failed && !again {
         state.tried.add(ticket.index);
     }
-    release(state, ticket, facts, now);
+    release(state, ticket, &facts, now);
+}
+
+fn is_only_peer(state: &RequestState) -> bool {
+    state.conf.index.get().is_some_and(|index| tries(state.zone, index) == 1)
 }
 
 fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
@@ -381,15 +392,20 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
 /// # Safety
 /// `pc` and `state` belong to one live request, whose upstream is `r->upstream`.
 unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, flags: ngx_uint_t, now: MonoNs) -> Facts {
-    // SAFETY: as the caller vouches; `pipe` is set whenever `buffering` is.
+    // SAFETY: as the caller vouches; an attempt has its state, and a connection its two events.
     unsafe {
         let r = (*state).request;
         let u = (*r).upstream;
+        let connection = (*pc).connection;
         let start = (*state).ticket.as_ref().map_or(now, |ticket| ticket.start);
         Facts {
             failed: flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0,
             passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
             cached: bits::peer::cached(pc) != 0,
+            heard: (*u).state.as_ref().is_some_and(|attempt| attempt.bytes_received > 0),
+            timed_out: !connection.is_null()
+                && (bits::event::timedout((*connection).read) != 0 || bits::event::timedout((*connection).write) != 0),
+            stale: false,
             status: (*u).headers_in.status_n,
             client_gone: bits::connection::error((*r).connection) != 0
                 || bits::connection::timedout((*r).connection) != 0,

@@ -50,7 +50,7 @@ BOTH(event, ngx_event_t, delayed)
 GET(event, ngx_event_t, eof)
 GET(event, ngx_event_t, error)
 BOTH(event, ngx_event_t, ready)
-SET(event, ngx_event_t, timedout)
+BOTH(event, ngx_event_t, timedout)
 GET(event, ngx_event_t, timer_set)
 
 BOTH(peer, ngx_peer_connection_t, cached)

@@ -136,6 +136,8 @@ pub(crate) struct RequestState {
     pub(crate) fallback: *mut c_void,
     /// A failure on this side (no socket, no memory): not the peer's fault.
     pub(crate) local_fault: bool,
+    /// A kept connection turned out to be stale.
+    pub(crate) had_stale: bool,
     /// The name that nginx shows of the first attempt's peer, and its address.
     pub(crate) address: Option<Rc<Address>>,
     pub(crate) parking: *mut Parking,
@@ -225,6 +227,7 @@ pub(crate) unsafe fn create(
         affinity: 0,
         fallback: std::ptr::null_mut(),
         local_fault: false,
+        had_stale: false,
         address: None,
         parking: std::ptr::null_mut(),
         hook: std::ptr::null_mut(),

@@ -250,6 +250,13 @@ impl Zone<'_> {
         }
     }
 
+    /// The ticket's connection was kept, and closed or reset before any byte: whether that is
+    /// excused, as a connection that the peer had closed while it was idle. Of two in a row without
+    /// an answer of the peer in between, the second is not.
+    pub fn excuse_stale(&self, ticket: &Ticket) -> bool {
+        self.peer(ticket.peer).is_some_and(|peer| peer.stale.swap(1, Relaxed) == 0)
+    }
+
     fn refused(&self, counter: &core::sync::atomic::AtomicU64, claim: Claim, kick: bool) -> Claimed {
         counter.fetch_add(1, Relaxed);
         Claimed { claim, kick }

@@ -194,6 +194,8 @@ pub struct Peer {
     pub(super) counters: PeerCounters,
     /// `(upstream + 1) << 16 | index` of the table entry that leads here.
     pub(super) home: AtomicU32,
+    /// 1 = its last word was to close a kept connection without an answer.
+    pub(super) stale: AtomicU32,
     pub(super) configured: Configured,
     pub(super) overrides: Overrides,
     pub(super) name: Bytes<16>,
@@ -335,6 +337,7 @@ impl Peer {
         self.credit.store(0, SeqCst);
         self.slow_start.reset();
         self.breaker.reset();
+        self.stale.store(0, SeqCst);
         for estimate in [&self.first_byte, &self.header, &self.hold] {
             estimate.reset();
         }

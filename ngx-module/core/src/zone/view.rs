@@ -115,6 +115,9 @@ impl Peer {
     }
 
     pub(super) fn learn_success(&self, trial: bool, params: &BalanceParams, now: MonoNs) {
+        if self.stale.load(Relaxed) != 0 {
+            self.stale.store(0, Relaxed);
+        }
         if self.breaker.success(trial, self.rule()) {
             self.slow_start.begin(now);
         } else {
