@@ -18,6 +18,7 @@ pub(crate) mod cache_zones;
 pub(crate) mod class_header;
 pub(crate) mod clock;
 pub(crate) mod conf;
+mod declare;
 pub(crate) mod directive;
 pub(crate) mod feed;
 pub(crate) mod first_byte;
