@@ -5,7 +5,7 @@
 
 use super::conf::UpstreamConf;
 use super::request::{RequestState, Stage, Tried};
-use super::{bits, clock, conf, first_byte, nginx, process, queue, request, session};
+use super::{bits, clock, conf, first_byte, nginx, process, queue, queue_end, request, session};
 use crate::phase::outcome::{Facts, looks_stale, outcome};
 use nginx_sys::{ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t};
 use pincer_core::pick::Demand;
@@ -46,6 +46,7 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
         (*state).conf = conf;
         (*state).number = conf.number();
         (*state).tried = Tried::default();
+        (*state).round = 0;
         (*state).had_stale = false;
         (*state).fallback = std::ptr::null_mut();
         (*state).redirect_pending = (*state).attempts_len > 0;
@@ -61,9 +62,9 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
     }
 }
 
-/// The attempts nginx may make: one for each peer.
+/// The attempts nginx may make: one for each `server` line of a peer that takes requests.
 fn tries(zone: &Zone<'_>, index: UpstreamIdx) -> ngx_uint_t {
-    zone.upstream(index).map_or(1, |upstream| upstream.peers_len()).max(1)
+    zone.upstream(index).map_or(1, |upstream| upstream.tries()) as ngx_uint_t
 }
 
 /// The hash of the affinity variable; 0 without one, or when it is empty.
@@ -130,9 +131,9 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
                 this.ticket = Some(ticket);
                 return bind(pc, this);
             }
-            Claim::Full | Claim::NoPeer => return Some(busy(pc, this.conf)),
-            Claim::Wait if !can_wait => return Some(busy(pc, this.conf)),
-            Claim::Wait => {}
+            Claim::Wait if can_wait => {}
+            // SAFETY: as below.
+            Claim::Wait | Claim::Full | Claim::NoPeer => return Some(unsafe { queue_end::give_back(pc, state) }),
         }
     }
     // SAFETY: `state` stays where it is, in the request's pool.
@@ -199,7 +200,7 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
             match (*state).stage {
                 Stage::Idle => {}
                 Stage::Parked => queue::leave(state),
-                Stage::TurnedAway => queue::forget(state),
+                Stage::TurnedAway => queue_end::forget(state),
                 Stage::Granted => abandon(state),
                 Stage::Holding => {
                     first_byte::unhook(state);
@@ -223,10 +224,20 @@ fn finish(state: &mut RequestState, mut facts: Facts, now: MonoNs) {
     // After a stale connection nginx may try that peer again, and does. An only peer is tried as
     // long as kept connections of it are left, by nginx's round robin too.
     let again = facts.stale || looks_stale && is_only_peer(state);
-    if facts.failed && !again {
+    if (facts.failed || facts.passed_on) && !again {
         state.tried.add(ticket.index);
+        begin_round(state);
     }
     release(state, ticket, &facts, now);
+}
+
+/// Where every peer has been tried, those with another `server` line are to be had again.
+fn begin_round(state: &mut RequestState) {
+    let Some(index) = state.conf.index.get() else { return };
+    let round = state.round.saturating_add(1);
+    if let Some(spent) = state.zone.next_round(index, state.tried.set(), round.into()) {
+        (state.tried, state.round) = (Tried::of(spent), round);
+    }
 }
 
 fn is_only_peer(state: &RequestState) -> bool {
@@ -316,7 +327,7 @@ pub(crate) unsafe fn abandon(state: *mut RequestState) {
             // `free` has taken all else back.
             Stage::Idle if (*state).ticket.is_none() => return,
             Stage::Parked => queue::leave(state),
-            Stage::TurnedAway => queue::forget(state),
+            Stage::TurnedAway => queue_end::forget(state),
             Stage::Idle | Stage::Granted | Stage::Holding => {}
         }
         first_byte::unhook(state);

@@ -89,6 +89,8 @@ pub(crate) struct DeclaredPeer {
     pub(crate) fail_timeout_ms: u32,
     pub(crate) backup: bool,
     pub(crate) down: bool,
+    /// `server` lines that name it, without those that say `down`.
+    pub(crate) lines: u32,
 }
 
 impl DeclaredPeer {
@@ -105,6 +107,7 @@ impl DeclaredPeer {
             fail_timeout_ms: self.fail_timeout_ms,
             backup: self.backup,
             down: self.down,
+            lines: self.lines,
         }
     }
 }

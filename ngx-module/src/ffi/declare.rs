@@ -91,6 +91,7 @@ unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<D
                         || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
                     backup: bits::upstream_server::backup(server) != 0,
                     down: server.down != 0,
+                    lines: u32::from(server.down == 0),
                 };
                 add(&mut peers, peer);
             }
@@ -100,7 +101,7 @@ unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<D
 }
 
 /// Adds an address. One that stands twice in an upstream is one peer: of the lines that are no `backup`, or of those that are if all are,
-/// weights and slots are summed up, and it is `down` if all of them are.
+/// weights and slots are summed up, and it is `down` if all of them are. A request may be sent to it once for each line, `backup` ones too.
 fn add(peers: &mut Vec<DeclaredPeer>, peer: DeclaredPeer) {
     let Some(twin) = peers.iter_mut().find(|twin| twin.sockaddr == peer.sockaddr) else { return peers.push(peer) };
     let name = String::from_utf8_lossy(&peer.name).into_owned();
@@ -108,11 +109,13 @@ fn add(peers: &mut Vec<DeclaredPeer>, peer: DeclaredPeer) {
         log::NGX_LOG_WARN,
         &format!("takes an address that stands twice in an upstream as one peer, address={name}"),
     );
+    let lines = twin.lines.saturating_add(peer.lines);
     match (twin.backup, peer.backup) {
-        (false, true) => return,
-        (true, false) => return *twin = peer,
+        (false, true) => return twin.lines = lines,
+        (true, false) => return *twin = DeclaredPeer { lines, ..peer },
         _ => {}
     }
+    twin.lines = lines;
     twin.weight = twin.weight.saturating_add(peer.weight);
     let unlimited = twin.max_conns == 0 || peer.max_conns == 0;
     twin.max_conns = if unlimited { 0 } else { twin.max_conns.saturating_add(peer.max_conns) };

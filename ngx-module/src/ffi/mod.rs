@@ -36,6 +36,7 @@ pub(crate) mod placeholder;
 pub(crate) mod process;
 pub(crate) mod queue;
 mod queue_class;
+mod queue_end;
 pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod status;

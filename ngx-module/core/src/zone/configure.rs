@@ -37,6 +37,8 @@ pub struct PeerSpec<'a> {
     pub backup: bool,
     /// Out of service, unless the control plane sets a state.
     pub down: bool,
+    /// `server` lines that name it: a request may be sent to it so often.
+    pub lines: u32,
 }
 
 /// What the zone must know of an upstream besides its peers.
@@ -166,6 +168,7 @@ impl<'z> Zone<'z> {
         }
         leaving.for_each(|index| self.unlink(upstream, index));
         self.trim(upstream);
+        self.count_tries(upstream);
         self.apply_settings(upstream, settings);
         Ok(())
     }
@@ -242,6 +245,7 @@ impl Peer {
         conf.max_conns.store(spec.max_conns, SeqCst);
         conf.max_fails.store(spec.max_fails, SeqCst);
         conf.fail_timeout_ms.store(spec.fail_timeout_ms, SeqCst);
+        conf.lines.store(spec.lines, SeqCst);
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let flags = Configured::DECLARED
             | flag(spec.backup, Configured::BACKUP)

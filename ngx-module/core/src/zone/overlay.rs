@@ -94,6 +94,7 @@ impl<'z> Zone<'z> {
             }
             leaving.for_each(|index| self.unlink(upstream, index));
             self.trim(upstream);
+            self.count_tries(upstream);
         }
         self.classes_apply(overlay.classes, now);
         self.header.unknown.store(self.count_unknown(overlay), SeqCst);
@@ -161,6 +162,7 @@ impl<'z> Zone<'z> {
         peer.write_identity(sockaddr, addition.peer.name);
         peer.configured.weight.store(1, SeqCst);
         peer.configured.max_conns.store(0, SeqCst);
+        peer.configured.lines.store(1, SeqCst);
         peer.write_overrides(addition.peer);
         peer.slow_start.begin(now);
     }

@@ -120,6 +120,8 @@ pub(super) struct Configured {
     pub max_conns: AtomicU32,
     pub max_fails: AtomicU32,
     pub fail_timeout_ms: AtomicU32,
+    /// `server` lines that name it.
+    pub lines: AtomicU32,
     pub flags: AtomicU32,
 }
 

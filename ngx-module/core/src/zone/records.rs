@@ -137,6 +137,7 @@ mod tests {
         fail_timeout_ms: 0,
         backup: false,
         down: false,
+        lines: 1,
     };
     const B: PeerSpec<'static> = PeerSpec { sockaddr: b"b", name: b"b", ..A };
 

@@ -37,7 +37,8 @@ pub struct Upstream {
     pub(super) peer_count: AtomicU32,
     pub(super) queue_size: AtomicU32,
     pub(super) signal: AtomicU32,
-    spare: AtomicU32,
+    /// Attempts that a request may make: the lines of all peers that take requests.
+    pub(super) tries: AtomicU32,
     /// The last number that was given to a request in the queue.
     pub(super) sequence: sync::AtomicU64,
     /// Workers in which something waits.
@@ -107,6 +108,7 @@ impl Upstream {
     pub(super) fn vacate(&self) {
         self.used.store(0, SeqCst);
         self.peer_count.store(0, SeqCst);
+        self.tries.store(0, SeqCst);
         let counters = &self.counters;
         for count in [&counters.timeouts, &counters.overflows, &counters.no_peer, &counters.full] {
             count.store(0, SeqCst);

@@ -36,6 +36,7 @@ pub fn spec(name: &str, max_conns: u32) -> PeerSpec<'_> {
         fail_timeout_ms: 10_000,
         backup: false,
         down: false,
+        lines: 1,
     }
 }
 
