@@ -127,9 +127,36 @@ impl Word {
     }
 
     fn is_failing(self) -> bool {
-        let outcomes = self.history & ((1 << WINDOW) - 1);
+        let outcomes = self.outcomes();
         outcomes.trailing_ones() >= RUN
             || (self.history >> WINDOW == WINDOW && outcomes.count_ones() >= WINDOW_FAILURES)
+    }
+
+    /// The adaptive rule's outcomes: 1 = failure, the newest lowest.
+    fn outcomes(self) -> u32 {
+        self.history & ((1 << WINDOW) - 1)
+    }
+
+    /// The adaptive rule's history as if its newest failure had not been.
+    fn without_a_failure(self) -> u32 {
+        let (outcomes, seen) = (self.outcomes(), self.history >> WINDOW);
+        if outcomes == 0 {
+            return self.history;
+        }
+        let at = outcomes.trailing_zeros();
+        let newer = outcomes & ((1 << at) - 1);
+        seen.saturating_sub(1) << WINDOW | outcomes >> (at + 1) << at | newer
+    }
+
+    /// One failure more that does not open it.
+    fn held(self, rule: Rule, now_ms: u64) -> Self {
+        match rule {
+            Rule::Adaptive => self.remember(true),
+            Rule::Counted { .. } => {
+                Self { history: self.history.saturating_add(1).min(0xffff), time_ms: now_ms, ..self }
+            }
+            Rule::Off => self,
+        }
     }
 
     fn opened(self, out_ms: u64, now_ms: u64) -> Self {
@@ -190,13 +217,65 @@ impl Breaker {
 
     /// A request failed; returns true if that opened the breaker. `random` gives the jitter.
     pub fn failure(&self, trial: bool, rule: Rule, random: u64, now: MonoNs) -> bool {
+        self.failure_unless_held(trial, rule, random, now, || true)
+    }
+
+    /// [`Self::failure`], but a closed breaker opens only if it may: asked when it would.
+    pub fn failure_unless_held(
+        &self,
+        trial: bool,
+        rule: Rule,
+        random: u64,
+        now: MonoNs,
+        may_open: impl Fn() -> bool,
+    ) -> bool {
         let now_ms = now.0 / MILLISECOND_NS;
         self.update(|word| match word.phase {
-            Phase::Closed => Some(word.failed(rule, random, now_ms)),
+            Phase::Closed => {
+                let next = word.failed(rule, random, now_ms);
+                let held = next.phase == Phase::Open && !may_open();
+                Some(if held { word.held(rule, now_ms) } else { next })
+            }
             Phase::Trial if trial => Some(word.opened(word.out_ms(rule, random), now_ms)),
             Phase::Open | Phase::Trial => None,
         })
         .is_some_and(|(_, new)| new.phase == Phase::Open)
+    }
+
+    /// A failure that was counted was not the peer's: its newest one is taken back, if it is closed.
+    pub fn forgive(&self, rule: Rule) {
+        self.update(|word| {
+            let history = match rule {
+                _ if word.phase != Phase::Closed => return None,
+                Rule::Adaptive => word.without_a_failure(),
+                Rule::Counted { .. } => word.history.saturating_sub(1),
+                Rule::Off => return None,
+            };
+            Some(Word { history, ..word })
+        });
+    }
+
+    /// The failures that opened it were not the peer's: it closes, as if they had not been.
+    pub fn pardon(&self) {
+        self.update(|word| {
+            let doublings = word.doublings.saturating_sub(1);
+            (word.phase != Phase::Closed).then_some(Word { phase: Phase::Closed, doublings, history: 0, time_ms: 0 })
+        });
+    }
+
+    /// Failures among the outcomes that it remembers, and how many those are. nginx's rule remembers
+    /// failures alone: a peer without any counts as one that answers.
+    pub fn record(&self, rule: Rule) -> (u32, u32) {
+        let word = Word::decode(self.word.load(Relaxed));
+        match rule {
+            Rule::Adaptive | Rule::Off => (word.outcomes().count_ones(), word.history >> WINDOW & 0xf),
+            Rule::Counted { .. } => (word.history, word.history.max(RUN)),
+        }
+    }
+
+    /// Whether requests flow.
+    pub fn is_closed(&self) -> bool {
+        Word::decode(self.word.load(Acquire)).phase == Phase::Closed
     }
 
     /// A trial ended without a verdict (the client left, 429): the next request may try.

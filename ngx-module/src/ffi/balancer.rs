@@ -5,7 +5,7 @@
 
 use super::conf::UpstreamConf;
 use super::request::{RequestState, Stage, Tried};
-use super::{bits, clock, conf, first_byte, nginx, process, queue, queue_end, request, session};
+use super::{bits, clock, conf, fingerprint, first_byte, nginx, process, queue, queue_end, request, session};
 use crate::phase::outcome::{Facts, looks_stale, outcome};
 use nginx_sys::{ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t};
 use pincer_core::pick::Demand;
@@ -249,7 +249,15 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
     let outcome = outcome(facts);
     // Only a breaker that opens needs chance.
     let random = if outcome == Outcome::Failure { clock::random() } else { 0 };
-    state.zone.release(ticket, state.worker, outcome, params, now, random);
+    let (zone, index) = (state.zone, state.conf.index.get());
+    let is_telling = match outcome {
+        Outcome::Failure => facts.sent,
+        Outcome::Success { .. } | Outcome::Answered => index.is_some_and(|index| zone.failed_lately(index, now)),
+        Outcome::Neutral | Outcome::Excused => false,
+    };
+    // SAFETY: a reference is to a live record.
+    let fingerprint = is_telling.then(|| unsafe { fingerprint::of(state) });
+    zone.release_known(ticket, state.worker, outcome, fingerprint, params, now, random);
     if state.conf.queue.is_some() {
         queue::kick(state.conf, state.zone);
     }
@@ -271,6 +279,8 @@ unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, fl
             passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
             cached: bits::peer::cached(pc) != 0,
             heard: (*u).state.as_ref().is_some_and(|attempt| attempt.bytes_received > 0),
+            // Of an attempt that got no connection the bit is the one before's.
+            sent: !connection.is_null() && bits::upstream::request_sent(u) != 0,
             timed_out: !connection.is_null()
                 && (bits::event::timedout((*connection).read) != 0 || bits::event::timedout((*connection).write) != 0),
             stale: false,

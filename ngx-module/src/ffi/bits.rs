@@ -69,7 +69,7 @@ bits! {
         set set_cached;
     }
     upstream: ngx_http_upstream_t {
-        get buffering, cache_status, cacheable, header_sent, upgrade;
+        get buffering, cache_status, cacheable, header_sent, request_sent, upgrade;
         set set_cacheable;
     }
     upstream_conf: ngx_http_upstream_conf_t {

@@ -21,6 +21,7 @@ pub(crate) mod conf;
 mod declare;
 pub(crate) mod directive;
 pub(crate) mod feed;
+mod fingerprint;
 pub(crate) mod first_byte;
 mod give_way;
 pub(crate) mod limit_answer;

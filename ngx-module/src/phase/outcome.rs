@@ -16,6 +16,8 @@ pub(crate) struct Facts {
     pub(crate) cached: bool,
     /// Any byte came over it since the request was sent.
     pub(crate) heard: bool,
+    /// The request was sent, or a part of it: what failed may be its own fault.
+    pub(crate) sent: bool,
     /// The time limit of sending or reading passed.
     pub(crate) timed_out: bool,
     /// The peer had closed the connection while it was kept, and is excused: see [`looks_stale`].

@@ -198,6 +198,10 @@ pub struct Peer {
     pub(super) home: AtomicU32,
     /// 1 = its last word was to close a kept connection without an answer.
     pub(super) stale: AtomicU32,
+    /// 1 = another peer answered what this one failed, and it has answered nothing since.
+    pub(super) contradicted: AtomicU32,
+    /// Failures of its upstream when it answered last while there were some; 0 = has not.
+    pub(super) answered: AtomicU32,
     pub(super) configured: Configured,
     pub(super) overrides: Overrides,
     pub(super) name: Bytes<16>,
@@ -286,6 +290,10 @@ impl Peer {
         self.publish_means(signal);
     }
 
+    pub(super) fn is_backup(&self) -> bool {
+        self.live().is(Live::BACKUP)
+    }
+
     /// The rule by which failures take this peer out.
     pub(super) fn rule(&self) -> Rule {
         let conf = &self.configured;
@@ -340,6 +348,8 @@ impl Peer {
         self.slow_start.reset();
         self.breaker.reset();
         self.stale.store(0, SeqCst);
+        self.contradicted.store(0, SeqCst);
+        self.answered.store(0, SeqCst);
         for estimate in [&self.first_byte, &self.header, &self.hold] {
             estimate.reset();
         }

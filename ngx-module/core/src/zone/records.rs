@@ -107,6 +107,7 @@ impl<'a> Zone<'a> {
             peer.unlink();
         }
         upstream.peer_at[index].store(0, SeqCst);
+        upstream.failing.reset();
     }
 
     /// Lowers the count of a table that ends in holes.

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::cells::{QueueClass, UpstreamWorker, Waiters};
 use super::claim::Signal;
+use super::failing::Failing;
 use super::heap::Array;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::drain::Drain;
@@ -50,6 +51,8 @@ pub struct Upstream {
     pub(super) name: Bytes<16>,
     pub(super) queue_times: Histogram,
     pub(super) drain: Drain,
+    /// Requests that failed.
+    pub(super) failing: Failing,
     /// Of each class: what its deadlines count from, see [`crate::turn`].
     bases: Array<sync::AtomicU64, { QueueClass::MAX }>,
     pub(super) workers: Array<UpstreamWorker, WORKERS_MAX>,
@@ -115,6 +118,7 @@ impl Upstream {
         }
         self.queue_times.reset();
         self.drain.reset();
+        self.failing.reset();
         self.bases.iter().for_each(|base| base.store(0, SeqCst));
         for column in 0..self.workers.len() {
             self.clear_worker(column);
