@@ -58,7 +58,7 @@ impl Entry {
 
     fn decode(word: u64) -> Option<Self> {
         let peer = |shift: u32| (word >> shift & 0xff).checked_sub(1).and_then(|index| u8::try_from(index).ok());
-        let count = (word & u64::from(Self::COUNT_MAX)) as u8;
+        let count = u8::try_from(word & u64::from(Self::COUNT_MAX)).unwrap_or(0);
         let opened = word & Self::OPENED != 0;
         (word != 0).then(|| Self { tag: word >> 24, peers: [peer(16), peer(8)], opened, count })
     }
