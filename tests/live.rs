@@ -196,7 +196,7 @@ async fn a_draining_peer_finishes_what_it_has_and_gets_nothing_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_any_peer_that_takes_requests_the_answer_is_502_at_once_and_waiting_ones_end() {
+async fn without_any_peer_that_takes_requests_the_answer_is_502_at_once_and_waiting_ones_get_503() {
     let pincerd = Pincerd::start().await;
     let replicas = Replica::several(1, Settings::default()).await;
     let directives = "pincer_balance; pincer_queue size=100 timeout=20s;";
@@ -210,7 +210,7 @@ async fn without_any_peer_that_takes_requests_the_answer_is_502_at_once_and_wait
     let waiter = raw::send(&nginx.address(), "/", &[]).await;
     eventually("one waits", 5.0, || async { nginx.status().await.waiting() == 1 }).await;
     set(&pincerd, a, &["--weight", "0"]).await;
-    assert_eq!(raw::status(&waiter.read_all().await), 502);
+    assert_eq!(raw::status(&waiter.read_all().await), 503);
     assert_eq!(nginx.client().get("/").await.status, 502);
     replicas[0].fault(Fault::None).await;
     assert_eq!(raw::status(&holder.read_all().await), 200, "what it has is finished");

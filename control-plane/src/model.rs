@@ -260,6 +260,7 @@ fn peer_config(address: &str, record: &Record) -> v1::PeerConfig {
         max_conns: record.settings.max_conns.map(u32::from),
         state: State::to_proto(record.settings.state).into(),
         added: record.added,
+        revision: record.revision,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Turns what an operator asks into changes of records, or says why not.
 //!
 //! Pure: the settings and the declarations in force come in as arguments, nothing is changed here. A request that would change nothing gives
-//! no changes, so no revision is made. Cost: the peers of the upstreams that are named. Bound: `PEERS_PER_UPSTREAM_MAX`.
+//! no changes, so no revision is made; only "active" is news each time it is said. Cost: the peers of the upstreams that are named. Bound: `PEERS_PER_UPSTREAM_MAX`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::{
     classes,
     declared::Declared,
     keys,
-    model::{Change, Changes, Config, Full, Record, Settings},
+    model::{Change, Changes, Config, Full, Record, Settings, State},
     names,
 };
 
@@ -210,9 +210,15 @@ pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>
         Op::Apply(desired) => view.apply(desired)?,
         Op::Class(_) | Op::Key(_) | Op::All(_) => Vec::new(),
     };
-    let changes: Vec<_> = changes.into_iter().filter(|change| !is_same(change)).collect();
+    let changes: Vec<_> = changes.into_iter().filter(|change| is_renewal(op) || !is_same(change)).collect();
     view.check_room(&changes)?;
     Ok(changes)
+}
+
+/// Whether an operator says of a peer that it is active: a revision of its own, even where it was
+/// said before, since nodes try a peer again that failed meanwhile.
+fn is_renewal(op: &Op) -> bool {
+    matches!(op, Op::Update { settings, mask, .. } if mask.state && settings.state == Some(State::Active))
 }
 
 fn is_same(change: &Change) -> bool {

@@ -63,6 +63,21 @@ fn a_declared_peer_is_set_and_set_again_changes_nothing() {
 }
 
 #[test]
+fn that_a_peer_is_active_is_news_each_time_an_operator_says_so() {
+    let state = |state| {
+        let (settings, mask) = (Settings { state, ..Settings::default() }, Mask { state: true, ..Mask::default() });
+        Op::Update { upstream: "llm".into(), address: A.into(), settings, mask, etag: None }
+    };
+    let active = state(Some(State::Active));
+    let again = done(&done(&Config::default(), &active), &active);
+    assert_eq!(again.snapshot().upstreams[0].peers[0].revision, again.revision);
+    let down = done(&again, &state(Some(State::Down)));
+    assert_eq!(plan(&state(Some(State::Down)), &down, &declared()), Ok(vec![]));
+    let file = apply(vec![desired(A, Settings { state: Some(State::Active), ..Settings::default() }, false)]);
+    assert_eq!(plan(&file, &again, &declared()), Ok(vec![]), "a file only says what is to be");
+}
+
+#[test]
 fn only_the_masks_fields_change() {
     let config =
         done(&Config::default(), &update(A, Settings { weight: Some(9), max_conns: Some(3), state: None }, None));

@@ -70,5 +70,6 @@ fn spec(name: &str) -> PeerSpec<'_> {
         fail_timeout_ms: 10_000,
         backup: false,
         down: false,
+        lines: 1,
     }
 }

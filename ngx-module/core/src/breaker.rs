@@ -33,7 +33,9 @@ const TIME_MASK: u64 = (1 << 40) - 1;
 pub enum Rule {
     /// Pincer's own: 3 in a row, or over half of the last ten; out for 1 s, doubling up to 32 s.
     Adaptive,
-    /// nginx's: `max_fails` failures within `fail_timeout_ns` take the peer out for `fail_timeout_ns`.
+    /// nginx's: `max_fails` failures, each within `fail_timeout_ns` of the one before, take the peer
+    /// out for `fail_timeout_ns`. A success in between does not reset the count (nginx resets
+    /// `fails` only where `accessed < checked`, which takes `fail_timeout` without a failure).
     Counted {
         /// Failures that take it out; counts above 65,535 act as 65,535.
         max_fails: u32,
@@ -90,7 +92,7 @@ struct Word {
     doublings: u64,
     /// `Adaptive`: outcomes in bits 0–9 (1 = failure, newest lowest), their number in bits 10–13. `Counted`: failures in the window.
     history: u32,
-    /// ms. Closed: start of the counted window. Open: the end of the time out. Trial: when it is void.
+    /// ms. Closed: the last counted failure. Open: the end of the time out. Trial: when it is void.
     time_ms: u64,
 }
 
@@ -125,9 +127,36 @@ impl Word {
     }
 
     fn is_failing(self) -> bool {
-        let outcomes = self.history & ((1 << WINDOW) - 1);
+        let outcomes = self.outcomes();
         outcomes.trailing_ones() >= RUN
             || (self.history >> WINDOW == WINDOW && outcomes.count_ones() >= WINDOW_FAILURES)
+    }
+
+    /// The adaptive rule's outcomes: 1 = failure, the newest lowest.
+    fn outcomes(self) -> u32 {
+        self.history & ((1 << WINDOW) - 1)
+    }
+
+    /// The adaptive rule's history as if its newest failure had not been.
+    fn without_a_failure(self) -> u32 {
+        let (outcomes, seen) = (self.outcomes(), self.history >> WINDOW);
+        if outcomes == 0 {
+            return self.history;
+        }
+        let at = outcomes.trailing_zeros();
+        let newer = outcomes & ((1 << at) - 1);
+        seen.saturating_sub(1) << WINDOW | outcomes >> (at + 1) << at | newer
+    }
+
+    /// One failure more that does not open it.
+    fn held(self, rule: Rule, now_ms: u64) -> Self {
+        match rule {
+            Rule::Adaptive => self.remember(true),
+            Rule::Counted { .. } => {
+                Self { history: self.history.saturating_add(1).min(0xffff), time_ms: now_ms, ..self }
+            }
+            Rule::Off => self,
+        }
     }
 
     fn opened(self, out_ms: u64, now_ms: u64) -> Self {
@@ -144,10 +173,9 @@ impl Word {
                 if next.is_failing() { next.opened(next.out_ms(rule, random), now_ms) } else { next }
             }
             Rule::Counted { max_fails, fail_timeout_ns } => {
-                let fresh = self.history == 0 || now_ms.saturating_sub(self.time_ms) > fail_timeout_ns / MILLISECOND_NS;
-                let (history, time_ms) =
-                    if fresh { (1, now_ms) } else { (self.history.saturating_add(1), self.time_ms) };
-                let next = Self { history: history.min(0xffff), time_ms, ..self };
+                let lapsed = now_ms.saturating_sub(self.time_ms) > fail_timeout_ns / MILLISECOND_NS;
+                let before = if lapsed { 0 } else { self.history };
+                let next = Self { history: before.saturating_add(1).min(0xffff), time_ms: now_ms, ..self };
                 if next.history >= max_fails.min(0xffff) {
                     next.opened(next.out_ms(rule, random), now_ms)
                 } else {
@@ -180,23 +208,74 @@ impl Breaker {
         }
         self.update(|word| match word.phase {
             Phase::Trial if trial => Some(Word { phase: Phase::Closed, history: 0, time_ms: 0, ..word }),
-            // nginx's count starts anew with a success; the usual case, a clean peer, writes nothing
             Phase::Closed if matches!(rule, Rule::Adaptive) => Some(word.remember(false)),
-            Phase::Closed => Some(Word { history: 0, ..word }),
-            Phase::Open | Phase::Trial => None,
+            // nginx's count lapses with time, not with a success
+            Phase::Closed | Phase::Open | Phase::Trial => None,
         })
         .is_some_and(|(old, new)| old.phase == Phase::Trial && new.phase == Phase::Closed)
     }
 
     /// A request failed; returns true if that opened the breaker. `random` gives the jitter.
     pub fn failure(&self, trial: bool, rule: Rule, random: u64, now: MonoNs) -> bool {
+        self.failure_unless_held(trial, rule, random, now, || true)
+    }
+
+    /// [`Self::failure`], but a closed breaker opens only if it may: asked when it would.
+    pub fn failure_unless_held(
+        &self,
+        trial: bool,
+        rule: Rule,
+        random: u64,
+        now: MonoNs,
+        may_open: impl Fn() -> bool,
+    ) -> bool {
         let now_ms = now.0 / MILLISECOND_NS;
         self.update(|word| match word.phase {
-            Phase::Closed => Some(word.failed(rule, random, now_ms)),
+            Phase::Closed => {
+                let next = word.failed(rule, random, now_ms);
+                let held = next.phase == Phase::Open && !may_open();
+                Some(if held { word.held(rule, now_ms) } else { next })
+            }
             Phase::Trial if trial => Some(word.opened(word.out_ms(rule, random), now_ms)),
             Phase::Open | Phase::Trial => None,
         })
         .is_some_and(|(_, new)| new.phase == Phase::Open)
+    }
+
+    /// A failure that was counted was not the peer's: its newest one is taken back, if it is closed.
+    pub fn forgive(&self, rule: Rule) {
+        self.update(|word| {
+            let history = match rule {
+                _ if word.phase != Phase::Closed => return None,
+                Rule::Adaptive => word.without_a_failure(),
+                Rule::Counted { .. } => word.history.saturating_sub(1),
+                Rule::Off => return None,
+            };
+            Some(Word { history, ..word })
+        });
+    }
+
+    /// The failures that opened it were not the peer's: it closes, as if they had not been.
+    pub fn pardon(&self) {
+        self.update(|word| {
+            let doublings = word.doublings.saturating_sub(1);
+            (word.phase != Phase::Closed).then_some(Word { phase: Phase::Closed, doublings, history: 0, time_ms: 0 })
+        });
+    }
+
+    /// Failures among the outcomes that it remembers, and how many those are. nginx's rule remembers
+    /// failures alone: a peer without any counts as one that answers.
+    pub fn record(&self, rule: Rule) -> (u32, u32) {
+        let word = Word::decode(self.word.load(Relaxed));
+        match rule {
+            Rule::Adaptive | Rule::Off => (word.outcomes().count_ones(), word.history >> WINDOW & 0xf),
+            Rule::Counted { .. } => (word.history, word.history.max(RUN)),
+        }
+    }
+
+    /// Whether requests flow.
+    pub fn is_closed(&self) -> bool {
+        Word::decode(self.word.load(Acquire)).phase == Phase::Closed
     }
 
     /// A trial ended without a verdict (the client left, 429): the next request may try.
@@ -240,7 +319,22 @@ impl Breaker {
         }
     }
 
-    /// Closes it and forgets everything (the record is reused, or an operator says so).
+    /// An operator has a hand in it (a reload, a setting of the peer): a peer that is out is due for
+    /// its trial now, however long it was to stay out. One request finds out whether it is back.
+    pub fn due(&self) {
+        self.update(|word| (word.phase == Phase::Open).then_some(Word { time_ms: 0, ..word }));
+    }
+
+    /// The rule has changed: what was counted by the other one is forgotten, and a peer that is out
+    /// is due for its trial. A trial that is under way goes on.
+    pub fn rule_changed(&self) {
+        self.update(|word| {
+            let time_ms = if word.phase == Phase::Trial { word.time_ms } else { 0 };
+            Some(Word { history: 0, doublings: 0, time_ms, ..word })
+        });
+    }
+
+    /// Closes it and forgets everything: the record is reused.
     pub fn reset(&self) {
         self.word.store(0, Relaxed);
     }

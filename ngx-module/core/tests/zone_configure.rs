@@ -4,7 +4,8 @@
 
 mod zone_support;
 
-use pincer_core::zone::{HeapZone, Layout, ZoneError};
+use pincer_core::breaker::State;
+use pincer_core::zone::{HeapZone, Layout, PeerSpec, UpstreamIdx, WorkerIdx, ZoneError};
 use zone_support::*;
 
 #[test]
@@ -43,6 +44,30 @@ fn a_peer_that_left_the_configuration_finishes_what_it_has_and_takes_nothing_new
     zone.release(held, w, GOOD, &PARAMS, NOW, 0);
     assert_eq!(zone.room().peers, zone.peers.len() - 1);
     zone.release(next, w, GOOD, &PARAMS, NOW, 0);
+}
+
+/// One peer that a single failure takes out for hours, out.
+fn out_for_hours(spec: &PeerSpec<'_>) -> (HeapZone, UpstreamIdx, WorkerIdx) {
+    let (heap, u) = pool(&[*spec]);
+    let w = join(&heap.zone(), 1);
+    fail_once(&heap.zone(), u, w);
+    assert_eq!(peer(&heap.zone(), "a:1").breaker, State::Open);
+    (heap, u, w)
+}
+
+#[test]
+fn a_reload_and_changed_parameters_let_a_peer_try_that_is_out_for_hours() {
+    let strict = PeerSpec { max_fails_explicit: true, fail_timeout_ms: 10_000_000, ..spec("a:1", 2) };
+    let again = [strict, PeerSpec { fail_timeout_ms: 1_000, ..strict }, spec("a:1", 2)];
+    for next in again {
+        let (heap, u, w) = out_for_hours(&strict);
+        let zone = heap.zone();
+        configure(&zone, &[next]);
+        assert_eq!(peer(&zone, "a:1").breaker, State::HalfOpen, "{next:?}");
+        let trial = take(&zone, u, w, 0).unwrap();
+        zone.release(trial, w, GOOD, &PARAMS, NOW, 0);
+        assert_eq!(peer(&zone, "a:1").breaker, State::Closed);
+    }
 }
 
 #[test]

@@ -4,8 +4,9 @@
 
 mod zone_support;
 
+use pincer_core::breaker::State;
 use pincer_core::pick::PEERS_MAX;
-use pincer_core::zone::{Overlay, OverlayError, PeerOverlay, PeerState, UpstreamOverlay, Zone, ZoneError};
+use pincer_core::zone::{Overlay, OverlayError, PeerOverlay, PeerSpec, PeerState, UpstreamOverlay, Zone, ZoneError};
 use zone_support::*;
 
 fn apply(zone: &Zone<'_>, revision: u64, peers: &[PeerOverlay<'_>]) -> Result<(), OverlayError> {
@@ -56,6 +57,29 @@ fn a_state_of_the_control_plane_overrides_down_and_weight_zero_takes_nothing() {
     let held: Vec<_> = std::iter::from_fn(|| take(&zone, u, w, 5)).collect();
     assert_eq!((held.len(), in_flight(&zone, "b:1")), (2, 0));
     held.into_iter().for_each(|ticket| zone.release(ticket, w, GOOD, &PARAMS, NOW, 0));
+}
+
+#[test]
+fn an_operators_word_lets_a_peer_try_that_is_out_even_where_it_says_nothing_new() {
+    let strict = PeerSpec { max_fails_explicit: true, fail_timeout_ms: 10_000_000, ..spec("a:1", 2) };
+    let (heap, u) = pool(&[strict]);
+    let zone = heap.zone();
+    let w = join(&zone, 1);
+    let active = |set_in| PeerOverlay { state: Some(PeerState::Active), set_in, ..over("a:1") };
+    let heavy = PeerOverlay { weight: Some(9), ..active(3) };
+    for (revision, words, state) in [
+        (1, active(1), State::HalfOpen),
+        (2, active(1), State::Open),
+        (3, active(3), State::HalfOpen),
+        (4, heavy, State::HalfOpen),
+    ] {
+        if peer(&zone, "a:1").breaker != State::Open {
+            fail_once(&zone, u, w);
+        }
+        assert_eq!(peer(&zone, "a:1").breaker, State::Open);
+        apply(&zone, revision, &[words]).unwrap();
+        assert_eq!(peer(&zone, "a:1").breaker, state, "revision {revision}");
+    }
 }
 
 #[test]

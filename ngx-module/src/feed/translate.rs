@@ -223,6 +223,7 @@ impl CheckedPeer<'_> {
             max_conns: self.config.max_conns,
             state: self.state,
             added: self.added.as_deref(),
+            set_in: self.config.revision,
         }
     }
 }

@@ -1,166 +1,23 @@
-//! nginx's balancer interface: `init_upstream` at configuration, `init` for each request, `get` and `free` for each attempt.
+//! nginx's balancer interface: `init` for each request, `get` and `free` for each attempt. What is done at configuration time is in `declare`.
 //!
 //! Never keeps nginx's round robin records: peers live in the zone. Round robin is initialised all the same, because it checks the
 //! upstream and is what serves a request when something of ours fails.
 
-use super::conf::{DeclaredPeer, UpstreamConf};
+use super::conf::UpstreamConf;
 use super::request::{RequestState, Stage, Tried};
-use super::{bits, clock, conf, first_byte, log, nginx, process, queue, request, session};
-use crate::conf::DirectiveError;
-use crate::phase::outcome::{Facts, outcome};
-use nginx_sys::{
-    NGX_HTTP_UPSTREAM_BACKUP, NGX_HTTP_UPSTREAM_CREATE, NGX_HTTP_UPSTREAM_DOWN, NGX_HTTP_UPSTREAM_FAIL_TIMEOUT,
-    NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS, NGX_HTTP_UPSTREAM_WEIGHT, ngx_conf_t, ngx_http_request_t,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t,
-};
-use pincer_core::estimate::HALF_LIFE_NS;
-use pincer_core::pick::{Demand, THETA};
-use pincer_core::time::{MILLISECOND_NS, MonoNs};
-use pincer_core::zone::{BalanceParams, Claim, Outcome, PeerSpec, Quick, Ticket, UpstreamIdx, Zone, check_declared};
+use super::{bits, clock, conf, fingerprint, first_byte, nginx, process, queue, queue_end, request, session};
+use crate::phase::outcome::{Facts, looks_stale, outcome};
+use nginx_sys::{ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t};
+use pincer_core::pick::Demand;
+use pincer_core::time::MonoNs;
+use pincer_core::zone::{Claim, Outcome, Quick, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
-use std::ptr::NonNull;
-
-/// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the breaker its own rule.
-const MAX_FAILS_DEFAULT: usize = 1;
-const FAIL_TIMEOUT_S_DEFAULT: i64 = 10;
-
-/// Makes Pincer the balancer of the upstream that is being read.
-pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), DirectiveError> {
-    // SAFETY: inside `upstream {}` the context's `srv_conf` has the upstream module's configuration of it.
-    let upstream = unsafe {
-        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-        let index = nginx_sys::ngx_http_upstream_module.ctx_index;
-        &mut *(*(*context).srv_conf.add(index)).cast::<ngx_http_upstream_srv_conf_t>()
-    };
-    if upstream.peer.init_upstream.is_some() {
-        return Err(DirectiveError(
-            "\"pincer_balance\" stands after \"keepalive\" or another balancing method, it must stand before \"keepalive\" and alone"
-                .to_owned(),
-        ));
-    }
-    upstream.peer.init_upstream = Some(init_upstream);
-    let flags = NGX_HTTP_UPSTREAM_CREATE
-        | NGX_HTTP_UPSTREAM_WEIGHT
-        | NGX_HTTP_UPSTREAM_MAX_CONNS
-        | NGX_HTTP_UPSTREAM_MAX_FAILS
-        | NGX_HTTP_UPSTREAM_FAIL_TIMEOUT
-        | NGX_HTTP_UPSTREAM_DOWN
-        | NGX_HTTP_UPSTREAM_BACKUP;
-    upstream.flags = flags as ngx_uint_t;
-    Ok(())
-}
-
-/// Copies the `server` lines and the parameters.
-unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
-    super::guard("init_upstream", nginx::ERROR, || {
-        // SAFETY: nginx passes the configuration and the upstream it belongs to; round robin's own initialisation comes first and replaces
-        // `peer.init`, which is set again below.
-        unsafe {
-            if nginx_sys::ngx_http_upstream_init_round_robin(cf, upstream) != nginx::OK {
-                return nginx::ERROR;
-            }
-            let conf = conf::of_upstream(upstream);
-            conf.name.replace(nginx::bytes((*upstream).host).to_vec());
-            conf.host.set(NonNull::new(&raw mut (*upstream).host));
-            conf.peers.replace(declared_peers(upstream));
-            let _ = conf.params.set(params(conf));
-            conf.initialised.set(true);
-            (*upstream).peer.init = Some(init_peer);
-        }
-        nginx::OK
-    })
-}
-
-/// # Safety
-/// `upstream` is live, its addresses resolved.
-unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<DeclaredPeer> {
-    let mut peers = Vec::new();
-    // SAFETY: nginx's own arrays of `server` lines and their addresses.
-    unsafe {
-        for server in nginx::elements::<nginx_sys::ngx_http_upstream_server_t>((*upstream).servers) {
-            let addresses =
-                if server.naddrs == 0 { &[][..] } else { std::slice::from_raw_parts(server.addrs, server.naddrs) };
-            for address in addresses {
-                let sockaddr = std::slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize);
-                let peer = DeclaredPeer {
-                    sockaddr: sockaddr.to_vec(),
-                    name: nginx::bytes(address.name).to_vec(),
-                    server: nginx::bytes(server.name).to_vec(),
-                    weight: clamp_u32(server.weight),
-                    max_conns: clamp_u32(server.max_conns),
-                    max_fails: clamp_u32(server.max_fails),
-                    fail_timeout_ms: u32::try_from(server.fail_timeout.saturating_mul(1_000)).unwrap_or(u32::MAX),
-                    max_fails_explicit: server.max_fails != MAX_FAILS_DEFAULT
-                        || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
-                    backup: bits::upstream_server::backup(server) != 0,
-                    down: server.down != 0,
-                };
-                add(&mut peers, peer);
-            }
-        }
-    }
-    peers
-}
-
-/// Adds an address. One that stands twice in an upstream is one peer: of the lines that are no `backup`, or of those that are if all are,
-/// weights and slots are summed up, and it is `down` if all of them are.
-fn add(peers: &mut Vec<DeclaredPeer>, peer: DeclaredPeer) {
-    let Some(twin) = peers.iter_mut().find(|twin| twin.sockaddr == peer.sockaddr) else { return peers.push(peer) };
-    let name = String::from_utf8_lossy(&peer.name).into_owned();
-    log::write_cycle(
-        log::NGX_LOG_WARN,
-        &format!("takes an address that stands twice in an upstream as one peer, address={name}"),
-    );
-    match (twin.backup, peer.backup) {
-        (false, true) => return,
-        (true, false) => return *twin = peer,
-        _ => {}
-    }
-    twin.weight = twin.weight.saturating_add(peer.weight);
-    let unlimited = twin.max_conns == 0 || peer.max_conns == 0;
-    twin.max_conns = if unlimited { 0 } else { twin.max_conns.saturating_add(peer.max_conns) };
-    twin.down &= peer.down;
-}
-
-fn clamp_u32(value: usize) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-fn params(conf: &UpstreamConf) -> BalanceParams {
-    let balance = conf.balance.clone().unwrap_or_default();
-    BalanceParams {
-        signal: balance.signal.unwrap_or_default(),
-        half_life_ns: balance.half_life_ms.map_or(HALF_LIFE_NS, |ms| ms.saturating_mul(MILLISECOND_NS)),
-        slow_start_ns: balance.slow_start_ms.unwrap_or(0).saturating_mul(MILLISECOND_NS),
-        theta: THETA,
-    }
-}
-
-/// What only shows once the whole upstream is read.
-pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
-    let peers = conf.peers.borrow();
-    let specs: Vec<PeerSpec<'_>> = peers.iter().map(DeclaredPeer::spec).collect();
-    check_declared(&conf.name.borrow(), &specs)
-        .map_err(|error| format!("\"pincer_balance\": {error} {}", conf.place.borrow()))?;
-    let has_odd_name = |name: &str| name.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control());
-    if std::str::from_utf8(&conf.name.borrow()).is_ok_and(has_odd_name) {
-        let place = conf.place.borrow();
-        return Err(format!(
-            "\"pincer_balance\" is in an upstream whose name has \"/\", white space or a control character, one without is needed {place}"
-        ));
-    }
-    let slots = peers.iter().any(|peer| peer.max_conns > 0);
-    if conf.queue.is_some() && !slots {
-        log::write_cycle(
-            log::NGX_LOG_WARN,
-            &format!("\"pincer_queue\" has no effect until a server has \"max_conns\", {}", conf.place.borrow()),
-        );
-    }
-    Ok(())
-}
 
 /// A request comes to the upstream.
-unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
+pub(crate) unsafe extern "C" fn init_peer(
+    r: *mut ngx_http_request_t,
+    upstream: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
     // SAFETY: nginx passes a live request and its upstream; so in both closures.
     let ours = super::guard("peer.init", None, || unsafe { init_ours(r, upstream) });
     ours.unwrap_or_else(|| {
@@ -189,6 +46,8 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
         (*state).conf = conf;
         (*state).number = conf.number();
         (*state).tried = Tried::default();
+        (*state).round = 0;
+        (*state).had_stale = false;
         (*state).fallback = std::ptr::null_mut();
         (*state).redirect_pending = (*state).attempts_len > 0;
         (*state).affinity = affinity(r, conf);
@@ -203,9 +62,9 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
     }
 }
 
-/// The attempts nginx may make: one for each peer.
+/// The attempts nginx may make: one for each `server` line of a peer that takes requests.
 fn tries(zone: &Zone<'_>, index: UpstreamIdx) -> ngx_uint_t {
-    zone.upstream(index).map_or(1, |upstream| upstream.peers_len()).max(1)
+    zone.upstream(index).map_or(1, |upstream| upstream.tries()) as ngx_uint_t
 }
 
 /// The hash of the affinity variable; 0 without one, or when it is empty.
@@ -272,9 +131,9 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
                 this.ticket = Some(ticket);
                 return bind(pc, this);
             }
-            Claim::Full | Claim::NoPeer => return Some(busy(pc, this.conf)),
-            Claim::Wait if !can_wait => return Some(busy(pc, this.conf)),
-            Claim::Wait => {}
+            Claim::Wait if can_wait => {}
+            // SAFETY: as below.
+            Claim::Wait | Claim::Full | Claim::NoPeer => return Some(unsafe { queue_end::give_back(pc, state) }),
         }
     }
     // SAFETY: `state` stays where it is, in the request's pool.
@@ -341,12 +200,12 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
             match (*state).stage {
                 Stage::Idle => {}
                 Stage::Parked => queue::leave(state),
-                Stage::TurnedAway => queue::forget(state),
+                Stage::TurnedAway => queue_end::forget(state),
                 Stage::Granted => abandon(state),
                 Stage::Holding => {
                     first_byte::unhook(state);
                     let now = clock::now();
-                    finish(&mut *state, &facts(pc, state, flags, now), now);
+                    finish(&mut *state, facts(pc, state, flags, now), now);
                 }
             }
             (*pc).tries = (*pc).tries.saturating_sub(1);
@@ -355,14 +214,34 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, fla
 }
 
 /// Gives the slot back, with what the attempt says of the peer, and lets the next one in.
-fn finish(state: &mut RequestState, facts: &Facts, now: MonoNs) {
+fn finish(state: &mut RequestState, mut facts: Facts, now: MonoNs) {
     state.stage = Stage::Idle;
     let Some(ticket) = state.ticket.take() else { return };
-    // A connection that the peer had closed while idle says nothing: nginx may try that peer again, and does.
-    if facts.failed && (!facts.cached || facts.status != 0) {
-        state.tried.add(ticket.index);
+    let looks_stale = looks_stale(&facts);
+    if looks_stale {
+        facts.stale = !std::mem::replace(&mut state.had_stale, true) && state.zone.excuse_stale(&ticket);
     }
-    release(state, ticket, facts, now);
+    // After a stale connection nginx may try that peer again, and does. An only peer is tried as
+    // long as kept connections of it are left, by nginx's round robin too.
+    let again = facts.stale || looks_stale && is_only_peer(state);
+    if (facts.failed || facts.passed_on) && !again {
+        state.tried.add(ticket.index);
+        begin_round(state);
+    }
+    release(state, ticket, &facts, now);
+}
+
+/// Where every peer has been tried, those with another `server` line are to be had again.
+fn begin_round(state: &mut RequestState) {
+    let Some(index) = state.conf.index.get() else { return };
+    let round = state.round.saturating_add(1);
+    if let Some(spent) = state.zone.next_round(index, state.tried.set(), round.into()) {
+        (state.tried, state.round) = (Tried::of(spent), round);
+    }
+}
+
+fn is_only_peer(state: &RequestState) -> bool {
+    state.conf.index.get().is_some_and(|index| tries(state.zone, index) == 1)
 }
 
 fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
@@ -370,7 +249,15 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
     let outcome = outcome(facts);
     // Only a breaker that opens needs chance.
     let random = if outcome == Outcome::Failure { clock::random() } else { 0 };
-    state.zone.release(ticket, state.worker, outcome, params, now, random);
+    let (zone, index) = (state.zone, state.conf.index.get());
+    let is_telling = match outcome {
+        Outcome::Failure => facts.sent,
+        Outcome::Success { .. } | Outcome::Answered => index.is_some_and(|index| zone.failed_lately(index, now)),
+        Outcome::Neutral | Outcome::Excused => false,
+    };
+    // SAFETY: a reference is to a live record.
+    let fingerprint = is_telling.then(|| unsafe { fingerprint::of(state) });
+    zone.release_known(ticket, state.worker, outcome, fingerprint, params, now, random);
     if state.conf.queue.is_some() {
         queue::kick(state.conf, state.zone);
     }
@@ -381,15 +268,22 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
 /// # Safety
 /// `pc` and `state` belong to one live request, whose upstream is `r->upstream`.
 unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, flags: ngx_uint_t, now: MonoNs) -> Facts {
-    // SAFETY: as the caller vouches; `pipe` is set whenever `buffering` is.
+    // SAFETY: as the caller vouches; an attempt has its state, and a connection its two events.
     unsafe {
         let r = (*state).request;
         let u = (*r).upstream;
+        let connection = (*pc).connection;
         let start = (*state).ticket.as_ref().map_or(now, |ticket| ticket.start);
         Facts {
             failed: flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0,
             passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
             cached: bits::peer::cached(pc) != 0,
+            heard: (*u).state.as_ref().is_some_and(|attempt| attempt.bytes_received > 0),
+            // Of an attempt that got no connection the bit is the one before's.
+            sent: !connection.is_null() && bits::upstream::request_sent(u) != 0,
+            timed_out: !connection.is_null()
+                && (bits::event::timedout((*connection).read) != 0 || bits::event::timedout((*connection).write) != 0),
+            stale: false,
             status: (*u).headers_in.status_n,
             client_gone: bits::connection::error((*r).connection) != 0
                 || bits::connection::timedout((*r).connection) != 0,
@@ -443,7 +337,7 @@ pub(crate) unsafe fn abandon(state: *mut RequestState) {
             // `free` has taken all else back.
             Stage::Idle if (*state).ticket.is_none() => return,
             Stage::Parked => queue::leave(state),
-            Stage::TurnedAway => queue::forget(state),
+            Stage::TurnedAway => queue_end::forget(state),
             Stage::Idle | Stage::Granted | Stage::Holding => {}
         }
         first_byte::unhook(state);

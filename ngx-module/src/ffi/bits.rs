@@ -51,7 +51,7 @@ bits! {
         set set_buffered, set_error, set_idle, set_sendfile, set_tcp_nopush;
     }
     event: ngx_event_t {
-        get delayed, eof, error, ready, timer_set;
+        get delayed, eof, error, ready, timedout, timer_set;
         set set_cancelable, set_channel, set_delayed, set_ready, set_timedout;
         unsafe extern "C" {
             #[link_name = "ngx_http_pincer_event_add_timer"]
@@ -69,7 +69,7 @@ bits! {
         set set_cached;
     }
     upstream: ngx_http_upstream_t {
-        get buffering, cache_status, cacheable, header_sent, upgrade;
+        get buffering, cache_status, cacheable, header_sent, request_sent, upgrade;
         set set_cacheable;
     }
     upstream_conf: ngx_http_upstream_conf_t {

@@ -306,6 +306,15 @@ pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
     unsafe { used(r).map(|record| identity_in(r, record)) }
 }
 
+/// The digest of the body that the client sent, if there is one: read only, nothing is begun for it.
+///
+/// # Safety
+/// `r` is live.
+pub(crate) unsafe fn digest(r: *const ngx_http_request_t) -> Option<Digest> {
+    // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
+    unsafe { find((*r).main).and_then(|record| (*record).digest) }
+}
+
 /// Whether the body of `r` has no digest in the location that it is in.
 ///
 /// # Safety

@@ -3,7 +3,7 @@
 use super::address::Addresses;
 use super::local_queue::LocalQueue;
 use super::session::Sessions;
-use super::{balancer, body, cache_store, cache_zones, clock, first_byte, limits, log, module, nginx, passed, zone};
+use super::{body, cache_store, cache_zones, clock, declare, first_byte, limits, log, module, nginx, passed, zone};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::conf::class::ClassArgs;
 use crate::conf::control::{Cidr, ControlPlaneArgs};
@@ -89,6 +89,8 @@ pub(crate) struct DeclaredPeer {
     pub(crate) fail_timeout_ms: u32,
     pub(crate) backup: bool,
     pub(crate) down: bool,
+    /// `server` lines that name it, without those that say `down`.
+    pub(crate) lines: u32,
 }
 
 impl DeclaredPeer {
@@ -105,6 +107,7 @@ impl DeclaredPeer {
             fail_timeout_ms: self.fail_timeout_ms,
             backup: self.backup,
             down: self.down,
+            lines: self.lines,
         }
     }
 }
@@ -323,7 +326,7 @@ fn collect_upstreams(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), Str
                 conf.place.borrow()
             ));
         }
-        balancer::check(conf)?;
+        declare::check(conf)?;
         found.push(conf);
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::conf::{MainConf, UpstreamConf, main_conf_of};
 use super::limits::LIMITS_MAX;
 use super::location::{ClassSource, Limit};
-use super::{balancer, location, log, nginx, status as status_page};
+use super::{declare, location, log, nginx, status as status_page};
 use crate::conf::{
     DirectiveError, balance as balance_args, body_hash as body_hash_args, class as class_args, control,
     limit as limit_args, zone as zone_args,
@@ -183,7 +183,7 @@ pub(crate) unsafe extern "C" fn balance(cf: *mut ngx_conf_t, _: *mut ngx_command
         }
         upstream.place.replace(place(cf));
         once(&mut upstream.balance, parsed, "pincer_balance")?;
-        balancer::capture(cf)
+        declare::capture(cf)
     })
 }
 

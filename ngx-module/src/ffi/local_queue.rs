@@ -73,10 +73,21 @@ impl LocalQueue {
         self.end(cell, |head| head.next).map(|parking| unsafe { (*parking).state })
     }
 
-    /// The request that came last to the list `cell`.
-    pub(crate) fn newest(&self, cell: u8) -> Option<*mut RequestState> {
-        // SAFETY: what a list links is live.
-        self.end(cell, |head| head.prev).map(|parking| unsafe { (*parking).state })
+    /// The request that came last to the list `cell`, but for retries: those keep their places.
+    pub(crate) fn newest_bounded(&self, cell: u8) -> Option<*mut RequestState> {
+        let head = self.heads.get(usize::from(cell))?.get();
+        let mut parking = self.end(cell, |head| head.prev)?;
+        // SAFETY: what a list links is live, and the list ends where it begins.
+        unsafe {
+            while (*parking).is_retry {
+                let before = (*parking).link.prev;
+                if std::ptr::eq(before, head) {
+                    return None;
+                }
+                parking = parking_of(before);
+            }
+            Some((*parking).state)
+        }
     }
 
     /// The numbers of the oldest and the newest request of the list `cell`.

@@ -6,16 +6,16 @@
 //! itself, so a death in between loses nothing. Likewise a request that must give way to a better one is sent away by its own worker. A timer looks
 //! again every [`TICK_MS`] while anything waits: for kicks that could not be sent, breakers that may try again, and workers that died.
 //!
-//! A request of a class that finds no place, gives way or waits too long is answered 503 with `Retry-After`; one without a class 502 or
-//! 504, as nginx does. Bound: `pincer_queue size=` over all workers.
+//! How a wait ends without a peer is in [`super::queue_end`]. A retry is let in whatever waits. The wait counts against no time limit of nginx's.
+//! Bound: `pincer_queue size=` over all workers, and retries.
 
 use super::conf::UpstreamConf;
 use super::queue_class::{Event, class_of, count, terms_of, timeout_ms};
 use super::request::{Parking, RequestState, ShownTime, Stage};
-use super::{balancer, bits, clock, nginx, placeholder, process, unavailable, wake};
+use super::{balancer, bits, clock, nginx, placeholder, process, queue_end, wake};
 use nginx_sys::{ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
 use pincer_core::time::MILLISECOND_NS;
-use pincer_core::zone::{Claim, Place, QueueClass, Refused, Ticket, UpstreamIdx, WorkerIdx, Zone};
+use pincer_core::zone::{Claim, Place, Ticket, UpstreamIdx, WorkerIdx, Zone};
 
 /// How often a worker with waiting requests looks by itself, in milliseconds.
 pub(crate) const TICK_MS: ngx_msec_t = 100;
@@ -56,14 +56,23 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
     let (Some(queue), Some(index)) = (conf.queue, conf.index.get()) else { return nginx::BUSY };
     let now = clock::now();
     let terms = |class| terms_of(zone, class);
-    let place = match zone.queue_enter(index, worker, class_of(this), queue.size, &terms, now) {
+    let is_retry = !this.tried.is_empty() || this.round > 0 || this.had_stale;
+    let entered = if is_retry {
+        zone.queue_enter_again(index, worker, class_of(this), &terms, now)
+    } else {
+        zone.queue_enter(index, worker, class_of(this), queue.size, &terms, now)
+    };
+    let place = match entered {
         Ok(place) => place,
         // SAFETY: as the caller vouches.
-        Err(refused) => return unsafe { turn_away(pc, state, refused) },
+        Err(refused) => return unsafe { queue_end::turn_away(pc, state, refused) },
     };
     // SAFETY: `pc` and its request are live.
     let Some(parking) = (unsafe { present(pc, state) }) else {
         zone.queue_leave(index, worker, place.cell, conf.local.ends(place.cell));
+        if is_retry {
+            zone.queue_retry_left(index, worker);
+        }
         kick(conf, zone);
         return nginx::ERROR;
     };
@@ -75,11 +84,13 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
         (*parking).class = class;
         (*parking).sequence = sequence;
         (*parking).parked_at = now;
+        (*parking).parked_ms = nginx::current_msec();
+        (*parking).is_retry = is_retry;
         conf.local.prepare(conf);
         conf.local.append(parking);
         count(zone, index, worker, class, &Event::Entered);
         prepare_event(&raw mut (*parking).settle_event, state, on_settle);
-        prepare_event(&raw mut (*parking).timeout_event, state, on_timeout);
+        prepare_event(&raw mut (*parking).timeout_event, state, queue_end::on_timeout);
         let timeout_ms = timeout_ms(zone, class, queue.timeout_ms);
         nginx::arm(&raw mut (*parking).timeout_event, ngx_msec_t::try_from(timeout_ms).unwrap_or(ngx_msec_t::MAX >> 1));
         nginx::arm(conf.local.tick_event.get(), TICK_MS);
@@ -92,7 +103,7 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
 ///
 /// # Safety
 /// `pc` and `state` belong to one live request that is not parked.
-unsafe fn present(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> Option<*mut Parking> {
+pub(super) unsafe fn present(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> Option<*mut Parking> {
     // SAFETY: as the caller vouches; the address lives in the record.
     unsafe {
         let parking = parking(state)?;
@@ -106,46 +117,7 @@ unsafe fn present(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> O
     }
 }
 
-/// There is no place for the request: NGX_BUSY; for one of a class NGX_AGAIN, and 503 from the event loop.
-///
-/// # Safety
-/// As [`park`].
-unsafe fn turn_away(pc: *mut ngx_peer_connection_t, state: *mut RequestState, refused: Refused) -> ngx_int_t {
-    // SAFETY: as the caller vouches; so below.
-    let this = unsafe { &mut *state };
-    let (conf, zone, class) = (this.conf, this.zone, class_of(this));
-    if let (Some(index), true) = (conf.index.get(), refused != Refused::Unknown) {
-        count(zone, index, this.worker, class, &Event::Refused);
-    }
-    // SAFETY: a request that asks for a peer has its upstream; events live in the record.
-    unsafe {
-        let u = (*this.request).upstream;
-        if class != QueueClass::NONE
-            && !unavailable::has_stale(u, nginx_sys::NGX_HTTP_UPSTREAM_FT_NOLIVE)
-            && let Some(parking) = present(pc, state)
-        {
-            this.stage = Stage::TurnedAway;
-            prepare_event(&raw mut (*parking).settle_event, state, on_turned_away);
-            nginx::post(&raw mut (*parking).settle_event);
-            return nginx::AGAIN;
-        }
-        balancer::busy(&mut *pc, conf)
-    }
-}
-
-/// The request is gone before it was told that there is no place for it.
-///
-/// # Safety
-/// `state` is live and turned away.
-pub(crate) unsafe fn forget(state: *mut RequestState) {
-    // SAFETY: one that is turned away has its record.
-    unsafe {
-        nginx::cancel(&raw mut (*(*state).parking).settle_event);
-        (*state).stage = Stage::Idle;
-    }
-}
-
-unsafe fn prepare_event(
+pub(super) unsafe fn prepare_event(
     event: *mut ngx_event_t,
     state: *mut RequestState,
     handler: unsafe extern "C" fn(*mut ngx_event_t),
@@ -163,7 +135,7 @@ unsafe fn prepare_event(
 ///
 /// # Safety
 /// `state` is live and parked.
-unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Event) {
+pub(super) unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Event) {
     // SAFETY: a parked record is in the list of its upstream.
     unsafe {
         let (parking, conf, zone) = ((*state).parking, (*state).conf, (*state).zone);
@@ -172,6 +144,13 @@ unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Event) {
         nginx::cancel(&raw mut (*parking).timeout_event);
         (*state).stage = Stage::Idle;
         let waited_ns = clock::now().since((*parking).parked_at);
+        // What nginx compares `proxy_next_upstream_timeout` with, and nothing else. By its own clock,
+        // so that the start never lies ahead of it.
+        let u = (*(*state).request).upstream;
+        if !u.is_null() {
+            let waited_ms = nginx::current_msec().saturating_sub((*parking).parked_ms);
+            (*u).peer.start_time = (*u).peer.start_time.wrapping_add(waited_ms);
+        }
         if let Some(attempt) = (*state).attempt() {
             attempt.queue = ShownTime::of_ns(waited_ns);
         }
@@ -179,6 +158,9 @@ unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Event) {
             let cell = (*parking).cell;
             let worker = (*state).worker;
             zone.queue_leave(index, worker, cell, conf.local.ends(cell));
+            if (*parking).is_retry {
+                zone.queue_retry_left(index, worker);
+            }
             count(zone, index, worker, (*parking).class, &event(waited_ns));
         }
         if conf.local.is_empty() {
@@ -278,7 +260,7 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
             }
             Claim::Wait | Claim::Full => return,
             // SAFETY: as above.
-            Claim::NoPeer => unsafe { refuse(state) },
+            Claim::NoPeer => unsafe { queue_end::refuse(state) },
         }
     }
     drain_later(conf);
@@ -292,46 +274,11 @@ fn trim(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx, me: Wo
         if victim.worker != me {
             return kick_worker(zone, victim.worker, clock::now().0);
         }
-        let Some(state) = conf.local.newest(victim.cell) else { return };
+        let Some(state) = conf.local.newest_bounded(victim.cell) else { return };
         // SAFETY: the newest of a list is live and parked; it is not touched afterwards.
-        unsafe { send_away(state) };
+        unsafe { queue_end::send_away(state) };
     }
     drain_later(conf);
-}
-
-/// The request gives way to a better one.
-///
-/// # Safety
-/// `state` is live and parked, called from the event loop. It may be gone afterwards.
-unsafe fn send_away(state: *mut RequestState) {
-    // SAFETY: as the caller vouches; a parked request has its upstream.
-    unsafe {
-        unlink(state, |_| Event::GaveWay);
-        let u = (*(*state).request).upstream;
-        if !refuse_by_class(state, nginx_sys::NGX_HTTP_UPSTREAM_FT_ERROR, "it gives way in the queue") {
-            (*u).peer.tries = 0;
-            placeholder::fail(u);
-        }
-    }
-}
-
-/// Answers 503 if the request, which no longer waits, has a class; `false`, and nothing done, if nginx is to answer: it has none, or an expired answer in the
-/// cache stands in for a failure of kind `flag`.
-///
-/// # Safety
-/// `state` is live and was parked or turned away, called from the event loop. After `true` it may be gone.
-unsafe fn refuse_by_class(state: *mut RequestState, flag: u32, reason: &str) -> bool {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let r = (*state).request;
-        if class_of(&*state) == QueueClass::NONE || unavailable::has_stale((*r).upstream, flag) {
-            return false;
-        }
-        let index = (*state).conf.index.get();
-        let retry_after_s = index.map_or(1, |index| (*state).zone.queue_retry_after_s(index, clock::now()));
-        unavailable::answer(r, retry_after_s, reason);
-        true
-    }
 }
 
 /// Swaps the placeholder for a connection to the ticket's peer and lets nginx go on.
@@ -364,19 +311,6 @@ unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
     }
 }
 
-/// No peer is eligible any more: nginx asks for one itself and hears so.
-///
-/// # Safety
-/// `state` is live and parked. It may be gone afterwards.
-unsafe fn refuse(state: *mut RequestState) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let u = (*(*state).request).upstream;
-        unlink(state, |_| Event::Left);
-        placeholder::fail(u);
-    }
-}
-
 /// Right after parking: nginx has armed its connect timeout on the placeholder, which is not what limits a wait.
 unsafe extern "C" fn on_settle(event: *mut ngx_event_t) {
     super::guard("queue settle", (), || {
@@ -390,37 +324,6 @@ unsafe extern "C" fn on_settle(event: *mut ngx_event_t) {
             (*state).conf
         };
         drain(conf);
-    });
-}
-
-/// There was no place for the request, which has a class.
-unsafe extern "C" fn on_turned_away(event: *mut ngx_event_t) {
-    super::guard("queue refusal", (), || {
-        // SAFETY: the event is cancelled before its record goes; a request that is turned away waits on its placeholder.
-        unsafe {
-            let state = (*event).data.cast::<RequestState>();
-            (*state).stage = Stage::Idle;
-            let u = (*(*state).request).upstream;
-            if !refuse_by_class(state, 0, "the queue is full") {
-                placeholder::fail(u);
-            }
-        }
-    });
-}
-
-/// The wait is over: 503 for a request of a class; for another one nginx answers 504, without asking for another peer.
-unsafe extern "C" fn on_timeout(event: *mut ngx_event_t) {
-    super::guard("queue timeout", (), || {
-        // SAFETY: as in `on_settle`.
-        unsafe {
-            let state = (*event).data.cast::<RequestState>();
-            let u = (*(*state).request).upstream;
-            unlink(state, Event::TimedOut);
-            kick((*state).conf, (*state).zone);
-            if !refuse_by_class(state, nginx_sys::NGX_HTTP_UPSTREAM_FT_TIMEOUT, "it waited too long") {
-                placeholder::time_out(u);
-            }
-        }
     });
 }
 

@@ -7,8 +7,8 @@ use super::address::Address;
 use super::conf::UpstreamConf;
 use super::nginx;
 use nginx_sys::{
-    ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_queue_t, ngx_recv_chain_pt,
-    ngx_recv_pt,
+    ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_queue_t,
+    ngx_recv_chain_pt, ngx_recv_pt,
 };
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{QueueClass, Ticket, WorkerIdx, Zone};
@@ -64,6 +64,10 @@ pub(crate) struct Parking {
     /// Its number in the queue, and when the wait began.
     pub(crate) sequence: u64,
     pub(crate) parked_at: MonoNs,
+    /// The same by nginx's clock.
+    pub(crate) parked_ms: ngx_msec_t,
+    /// It had a slot before, and waits beyond the queue's size.
+    pub(crate) is_retry: bool,
     /// The class it waits as, and the list that it is in.
     pub(crate) class: QueueClass,
     pub(crate) cell: u8,
@@ -91,6 +95,12 @@ impl Tried {
     /// Adds peer `index` of the upstream.
     pub(crate) fn add(&mut self, index: u8) {
         self.0[usize::from(index >> 6 & 1)] |= 1 << (index & 63);
+    }
+
+    /// All at once.
+    pub(crate) fn of(set: pincer_core::pick::PeerSet) -> Self {
+        let word = |shift: u32| u64::try_from(set >> shift & pincer_core::pick::PeerSet::from(u64::MAX)).unwrap_or(0);
+        Self([word(0), word(64)])
     }
 
     /// Whether there is none.
@@ -126,8 +136,10 @@ pub(crate) struct RequestState {
     pub(crate) first_byte_ns: u64,
     pub(crate) worker: WorkerIdx,
     pub(crate) stage: Stage,
-    /// Peers that failed this request.
+    /// Peers that failed this request in this round, and those that have no line left for it.
     pub(crate) tried: Tried,
+    /// Times that the request has been sent to every peer that had a line left.
+    pub(crate) round: u8,
     /// The request's number in this worker's upstream: decides whether it may explore.
     pub(crate) number: u64,
     /// The hash of the affinity variable; 0 = none.
@@ -136,6 +148,8 @@ pub(crate) struct RequestState {
     pub(crate) fallback: *mut c_void,
     /// A failure on this side (no socket, no memory): not the peer's fault.
     pub(crate) local_fault: bool,
+    /// A kept connection turned out to be stale.
+    pub(crate) had_stale: bool,
     /// The name that nginx shows of the first attempt's peer, and its address.
     pub(crate) address: Option<Rc<Address>>,
     pub(crate) parking: *mut Parking,
@@ -221,10 +235,12 @@ pub(crate) unsafe fn create(
         header_ns: 0,
         first_byte_ns: 0,
         tried: Tried::default(),
+        round: 0,
         number: 0,
         affinity: 0,
         fallback: std::ptr::null_mut(),
         local_fault: false,
+        had_stale: false,
         address: None,
         parking: std::ptr::null_mut(),
         hook: std::ptr::null_mut(),

@@ -1,7 +1,7 @@
 //! Decides what an attempt at a peer says about that peer: a sample, a failure, or nothing.
 //!
 //! A peer that fails or refuses fast must not look fast, a client that leaves must not make its peer look slow, and a connection that the peer
-//! had closed while idle is nobody's fault.
+//! had closed while idle is nobody's fault. A peer that hangs, or resets what it was asked, fails on a kept connection as on a new one.
 
 use pincer_core::zone::Outcome;
 
@@ -14,6 +14,14 @@ pub(crate) struct Facts {
     pub(crate) passed_on: bool,
     /// The connection came from the keepalive cache.
     pub(crate) cached: bool,
+    /// Any byte came over it since the request was sent.
+    pub(crate) heard: bool,
+    /// The request was sent, or a part of it: what failed may be its own fault.
+    pub(crate) sent: bool,
+    /// The time limit of sending or reading passed.
+    pub(crate) timed_out: bool,
+    /// The peer had closed the connection while it was kept, and is excused: see [`looks_stale`].
+    pub(crate) stale: bool,
     /// The peer's status; 0 = no header came.
     pub(crate) status: usize,
     /// The client is gone, or could not be written to.
@@ -41,10 +49,16 @@ pub(crate) fn is_good(status: usize) -> bool {
     status == SWITCHING_PROTOCOLS || GOOD.contains(&status)
 }
 
+/// Whether the peer may have closed the connection before the request came: it was kept, and it was
+/// closed or reset before any byte of an answer. Who excuses it asks besides whether it is the first
+/// such attempt of the request, and not the second in a row of the peer.
+pub(crate) fn looks_stale(facts: &Facts) -> bool {
+    facts.failed && facts.cached && facts.status == 0 && !facts.heard && !facts.timed_out && !facts.local_fault
+}
+
 /// The outcome of the attempt.
 pub(crate) fn outcome(facts: &Facts) -> Outcome {
-    let stale_keepalive = facts.failed && facts.cached && facts.status == 0;
-    if facts.local_fault || stale_keepalive || facts.passed_on || facts.status == TOO_MANY_REQUESTS {
+    if facts.local_fault || facts.stale || facts.passed_on || facts.status == TOO_MANY_REQUESTS {
         return Outcome::Neutral;
     }
     if facts.failed || SERVER_ERRORS.contains(&facts.status) {

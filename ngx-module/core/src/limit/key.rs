@@ -27,6 +27,18 @@ impl KeyHash {
         Self { tag: hash.h1, place: hash.h2 }
     }
 
+    /// The hash of several parts, each with its length: no other parts run into the same bytes.
+    #[must_use]
+    pub fn of_parts(secret: [u64; 2], parts: &[&[u8]]) -> Self {
+        let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
+        for part in parts {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        let hash = hasher.finish128();
+        Self { tag: hash.h1, place: hash.h2 }
+    }
+
     /// The hash of the key within one life of one class: `salt` differs for each.
     #[inline]
     pub(crate) fn within(self, salt: u64) -> Self {

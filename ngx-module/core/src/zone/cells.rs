@@ -95,7 +95,8 @@ pub(super) struct UpstreamWorker {
     newest: Array<AtomicU32, CELLS>,
     /// Requests that wait, and those that are about to.
     pub waiting: AtomicU32,
-    spare: AtomicU32,
+    /// Of these, the ones that had a slot before: they wait beyond the queue's size.
+    pub retries: AtomicU32,
 }
 
 impl UpstreamWorker {
@@ -138,6 +139,9 @@ impl UpstreamWorker {
     /// Zeroes everything; returns the requests that waited.
     pub fn clear(&self) -> u32 {
         (0..CELLS).for_each(|cell| self.empty(cell));
+        if self.retries.load(SeqCst) != 0 {
+            self.retries.store(0, SeqCst);
+        }
         self.waiting.swap(0, SeqCst)
     }
 }

@@ -113,6 +113,8 @@ pub enum Outcome {
     Failure,
     /// The peer works, but its answer (a redirect, a 404) is none of the work that its speed is measured by: gives no sample.
     Answered,
+    /// The peer failed as another one did: the request's fault, or the world's. Counted, but not by the breaker.
+    Excused,
     /// Says nothing about the peer: a 429, a client that left, a stale keepalive connection.
     Neutral,
 }
@@ -231,16 +233,31 @@ impl Zone<'_> {
     /// `random` feeds the breaker's jitter. A ticket of another worker or zone is counted as unbalanced and changes no count.
     pub fn release(
         &self,
-        mut ticket: Ticket,
+        ticket: Ticket,
         w: WorkerIdx,
         outcome: Outcome,
         params: &BalanceParams,
         now: MonoNs,
         random: u64,
     ) {
+        if let (Outcome::Failure, Some(peer)) = (outcome, self.peer(ticket.peer)) {
+            self.blame(peer, ticket.trial, now, random);
+        }
+        self.settle(ticket, w, outcome, params, now);
+    }
+
+    /// The rest of a release: all but what the breaker has to hear of a failure.
+    pub(super) fn settle(
+        &self,
+        mut ticket: Ticket,
+        w: WorkerIdx,
+        outcome: Outcome,
+        params: &BalanceParams,
+        now: MonoNs,
+    ) {
         self.signal_seen(&mut ticket, w);
         let Some(peer) = self.peer(ticket.peer) else { return };
-        peer.learn(&ticket, outcome, params, now, random);
+        peer.learn(&ticket, outcome, params, now);
         let Some(worker) = peer.workers.get(usize::from(w.0)) else { return };
         // Last: from here on the record may be given to another peer.
         if worker.in_flight.load(Relaxed) > 0 {
@@ -248,6 +265,13 @@ impl Zone<'_> {
         } else {
             self.header.counters.unbalanced.fetch_add(1, Relaxed);
         }
+    }
+
+    /// The ticket's connection was kept, and closed or reset before any byte: whether that is
+    /// excused, as a connection that the peer had closed while it was idle. Of two in a row without
+    /// an answer of the peer in between, the second is not.
+    pub fn excuse_stale(&self, ticket: &Ticket) -> bool {
+        self.peer(ticket.peer).is_some_and(|peer| peer.stale.swap(1, Relaxed) == 0)
     }
 
     fn refused(&self, counter: &core::sync::atomic::AtomicU64, claim: Claim, kick: bool) -> Claimed {

@@ -1,6 +1,7 @@
 //! Puts what nginx.conf declares into the zone, at the start and again at every reload.
 //!
-//! Peers that stay keep all that was learned, counted and overridden; they are recognised by their socket address. Checks everything before
+//! Peers that stay keep all that was learned, counted and overridden; they are recognised by their socket address. One whose breaker is open is due
+//! for its trial: who reloads may have mended it. Checks everything before
 //! it changes anything, links new peers before it unlinks old ones wherever the table has room, and never leaves an upstream without peers in
 //! between. By the master only, under the caller's lock. Bound: [`PEERS_MAX`] peers per upstream, added ones included.
 
@@ -36,6 +37,8 @@ pub struct PeerSpec<'a> {
     pub backup: bool,
     /// Out of service, unless the control plane sets a state.
     pub down: bool,
+    /// `server` lines that name it: a request may be sent to it so often.
+    pub lines: u32,
 }
 
 /// What the zone must know of an upstream besides its peers.
@@ -147,7 +150,7 @@ impl<'z> Zone<'z> {
         }
         let reserved = self.reserve_peers(&name, plan.fresh.len())?;
         for (spec, peer) in &plan.stay {
-            peer.write_spec(spec);
+            peer.write_spec_again(spec);
             peer.publish_live();
         }
         let mut leaving = plan.leaving.into_iter();
@@ -165,6 +168,7 @@ impl<'z> Zone<'z> {
         }
         leaving.for_each(|index| self.unlink(upstream, index));
         self.trim(upstream);
+        self.count_tries(upstream);
         self.apply_settings(upstream, settings);
         Ok(())
     }
@@ -192,6 +196,7 @@ impl<'z> Zone<'z> {
             } else {
                 plan.added += 1;
                 peer.configured.flags.fetch_and(!Configured::DECLARED, SeqCst);
+                peer.breaker.due();
             }
         }
         plan
@@ -222,6 +227,17 @@ impl Peer {
         self.identity.store(fnv1a(name), SeqCst);
     }
 
+    /// [`Self::write_spec`] for a peer that stays.
+    fn write_spec_again(&self, spec: &PeerSpec<'_>) {
+        let rule = self.rule();
+        self.write_spec(spec);
+        if self.rule() == rule {
+            self.breaker.due();
+        } else {
+            self.breaker.rule_changed();
+        }
+    }
+
     fn write_spec(&self, spec: &PeerSpec<'_>) {
         let conf = &self.configured;
         self.server.store(spec.server);
@@ -229,6 +245,7 @@ impl Peer {
         conf.max_conns.store(spec.max_conns, SeqCst);
         conf.max_fails.store(spec.max_fails, SeqCst);
         conf.fail_timeout_ms.store(spec.fail_timeout_ms, SeqCst);
+        conf.lines.store(spec.lines, SeqCst);
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let flags = Configured::DECLARED
             | flag(spec.backup, Configured::BACKUP)

@@ -15,8 +15,8 @@ use super::{CLASSES_MAX, Class, Header, Peer, Upstream, WORKERS_MAX, WorkerSlot}
 /// Peer records per upstream record: pools of inference replicas are small, and an upstream record is as big as a peer's.
 const PEERS_PER_UPSTREAM: usize = 4;
 
-/// API keys per upstream record: some 800 in a zone of 1 MB.
-const KEYS_PER_UPSTREAM: usize = 48;
+/// API keys per upstream record: some 590 in a zone of 1 MB.
+const KEYS_PER_UPSTREAM: usize = 37;
 
 /// More upstream records than this are never made; 0xffff is kept free as "none".
 const UPSTREAMS_MAX: usize = 4_096;

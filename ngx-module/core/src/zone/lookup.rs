@@ -1,8 +1,10 @@
-//! Small questions that the module asks outside the request path's hot loops. Reads only. Cost: linear in an upstream's peers.
+//! Small questions that the module asks outside the request path's hot loops. Cost: linear in an upstream's peers.
 
-use super::{BalanceParams, PeerIdx, Signal, Upstream, UpstreamIdx, Zone};
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::{BalanceParams, Peer, PeerIdx, Signal, Upstream, UpstreamIdx, Zone};
 use crate::estimate::HALF_LIFE_NS;
-use crate::pick::THETA;
+use crate::pick::{PeerSet, THETA};
 
 impl Default for BalanceParams {
     /// What `pincer_balance` without parameters means.
@@ -12,13 +14,42 @@ impl Default for BalanceParams {
 }
 
 impl Upstream {
-    /// Entries of its peer table: an upper bound of the peers that a request can try.
-    pub fn peers_len(&self) -> usize {
-        self.count()
+    /// Attempts that a request may make, at least one. A `server` line that is written again counts
+    /// again, as it does for nginx's round robin; a peer that takes no requests does not count.
+    pub fn tries(&self) -> u32 {
+        self.tries.load(Relaxed).max(1)
+    }
+}
+
+impl Peer {
+    /// `server` lines that name it.
+    fn lines(&self) -> u32 {
+        self.configured.lines.load(Relaxed).max(1)
     }
 }
 
 impl Zone<'_> {
+    /// Counts an upstream's tries anew, after a change of its peers.
+    pub(super) fn count_tries(&self, upstream: &Upstream) {
+        let taking = self.linked(upstream).filter(|(_, _, peer)| peer.live().takes());
+        let tries = taking.fold(0, |sum: u32, (_, _, peer)| sum.saturating_add(peer.lines()));
+        upstream.tries.store(tries, SeqCst);
+    }
+
+    /// A request of `u` has been sent to the peers `tried`, to each of them `round` times or, if
+    /// none has so many lines, less often. The peers that are not for it in the next round: those
+    /// without another line. `None` while a peer is left in this round, or none is in the next.
+    pub fn next_round(&self, u: UpstreamIdx, tried: PeerSet, round: u32) -> Option<PeerSet> {
+        let upstream = self.upstream(u)?;
+        let taking = || self.linked(upstream).filter(|(_, _, peer)| peer.live().takes());
+        if taking().any(|(index, _, _)| tried >> index & 1 == 0) {
+            return None;
+        }
+        let spent = taking().filter(|(_, _, peer)| peer.lines() <= round);
+        let spent = spent.fold(0, |set: PeerSet, (index, _, _)| set | 1 << index);
+        (spent != tried).then_some(spent)
+    }
+
     /// The peer of `u` that has this socket address.
     pub fn peer_find(&self, u: UpstreamIdx, sockaddr: &[u8]) -> Option<PeerIdx> {
         let upstream = self.upstream(u)?;

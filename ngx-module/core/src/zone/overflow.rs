@@ -5,6 +5,7 @@
 //! a queue that has shrunk meanwhile sends nobody away. A request is let in over `size` only if there are as many who give way as there are too many:
 //! what counts as waiting beyond `size` is on its way out, within one turn of the event loop of the worker that has it. Only a worker that
 //! stands still delays that, so never more than twice `size` wait. Never sends anybody away itself.
+//! Requests that had a slot before wait beyond `size` and are not counted ([`Zone::queue_enter_again`]).
 //! Cost: a load for each class in each worker with waiting requests. Bound: [`QueueClass::MAX`] classes.
 
 use super::cells::{QueueClass, UpstreamWorker};
@@ -46,10 +47,13 @@ impl Zone<'_> {
         upstream: &Upstream,
         worker: &UpstreamWorker,
         class: QueueClass,
-        size: u32,
+        size: Option<u32>,
         terms: &impl Fn(QueueClass) -> Terms,
     ) -> Result<(usize, QueueClass, bool), Refused> {
-        let crowded = upstream.is_crowded_by(class, size, terms)?;
+        let crowded = match size {
+            Some(size) => upstream.is_crowded_by(class, size, terms)?,
+            None => false,
+        };
         let own = worker.cell_for(class).map(|cell| (cell, class));
         let (cell, class) = own.or_else(|| upstream.nearest(worker, class, terms)).ok_or(Refused::Full)?;
         Ok((cell, class, crowded))
@@ -57,9 +61,9 @@ impl Zone<'_> {
 
     /// The request that must give way: `None` unless more than `size` are in the queue.
     pub fn queue_victim(&self, u: UpstreamIdx, size: u32, terms: &impl Fn(QueueClass) -> Terms) -> Option<Turn> {
-        let upstream = self.upstream(u).filter(|upstream| upstream.waiting() > size)?;
+        let upstream = self.upstream(u).filter(|upstream| upstream.bounded() > size)?;
         let census = Census::of(upstream);
-        if census.total() <= size {
+        if census.total().saturating_sub(upstream.retries()) <= size {
             return None;
         }
         let now = upstream.sequence.load(crate::sync::Ordering::SeqCst);
@@ -76,6 +80,11 @@ impl Zone<'_> {
 }
 
 impl Upstream {
+    /// Requests that wait, without those that no bound holds for.
+    fn bounded(&self) -> u32 {
+        self.waiting().saturating_sub(self.retries())
+    }
+
     /// Whether somebody must give way for one more of `class`; an error when nobody does, or as many of it wait as may.
     fn is_crowded_by(
         &self,
@@ -84,7 +93,7 @@ impl Upstream {
         terms: &impl Fn(QueueClass) -> Terms,
     ) -> Result<bool, Refused> {
         let own_terms = terms(class);
-        let beyond = self.waiting().saturating_sub(size);
+        let beyond = self.bounded().saturating_sub(size);
         if own_terms.queue_max == 0 && beyond == 0 {
             return Ok(false);
         }

@@ -57,6 +57,9 @@ pub struct PeerOverlay<'a> {
     pub state: Option<PeerState>,
     /// The socket address of a peer to add, unless nginx.conf declares it. Without it an unknown name is counted and ignored.
     pub added: Option<&'a [u8]>,
+    /// The revision in which an operator last set something of it; 0 = not told. Another one than
+    /// before makes a peer whose breaker is open due for its trial.
+    pub set_in: u64,
 }
 
 /// A peer to add: where, what, and the record reserved for it.
@@ -91,6 +94,7 @@ impl<'z> Zone<'z> {
             }
             leaving.for_each(|index| self.unlink(upstream, index));
             self.trim(upstream);
+            self.count_tries(upstream);
         }
         self.classes_apply(overlay.classes, now);
         self.header.unknown.store(self.count_unknown(overlay), SeqCst);
@@ -158,6 +162,7 @@ impl<'z> Zone<'z> {
         peer.write_identity(sockaddr, addition.peer.name);
         peer.configured.weight.store(1, SeqCst);
         peer.configured.max_conns.store(0, SeqCst);
+        peer.configured.lines.store(1, SeqCst);
         peer.write_overrides(addition.peer);
         peer.slow_start.begin(now);
     }
@@ -223,10 +228,20 @@ fn check_peers(named: &UpstreamOverlay<'_>) -> Result<(), OverlayError> {
 
 impl Peer {
     fn write_overrides(&self, wanted: &PeerOverlay<'_>) {
-        let store = |field: &AtomicU32, value: Option<u32>| field.store(value.map_or(0, |value| value + 1), SeqCst);
-        store(&self.overrides.weight, wanted.weight);
-        store(&self.overrides.max_conns, wanted.max_conns);
-        store(&self.overrides.state, wanted.state.map(|state| state as u32));
-        self.overrides.added.store(u32::from(wanted.added.is_some()), SeqCst);
+        let plus_one = |value: Option<u32>| value.map_or(0, |value| value + 1);
+        let own = &self.overrides;
+        let fields: [(&AtomicU32, u32); 3] = [
+            (&own.weight, plus_one(wanted.weight)),
+            (&own.max_conns, plus_one(wanted.max_conns)),
+            (&own.state, plus_one(wanted.state.map(|state| state as u32))),
+        ];
+        let mut changed = own.set_in.swap(wanted.set_in, SeqCst) != wanted.set_in;
+        for (field, value) in fields {
+            changed |= field.swap(value, SeqCst) != value;
+        }
+        own.added.store(u32::from(wanted.added.is_some()), SeqCst);
+        if changed {
+            self.breaker.due();
+        }
     }
 }

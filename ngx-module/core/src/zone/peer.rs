@@ -120,6 +120,8 @@ pub(super) struct Configured {
     pub max_conns: AtomicU32,
     pub max_fails: AtomicU32,
     pub fail_timeout_ms: AtomicU32,
+    /// `server` lines that name it.
+    pub lines: AtomicU32,
     pub flags: AtomicU32,
 }
 
@@ -146,6 +148,8 @@ pub(super) struct Overrides {
     pub state: AtomicU32,
     /// 1 = the control plane added it.
     pub added: AtomicU32,
+    /// The revision in which an operator last set something of it.
+    pub set_in: AtomicU64,
 }
 
 /// What a peer's requests came to; only rises while the peer exists.
@@ -192,6 +196,12 @@ pub struct Peer {
     pub(super) counters: PeerCounters,
     /// `(upstream + 1) << 16 | index` of the table entry that leads here.
     pub(super) home: AtomicU32,
+    /// 1 = its last word was to close a kept connection without an answer.
+    pub(super) stale: AtomicU32,
+    /// 1 = another peer answered what this one failed, and it has answered nothing since.
+    pub(super) contradicted: AtomicU32,
+    /// Failures of its upstream when it answered last while there were some; 0 = has not.
+    pub(super) answered: AtomicU32,
     pub(super) configured: Configured,
     pub(super) overrides: Overrides,
     pub(super) name: Bytes<16>,
@@ -280,6 +290,10 @@ impl Peer {
         self.publish_means(signal);
     }
 
+    pub(super) fn is_backup(&self) -> bool {
+        self.live().is(Live::BACKUP)
+    }
+
     /// The rule by which failures take this peer out.
     pub(super) fn rule(&self) -> Rule {
         let conf = &self.configured;
@@ -333,6 +347,9 @@ impl Peer {
         self.credit.store(0, SeqCst);
         self.slow_start.reset();
         self.breaker.reset();
+        self.stale.store(0, SeqCst);
+        self.contradicted.store(0, SeqCst);
+        self.answered.store(0, SeqCst);
         for estimate in [&self.first_byte, &self.header, &self.hold] {
             estimate.reset();
         }
@@ -343,6 +360,7 @@ impl Peer {
         for field in [&self.overrides.weight, &self.overrides.max_conns, &self.overrides.state, &self.overrides.added] {
             field.store(0, SeqCst);
         }
+        self.overrides.set_in.store(0, SeqCst);
         self.configured.flags.store(0, SeqCst);
         self.first_byte_times.reset();
         self.service_times.reset();

@@ -90,15 +90,55 @@ impl Zone<'_> {
         terms: &impl Fn(QueueClass) -> Terms,
         now: MonoNs,
     ) -> Result<Place, Refused> {
+        self.enter(u, w, class, Some(size), terms, now)
+    }
+
+    /// [`Zone::queue_enter`] for a request that had a slot, and whose peer failed it: it was let in
+    /// before, so no bound holds and nobody gives way to it. Its leave is told by
+    /// [`Zone::queue_retry_left`] too.
+    pub fn queue_enter_again(
+        &self,
+        u: UpstreamIdx,
+        w: WorkerIdx,
+        class: QueueClass,
+        terms: &impl Fn(QueueClass) -> Terms,
+        now: MonoNs,
+    ) -> Result<Place, Refused> {
+        self.enter(u, w, class, None, terms, now)
+    }
+
+    /// One that entered by [`Zone::queue_enter_again`] has left.
+    pub fn queue_retry_left(&self, u: UpstreamIdx, w: WorkerIdx) {
+        if let Some(worker) = self.upstream(u).and_then(|upstream| upstream.workers.get(usize::from(w.0))) {
+            let before = worker.retries.load(SeqCst);
+            worker.retries.store(before.saturating_sub(1), SeqCst);
+        }
+    }
+
+    fn enter(
+        &self,
+        u: UpstreamIdx,
+        w: WorkerIdx,
+        class: QueueClass,
+        size: Option<u32>,
+        terms: &impl Fn(QueueClass) -> Terms,
+        now: MonoNs,
+    ) -> Result<Place, Refused> {
         let upstream = self.upstream(u).ok_or(Refused::Unknown)?;
         let worker = upstream.workers.get(usize::from(w.0)).ok_or(Refused::Unknown)?;
         let was_empty = upstream.waiters.is_empty();
         // The bit goes first, so that whoever sums sees this one too.
         upstream.waiters.set(usize::from(w.0));
+        if size.is_none() {
+            worker.retries.fetch_add(1, SeqCst);
+        }
         worker.waiting.fetch_add(1, SeqCst);
         let (cell, class, crowded) = match self.admit(upstream, worker, class, size, terms) {
             Ok(admitted) => admitted,
             Err(refused) => {
+                if size.is_none() {
+                    worker.retries.fetch_sub(1, SeqCst);
+                }
                 upstream.uncount(usize::from(w.0), worker);
                 return Err(refused);
             }
@@ -212,6 +252,12 @@ impl Upstream {
     pub(super) fn waiting(&self) -> u32 {
         let columns = self.waiters.iter().filter_map(|column| self.workers.get(column));
         columns.map(|worker| worker.waiting.load(SeqCst)).fold(0, u32::wrapping_add)
+    }
+
+    /// Of these, the ones that are let in whatever the queue's size is.
+    pub(super) fn retries(&self) -> u32 {
+        let columns = self.waiters.iter().filter_map(|column| self.workers.get(column));
+        columns.map(|worker| worker.retries.load(SeqCst)).fold(0, u32::wrapping_add)
     }
 
     /// All lists that are not empty: the worker, the cell, what it says.

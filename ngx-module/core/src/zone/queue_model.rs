@@ -441,6 +441,7 @@ fn run(seed: u64, steps: u64) -> u64 {
         fail_timeout_ms: 0,
         backup: false,
         down: false,
+        lines: 1,
     };
     zone.header.generation_begin();
     let u = zone.upstream_reserve(b"llm").unwrap();

@@ -107,6 +107,7 @@ impl<'a> Zone<'a> {
             peer.unlink();
         }
         upstream.peer_at[index].store(0, SeqCst);
+        upstream.failing.reset();
     }
 
     /// Lowers the count of a table that ends in holes.
@@ -137,6 +138,7 @@ mod tests {
         fail_timeout_ms: 0,
         backup: false,
         down: false,
+        lines: 1,
     };
     const B: PeerSpec<'static> = PeerSpec { sockaddr: b"b", name: b"b", ..A };
 

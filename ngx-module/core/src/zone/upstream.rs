@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::cells::{QueueClass, UpstreamWorker, Waiters};
 use super::claim::Signal;
+use super::failing::Failing;
 use super::heap::Array;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::drain::Drain;
@@ -37,7 +38,8 @@ pub struct Upstream {
     pub(super) peer_count: AtomicU32,
     pub(super) queue_size: AtomicU32,
     pub(super) signal: AtomicU32,
-    spare: AtomicU32,
+    /// Attempts that a request may make: the lines of all peers that take requests.
+    pub(super) tries: AtomicU32,
     /// The last number that was given to a request in the queue.
     pub(super) sequence: sync::AtomicU64,
     /// Workers in which something waits.
@@ -49,6 +51,8 @@ pub struct Upstream {
     pub(super) name: Bytes<16>,
     pub(super) queue_times: Histogram,
     pub(super) drain: Drain,
+    /// Requests that failed.
+    pub(super) failing: Failing,
     /// Of each class: what its deadlines count from, see [`crate::turn`].
     bases: Array<sync::AtomicU64, { QueueClass::MAX }>,
     pub(super) workers: Array<UpstreamWorker, WORKERS_MAX>,
@@ -107,12 +111,14 @@ impl Upstream {
     pub(super) fn vacate(&self) {
         self.used.store(0, SeqCst);
         self.peer_count.store(0, SeqCst);
+        self.tries.store(0, SeqCst);
         let counters = &self.counters;
         for count in [&counters.timeouts, &counters.overflows, &counters.no_peer, &counters.full] {
             count.store(0, SeqCst);
         }
         self.queue_times.reset();
         self.drain.reset();
+        self.failing.reset();
         self.bases.iter().for_each(|base| base.store(0, SeqCst));
         for column in 0..self.workers.len() {
             self.clear_worker(column);

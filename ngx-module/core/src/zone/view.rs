@@ -74,7 +74,7 @@ impl Peer {
         })
     }
 
-    pub(super) fn learn(&self, ticket: &Ticket, outcome: Outcome, params: &BalanceParams, now: MonoNs, random: u64) {
+    pub(super) fn learn(&self, ticket: &Ticket, outcome: Outcome, params: &BalanceParams, now: MonoNs) {
         let trial = ticket.trial;
         match outcome {
             Outcome::Success { first_byte_ns, header_ns, last_byte_ns, held_ns } => {
@@ -87,8 +87,11 @@ impl Peer {
             }
             Outcome::Failure => {
                 self.counters.failures.fetch_add(1, Relaxed);
-                if self.breaker.failure(trial, self.rule(), random, now) {
-                    self.counters.breaker_openings.fetch_add(1, Relaxed);
+            }
+            Outcome::Excused => {
+                self.counters.failures.fetch_add(1, Relaxed);
+                if trial {
+                    self.breaker.trial_void();
                 }
             }
             Outcome::Answered => {
@@ -115,6 +118,11 @@ impl Peer {
     }
 
     pub(super) fn learn_success(&self, trial: bool, params: &BalanceParams, now: MonoNs) {
+        for mark in [&self.stale, &self.contradicted] {
+            if mark.load(Relaxed) != 0 {
+                mark.store(0, Relaxed);
+            }
+        }
         if self.breaker.success(trial, self.rule()) {
             self.slow_start.begin(now);
         } else {

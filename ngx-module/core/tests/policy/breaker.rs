@@ -157,6 +157,46 @@ fn explicit_max_fails_and_fail_timeout_have_nginx_meaning() {
 }
 
 #[test]
+fn within_fail_timeout_a_success_does_not_reset_nginx_count() {
+    let rule = Rule::of_server(true, 3, 10_000);
+    let breaker = Breaker::default();
+    for (at_s, opens) in [(0, false), (9, false), (18, true)] {
+        times(5, || breaker.success(false, rule));
+        assert_eq!(breaker.failure(false, rule, 0, at(at_s * S)), opens, "{at_s} s");
+    }
+    assert!(breaker.begin_trial(at(28 * S)) && breaker.success(true, rule));
+    assert!(!breaker.failure(false, rule, 0, at(29 * S)), "the trial began the count anew");
+}
+
+#[test]
+fn an_operators_hand_makes_a_peer_that_is_out_for_hours_due_for_its_trial() {
+    let rule = Rule::of_server(true, 1, 10_000_000);
+    let breaker = Breaker::default();
+    breaker.due();
+    assert_eq!(breaker.state(at(0)), State::Closed);
+    assert!(breaker.failure(false, rule, 0, at(0)));
+    assert_eq!(breaker.admission(at(9_000 * S)), Admission::Ejected);
+    breaker.due();
+    assert!(breaker.begin_trial(at(S)));
+    breaker.due();
+    assert!(!breaker.begin_trial(at(S)), "one trial, whoever reloads meanwhile");
+    assert!(breaker.failure(true, rule, 0, at(S)));
+    breaker.rule_changed();
+    assert!(breaker.begin_trial(at(S)) && breaker.success(true, RULE));
+}
+
+#[test]
+fn what_one_rule_counted_is_nothing_to_the_next() {
+    let counted = Rule::of_server(true, 9, 10_000);
+    let breaker = Breaker::default();
+    times(7, || breaker.failure(false, counted, 0, at(0)));
+    breaker.rule_changed();
+    assert!(!breaker.failure(false, RULE, 0, at(0)) && !breaker.failure(false, RULE, 0, at(0)));
+    breaker.rule_changed();
+    assert!(!breaker.failure(false, Rule::of_server(true, 2, 10_000), 0, at(S)));
+}
+
+#[test]
 fn max_fails_zero_never_takes_a_peer_out() {
     let breaker = Breaker::default();
     assert!((0..1_000).all(|_| !breaker.failure(false, Rule::Off, 0, at(0))));

@@ -36,6 +36,7 @@ pub fn spec(name: &str, max_conns: u32) -> PeerSpec<'_> {
         fail_timeout_ms: 10_000,
         backup: false,
         down: false,
+        lines: 1,
     }
 }
 
@@ -75,6 +76,12 @@ pub fn take(zone: &Zone<'_>, u: UpstreamIdx, w: WorkerIdx, random: u64) -> Optio
         Claim::Taken(ticket) => Some(ticket),
         _ => None,
     }
+}
+
+/// One request that its peer fails.
+pub fn fail_once(zone: &Zone<'_>, u: UpstreamIdx, w: WorkerIdx) {
+    let ticket = take(zone, u, w, 0).expect("a free slot");
+    zone.release(ticket, w, Outcome::Failure, &PARAMS, NOW, 0);
 }
 
 /// In-flight requests of the peer called `name`, as the status shows them.

@@ -167,6 +167,7 @@ impl<'z> Module<'z> {
                 server: name.as_bytes(),
                 weight: replica.weight,
                 max_conns: replica.max_conns,
+                lines: 1,
                 max_fails: if world.fail_timeout_ns.is_some() { 3 } else { 1 },
                 max_fails_explicit: world.fail_timeout_ns.is_some(),
                 fail_timeout_ms: u32::try_from(world.fail_timeout_ns.unwrap_or(10 * S) / MS).unwrap(),
@@ -224,8 +225,7 @@ impl<'z> Module<'z> {
         let worker = first + self.next_worker % self.worker_count;
         self.next_worker += 1;
         self.workers[worker].numbers += 1;
-        let peers = self.zone.upstream(self.upstream).map_or(1, |upstream| upstream.peers_len()).max(1);
-        let tries = u32::try_from(peers).unwrap().min(self.tries);
+        let tries = self.zone.upstream(self.upstream).map_or(1, |upstream| upstream.tries()).min(self.tries);
         self.records[r] = Record { worker, number: self.workers[worker].numbers, tries, ..Record::default() };
     }
 

@@ -1,0 +1,281 @@
+//! Whose fault a failure is: the request's, if it fails on another peer too, or the peer's, if another one answers it.
+//!
+//! An upstream keeps the last [`FAILING`] fingerprints of requests that failed, each with up to two peers that failed it. A failure whose
+//! fingerprint failed on another peer counts for no breaker, and those of the other one are taken back, with a breaker that they opened. If a peer
+//! answers it after all, they count again: the request was well. A breaker that would leave less than half of the pool in stays closed while failures occur elsewhere too, unless
+//! another peer answers what this one fails.
+//!
+//! Each entry is one word, changed by compare-and-swap: `tag:40 | peers:2 × 8 (index + 1) | opened:1 | count:7`. All-zero memory is an empty table. Entries go
+//! round, so a death or a lost race costs one entry. Cost: a scan of the table for a failure, and for an answer within [`RECENT_NS`] of one.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use super::heap::Array;
+use super::peer::Peer;
+use super::{BalanceParams, Outcome, Ticket, Upstream, UpstreamIdx, WorkerIdx, Zone};
+use crate::limit::KeyHash;
+use crate::time::{MILLISECOND_NS, MonoNs};
+
+/// Fingerprints that an upstream keeps.
+pub const FAILING: usize = 256;
+/// Answers are compared with the table so long after the last failure, ns: failures that are older have had their effect.
+const RECENT_NS: u64 = 30_000 * MILLISECOND_NS;
+/// A peer with at most one failure in so many outcomes answers what others fail,
+const ANSWERS_ONE_IN: u32 = 5;
+/// if it has answered within so many failures of its upstream: two runs that open a breaker.
+const ANSWERS_WITHIN: u32 = 6;
+
+/// What tells one request from another, hashed with the zone's secret: 40 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    const BITS: u32 = 40;
+
+    /// Of a hash of all that tells requests apart ([`KeyHash::of_parts`]).
+    #[must_use]
+    pub fn new(hash: KeyHash) -> Self {
+        // 0 is an empty entry.
+        Self((hash.tag >> (64 - Self::BITS)).max(1))
+    }
+}
+
+/// An entry, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    tag: u64,
+    peers: [Option<u8>; 2],
+    /// The first peer's failures opened its breaker.
+    opened: bool,
+    /// Failures of the first peer, up to [`Self::COUNT_MAX`].
+    count: u8,
+}
+
+impl Entry {
+    const COUNT_MAX: u8 = 0x7f;
+    const OPENED: u64 = 0x80;
+
+    fn decode(word: u64) -> Option<Self> {
+        let peer = |shift: u32| (word >> shift & 0xff).checked_sub(1).and_then(|index| u8::try_from(index).ok());
+        let count = u8::try_from(word & u64::from(Self::COUNT_MAX)).unwrap_or(0);
+        let opened = word & Self::OPENED != 0;
+        (word != 0).then(|| Self { tag: word >> 24, peers: [peer(16), peer(8)], opened, count })
+    }
+
+    fn encode(self) -> u64 {
+        let [first, second] = self.peers.map(|peer| peer.map_or(0, |index| u64::from(index) + 1));
+        let opened = if self.opened { Self::OPENED } else { 0 };
+        self.tag << 24 | first << 16 | second << 8 | opened | u64::from(self.count)
+    }
+}
+
+/// What the table says of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nobody else failed it, as far as is known.
+    Own,
+    /// Another peer failed it before.
+    Elsewhere {
+        /// That entry, if the other peer's failures counted until now.
+        take_back: Option<Entry>,
+    },
+}
+
+/// The table of an upstream.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct Failing {
+    /// When the last failure came, ns; 0 = never.
+    at: AtomicU64,
+    /// Where the next entry goes.
+    next: AtomicU32,
+    /// Failures that were noted.
+    count: AtomicU32,
+    entries: Array<AtomicU64, FAILING>,
+}
+
+impl Failing {
+    fn find(&self, fingerprint: Fingerprint) -> Option<(&AtomicU64, u64, Entry)> {
+        self.entries.iter().find_map(|entry| {
+            let word = entry.load(Relaxed);
+            (word >> 24 == fingerprint.0).then(|| Entry::decode(word)).flatten().map(|decoded| (entry, word, decoded))
+        })
+    }
+
+    /// Peer `index` has failed the request.
+    fn note(&self, fingerprint: Fingerprint, index: u8, now: MonoNs) -> Verdict {
+        self.at.store(now.0, Relaxed);
+        self.count.fetch_add(1, Relaxed);
+        let Some((entry, word, decoded)) = self.find(fingerprint) else {
+            let at = self.next.fetch_add(1, Relaxed) as usize % FAILING;
+            let fresh = Entry { tag: fingerprint.0, peers: [Some(index), None], opened: false, count: 1 };
+            if let Some(entry) = self.entries.get(at) {
+                entry.store(fresh.encode(), Relaxed);
+            }
+            return Verdict::Own;
+        };
+        match decoded.peers {
+            [Some(first), None] if first == index => {
+                let again = Entry { count: decoded.count.saturating_add(1).min(Entry::COUNT_MAX), ..decoded };
+                // A lost race is one failure that is not taken back.
+                let _ = entry.compare_exchange(word, again.encode(), Relaxed, Relaxed);
+                Verdict::Own
+            }
+            [first, None] => {
+                let both = Entry { peers: [first, Some(index)], ..decoded };
+                let won = entry.compare_exchange(word, both.encode(), Relaxed, Relaxed).is_ok();
+                Verdict::Elsewhere { take_back: won.then_some(decoded) }
+            }
+            _ => Verdict::Elsewhere { take_back: None },
+        }
+    }
+
+    /// The failure that was noted last opened its peer's breaker.
+    fn note_opened(&self, fingerprint: Fingerprint) {
+        if let Some((entry, word, decoded)) = self.find(fingerprint) {
+            let opened = Entry { opened: true, ..decoded };
+            let _ = entry.compare_exchange(word, opened.encode(), Relaxed, Relaxed);
+        }
+    }
+
+    /// A peer has answered the request: its entry is gone.
+    fn take(&self, fingerprint: Fingerprint) -> Option<Entry> {
+        let (entry, word, decoded) = self.find(fingerprint)?;
+        entry.compare_exchange(word, 0, Relaxed, Relaxed).is_ok().then_some(decoded)
+    }
+
+    fn is_recent(&self, now: MonoNs) -> bool {
+        let at = self.at.load(Relaxed);
+        at != 0 && now.since(MonoNs(at)) < RECENT_NS
+    }
+
+    /// Forgets all: the table's peers change.
+    pub(super) fn reset(&self) {
+        self.entries.iter().for_each(|entry| entry.store(0, SeqCst));
+        self.at.store(0, SeqCst);
+    }
+}
+
+impl Zone<'_> {
+    /// Whether an answer of `u` needs its fingerprint: some request failed lately.
+    pub fn failed_lately(&self, u: UpstreamIdx, now: MonoNs) -> bool {
+        self.upstream(u).is_some_and(|upstream| upstream.failing.is_recent(now))
+    }
+
+    /// [`Zone::release`] of a request whose fingerprint is known.
+    #[expect(clippy::too_many_arguments, reason = "those of a release, and what tells the request")]
+    pub fn release_known(
+        &self,
+        ticket: Ticket,
+        w: WorkerIdx,
+        outcome: Outcome,
+        fingerprint: Option<Fingerprint>,
+        params: &BalanceParams,
+        now: MonoNs,
+        random: u64,
+    ) {
+        let known = self.peer(ticket.peer).and_then(|peer| Some((peer, self.home_of(peer)?))).zip(fingerprint);
+        let Some(((peer, upstream), fingerprint)) = known else {
+            return self.release(ticket, w, outcome, params, now, random);
+        };
+        let outcome = match outcome {
+            Outcome::Failure => match upstream.failing.note(fingerprint, ticket.index, now) {
+                Verdict::Own => {
+                    if self.blame(peer, ticket.trial, now, random) {
+                        upstream.failing.note_opened(fingerprint);
+                    }
+                    outcome
+                }
+                Verdict::Elsewhere { take_back } => {
+                    take_back.inspect(|entry| self.take_back(upstream, entry));
+                    Outcome::Excused
+                }
+            },
+            Outcome::Success { .. } | Outcome::Answered => {
+                self.answered(upstream, fingerprint, ticket.index, now, random);
+                outcome
+            }
+            Outcome::Neutral | Outcome::Excused => outcome,
+        };
+        self.settle(ticket, w, outcome, params, now);
+    }
+
+    /// What the first peer of the entry failed was the request's fault.
+    fn take_back(&self, upstream: &Upstream, entry: &Entry) {
+        let Some(peer) = entry.peers[0].and_then(|index| self.peer_in(upstream, index)) else { return };
+        if entry.opened {
+            peer.breaker.pardon();
+        } else {
+            (0..entry.count).for_each(|_| peer.breaker.forgive(peer.rule()));
+        }
+    }
+
+    /// Peer `index` answers what others failed: their failures are their own.
+    fn answered(&self, upstream: &Upstream, fingerprint: Fingerprint, index: u8, now: MonoNs, random: u64) {
+        if let Some(peer) = self.peer_in(upstream, index) {
+            peer.answered.store(upstream.failing.count.load(Relaxed), Relaxed);
+        }
+        let Some(entry) = upstream.failing.take(fingerprint) else { return };
+        let was_excused = entry.peers[1].is_some();
+        // A breaker that had been opened opens again, whatever had counted before.
+        let first = if entry.opened { Entry::COUNT_MAX } else { entry.count };
+        for (other, count) in entry.peers.into_iter().zip([first, 1]) {
+            let other = other.filter(|other| *other != index);
+            let Some(peer) = other.and_then(|other| self.peer_in(upstream, other)) else { continue };
+            peer.contradicted.store(1, Relaxed);
+            if was_excused {
+                let _ = (0..count).any(|_| self.blame(peer, false, now, random));
+            }
+        }
+    }
+
+    /// A failure counts for the peer's breaker, which opens unless the pool needs the peer; whether it did.
+    pub(super) fn blame(&self, peer: &Peer, trial: bool, now: MonoNs, random: u64) -> bool {
+        let may_open = || !self.is_held_in(peer);
+        let opened = peer.breaker.failure_unless_held(trial, peer.rule(), random, now, may_open);
+        if opened {
+            peer.counters.breaker_openings.fetch_add(1, Relaxed);
+        }
+        opened
+    }
+
+    /// Whether `peer` stays in though it fails: without it less than half of its pool would be left, failures occur elsewhere too, and
+    /// nobody answers what it fails.
+    fn is_held_in(&self, peer: &Peer) -> bool {
+        let Some(upstream) = self.home_of(peer) else { return false };
+        if peer.contradicted.load(Relaxed) != 0 {
+            return false;
+        }
+        let (is_backup, count) = (peer.is_backup(), upstream.failing.count.load(Relaxed));
+        let (mut pool, mut left, mut failing) = (1, 0, false);
+        for (_, _, other) in self.linked(upstream).filter(|(_, _, other)| !core::ptr::eq(*other, peer)) {
+            if !other.live().takes() {
+                continue;
+            }
+            let (failures, outcomes) = other.breaker.record(other.rule());
+            let is_in = other.breaker.is_closed();
+            let answered = other.answered.load(Relaxed);
+            let lately = answered != 0 && count.wrapping_sub(answered) <= ANSWERS_WITHIN;
+            if is_in && lately && failures * ANSWERS_ONE_IN <= outcomes {
+                return false;
+            }
+            failing |= !is_in || failures > 0;
+            if other.is_backup() == is_backup {
+                pool += 1;
+                left += u32::from(is_in);
+            }
+        }
+        failing && 2 * left < pool
+    }
+
+    /// The upstream that a linked peer belongs to.
+    fn home_of(&self, peer: &Peer) -> Option<&Upstream> {
+        let upstream = u16::try_from(peer.home.load(SeqCst) >> 16).ok()?.checked_sub(1)?;
+        self.upstream(UpstreamIdx(upstream)).filter(|upstream| upstream.is_used())
+    }
+
+    fn peer_in(&self, upstream: &Upstream, index: u8) -> Option<&Peer> {
+        self.peer(upstream.peer_at(usize::from(index))?).filter(|peer| peer.live().linked())
+    }
+}
