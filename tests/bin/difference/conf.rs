@@ -210,7 +210,7 @@ fn server(side: &Side<'_>, place: usize) -> String {
 }
 
 /// The locations, each with its name in a header of the response. Bodies are hashed where that should change nothing, since nginx reads them in
-/// full anyway (`{{hash}}`), and at one place where it does (`{{early}}`: [`crate::documented::read_early`]).
+/// full anyway (`{{hash}}`), and at one place where it does (`{{early}}`: [`crate::documented::reads_early`]).
 const LOCATION_TEXT: &str = r#"
     location / { add_header X-Place root always; }
     location /proxy/ { {{hash}} add_header X-Place proxy always; proxy_pass http://u; }

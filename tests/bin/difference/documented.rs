@@ -1,6 +1,8 @@
 //! Differences that are meant: each with the reason, as README.md gives it. Everything else is a
 //! fault.
 
+use crate::conf;
+use crate::input::Input;
 use crate::send::Outcome;
 
 /// A header field that only one side has, or has differently.
@@ -67,88 +69,15 @@ pub fn waited(plain: &Outcome, pincer: &Outcome) -> bool {
     plain.response == pincer.response && others(plain) == others(pincer)
 }
 
-/// Whether two outcomes that differ do so as README.md says of `pincer_body_hash` ("Read early"),
-/// which is in force here. `whole`: the input has no body that does not end as it should.
-pub fn read_early(plain: &Outcome, pincer: &Outcome, whole: bool) -> bool {
-    // An unbuffered upload becomes a buffered one: with a length, known to mirrors too; what is cut
-    // off or wrong is not passed on.
-    let received = [plain, pincer].map(|outcome| buffered(&outcome.received));
-    let same_received = same_buffered(&received[0], &received[1]);
-    if plain.response == pincer.response && same_received {
-        return true;
-    }
-    let partial = |outcome: &Outcome| outcome.received.iter().any(|line| line.ends_with(PARTIAL));
-    if partial(plain) && !partial(pincer) {
-        return true;
-    }
-    // Only a stream whose body is kept gets a window beyond the first 65,535 bytes, which is all that
-    // this client waits for.
-    if plain.response.iter().any(|line| line.ends_with(FLOW_CONTROL_ERROR)) {
-        return true;
-    }
-    // The body is read in the first location, and its fault is answered there: not in the one that
-    // `try_files` would have gone on to.
-    let faulty =
-        |outcome: &Outcome| outcome.response.iter().any(|line| BODY_FAULTS.iter().any(|fault| line.contains(fault)));
-    let placeless = |outcome: &Outcome| -> Vec<String> {
-        outcome.response.iter().filter(|line| !line.to_ascii_lowercase().contains("x-place")).cloned().collect()
-    };
-    if faulty(plain) && faulty(pincer) && same_received && placeless(plain) == placeless(pincer) {
-        return true;
-    }
-    // A body is awaited, and its faults answered, where `try_files` and some handlers do without
-    // it. Streams that were read to the end need no RST_STREAM, others do.
-    // Who asks first is asked for the body.
-    let meant = |line: &String| line.ends_with(NO_ERROR) || line == "HTTP/1.1 100 Continue";
-    let within = |few: &[String], many: &[String]| few.iter().all(|line| many.contains(line) || meant(line));
-    let less = within(&pincer.response, &plain.response) && within(&received[1], &received[0]);
-    !whole && (less || [plain, pincer].into_iter().any(|outcome| faulty(outcome) || partial(outcome)))
-}
-
-/// How the line of a RST_STREAM ends that says FLOW_CONTROL_ERROR.
-const FLOW_CONTROL_ERROR: &str = ": reset \\x00\\x00\\x00\\x03";
-
-/// How the line of a RST_STREAM ends that says NO_ERROR.
-const NO_ERROR: &str = ": reset \\x00\\x00\\x00\\x00";
-
-/// Whether both are the same, but for bodies that an error page's location can pass on only once
-/// they are buffered.
-fn same_buffered(plain: &[String], pincer: &[String]) -> bool {
-    let same = |(plain, pincer): (&String, &String)| {
-        let (head, body) = plain.split_once(" body ").unwrap_or_default();
-        plain == pincer
-            || body.starts_with("0 bytes") && pincer.split_once(" body ").is_some_and(|(other, _)| head == other)
-    };
-    plain.len() == pincer.len() && plain.iter().zip(pincer).all(same)
-}
-
-/// What the origin received, but for what changes with buffering.
-fn buffered(received: &[String]) -> Vec<String> {
-    let lines = received.iter().filter(|line| !line.contains(" /mirrored"));
-    let mut lines: Vec<_> = lines
-        .map(|line| {
-            let mut line = line.clone();
-            for field in ["[content-length: ", "[transfer-encoding: ", "[content_length: "] {
-                while let Some(at) = line.to_ascii_lowercase().find(field) {
-                    let end = line[at..].find(']').map_or(line.len(), |end| at + end + 1);
-                    line.replace_range(at..end, "");
-                }
-            }
-            line.split_whitespace().collect::<Vec<_>>().join(" ")
-        })
-        .collect();
-    lines.sort();
-    // A body that is kept can be sent again: each error page that follows another is proxied with it.
-    lines.dedup_by(|line, before| {
-        line.split_once(" body ").map(|at| at.0) == before.split_once(" body ").map(|at| at.0)
-    });
-    lines
+/// Whether the input asks for the one location whose bodies are read earlier than by stock nginx
+/// (README.md, "Read early"), or was answered there. What a body that is read, buffered and kept
+/// changes is much: a length for the origin, windows of streams, what error pages see of it. Nothing
+/// is compared then; workers that die, faults in the log and counts left over count there as anywhere.
+pub fn reads_early(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
+    let asks = |bytes: Vec<u8>| bytes.windows(conf::EARLY.len()).any(|window| window == conf::EARLY.as_bytes());
+    let mut answered = [plain, pincer].into_iter().flat_map(|outcome| &outcome.response);
+    asks(input.segments.concat()) || answered.any(|line| line.contains(conf::EARLY))
 }
 
 /// How the origin's note of a request ends whose body did not.
 pub const PARTIAL: &str = " (not complete)";
-
-/// What says that a request's body is wrong; 500 where the error page's location reads it again, and
-/// so on until nginx counts a cycle.
-const BODY_FAULTS: [&str; 8] =
-    [" 400 ", " 408 ", " 413 ", " 500 ", ":status: 400", ":status: 408", ":status: 413", ":status: 500"];

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use crate::input::{End, Input};
+use crate::input::Input;
 use crate::report::{Report, differences, signature};
 use crate::send::{self, Outcome, Patience};
 use crate::shrink::shrink;
 use crate::sides::{Side, Sides};
-use crate::{Options, conf, documented, grammar};
+use crate::{Options, documented, grammar};
 
 /// Inputs between two looks at the counts, when all is quiet.
 const BATCH: u64 = 1500;
@@ -49,18 +49,7 @@ pub struct Fuzz {
 
 /// Whether two outcomes are different in a way that is not documented.
 fn differ(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
-    let whole = input.end != End::HalfClose && grammar::is_whole(input.kind);
-    plain != pincer
-        && !documented::waited(plain, pincer)
-        && !(comes_early(input, plain, pincer) && documented::read_early(plain, pincer, whole))
-}
-
-/// Whether the input asks for the place where a body is read earlier than by stock nginx, or was
-/// answered there.
-fn comes_early(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
-    let asks = |bytes: &Vec<u8>| bytes.windows(conf::EARLY.len()).any(|window| window == conf::EARLY.as_bytes());
-    let answered = [plain, pincer].into_iter().flat_map(|outcome| &outcome.response);
-    asks(&input.segments.concat()) || answered.into_iter().any(|line| line.contains(conf::EARLY))
+    plain != pincer && !documented::waited(plain, pincer) && !documented::reads_early(input, plain, pincer)
 }
 
 /// In a crowd.

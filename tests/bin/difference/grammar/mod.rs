@@ -63,24 +63,6 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(name, ..)| *name)
 }
 
-/// Whether all bodies of inputs of this kind end as they should.
-pub fn is_whole(kind: &str) -> bool {
-    [
-        "simple",
-        "body",
-        "chunked",
-        "h2 request",
-        "long uri",
-        "long header",
-        "many headers",
-        "range",
-        "tls",
-        "tls h2",
-        "error code",
-    ]
-    .contains(&kind)
-}
-
 /// Input `number` of the run with this seed.
 pub fn input(seed: u64, number: u64) -> Input {
     // A generator for each input, so that one can be made without those before it.
