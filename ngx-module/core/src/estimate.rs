@@ -38,8 +38,6 @@ const FAR_UP: f32 = 3.0;
 const RUN_DOWN: u32 = 6;
 /// Divisor of a sample that is far below the mean.
 const FAR_DOWN: f32 = 4.0;
-/// A peer without a sample for this long may be explored, ns.
-const EXPLORE_AFTER_NS: u64 = SECOND_NS;
 /// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150 single explorations do.
 const USUAL_SAMPLES: u32 = 256;
 /// After so many samples a single one counts for at most [`USUAL_STEP`] times the usual mean.
@@ -88,6 +86,8 @@ pub struct Estimate {
     ordinary: AtomicU64,
     /// f32 mean over the last [`USUAL_SAMPLES`] samples (ns) above, their number so far below. Racy by design.
     usual: AtomicU64,
+    /// Time of the first sample of what is taken for the truth now.
+    since: AtomicU64,
 }
 
 /// What became of a sample that is gathered.
@@ -127,6 +127,9 @@ impl Estimate {
         let mean = if old_weight > 0.0 { old_sum / old_weight } else { value };
         self.recent.store(pack((value, unpack(self.recent.load(Relaxed)).0)), Relaxed);
         let run = self.advance_run(value, mean);
+        if run.is_some() || old_weight <= 0.0 {
+            self.since.store(now.0, Relaxed);
+        }
         self.advance_usual((batch.0 + fresh.0, batch.1 + fresh.1));
         let (sum, weight) = self.fold_in(batch, fresh, run, half_life_ns, now);
         self.advance_spread(batch, value, mean, counted, weight);
@@ -317,15 +320,25 @@ impl Estimate {
         u32::try_from(whole(self.all().1.round())).unwrap_or(u32::MAX)
     }
 
-    /// Whether no sample came for so long that an exploration may be spent on this peer. True if there never was one.
+    /// Time since the last sample, ns; 0 without any.
     #[must_use]
-    pub fn explore_due(&self, now: MonoNs) -> bool {
-        now.since(MonoNs(self.last_at.load(Relaxed))) > EXPLORE_AFTER_NS || self.last_at.load(Relaxed) == 0
+    pub fn silent_ns(&self, now: MonoNs) -> u64 {
+        match self.last_at.load(Relaxed) {
+            0 => 0,
+            last_at => now.since(MonoNs(last_at)),
+        }
+    }
+
+    /// For how long the samples have said what they say, ns: from the first one after the mean was
+    /// last replaced to the last.
+    #[must_use]
+    pub fn span_ns(&self) -> u64 {
+        MonoNs(self.last_at.load(Relaxed)).since(MonoNs(self.since.load(Relaxed)))
     }
 
     /// Forgets everything (a record is reused for another peer).
     pub fn reset(&self) {
-        let learned = [&self.sums, &self.last_at, &self.recent, &self.spread, &self.run, &self.usual];
+        let learned = [&self.sums, &self.last_at, &self.recent, &self.spread, &self.run, &self.usual, &self.since];
         for word in learned.into_iter().chain([&self.gathered, &self.squares, &self.ordinary]) {
             word.store(0, Relaxed);
         }

@@ -263,7 +263,7 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
                 Quick::Lost => lost = true,
             }
         }
-        let claimed = this.zone.claim(index, this.worker, &demand(this, 1), this.conf.params(), now);
+        let claimed = this.zone.claim(index, this.worker, &demand(this, 1, 0), this.conf.params(), now);
         if (claimed.kick || lost) && can_wait {
             queue::kick(this.conf, this.zone);
         }
@@ -290,13 +290,15 @@ pub(crate) fn busy(pc: &mut ngx_peer_connection_t, conf: &UpstreamConf) -> ngx_i
 }
 
 /// What the pick must know of this request.
-pub(crate) fn demand(state: &RequestState, queued: u32) -> Demand {
+pub(crate) fn demand(state: &RequestState, queued: u32, waited_ns: u64) -> Demand {
     Demand {
         queued,
         can_wait: state.conf.queue.is_some(),
         affinity: (state.affinity != 0).then_some(state.affinity),
         tried: state.tried.set(),
         random: state.number,
+        waited_ns,
+        may_look: false,
     }
 }
 

@@ -6,13 +6,15 @@
 //! whose credits are kept over all picks of the group; then the others. With equal weights this is fewest in flight per slot with round robin in a
 //! tie, exactly; idle, it is nginx's round robin, exactly; with 99 : 1 it is 1 % at any concurrency.
 //!
-//! If the one whose turn it is is full, weights have been set unlike `max_conns` (with equal weights a full peer is never owed anything): the
-//! request waits for it while the queue is under [`PATIENCE`] service times long, and goes over the share beyond that, because a lost slot costs everyone.
-//! In a group with a peer that has no limit nobody waits.
+//! If the one whose turn it is is full, weights have been set unlike `max_conns` (with equal
+//! weights a full peer is never owed anything): the request waits for it while the queue is under
+//! [`PATIENCE`] service times long, but never beyond the bound of [`super::patience`], and goes
+//! over the share then, because a lost slot costs everyone. In a group with a peer that has no
+//! limit nobody waits.
 
 use super::field::{Field, bits};
 use super::rule::Choice;
-use super::{Demand, PeerSet, PeerView};
+use super::{Demand, PeerSet, PeerView, patience};
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -106,7 +108,8 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
         return Choice::AllFull;
     };
     // Where a member has no limit, what the others' limits leave undone is for it to do.
-    if full != 0 && !unlimited && demand.can_wait && is_short_wait(field, demand, full) {
+    let may_wait = full != 0 && !unlimited && demand.can_wait && !patience::is_over(&field.peers[best.peer], demand);
+    if may_wait && is_short_wait(field, demand, full) {
         let owed = Entrant::best(bits(full).map(entrant), quotas, in_flight, true);
         let claim = |entrant: &Entrant| entrant.claim(quotas, in_flight);
         if owed.is_some_and(|owed| owed.beats(claim(&owed), &best, claim(&best))) {

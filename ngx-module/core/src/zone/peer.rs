@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 
 use super::claim::Signal;
 use super::heap::Array;
+use super::mutes::Mutes;
 use super::{Bytes, WORKERS_MAX};
 use crate::breaker::{Breaker, Rule};
 use crate::estimate::Estimate;
@@ -190,6 +191,7 @@ pub struct Peer {
     pub(super) header: Estimate,
     pub(super) hold: Estimate,
     pub(super) counters: PeerCounters,
+    pub(super) mutes: Mutes,
     /// `(upstream + 1) << 16 | index` of the table entry that leads here.
     pub(super) home: AtomicU32,
     pub(super) configured: Configured,
@@ -324,18 +326,24 @@ impl Peer {
         true
     }
 
-    /// Forgets all that an earlier life left behind.
-    fn forget(&self) {
+    /// Makes the peer unknown: what was learned of its speed no longer holds.
+    pub(super) fn forget_speed(&self) {
+        for estimate in [&self.first_byte, &self.header, &self.hold] {
+            estimate.reset();
+        }
         let means = &self.means;
         for mean in [&means.service_ns, &means.error_ns, &means.usual_ns, &means.recent_ns, &means.hold_ns] {
             mean.store(0, SeqCst);
         }
+    }
+
+    /// Forgets all that an earlier life left behind.
+    fn forget(&self) {
+        self.forget_speed();
         self.credit.store(0, SeqCst);
         self.slow_start.reset();
         self.breaker.reset();
-        for estimate in [&self.first_byte, &self.header, &self.hold] {
-            estimate.reset();
-        }
+        self.mutes.reset();
         let counters = &self.counters;
         for count in counters.picks.iter().chain([&counters.failures, &counters.neutral, &counters.breaker_openings]) {
             count.store(0, SeqCst);

@@ -11,6 +11,7 @@ use super::heap::Array;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::drain::Drain;
 use crate::histogram::Histogram;
+use crate::looks::Looks;
 use crate::pick::PEERS_MAX;
 use crate::sync;
 
@@ -49,6 +50,7 @@ pub struct Upstream {
     pub(super) name: Bytes<16>,
     pub(super) queue_times: Histogram,
     pub(super) drain: Drain,
+    pub(super) looks: Looks,
     /// Of each class: what its deadlines count from, see [`crate::turn`].
     bases: Array<sync::AtomicU64, { QueueClass::MAX }>,
     pub(super) workers: Array<UpstreamWorker, WORKERS_MAX>,
@@ -113,6 +115,7 @@ impl Upstream {
         }
         self.queue_times.reset();
         self.drain.reset();
+        self.looks.reset();
         self.bases.iter().for_each(|base| base.store(0, SeqCst));
         for column in 0..self.workers.len() {
             self.clear_worker(column);
