@@ -5,7 +5,7 @@
 
 use super::conf::{DeclaredPeer, UpstreamConf};
 use super::request::{RequestState, Stage, Tried};
-use super::{bits, clock, conf, first_byte, log, nginx, process, queue, request, session};
+use super::{bits, clock, conf, first_byte, grpc, log, nginx, process, queue, request, session};
 use crate::conf::DirectiveError;
 use crate::phase::outcome::{Facts, outcome};
 use nginx_sys::{
@@ -388,11 +388,13 @@ unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, fl
         let r = (*state).request;
         let u = (*r).upstream;
         let start = (*state).ticket.as_ref().map_or(now, |ticket| ticket.start);
+        let status = (*u).headers_in.status_n;
         Facts {
             failed: flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0,
             passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
             cached: bits::peer::cached(pc) != 0,
-            status: (*u).headers_in.status_n,
+            status,
+            grpc_status: if status == 200 && grpc::is_grpc(u) { grpc::status(u) } else { None },
             client_gone: bits::connection::error((*r).connection) != 0
                 || bits::connection::timedout((*r).connection) != 0,
             complete: is_complete(pc, u),

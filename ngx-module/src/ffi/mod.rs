@@ -22,6 +22,7 @@ pub(crate) mod directive;
 pub(crate) mod feed;
 pub(crate) mod first_byte;
 mod give_way;
+mod grpc;
 pub(crate) mod limit_answer;
 pub(crate) mod limit_delay;
 pub(crate) mod limits;

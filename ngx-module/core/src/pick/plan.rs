@@ -38,6 +38,9 @@ pub fn plan(peers: &[PeerView]) -> ArrayVec<Group, GROUPS_MAX> {
         return ArrayVec::new();
     }
     let field = Field::new(peers, ranks.open);
+    if !field.is_learned() {
+        return ArrayVec::new();
+    }
     let limited = bits(ranks.open).filter(|&i| peers[i].max_conns != 0).count();
     let groups = grouped(&field, if limited == 0 { GROUPS_MAX } else { 1 });
     let group = groups.first().map_or(0, |first| first.members);
@@ -46,7 +49,7 @@ pub fn plan(peers: &[PeerView]) -> ArrayVec<Group, GROUPS_MAX> {
     let is_whole = limited != 0 || groups.iter().fold(0, |set: PeerSet, group| set | group.members) == ranks.open;
     // One that is unlike its usual self, or was like the best just now, may be asked at once.
     let is_news = |i: usize| field.is_degraded(i) || look::is_news(&field, i);
-    let has_news = field.is_learned() && bits(ranks.open & !group).any(is_news);
+    let has_news = bits(ranks.open & !group).any(is_news);
     if bits(ranks.open).any(is_young) || is_mixed || !is_whole || has_news {
         return ArrayVec::new();
     }

@@ -88,13 +88,19 @@ impl Entrant {
 /// Chooses among `members`, of which at least one is free.
 pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice {
     let mut full: PeerSet = 0;
+    // Of peers of which nothing is known only what has shown its signal is a load: one that refuses
+    // at once is idle, and must not be attractive for that.
+    let load = |i: usize| {
+        let peer = &field.peers[i];
+        u64::from(if field.is_learned() { peer.in_flight } else { peer.in_flight.saturating_sub(peer.pending) })
+    };
     let (mut unlimited, mut weights, mut places, mut in_flight) = (false, 0_u64, 0_u64, 0_u64);
     for i in bits(members) {
         let peer = &field.peers[i];
         unlimited |= peer.slots == 0;
         weights += u64::from(peer.weight);
         places = places.saturating_add(places_of(peer));
-        in_flight += u64::from(peer.in_flight);
+        in_flight += load(i);
         full |= PeerSet::from(!field.is_free(i)) << i;
     }
     let quotas = if unlimited { weights } else { places };
@@ -102,13 +108,17 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
         let peer = &field.peers[i];
         let quota = if unlimited { u64::from(peer.weight) } else { places_of(peer) };
         let credit = peer.wrr_current.saturating_add(i64::from(peer.weight));
-        Entrant { peer: i, in_flight: u64::from(peer.in_flight), quota, credit }
+        Entrant { peer: i, in_flight: load(i), quota, credit }
     };
     let Some(best) = Entrant::best(bits(members & !full).map(entrant), quotas, in_flight, false) else {
         return Choice::AllFull;
     };
     // Where a member has no limit, what the others' limits leave undone is for it to do.
-    let may_wait = full != 0 && !unlimited && demand.can_wait && !patience::is_over(&field.peers[best.peer], demand);
+    let may_wait = full != 0
+        && !unlimited
+        && field.is_learned()
+        && demand.can_wait
+        && !patience::is_over(&field.peers[best.peer], demand);
     if may_wait && is_short_wait(field, demand, full) {
         let owed = Entrant::best(bits(full).map(entrant), quotas, in_flight, true);
         let claim = |entrant: &Entrant| entrant.claim(quotas, in_flight);

@@ -119,6 +119,16 @@ fn shared(peers: &[PeerView], count: u64) -> Vec<usize> {
 }
 
 #[test]
+fn of_peers_that_are_all_unknown_the_idle_one_is_no_better_than_the_one_that_is_asked() {
+    let asked = PeerView { in_flight: 3, pending: 3, pending_age_ns: MS, ..unknown() };
+    assert_eq!(shared(&[asked, unknown()], 100), [50, 50]);
+    let has_none_free = PeerView { in_flight: 4, pending: 4, pending_age_ns: MS, wrr_current: 2, ..unknown() };
+    assert_eq!(shared(&[has_none_free, unknown()], 100), [0, 100], "at full width: nobody waits");
+    let holds_websockets = PeerView { in_flight: 3, ..unknown() };
+    assert_eq!(shared(&[holds_websockets, unknown()], 100), [0, 100]);
+}
+
+#[test]
 fn a_peer_without_a_sample_gets_its_share_by_weight_however_idle_it_is() {
     assert_eq!(shared(&[view(), unknown()], 1_000), [500, 500]);
     let heavy = PeerView { weight: 7, ..view() };
@@ -134,7 +144,7 @@ fn a_peer_without_a_sample_has_one_request_at_a_time_where_others_are_known() {
     let holds_a_websocket = PeerView { in_flight: 1, ..unknown() };
     assert_eq!(shared(&[view(), holds_a_websocket], 100), [50, 50]);
     let asked_twice = PeerView { in_flight: 2, pending: 2, ..asked };
-    assert_eq!(shared(&[asked_twice, asked, unknown()], 100), [0, 0, 100], "a pool that is unknown as a whole");
+    assert_eq!(shared(&[asked_twice, asked, unknown()], 99), [33; 3], "a pool that is unknown as a whole");
 }
 
 #[test]
