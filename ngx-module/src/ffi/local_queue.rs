@@ -7,6 +7,7 @@ use super::conf::UpstreamConf;
 use super::request::{Parking, RequestState};
 use super::{bits, log, nginx, queue};
 use nginx_sys::{ngx_event_t, ngx_queue_t};
+use pincer_core::time::MonoNs;
 use pincer_core::zone::CELLS;
 use std::cell::{Cell, UnsafeCell};
 
@@ -84,6 +85,14 @@ impl LocalQueue {
         let (oldest, newest) = (self.end(cell, |head| head.next)?, self.end(cell, |head| head.prev)?);
         // SAFETY: what a list links is live.
         Some(unsafe { ((*oldest).sequence, (*newest).sequence) })
+    }
+
+    /// How long the oldest request of all lists has waited, ns.
+    pub(crate) fn waited_ns(&self, now: MonoNs) -> u64 {
+        let cells = (0..CELLS).filter_map(|cell| u8::try_from(cell).ok());
+        let oldest = cells.filter_map(|cell| self.end(cell, |head| head.next));
+        // SAFETY: what a list links is live.
+        oldest.map(|parking| now.since(unsafe { (*parking).parked_at })).max().unwrap_or(0)
     }
 
     fn end(&self, cell: u8, side: impl Fn(&ngx_queue_t) -> *mut ngx_queue_t) -> Option<*mut Parking> {

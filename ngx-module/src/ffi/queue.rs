@@ -1,10 +1,13 @@
 //! Requests that wait for a slot. Each worker has its own in private lists; the zone shows what is in them, and whose turn it is goes
 //! next, whichever worker frees the slot: the best class, the oldest first, and a class that is owed its share before all.
 //!
-//! A waiting request sits on a placeholder connection that nginx sets up as if it were connecting (NGX_AGAIN from `get`). When a slot
-//! comes it is swapped for a real one. Nothing is pushed to a waiter: whoever frees a slot kicks the worker whose turn it is, which looks for
-//! itself, so a death in between loses nothing. Likewise a request that must give way to a better one is sent away by its own worker. A timer looks
-//! again every [`TICK_MS`] while anything waits: for kicks that could not be sent, breakers that may try again, and workers that died.
+//! A waiting request sits on a placeholder connection that nginx sets up as if it were connecting
+//! (NGX_AGAIN from `get`). When a slot comes it is swapped for a real one. Nothing is pushed to a
+//! waiter: whoever frees a slot kicks the worker whose turn it is, which looks for itself, so a
+//! death in between loses nothing. Likewise a request that must give way to a better one is sent
+//! away by its own worker. A timer looks again every [`TICK_MS`] while anything waits: for kicks
+//! that could not be sent, breakers that may try again, and workers that died; and sooner when a
+//! request has waited as long beside a free slot as it may.
 //!
 //! A request of a class that finds no place, gives way or waits too long is answered 503 with `Retry-After`; one without a class 502 or
 //! 504, as nginx does. Bound: `pincer_queue size=` over all workers.
@@ -265,7 +268,7 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
         }
         let Some(state) = conf.local.oldest(turn.cell) else { return };
         // SAFETY: the oldest of a list is live; the reference ends before nginx gets a turn.
-        let demand = unsafe { balancer::demand(&*state, zone.waiting(index)) };
+        let demand = unsafe { balancer::demand(&*state, zone.waiting(index), conf.local.waited_ns(now)) };
         let claimed = zone.claim(index, me, &demand, conf.params(), now);
         if claimed.kick {
             drain_later(conf);
@@ -276,12 +279,27 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
                 // SAFETY: `state` is live and parked; neither is touched afterwards.
                 unsafe { grant(state, ticket) };
             }
-            Claim::Wait | Claim::Full => return,
+            Claim::Wait | Claim::Full => {
+                if let Some(ns) = claimed.look_again_ns {
+                    look_in(conf, ns);
+                }
+                return;
+            }
             // SAFETY: as above.
             Claim::NoPeer => unsafe { refuse(state) },
         }
     }
     drain_later(conf);
+}
+
+/// Has this worker's queue looked at in `ns`, if that is sooner than its next look.
+fn look_in(conf: &'static UpstreamConf, ns: u64) {
+    let ms = ngx_msec_t::try_from(ns.div_ceil(MILLISECOND_NS)).unwrap_or(TICK_MS);
+    if ms < TICK_MS {
+        // SAFETY: the event lives in the configuration, and was prepared when the first request was
+        // parked.
+        unsafe { nginx::hasten(conf.local.tick_event.get(), ms) };
+    }
 }
 
 /// Sends away the newest requests of the lowest class while more wait than may, or has the worker do it that has them.
