@@ -36,6 +36,8 @@ const RUN_UP: u32 = 4;
 const FAR_UP: f32 = 3.0;
 /// So many samples in a row under mean / `FAR_DOWN` are a new truth: by chance once in 60,000 samples of the same work.
 const RUN_DOWN: u32 = 6;
+/// So many at least, however little the samples before them weigh.
+const RUN_LEAST: u32 = 2;
 /// Divisor of a sample that is far below the mean.
 const FAR_DOWN: f32 = 4.0;
 /// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150 single explorations do.
@@ -126,7 +128,7 @@ impl Estimate {
         let (old_sum, old_weight) = unpack(self.sums.load(Relaxed));
         let mean = if old_weight > 0.0 { old_sum / old_weight } else { value };
         self.recent.store(pack((value, unpack(self.recent.load(Relaxed)).0)), Relaxed);
-        let run = self.advance_run(value, mean);
+        let run = self.advance_run(value, mean, old_weight);
         if run.is_some() || old_weight <= 0.0 {
             self.since.store(now.0, Relaxed);
         }
@@ -221,7 +223,7 @@ impl Estimate {
     }
 
     /// Adds the sample to the run of outliers it continues; returns sum and length of a run that has become a new truth.
-    fn advance_run(&self, value: f32, mean: f32) -> Option<(f32, f32)> {
+    fn advance_run(&self, value: f32, mean: f32, weight: f32) -> Option<(f32, f32)> {
         let usual = f32::from_bits(halves(self.usual.load(Relaxed)).0);
         let healed = mean > usual * DEGRADED && value < usual * LIKE_USUAL;
         let above = value > mean * FAR_UP;
@@ -243,7 +245,11 @@ impl Estimate {
         let needed = match (above, healed) {
             (true, _) => RUN_UP,
             (false, true) => RUN_HEALED,
-            (false, false) => RUN_DOWN,
+            // Few samples, or old ones, are overturned by a run that outweighs them.
+            (false, false) => {
+                let others = weight - (length - 1) as f32;
+                u32::try_from(whole(others + 1.0)).unwrap_or(RUN_DOWN).clamp(RUN_LEAST, RUN_DOWN)
+            }
         };
         if length >= needed {
             self.run.store(0, Relaxed);

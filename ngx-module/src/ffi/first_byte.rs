@@ -7,7 +7,7 @@
 //! two pointer swaps where the body comes later.
 
 use super::request::{self, Hook, RequestState, ShownTime, Stage};
-use super::{LoopStatic, bits, clock, grpc, nginx};
+use super::{LoopStatic, bits, clock, grpc, nginx, queue};
 use crate::phase::outcome;
 use nginx_sys::{
     NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
@@ -64,6 +64,9 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
         let has_body = expects_body(r);
         if (*u).headers_in.status_n == outcome::SWITCHING_PROTOCOLS {
             (*state).zone.upgraded(ticket, (*state).worker, (*state).conf.params(), now);
+            if (*state).conf.queue.is_some() {
+                queue::kick((*state).conf, (*state).zone);
+            }
         } else if signal == Signal::Header || (signal == Signal::FirstByte && !has_body) {
             (*state).zone.signal_seen(ticket, (*state).worker);
         }
@@ -109,6 +112,10 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
         this.zone.first_byte_seen(ticket, this.worker, first_byte_ns, params, now);
     } else if params.signal == Signal::FirstByte {
         this.zone.signal_seen(ticket, this.worker);
+    }
+    // A first token may have made room for others.
+    if this.conf.queue.is_some() {
+        queue::kick(this.conf, this.zone);
     }
     this.first_byte_ns = first_byte_ns;
     if let Some(attempt) = this.attempt() {

@@ -67,7 +67,8 @@ pub(crate) fn outcome(facts: &Facts) -> Outcome {
     if facts.complete && facts.status != 0 {
         return complete(facts);
     }
-    // No header and no failure: nginx was told to stop, by the client. A header and no end: whose fault it is decides.
+    // No header and no failure: nginx was told to stop, by the client. A header and no end: whose
+    // fault it is decides.
     if facts.client_gone || facts.status == 0 { Outcome::Neutral } else { Outcome::Failure }
 }
 

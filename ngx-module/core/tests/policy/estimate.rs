@@ -98,6 +98,17 @@ fn what_samples_say_spans_the_time_since_the_mean_was_last_replaced() {
 }
 
 #[test]
+fn a_few_slow_samples_are_overturned_by_as_many_fast_ones_and_one_more() {
+    for slow in 1..=5 {
+        let samples: Vec<_> = (0..slow).map(|i| (i, 300 * MS)).collect();
+        let fast = |count: u64| (0..count).map(|i| (i + 2 * MS, 20 * MS)).collect::<Vec<_>>();
+        let mean = |count| taught(&[samples.clone(), fast(count)].concat()).mean_ns();
+        assert!(mean(slow / 2) > 100 * MS, "{slow}: {}", mean(slow / 2));
+        assert!(is_near(mean(slow + 1), 20 * MS, 1e-3), "{slow}: {}", mean(slow + 1));
+    }
+}
+
+#[test]
 fn one_wild_sample_does_not_make_a_peer_slow() {
     let mut samples = steady(500, 100 * MS);
     samples.push((10 * S, S));

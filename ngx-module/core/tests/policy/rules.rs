@@ -62,6 +62,13 @@ fn a_short_queue_waits_for_the_fast_peer_and_a_long_one_takes_the_slow() {
 }
 
 #[test]
+fn nobody_waits_for_a_faster_peer_longer_than_that_one_is_faster() {
+    let peers = [full(view()), slow()];
+    assert_eq!(pick(&peers, &Demand { waited_ns: 900 * MS - 1, ..demand() }, THETA), Decision::Wait);
+    assert_eq!(taken(&peers, &Demand { waited_ns: 900 * MS, ..demand() }), Some((1, Why::Fastest)));
+}
+
+#[test]
 fn a_request_that_cannot_wait_takes_the_slow_peer() {
     assert_eq!(taken(&[full(view()), slow()], &Demand { can_wait: false, ..demand() }), Some((1, Why::Fastest)));
 }
