@@ -1,4 +1,5 @@
-//! Peers that are new or come back: they take requests as fast as they show that they can, and hold nobody back.
+//! Peers that are new or come back: they take requests as fast as they show that they can, and hold
+//! nobody back.
 
 use std::time::Duration;
 

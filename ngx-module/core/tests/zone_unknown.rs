@@ -1,4 +1,5 @@
-//! Claims among peers of which nothing is known, or nothing new; ramps; what makes a peer unknown again.
+//! Claims among peers of which nothing is known, or nothing new; ramps; what makes a peer unknown
+//! again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 

@@ -6,8 +6,8 @@
 use super::conf::UpstreamConf;
 use super::request::{Parking, RequestState};
 use super::{bits, log, nginx, queue};
-use nginx_sys::{ngx_event_t, ngx_queue_t};
-use pincer_core::time::MonoNs;
+use nginx_sys::{ngx_event_t, ngx_msec_t, ngx_queue_t};
+use pincer_core::time::{MILLISECOND_NS, MonoNs};
 use pincer_core::zone::CELLS;
 use std::cell::{Cell, UnsafeCell};
 
@@ -60,6 +60,25 @@ impl LocalQueue {
                 (*event).log = log::cycle_log();
                 bits::event::set_cancelable(event, 1);
             }
+        }
+    }
+
+    /// Has the queue looked at in `ns`, if its next tick is later. Something waits, so the tick is
+    /// armed.
+    pub(crate) fn look_in(&self, ns: u64) {
+        let event = self.tick_event.get();
+        let ms = ngx_msec_t::try_from(ns.div_ceil(MILLISECOND_NS)).unwrap_or(ngx_msec_t::MAX);
+        // SAFETY: the event is prepared, and lives in the configuration; an armed event's key is
+        // the time when it is to run.
+        unsafe {
+            let left = (*event).timer.key.wrapping_sub(nginx::current_msec());
+            // As nginx compares times: one that is over is far in the future.
+            if bits::event::timer_set(event) == 0 || ms >= left || left > ngx_msec_t::MAX / 2 {
+                return;
+            }
+            // nginx leaves a timer alone that is to be moved by less than 300 ms.
+            bits::event::del_timer(event);
+            bits::event::add_timer(event, ms);
         }
     }
 

@@ -339,25 +339,6 @@ pub(crate) unsafe fn arm(event: *mut ngx_event_t, ms: ngx_msec_t) {
     }
 }
 
-/// Arms `event` to run in `ms`, unless it is armed to run sooner.
-///
-/// # Safety
-/// As [`arm`].
-pub(crate) unsafe fn hasten(event: *mut ngx_event_t, ms: ngx_msec_t) {
-    // SAFETY: as the caller vouches; an armed event's key is the time when it is to run.
-    unsafe {
-        if bits::event::timer_set(event) != 0 {
-            let left = (*event).timer.key.wrapping_sub(current_msec()).cast_signed();
-            if left <= ms.cast_signed() {
-                return;
-            }
-            // nginx leaves a timer alone that is to be moved by less than 300 ms.
-            bits::event::del_timer(event);
-        }
-        bits::event::add_timer(event, ms);
-    }
-}
-
 /// Whether `queue` has no element.
 ///
 /// # Safety

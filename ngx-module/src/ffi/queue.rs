@@ -281,7 +281,7 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
             }
             Claim::Wait | Claim::Full => {
                 if let Some(ns) = claimed.look_again_ns {
-                    look_in(conf, ns);
+                    conf.local.look_in(ns);
                 }
                 return;
             }
@@ -290,16 +290,6 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
         }
     }
     drain_later(conf);
-}
-
-/// Has this worker's queue looked at in `ns`, if that is sooner than its next look.
-fn look_in(conf: &'static UpstreamConf, ns: u64) {
-    let ms = ngx_msec_t::try_from(ns.div_ceil(MILLISECOND_NS)).unwrap_or(TICK_MS);
-    if ms < TICK_MS {
-        // SAFETY: the event lives in the configuration, and was prepared when the first request was
-        // parked.
-        unsafe { nginx::hasten(conf.local.tick_event.get(), ms) };
-    }
 }
 
 /// Sends away the newest requests of the lowest class while more wait than may, or has the worker do it that has them.
@@ -454,10 +444,11 @@ pub(crate) unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
         // SAFETY: as in `on_drain`.
         let conf: &'static UpstreamConf = unsafe { &*(*event).data.cast::<UpstreamConf>() };
         process::reclaim();
-        drain(conf);
         if !conf.local.is_empty() {
-            // SAFETY: the event lives in the configuration, and has just fired.
+            // SAFETY: the event lives in the configuration, and has just fired. The last one that
+            // leaves the queue cancels it.
             unsafe { nginx::arm(event, TICK_MS) };
         }
+        drain(conf);
     });
 }

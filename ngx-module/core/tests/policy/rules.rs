@@ -117,10 +117,10 @@ fn shared(peers: &[PeerView], count: u64) -> Vec<usize> {
     for random in 1..=count {
         let view = |(peer, credit): (&PeerView, &AtomicI64)| PeerView { wrr_current: credit.load(Relaxed), ..*peer };
         let peers: Vec<PeerView> = peers.iter().zip(&credits).map(view).collect();
-        let decision = pick(&peers, &Demand { random, ..demand() }, THETA);
-        let Decision::Take { peer, ties, .. } = decision else { panic!("{decision:?}") };
-        settle(ties, peer, |i| peers[i].weight, |i| &credits[i]);
-        shares[peer] += 1;
+        if let Decision::Take { peer, ties, .. } = pick(&peers, &Demand { random, ..demand() }, THETA) {
+            settle(ties, peer, |i| peers[i].weight, |i| &credits[i]);
+            shares[peer] += 1;
+        }
     }
     shares
 }
