@@ -6,9 +6,9 @@
 //!
 //! - `cargo test -p pincer-core --test worlds`: 200 worlds, always the same.
 //! - `STRICT=1`: nothing is excused.
-//! - `make soak`: 10,000 worlds; `WORLDS=n` says how many, `FROM=seed` where they begin.
+//! - `make soak`: 10,000 worlds; `WORLDS=n` says how many, `FROM=seed` where they begin, `LIST=name` lists all that broke an invariant.
 //! - `SEED=n`: that world alone, told second by second. With `SHRINK=name` (of an invariant) the world is first made as small as it can be
-//!   while it still breaks that one.
+//!   while it still breaks that one. `CASE=part of its name` tells a case of [`cases`].
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -18,6 +18,7 @@
     reason = "a simulation, with numbers that are known to be small"
 )]
 
+mod cases;
 mod invariants;
 mod known;
 mod module;
@@ -85,8 +86,7 @@ fn survey(from: u64, count: u64) -> BTreeMap<Invariant, Tally> {
     tallies
 }
 
-fn replay(seed: u64) {
-    let mut world = random::world(seed);
+fn replay(mut world: world::World) {
     if let Ok(name) = std::env::var("SHRINK") {
         let invariant = *INVARIANTS.iter().find(|known| known.name() == name).expect("SHRINK names an invariant");
         world = shrink::shrink(world, |world| run::run(world).breaks(invariant));
@@ -102,7 +102,7 @@ fn replay(seed: u64) {
 #[test]
 fn worlds_keep_the_invariants() {
     if let Some(seed) = number("SEED") {
-        return replay(seed);
+        return replay(random::world(seed));
     }
     let is_strict = std::env::var_os("STRICT").is_some_and(|value| value != "0");
     let count = number("WORLDS").unwrap_or(ORDINARY);
@@ -115,6 +115,9 @@ fn worlds_keep_the_invariants() {
         let most = known.filter(|_| !is_strict).map_or(0, |of_200| (of_200 + 5) * count.div_ceil(ORDINARY));
         let seeds: Vec<u64> = examples.iter().map(|(seed, _)| *seed).take(EXAMPLES).collect();
         eprintln!("{name}: {judged} worlds put it to the test, {broken} break it: SEED={seeds:?}");
+        if std::env::var("LIST").is_ok_and(|listed| listed == name) {
+            examples.iter().for_each(|(seed, violation)| eprintln!("  SEED={seed} {violation}"));
+        }
         if *broken > most {
             let (seed, violation) = &examples[0];
             eprintln!("{}{violation}\n", random::world(*seed));
@@ -130,6 +133,30 @@ fn worlds_keep_the_invariants() {
             assert!(tally.broken > 0 || !is_known, "{name} is broken nowhere any more: take it from KNOWN_BROKEN");
         }
     }
+}
+
+#[test]
+fn what_was_measured_with_real_replicas_is_seen_here_too() {
+    let is_strict = std::env::var_os("STRICT").is_some_and(|value| value != "0");
+    let mut wrong = vec![];
+    for cases::Case { name, invariant, is_broken, world } in cases::cases() {
+        match std::env::var("CASE") {
+            Ok(part) if name.contains(&part) => return replay(world),
+            Ok(_) => continue,
+            Err(_) => {}
+        }
+        let report = run::run(&world);
+        assert!(report.judged.contains(&invariant), "{name}: {} is not put to the test\n{world}", invariant.name());
+        let found = report.violations.iter().find(|violation| violation.invariant == invariant);
+        match found {
+            Some(violation) => eprintln!("{name}: {violation}"),
+            None => eprintln!("{name}: holds"),
+        }
+        if found.is_some() != (is_broken && !is_strict) {
+            wrong.push(format!("{name}: broken {}, is_broken {is_broken}", found.is_some()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

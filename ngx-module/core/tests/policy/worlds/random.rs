@@ -77,7 +77,12 @@ fn replicas(world: &mut World, rng: &mut SmallRng, count: usize, mixed: bool) {
     let slots = *[1_u32, 2, 4, 8, 16, 30].choose(rng).unwrap();
     let weighted = rng.random_bool(0.35);
     for index in 0..count {
-        let places = if limits < 7 { slots } else { *[2, 4, 8, 16, 30].choose(rng).unwrap() };
+        let places = match limits {
+            0..6 => slots,
+            // Nobody can know of places that are not configured: where they differed, or were few, equal shares would be wrong.
+            6..9 => slots.max(8),
+            _ => *[2, 4, 8, 16, 30].choose(rng).unwrap(),
+        };
         world.replicas.push(Replica {
             group: usize::from(index >= fast),
             max_conns: if limits < 6 || limits == 9 { places } else { 0 },
@@ -101,12 +106,12 @@ fn trouble(world: &mut World, rng: &mut SmallRng) {
         0..7 => {
             let to_ns = if rng.random_bool(0.4) { EVER } else { early_ns + rng.random_range(3..25) * S };
             let whom = if rng.random_bool(0.2) { Whom::Streams } else { Whom::All };
-            world.replicas[some].spells.push(Spell { from_ns: early_ns, to_ns, what: fault(rng), whom });
+            afflict(&mut world.replicas[some], Spell { from_ns: early_ns, to_ns, what: fault(rng), whom });
         }
         7..10 => {
             let to_ns = early_ns + rng.random_range(1..20) * S;
             let what = What::Slow(rng.random_range(4.0_f64..20.0).round());
-            world.replicas[some].spells.push(Spell { from_ns: early_ns, to_ns, what, whom: Whom::All });
+            afflict(&mut world.replicas[some], Spell { from_ns: early_ns, to_ns, what, whom: Whom::All });
         }
         10..12 => world.replicas[some].cold = Some((4, rng.random_range(5.0_f64..20.0).round())),
         12..14 => join(world, rng, from_ns, some),
@@ -120,7 +125,7 @@ fn trouble(world: &mut World, rng: &mut SmallRng) {
         18 => {
             world.traffic.marked = rng.random_range(0.01..0.2);
             let spell = Spell { from_ns, to_ns: EVER, what: fault(rng), whom: Whom::Marked };
-            world.replicas[some].spells.push(spell);
+            afflict(&mut world.replicas[some], spell);
         }
         19 => {
             let slots: u32 = world.replicas.iter().map(|replica| replica.places).sum();
@@ -130,10 +135,17 @@ fn trouble(world: &mut World, rng: &mut SmallRng) {
         _ => {
             let to_ns = from_ns + rng.random_range(1..10) * S;
             let what = *[What::Refuse, What::Status(500), What::Status(503)].choose(rng).unwrap();
-            world.replicas[some].spells.push(Spell { from_ns, to_ns, what, whom: Whom::All });
+            afflict(&mut world.replicas[some], Spell { from_ns, to_ns, what, whom: Whom::All });
             world.fail_timeout_ns = Some(*[10 * S, 10_000 * S].choose(rng).unwrap());
             world.reload_ns = Some(to_ns + rng.random_range(1..15) * S);
         }
+    }
+}
+
+/// Gives the replica a spell if it has none: of two at once only one would be seen.
+fn afflict(replica: &mut Replica, spell: Spell) {
+    if replica.spells.is_empty() {
+        replica.spells.push(spell);
     }
 }
 
@@ -200,6 +212,8 @@ fn set_rate(world: &mut World, rng: &mut SmallRng) {
         _ => (per_s / PER_S_MAX).max(1.0),
     };
     let traffic = &mut world.traffic;
+    // A token in less than 5 ms is no model's.
+    let slower = slower.max(5.0 * MS as f64 / traffic.token_ns);
     traffic.per_s = per_s / slower;
     for time in [&mut traffic.short_ns, &mut traffic.token_ns, &mut traffic.rest_ns, &mut traffic.socket_ns] {
         *time *= slower;

@@ -15,6 +15,8 @@ const SAMPLE_NS: u64 = 500 * MS;
 /// An answer at once.
 const AT_ONCE_NS: u64 = 2 * MS;
 const REFUSED_NS: u64 = MS / 5;
+/// First tokens after which a ramp binds no more.
+const RAMP_TOKENS: u32 = 8;
 /// A world of a few thousand requests has some hundred thousand events; one that goes on and on is broken.
 const EVENTS_MAX: usize = 20_000_000;
 
@@ -323,6 +325,12 @@ impl Run<'_, '_> {
         if let Plan::Served { was_slow, .. } = plan {
             self.history.attempts[a].token = Some(self.now);
             self.history.token(self.world, p, start, self.now, was_slow);
+            // The token that closes the breaker is the first of the ramp.
+            let life = &mut self.history.lives[p];
+            if life.recovers && life.ramp.is_some_and(|tokens| tokens <= RAMP_TOKENS) {
+                let shown = self.module.shown(self.world.replicas.len(), self.now);
+                life.ramp = if shown[p].is_closed { life.ramp } else { Some(0) };
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 use super::world::*;
 
 const ROUNDS: usize = 20;
+const LOAD_MAX: f64 = 0.9;
 
 pub fn shrink(mut world: World, holds: impl Fn(&World) -> bool) -> World {
     assert!(holds(&world), "{world}does not break it");
@@ -15,7 +16,9 @@ pub fn shrink(mut world: World, holds: impl Fn(&World) -> bool) -> World {
             if !simplify(&mut candidate, change) {
                 break;
             }
-            if candidate != world && holds(&candidate) {
+            // A pool that is overloaded breaks everything.
+            let is_bearable = candidate.load() <= world.load().max(LOAD_MAX);
+            if candidate != world && is_bearable && holds(&candidate) {
                 world = candidate;
                 is_smaller = true;
             }

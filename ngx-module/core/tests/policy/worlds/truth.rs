@@ -141,11 +141,10 @@ impl History {
         world.replicas[p].spells.iter().zip(&self.lives[p].healed_at).all(is_over)
     }
 
-    /// Whether a spell affects it now, or it is still cold.
-    pub fn is_troubled(&self, world: &World, p: usize, at: u64) -> bool {
+    /// Whether nothing was ever wrong with it.
+    pub fn is_untroubled(&self, world: &World, p: usize, at: u64) -> bool {
         let replica = &world.replicas[p];
-        let is_cold = replica.cold.is_some_and(|(answers, _)| self.lives[p].slow_answers < answers);
-        is_cold || replica.spells.iter().any(|spell| (spell.from_ns..spell.to_ns).contains(&at))
+        replica.cold.is_none() && replica.spells.iter().all(|spell| at < spell.from_ns)
     }
 
     /// Whether it is settled from the one moment to the other.

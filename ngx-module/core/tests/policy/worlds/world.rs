@@ -165,6 +165,12 @@ impl World {
         f64::from(replica.places) * S as f64 / self.hold_ns(replica.group)
     }
 
+    /// The load of the replicas that are there at the start: 1 = all places are busy.
+    pub fn load(&self) -> f64 {
+        let there = self.replicas.iter().filter(|replica| replica.joins_ns == 0);
+        self.traffic.per_s / there.map(|replica| self.capacity(replica)).sum::<f64>()
+    }
+
     /// Whether every replica fails the marked requests, so that no replica is to blame for them.
     pub fn marked_everywhere(&self) -> bool {
         self.replicas.iter().all(|replica| replica.spells.iter().any(|spell| spell.whom == Whom::Marked))

@@ -90,5 +90,5 @@ fn share_of(world: &World, p: usize, from: u64, to: u64) -> f64 {
             / world.replicas.iter().filter(is_member).map(of).sum::<f64>().max(of(&world.replicas[p]))
     };
     let by_weight = part(|replica| f64::from(replica.weight));
-    by_weight.max(part(|replica| f64::from(replica.weight) * f64::from(replica.places)))
+    by_weight.max(part(|replica| f64::from(replica.weight) * f64::from(replica.max_conns.max(1))))
 }

@@ -23,6 +23,9 @@ const EXPECTED_MIN: f64 = 30.0;
 /// The longest time out, 32 s, its jitter, and some seconds in which a request may come.
 const TRIED_WITHIN_NS: u64 = 45 * S;
 
+/// In this time a cold peer has had its four slow answers: four looks and what they take, twice.
+const WARM_WITHIN_NS: u64 = 50 * S;
+
 struct Share {
     got: usize,
     all: usize,
@@ -57,11 +60,16 @@ pub fn judge(world: &World, history: &mut History) {
             }
         }
         let life = &history.lives[p];
-        if let (Some((answers, _)), Some(warm_at)) = (replica.cold, life.warm_at)
-            && life.slow_answers >= answers
-        {
-            let from = warm_at + COLD_SETTLES_NS;
-            verdicts.push((Invariant::Stale, from, lags(world, history, p, from)));
+        match (replica.cold, life.warm_at) {
+            (None, _) => {}
+            (Some((answers, _)), Some(warm_at)) if life.slow_answers >= answers => {
+                let from = warm_at + COLD_SETTLES_NS;
+                verdicts.push((Invariant::Stale, from, lags(world, history, p, from)));
+            }
+            (Some(cold), _) => {
+                let due = replica.joins_ns + WARM_WITHIN_NS;
+                verdicts.push((Invariant::Stale, due, stays_cold(world, history, p, cold, due)));
+            }
         }
     }
     verdicts.extend(by_weight(world, history).map(|(at, what)| (Invariant::Shares, at, Some(what))));
@@ -83,6 +91,23 @@ fn lags(world: &World, history: &History, p: usize, from: u64) -> Verdict {
     let told =
         || format!("r{p} gets {} of {} from {} to {} s, at least {least:.0}", share.got, share.all, from / S, to / S);
     (fair >= EXPECTED_MIN).then(|| ((share.got as f64) < least).then(told))
+}
+
+/// Says so if `p`, the only one that is not well, has not even had its slow answers until `due`, although requests came: a look in 5 s would have
+/// given it more.
+fn stays_cold(world: &World, history: &History, p: usize, (answers, factor): (u32, f64), due: u64) -> Verdict {
+    let replica = &world.replicas[p];
+    let is_well = |q: usize| q == p || history.is_settled_through(world, q, replica.joins_ns + 5 * S, due);
+    let slow_ns = world.service_ns(replica.group) * factor * f64::from(answers);
+    let came = history.attempts.iter().filter(|a| (replica.joins_ns..due).contains(&a.start)).count();
+    let is_judged = replica.spells.is_empty()
+        && slow_ns < 10.0 * S as f64
+        && due < world.span_ns.min(replica.leaves_ns)
+        && is_of_fastest(world, p, due)
+        && (0..world.replicas.len()).all(is_well)
+        && came >= 100;
+    let told = || format!("r{p} has had {} answers until {} s, {came} came", history.lives[p].slow_answers, due / S);
+    is_judged.then(|| Some(told()))
 }
 
 /// From when a peer that is well since `healed` may expect a request, and when it is due at the latest. With explicit `max_fails` and
@@ -125,15 +150,20 @@ fn share_of(world: &World, history: &History, p: usize, from: u64, to: u64) -> O
         world.replicas[*q].group == world.replicas[p].group && history.is_settled_through(world, *q, from, to)
     };
     let members: Vec<usize> = (0..world.replicas.len()).filter(is_member).collect();
-    if !members.contains(&p) || members.len() < 2 || !is_of_fastest(world, p, from) {
+    let is_unlimited = members.iter().any(|&q| world.replicas[q].max_conns == 0);
+    if !members.contains(&p)
+        || members.len() < 2
+        || !is_of_fastest(world, p, from)
+        || (is_unlimited && !is_feasible(world, &members, 0.8))
+    {
         return None;
     }
     let part =
         |of: fn(&Replica) -> f64| of(&world.replicas[p]) / members.iter().map(|&q| of(&world.replicas[q])).sum::<f64>();
     let parts = [
         part(|replica| f64::from(replica.weight)),
-        part(|replica| f64::from(replica.weight) * f64::from(replica.places)),
-        part(|replica| f64::from(replica.places)),
+        part(|replica| f64::from(replica.weight) * f64::from(replica.max_conns.max(1))),
+        part(|replica| f64::from(replica.max_conns.max(1))),
     ];
     let during = history.attempts.iter().filter(|attempt| (from..to).contains(&attempt.start));
     let got_by: Vec<usize> =
@@ -149,7 +179,10 @@ fn share_of(world: &World, history: &History, p: usize, from: u64, to: u64) -> O
 /// The first 1,000 requests in a row of the fastest group, all of it settled, that are not shared by weight.
 fn by_weight(world: &World, history: &History) -> Option<(u64, Option<String>)> {
     let fast: Vec<usize> = (0..world.replicas.len()).filter(|&p| world.replicas[p].group == 0).collect();
-    if fast.len() < 2 || !is_feasible(world, &fast) {
+    let slots = |replica: &Replica| (replica.places, replica.max_conns);
+    let is_even = fast.iter().all(|&p| slots(&world.replicas[p]) == slots(&world.replicas[fast[0]]));
+    // WebSockets come too seldom to be even.
+    if fast.len() < 2 || !is_even || !is_feasible(world, &fast, 0.5) || world.traffic.mix[2] > 0.0 {
         return None;
     }
     let starts: Vec<u64> =
@@ -187,12 +220,11 @@ fn by_weight(world: &World, history: &History) -> Option<(u64, Option<String>)> 
     judged
 }
 
-/// Whether each of the group could serve its share by weight at 70 % of its slots.
-fn is_feasible(world: &World, group: &[usize]) -> bool {
+/// Whether each of the group could serve its share by weight with this part of its places.
+fn is_feasible(world: &World, group: &[usize], part: f64) -> bool {
     let weights: u32 = group.iter().map(|&p| world.replicas[p].weight).sum();
-    group.iter().all(|&p| {
-        let replica = &world.replicas[p];
+    group.iter().map(|&p| &world.replicas[p]).all(|replica| {
         let per_s = world.traffic.per_s * f64::from(replica.weight) / f64::from(weights);
-        per_s <= 0.7 * world.capacity(replica)
+        per_s <= part * world.capacity(replica)
     })
 }

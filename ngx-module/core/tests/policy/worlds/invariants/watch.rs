@@ -83,14 +83,10 @@ impl Watch {
         }
         let most = if replica.max_conns == 0 { RAMP_MAX } else { replica.max_conns };
         let ramped = |tokens: u32| if tokens < 8 { most.min(1 << tokens) } else { most };
-        // When the trial succeeded is known only roughly.
-        let recovered = |tokens: u32| tokens.checked_sub(1).map_or(0, ramped);
         if history.is_settled(world, p, now) {
-            return Some(
-                life.ramp.map_or(most, |tokens| if life.recovers { recovered(tokens) } else { ramped(tokens) }),
-            );
+            return Some(life.ramp.map_or(most, ramped));
         }
-        if history.is_troubled(world, p, now) || life.recovers {
+        if !history.is_untroubled(world, p, now) || life.recovers {
             return None;
         }
         let is_new_pool = world.is_whole_pool_new(replica.joins_ns) && now < replica.joins_ns + START_NS;
