@@ -1,4 +1,5 @@
-//! Worlds by hand: what was measured with real nginx and real replicas, each the smallest that shows it.
+//! Worlds by hand: what was measured with real nginx and real replicas, each the smallest that
+//! shows it.
 
 use super::invariants::Invariant;
 use super::world::*;
@@ -75,6 +76,15 @@ fn bad_prompts() -> World {
     world(Traffic { bursts: (1..6).map(burst).collect(), ..streams(1.3) }, vec![bad.clone(), bad])
 }
 
+/// A replica that holds WebSockets when its breaker opens for two seconds: the ramp's limit is
+/// below what it holds already.
+fn sockets() -> World {
+    let traffic =
+        Traffic { mix: [0.6, 0.35, 0.05], rest_ns: 0.5 * S as f64, socket_ns: 150.0 * S as f64, ..streams(7.0) };
+    let failing = spelled(0, 18 * S, 20 * S, What::Status(503));
+    world(traffic, vec![replica(0), replica(0), failing])
+}
+
 /// `max_fails=3 fail_timeout=10000s`, three failures, and a reload.
 fn long_fail_timeout() -> World {
     let failing = spelled(8, 10 * S, 15 * S, What::Refuse);
@@ -114,6 +124,7 @@ pub fn cases() -> Vec<Case> {
         ),
         case("six-bad-prompts-cost-others-slots", RampTooSlow, true, bad_prompts()),
         case("new-replica-gets-one-stream", RampTooSlow, true, world(streams(1.0), vec![replica(2), new])),
+        case("WebSockets keep a recovered replica from its ramp", HealsEjected, true, sockets()),
         case("long-fail_timeout-has-no-way-back", HealsEjected, true, long_fail_timeout()),
     ]
 }

@@ -1,17 +1,18 @@
-//! What the module does with the core for each request: the one file that knows pincer-core's API.
+//! What the module does with the core for each request: the one place that knows pincer-core's API.
 //!
-//! Follows ngx-module/src/ffi: balancer.rs (`get`, `free`), queue.rs (park, kick, drain, tick, timeout),
-//! first_byte.rs (header, first byte) and zone.rs (reload). What an attempt says about its peer is decided by
-//! the module's own file, phase/outcome.rs, which is compiled in here. Not modelled: affinity, classes,
-//! backups, stale keepalive connections.
+//! Follows ngx-module/src/ffi: balancer.rs (`get`, `free`), queue.rs (park, kick, drain, tick,
+//! timeout), first_byte.rs (header, first byte) and zone.rs (reload). What an attempt says about
+//! its peer is decided by the module's own file, phase/outcome.rs, which is compiled in here. Not
+//! modelled: affinity, classes, backups, stale keepalive connections.
 
 #[path = "../../../../src/phase/outcome.rs"]
 mod outcome;
+mod queue;
+mod shown;
 
-use super::world::{EVER, MS, S, World};
+use super::world::{MS, S, World};
 pub(crate) use outcome::Facts;
 use outcome::{is_good, outcome};
-use pincer_core::breaker::State;
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::{Demand, EXPLORE_ONE_IN, PeerSet, THETA, Why};
 use pincer_core::time::MonoNs;
@@ -20,6 +21,7 @@ use pincer_core::zone::{
     BalanceParams, Claim, HeapZone, NAME_MAX, Outcome, PeerSpec, Plan, ProcessId, QueueClass, Quick, Settings, Signal,
     Ticket, UpstreamIdx, WorkerIdx, Zone,
 };
+pub use shown::Shown;
 use std::collections::VecDeque;
 
 /// The clock at the world's start: not zero, since 0 means "never" in the cells.
@@ -61,17 +63,6 @@ pub enum Got {
     Busy,
 }
 
-/// What the zone shows of a replica.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shown {
-    pub is_there: bool,
-    pub in_flight: u32,
-    pub slots: u32,
-    pub max_conns: u32,
-    pub is_closed: bool,
-    pub service_ns: u64,
-}
-
 /// A request's record, as ffi/request.rs has it.
 #[derive(Default)]
 pub struct Record {
@@ -106,7 +97,8 @@ struct Worker<'z> {
     at: WorkerIdx,
     plan: Plan<'z>,
     numbers: u64,
-    /// Requests that wait here, oldest first: (sequence, request). All are of one class, so of one cell.
+    /// Requests that wait here, oldest first: (sequence, request). All are of one class, so of one
+    /// cell.
     waiting: VecDeque<(u64, usize)>,
     is_ticking: bool,
     is_drain_posted: bool,
@@ -265,15 +257,7 @@ impl<'z> Module<'z> {
                 Claim::Wait => {}
             }
         }
-        let worker = &mut self.workers[w];
-        let Ok(place) = zone.queue_enter(u, worker.at, QueueClass::NONE, QUEUE_SIZE, &terms, now) else {
-            return Got::Busy;
-        };
-        worker.waiting.push_back((place.sequence, r));
-        self.records[r].place = Some((place.cell, place.sequence));
-        self.post_drain(w, 0);
-        self.arm_tick(w);
-        Got::Parked
+        self.park(r, now)
     }
 
     fn demand(&self, r: usize, queued: u32) -> Demand {
@@ -302,6 +286,9 @@ impl<'z> Module<'z> {
     }
 
     /// The body's first byte is here: first_byte.rs `seen`.
+    ///
+    /// Kicks nobody, as the module: where a first byte makes room for others (the end of a trial, a
+    /// ramp that doubles), those who wait see it at the next release or tick.
     pub fn first_byte(&mut self, r: usize, status: usize, at: u64) {
         let now = clock(at);
         let record = &mut self.records[r];
@@ -343,144 +330,5 @@ impl<'z> Module<'z> {
             self.kick(w, now);
         }
         self.leave_if_idle(w);
-    }
-
-    /// The queue's timeout: queue.rs `on_timeout`. nginx answers 504.
-    pub fn time_out(&mut self, r: usize, at: u64) {
-        self.unpark(r);
-        self.kick(self.records[r].worker, clock(at));
-    }
-
-    fn unpark(&mut self, r: usize) {
-        let record = &mut self.records[r];
-        let Some((cell, sequence)) = record.place.take() else { return };
-        let worker = &mut self.workers[record.worker];
-        worker.waiting.retain(|&(other, _)| other != sequence);
-        let ends = worker.waiting.front().zip(worker.waiting.back()).map(|(oldest, newest)| (oldest.0, newest.0));
-        self.zone.queue_leave(self.upstream, worker.at, cell, ends);
-        let w = record.worker;
-        self.leave_if_idle(w);
-    }
-
-    fn kick(&mut self, me: usize, now: MonoNs) {
-        if self.sabotage == Sabotage::NoKick || !self.zone.any_waiting(self.upstream) {
-            return;
-        }
-        let own = self.workers[me].at;
-        let skip = |worker: WorkerIdx| worker != own && self.is_stale(worker, now);
-        match self.zone.queue_next(self.upstream, &terms, skip) {
-            Some(turn) if turn.worker == own => self.post_drain(me, 0),
-            Some(turn) => self.kick_worker(turn.worker, now),
-            None => {}
-        }
-    }
-
-    fn is_stale(&self, worker: WorkerIdx, now: MonoNs) -> bool {
-        self.zone.workers[usize::from(worker.0)].kick_stale(now.0, KICK_STALE_NS)
-    }
-
-    fn kick_worker(&mut self, worker: WorkerIdx, now: MonoNs) {
-        self.zone.workers[usize::from(worker.0)].kick_sent(now.0);
-        let is_it = |other: &Worker<'_>| other.at == worker && other.holds != u32::MAX;
-        if let Some(index) = self.workers.iter().position(is_it) {
-            self.post_drain(index, KICK_NS);
-        }
-    }
-
-    fn post_drain(&mut self, worker: usize, after_ns: u64) {
-        if !std::mem::replace(&mut self.workers[worker].is_drain_posted, true) {
-            self.wakes.push(Wake::Drain { worker, after_ns });
-        }
-    }
-
-    fn arm_tick(&mut self, worker: usize) {
-        if !std::mem::replace(&mut self.workers[worker].is_ticking, true) {
-            self.wakes.push(Wake::Tick { worker });
-        }
-    }
-
-    /// The timer that looks again: queue.rs `on_tick`. Returns what [`Self::drain`] does.
-    pub fn tick(&mut self, worker: usize, at: u64) -> Vec<(usize, Option<usize>)> {
-        self.workers[worker].is_ticking = false;
-        let drained = self.drain(worker, at);
-        if !self.workers[worker].waiting.is_empty() {
-            self.arm_tick(worker);
-        }
-        drained
-    }
-
-    /// Hands out slots to waiting requests of this worker: queue.rs `drain`. Returns who left the queue, and the replica that each got;
-    /// `None` = no peer is eligible.
-    pub fn drain(&mut self, me: usize, at: u64) -> Vec<(usize, Option<usize>)> {
-        let now = clock(at);
-        let (zone, u) = (self.zone, self.upstream);
-        self.workers[me].is_drain_posted = false;
-        let own = self.workers[me].at;
-        let mut left = vec![];
-        if self.workers[me].holds == u32::MAX {
-            return left;
-        }
-        zone.workers[usize::from(own.0)].kick_answered();
-        if self.workers[me].waiting.is_empty() {
-            return left;
-        }
-        for _ in 0..RESUMES_MAX {
-            let skip = |worker: WorkerIdx| worker != own && self.is_stale(worker, now);
-            let Some(turn) = zone.queue_next(u, &terms, skip) else { return left };
-            if turn.worker != own {
-                if zone.any_free(u, &PARAMS, now) {
-                    self.kick_worker(turn.worker, now);
-                }
-                return left;
-            }
-            let Some(&(_, r)) = self.workers[me].waiting.front() else { return left };
-            let claimed = zone.claim(u, own, &self.demand(r, zone.waiting(u)), &PARAMS, now);
-            if claimed.kick {
-                self.post_drain(me, 0);
-            }
-            match claimed.claim {
-                Claim::Taken(ticket) => {
-                    zone.queue_granted(u, &turn, &terms(turn.class), now);
-                    let replica = self.bind(r, ticket);
-                    self.unpark(r);
-                    left.push((r, Some(replica)));
-                }
-                Claim::Wait | Claim::Full => return left,
-                Claim::NoPeer => {
-                    self.unpark(r);
-                    left.push((r, None));
-                }
-            }
-        }
-        self.post_drain(me, 0);
-        left
-    }
-
-    /// What the zone shows of each of the world's replicas.
-    pub fn shown(&self, replicas: usize, at: u64) -> Vec<Shown> {
-        let nothing = Shown { is_there: false, in_flight: 0, slots: 0, max_conns: 0, is_closed: true, service_ns: 0 };
-        let mut shown = vec![nothing; replicas];
-        for peer in self.zone.snapshot(clock(at)).upstreams.into_iter().flat_map(|upstream| upstream.peers) {
-            let index: usize = peer.name[1..].parse().unwrap();
-            shown[index] = Shown {
-                is_there: true,
-                in_flight: peer.in_flight,
-                slots: peer.slots,
-                max_conns: peer.max_conns,
-                is_closed: peer.breaker == State::Closed,
-                service_ns: peer.service_ns,
-            };
-        }
-        shown
-    }
-
-    /// Requests in flight and waiting as the zone counts them, and releases of slots that nobody held.
-    pub fn left_over(&self) -> (u32, u32, u64) {
-        let snapshot = self.zone.snapshot(clock(EVER / 2));
-        let unbalanced =
-            snapshot.counters.iter().filter(|(name, _)| *name == "unbalanced").map(|(_, count)| count).sum();
-        let workers = || snapshot.workers.iter();
-        let in_flight: u32 = workers().map(|worker| worker.in_flight).sum();
-        (in_flight + self.leaked, workers().map(|worker| worker.waiting).sum(), unbalanced)
     }
 }

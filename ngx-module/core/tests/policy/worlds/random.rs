@@ -1,15 +1,18 @@
 //! Draws worlds: the same seed is the same world for ever, as long as this file stays as it is.
 //!
-//! A world has one or two troubles, so that what breaks an invariant can be told from its description.
+//! A world has one or two troubles, so that what breaks an invariant can be told from its
+//! description.
 
 use super::world::*;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-/// More arrivals a second would only take longer: where they would come, everything is made slower in proportion.
+/// More arrivals a second would only take longer: where they would come, everything is made slower
+/// in proportion.
 const PER_S_MAX: f64 = 50.0;
-/// With fewer, chance hides what the shares are: in half of such worlds everything is made faster in proportion.
+/// With fewer, chance hides what the shares are: in half of such worlds everything is made faster
+/// in proportion.
 const PER_S_MANY: f64 = 20.0;
 /// Everything is learned by then; troubles that are not there from the start begin later.
 const WARM_NS: u64 = 15 * S;
@@ -79,7 +82,8 @@ fn replicas(world: &mut World, rng: &mut SmallRng, count: usize, mixed: bool) {
     for index in 0..count {
         let places = match limits {
             0..6 => slots,
-            // Nobody can know of places that are not configured: where they differed, or were few, equal shares would be wrong.
+            // Nobody can know of places that are not configured: where they differed, or were few,
+            // equal shares would be wrong.
             6..9 => slots.max(8),
             _ => *[2, 4, 8, 16, 30].choose(rng).unwrap(),
         };
@@ -198,8 +202,8 @@ fn replace_all(world: &mut World, rng: &mut SmallRng, at: u64) {
     }
 }
 
-/// Sets the rate to a load of the replicas that are there and well at the start, and makes everything slower or faster where that would be too
-/// many requests or too few.
+/// Sets the rate to a load of the replicas that are there and well at the start, and makes
+/// everything slower or faster where that would be too many requests or too few.
 fn set_rate(world: &mut World, rng: &mut SmallRng) {
     let load = *[0.05, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9].choose(rng).unwrap();
     let is_well = |replica: &&Replica| {

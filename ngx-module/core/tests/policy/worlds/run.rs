@@ -1,6 +1,8 @@
-//! Runs a world: replicas and clients around [`Module`], by a virtual clock. Never sleeps, never reads a clock.
+//! Runs a world: replicas and clients around [`Module`], by a virtual clock. Never sleeps, never
+//! reads a clock.
 //!
-//! Follows nginx in what happens to an attempt that ends: which ends count as failed, what is retried, what the client gets.
+//! Follows nginx in what happens to an attempt that ends: which ends count as failed, what is
+//! retried, what the client gets.
 
 use super::invariants::{Invariant, Violation, Watch, judge};
 use super::module::{Facts, Got, Module, Sabotage, Shown, Wake, zone};
@@ -17,7 +19,8 @@ const AT_ONCE_NS: u64 = 2 * MS;
 const REFUSED_NS: u64 = MS / 5;
 /// First tokens after which a ramp binds no more.
 const RAMP_TOKENS: u32 = 8;
-/// A world of a few thousand requests has some hundred thousand events; one that goes on and on is broken.
+/// A world of a few thousand requests has some hundred thousand events; one that goes on and on is
+/// broken.
 const EVENTS_MAX: usize = 20_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,7 @@
 //! Makes a world smaller while something still holds for it, so that what is left is what matters.
 //!
-//! Tries one simplification after the other and keeps each that leaves the property; ends when none does. Bound: [`ROUNDS`].
+//! Tries one simplification after the other and keeps each that leaves the property; ends when none
+//! does. Bound: [`ROUNDS`].
 
 use super::world::*;
 

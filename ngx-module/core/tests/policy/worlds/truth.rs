@@ -1,7 +1,8 @@
-//! What is true of the replicas of a world at a moment, whatever the policy believes, and what has happened in it so far.
+//! What is true of the replicas of a world at a moment, whatever the policy believes, and what has
+//! happened in it so far.
 //!
-//! A replica is *settled* when nothing is wrong with it and the policy had the time that the invariants grant it to find
-//! that out. Invariants about healthy peers speak of settled ones.
+//! A replica is *settled* when nothing is wrong with it and the policy had the time that the
+//! invariants grant it to find that out. Invariants about healthy peers speak of settled ones.
 
 use super::invariants::{Invariant, Violation};
 use super::world::*;
@@ -54,7 +55,8 @@ pub struct Life {
     /// Good first tokens in its whole life.
     pub tokens: u32,
     pub known_at: Option<u64>,
-    /// Good first tokens since it joined a known pool, or since its breaker closed; `None` = it may have its full width.
+    /// Good first tokens since it joined a known pool, or since its breaker closed; `None` = it may
+    /// have its full width.
     pub ramp: Option<u32>,
     /// Whether the ramp is that of a breaker that closed.
     pub recovers: bool,
@@ -128,7 +130,8 @@ impl History {
         life.slow_answers >= answers && life.warm_at.is_some_and(|warm| warm + COLD_SETTLES_NS <= at)
     }
 
-    /// Whether no spell affects it, and time enough has passed since the last one. Failures of marked requests everywhere are not its fault.
+    /// Whether no spell affects it, and time enough has passed since the last one. Failures of
+    /// marked requests everywhere are not its fault.
     fn is_well(&self, world: &World, p: usize, at: u64) -> bool {
         let is_over = |(spell, healed_at): (&Spell, &Option<u64>)| {
             at < spell.from_ns

@@ -1,7 +1,8 @@
-//! What a world is: replicas with their faults, traffic, and what nginx.conf says. Plain data that can be printed and made smaller.
+//! What a world is: replicas with their faults, traffic, and what nginx.conf says. Plain data that
+//! can be printed and made smaller.
 //!
-//! All times are nanoseconds after the world's start. A replica that joins or leaves later does so by a
-//! reload of nginx, as a changed `server` line does.
+//! All times are nanoseconds after the world's start. A replica that joins or leaves later does so
+//! by a reload of nginx, as a changed `server` line does.
 
 use std::fmt;
 
@@ -24,7 +25,8 @@ pub struct World {
     pub next_upstream: Vec<u16>,
     /// `proxy_read_timeout`.
     pub read_timeout_ns: u64,
-    /// `max_fails=3 fail_timeout=` of every server; `None` = neither, so the breaker has its own rule.
+    /// `max_fails=3 fail_timeout=` of every server; `None` = neither, so the breaker has its own
+    /// rule.
     pub fail_timeout_ns: Option<u64>,
     /// A reload of nginx that changes nothing.
     pub reload_ns: Option<u64>,
@@ -148,7 +150,8 @@ pub enum Kind {
 }
 
 impl World {
-    /// Mean time to the signal on a replica of `group` that is well, ns: the truth that the policy has to learn.
+    /// Mean time to the signal on a replica of `group` that is well, ns: the truth that the policy
+    /// has to learn.
     pub fn service_ns(&self, group: usize) -> f64 {
         let Traffic { mix, short_ns, token_ns, .. } = &self.traffic;
         self.factors[group] * (mix[0] * short_ns + (mix[1] + mix[2]) * token_ns)
@@ -176,7 +179,8 @@ impl World {
         self.replicas.iter().all(|replica| replica.spells.iter().any(|spell| spell.whom == Whom::Marked))
     }
 
-    /// The moments at which nginx is reloaded: where the set of replicas changes, and [`World::reload_ns`].
+    /// The moments at which nginx is reloaded: where the set of replicas changes, and
+    /// [`World::reload_ns`].
     pub fn reloads(&self) -> Vec<u64> {
         let moments = self.replicas.iter().flat_map(|replica| [replica.joins_ns, replica.leaves_ns]);
         let mut moments: Vec<u64> = moments.chain(self.reload_ns).filter(|&at| at != 0 && at != EVER).collect();

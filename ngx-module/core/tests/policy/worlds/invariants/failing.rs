@@ -1,12 +1,16 @@
 //! Invariant 2: a replica that fails is not a fast replica.
 //!
-//! **A peer that fails gets at most 2 % of the requests while others answer well**, whichever way it fails: a 5xx, a gRPC status in the
-//! trailers of a 200, a refused connection, no answer at all, an answer that breaks off. Each costs a client an error or a retry. The
-//! allowance on top is what it takes to find out, and the trials of a breaker: three failures, and one trial after 1, 2, 4, … 32 s.
+//! **A peer that fails gets at most 2 % of the requests while others answer well**, whichever way
+//! it fails: a 5xx, a gRPC status in the trailers of a 200, a refused connection, no answer at all,
+//! an answer that breaks off. Each costs a client an error or a retry. The allowance on top is what
+//! it takes to find out, and the trials of a breaker: three failures, and one trial after 1, 2, 4,
+//! … 32 s.
 //!
-//! **A peer whose answers say nothing about its speed** (a redirect, a 404, 401, 429, an answer without a body) **gets no more than its
-//! share by weight, +20 %.** They may be right answers, so it is not ejected. But they come at once, so the peer is always the one with
-//! the fewest requests in flight; if that counted, it would draw all traffic. Counted are the requests that another peer had room for.
+//! **A peer whose answers say nothing about its speed** (a redirect, a 404, 401, 429, an answer
+//! without a body) **gets no more than its share by weight, +20 %.** They may be right answers, so
+//! it is not ejected. But they come at once, so the peer is always the one with the fewest requests
+//! in flight; if that counted, it would draw all traffic. Counted are the requests that another
+//! peer had room for.
 
 use super::super::truth::{Attempt, History};
 use super::super::world::*;
@@ -79,7 +83,8 @@ fn is_well_through(world: &World, p: usize, from: u64, to: u64) -> bool {
         && replica.spells.iter().all(|spell| spell.to_ns.saturating_add(20 * S) <= from || spell.from_ns >= to)
 }
 
-/// The greatest share that the weights, or weights and slots, give it: among all when it was never known, else among its like.
+/// The greatest share that the weights, or weights and slots, give it: among all when it was never
+/// known, else among its like.
 fn share_of(world: &World, p: usize, from: u64, to: u64) -> f64 {
     let is_unknown = world.replicas[p].joins_ns >= from;
     let is_member = |replica: &&Replica| {

@@ -1,8 +1,9 @@
 //! Invariant 5, first half: looks are few.
 //!
-//! **Looks take at most 1 % of an upstream's requests over a minute, or one request in 5 s if that is more.** A look sends a client to a
-//! peer that is probably slow, so that others need not guess: it is a cost, and the cost is bounded. That looks are frequent enough is
-//! what invariants 3 and 5 find out by the shares that healed peers have back.
+//! **Looks take at most 1 % of an upstream's requests over a minute, or one request in 5 s if that
+//! is more.** A look sends a client to a peer that is probably slow, so that others need not guess:
+//! it is a cost, and the cost is bounded. That looks are frequent enough is what invariants 3 and 5
+//! find out by the shares that healed peers have back.
 
 use super::super::truth::History;
 use super::super::world::S;

@@ -1,6 +1,7 @@
 //! What must hold in every world. Each invariant has a file or a function that says why.
 //!
-//! Those that speak of moments are watched while the world runs ([`Watch`]); those that speak of shares are judged afterwards.
+//! Those that speak of moments are watched while the world runs ([`Watch`]); those that speak of
+//! shares are judged afterwards.
 
 mod failing;
 mod looks;
@@ -14,27 +15,30 @@ pub use watch::Watch;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
-    /// 1. No request waits beside a free slot of a like peer: [`watch`].
+    /// Invariant 1: No request waits beside a free slot of a like peer: [`watch`].
     Waits,
-    /// 2. A peer that fails gets at most 2 % of the requests: [`failing`].
+    /// Invariant 2: A peer that fails gets at most 2 % of the requests: [`failing`].
     Failing,
-    /// 2. A peer whose answers say nothing about its speed gets no more than its share: [`failing`].
+    /// Invariant 2: A peer whose answers say nothing about its speed gets no more than its share:
+    /// [`failing`].
     Attractive,
-    /// 3. A slowed peer that is well again has its share back after 15 s: [`shares`].
+    /// Invariant 3: A slowed peer that is well again has its share back after 15 s: [`shares`].
     HealsSlow,
-    /// 3. An ejected peer that is well again is tried in time, and has its share back 10 s later: [`shares`].
+    /// Invariant 3: An ejected peer that is well again is tried in time, and has its share back 10 s later:
+    /// [`shares`].
     HealsEjected,
-    /// 4. Shares by weight among like peers: [`shares`].
+    /// Invariant 4: Shares by weight among like peers: [`shares`].
     Shares,
-    /// 5. Looks are few: [`looks`].
+    /// Invariant 5: Looks are few: [`looks`].
     Looks,
-    /// 5. A peer with four slow first answers carries like load 10 s later: [`shares`].
+    /// Invariant 5: A peer with four slow first answers carries like load 10 s later: [`shares`].
     Stale,
-    /// 6. A new peer takes one request, then two, four: [`watch`].
+    /// Invariant 6: A new peer takes one request, then two, four: [`watch`].
     RampTooFast,
-    /// 6. Each first token doubles what a new peer may take, and a pool that is new as a whole starts at full width: [`watch`].
+    /// Invariant 6: Each first token doubles what a new peer may take, and a pool that is new as a whole
+    /// starts at full width: [`watch`].
     RampTooSlow,
-    /// 7. Nothing leaks, nothing waits for ever: [`judge`].
+    /// Invariant 7: Nothing leaks, nothing waits for ever: [`judge`].
     Leaks,
 }
 
@@ -73,8 +77,8 @@ pub fn judge(world: &World, history: &mut History, left_over: (u32, u32, u64)) {
     history.violations.dedup_by_key(|violation| violation.invariant);
 }
 
-/// Invariant 7. A slot that is not given back is lost for ever, since in-flight counts are what limits a peer; a request that waits for
-/// longer than the queue's timeout has been forgotten.
+/// Invariant 7. A slot that is not given back is lost for ever, since in-flight counts are what
+/// limits a peer; a request that waits for longer than the queue's timeout has been forgotten.
 fn leaks(world: &World, history: &mut History, left_over: (u32, u32, u64)) {
     history.judged.insert(Invariant::Leaks);
     if left_over != (0, 0, 0) {

@@ -1,16 +1,20 @@
 //! Invariants 3, 4 and 5: shares among like peers.
 //!
-//! **3. A slowed peer that is well again has at least 80 % of its fair share 15 s later; an ejected one 10 s after its first good answer.**
-//! Until then the others carry its load, and its operator has paid for a replica that idles. An ejected peer is tried again 32 s + a
-//! quarter after the last trial at the latest, so its first good answer is due within 45 s where requests come.
+//! **3. A slowed peer that is well again has at least 80 % of its fair share 15 s later; an ejected
+//! one 10 s after its first good answer.** Until then the others carry its load, and its operator
+//! has paid for a replica that idles. An ejected peer is tried again 32 s + a quarter after the
+//! last trial at the latest, so its first good answer is due within 45 s where requests come.
 //!
-//! **4. Shares by weight among like peers are within ±20 % over 1,000 requests.** Weights are how a canary is limited. Where the favoured
-//! peer cannot take its share for want of slots the others have to, so only feasible shares are judged.
+//! **4. Shares by weight among like peers are within ±20 % over 1,000 requests.** Weights are how a
+//! canary is limited. Where the favoured peer cannot take its share for want of slots the others
+//! have to, so only feasible shares are judged.
 //!
-//! **5. A peer whose first four answers were slow, and that is as fast as its twin then, carries like load within 10 s.** Four answers of
-//! a replica that was loading its weights say little, and less with time; without a look they would be held against it for ever.
+//! **5. A peer whose first four answers were slow, and that is as fast as its twin then, carries
+//! like load within 10 s.** Four answers of a replica that was loading its weights say little, and
+//! less with time; without a look they would be held against it for ever.
 //!
-//! A fair share lies between what weights alone give (idle), weights times slots (busy) and slots alone (full).
+//! A fair share lies between what weights alone give (idle), weights times slots (busy) and slots
+//! alone (full).
 
 use super::super::truth::{COLD_SETTLES_NS, EJECTED_SETTLES_NS, History, SLOW_SETTLES_NS, is_of_fastest};
 use super::super::world::*;
@@ -54,7 +58,9 @@ pub fn judge(world: &World, history: &mut History) {
                     verdicts.push((Invariant::HealsEjected, from, lags(world, history, p, from)));
                 }
                 (_, None) => {
-                    let (from, due) = trial_due(world, spell.to_ns);
+                    // What hung then holds its slot, and its age counts, until nginx gives up.
+                    let hung_ns = if spell.what == What::Hang { world.read_timeout_ns } else { 0 };
+                    let (from, due) = trial_due(world, spell.to_ns.saturating_add(hung_ns));
                     verdicts.push((Invariant::HealsEjected, due, forgotten(world, history, p, from, due)));
                 }
             }
@@ -93,8 +99,8 @@ fn lags(world: &World, history: &History, p: usize, from: u64) -> Verdict {
     (fair >= EXPECTED_MIN).then(|| ((share.got as f64) < least).then(told))
 }
 
-/// Says so if `p`, the only one that is not well, has not even had its slow answers until `due`, although requests came: a look in 5 s would have
-/// given it more.
+/// Says so if `p`, the only one that is not well, has not even had its slow answers until `due`,
+/// although requests came: a look in 5 s would have given it more.
 fn stays_cold(world: &World, history: &History, p: usize, (answers, factor): (u32, f64), due: u64) -> Verdict {
     let replica = &world.replicas[p];
     let is_well = |q: usize| q == p || history.is_settled_through(world, q, replica.joins_ns + 5 * S, due);
@@ -110,9 +116,10 @@ fn stays_cold(world: &World, history: &History, p: usize, (answers, factor): (u3
     is_judged.then(|| Some(told()))
 }
 
-/// From when a peer that is well since `healed` may expect a request, and when it is due at the latest. With explicit `max_fails` and
-/// `fail_timeout` the time out is nginx's; but a reload brings a server back, as it does in nginx, or a wrong `fail_timeout=10000s` cannot be
-/// mended without a stop.
+/// From when a peer that is well since `healed` may expect a request, and when it is due at the
+/// latest. With explicit `max_fails` and `fail_timeout` the time out is nginx's; but a reload
+/// brings a server back, as it does in nginx, or a wrong `fail_timeout=10000s` cannot be mended
+/// without a stop.
 fn trial_due(world: &World, healed: u64) -> (u64, u64) {
     let out_ns = world.fail_timeout_ns.map_or(TRIED_WITHIN_NS, |ns| ns + 5 * S);
     let due = healed.saturating_add(out_ns);
@@ -122,7 +129,8 @@ fn trial_due(world: &World, healed: u64) -> (u64, u64) {
     }
 }
 
-/// Says so if `p`, well since `from`, was not given a request that it could answer until `due`, although as many came as a fair share has.
+/// Says so if `p`, well since `from`, was not given a request that it could answer until `due`,
+/// although as many came as a fair share has.
 fn forgotten(world: &World, history: &History, p: usize, from: u64, due: u64) -> Verdict {
     let replica = &world.replicas[p];
     let later = |spell: &Spell| (from..due).contains(&spell.from_ns);
@@ -144,7 +152,8 @@ fn window_end(world: &World, from: u64) -> Option<u64> {
     (to >= from + 10 * S).then_some(to)
 }
 
-/// What `p` got among the settled peers of its speed; `None` where no such peer is beside it, or where faster ones are.
+/// What `p` got among the settled peers of its speed; `None` where no such peer is beside it, or
+/// where faster ones are.
 fn share_of(world: &World, history: &History, p: usize, from: u64, to: u64) -> Option<Share> {
     let is_member = |q: &usize| {
         world.replicas[*q].group == world.replicas[p].group && history.is_settled_through(world, *q, from, to)
@@ -176,7 +185,8 @@ fn share_of(world: &World, history: &History, p: usize, from: u64, to: u64) -> O
     })
 }
 
-/// The first 1,000 requests in a row of the fastest group, all of it settled, that are not shared by weight.
+/// The first 1,000 requests in a row of the fastest group, all of it settled, that are not shared
+/// by weight.
 fn by_weight(world: &World, history: &History) -> Option<(u64, Option<String>)> {
     let fast: Vec<usize> = (0..world.replicas.len()).filter(|&p| world.replicas[p].group == 0).collect();
     let slots = |replica: &Replica| (replica.places, replica.max_conns);

@@ -1,14 +1,18 @@
 //! Invariants 1 and 6: what must hold at every moment.
 //!
-//! **1. No request waits beside a free slot of a like peer for longer than the greater of 50 ms and a tenth of that peer's service time.**
-//! The wait rule lets a request wait for a *faster* peer. Beside a free peer of like speed there is nothing to wait for but an evener
-//! share, and a slot of a stream may be held for minutes. The bound leaves room for that evening-out and for the way of a wake-up.
-//! A peer that is ejected for failures that others have too may be out of the pool, but half of the pool may not.
+//! **1. No request waits beside a free slot of a like peer for longer than the greater of 50 ms and
+//! a tenth of that peer's service time.** The wait rule lets a request wait for a *faster* peer.
+//! Beside a free peer of like speed there is nothing to wait for but an evener share, and a slot of
+//! a stream may be held for minutes. The bound leaves room for that evening-out and for the way of
+//! a wake-up. A peer that is ejected for failures that others have too may be out of the pool, but
+//! half of the pool may not.
 //!
-//! **6. A new peer beside known ones has one request in flight until its first success, which is the first token; each further one doubles
-//! that.** A cold replica that is handed its full share fails again; but the end of a stream tells nothing that its first token did not,
-//! and comes minutes later. A pool that is new as a whole starts at full width: everybody would wait otherwise, for no peer is better.
-//! A peer that never gave a good answer while others did is unknown, and unknown peers are treated as new ones.
+//! **6. A new peer beside known ones has one request in flight until its first success, which is
+//! the first token; each further one doubles that.** A cold replica that is handed its full share
+//! fails again; but the end of a stream tells nothing that its first token did not, and comes
+//! minutes later. A pool that is new as a whole starts at full width: everybody would wait
+//! otherwise, for no peer is better. A peer that never gave a good answer while others did is
+//! unknown, and unknown peers are treated as new ones.
 
 use super::super::module::{Module, Shown};
 use super::super::truth::{History, is_of_fastest};
@@ -18,7 +22,8 @@ use std::collections::VecDeque;
 
 /// Invariant 1's bound, at least.
 const WAIT_NS: u64 = 50 * MS;
-/// A zone that has just been started is a pool that is new as a whole: what comes before the first answers tells nothing.
+/// A zone that has just been started is a pool that is new as a whole: what comes before the first
+/// answers tells nothing.
 const START_NS: u64 = 10 * S;
 /// A ramp is over at so many requests in flight: `slow_start::SANE`.
 const RAMP_MAX: u32 = 256;
@@ -75,7 +80,8 @@ impl Watch {
         }
     }
 
-    /// Requests that `p` may have in flight beside a request that waits; `None` = that is not judged now.
+    /// Requests that `p` may have in flight beside a request that waits; `None` = that is not
+    /// judged now.
     fn entitled(&self, world: &World, history: &History, p: usize, now: u64) -> Option<u32> {
         let (replica, life) = (&world.replicas[p], &history.lives[p]);
         if !replica.is_in(now) || !is_of_fastest(world, p, now) {
