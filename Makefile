@@ -1,5 +1,5 @@
 # Thin: each target is a few lines, the work is in tools/ and in cargo. README.md explains what they do.
-.PHONY: demo wrong-answer test setup bench lint asan valgrind
+.PHONY: demo wrong-answer test setup bench lint asan valgrind soak
 .DEFAULT_GOAL := test
 
 setup:
@@ -25,3 +25,6 @@ asan: setup
 
 valgrind: setup
 	@tools/valgrind.sh
+
+soak:
+	@tools/soak.sh
