@@ -30,6 +30,7 @@ fn peer(i: u32, service_ns: u64, in_flight: u32, slots: u32) -> PeerView {
         backup: false,
         silent_ns: 0,
         span_ns: 0,
+        samples: 200,
     }
 }
 

@@ -335,6 +335,13 @@ impl Estimate {
         }
     }
 
+    /// Samples in the usual mean, at most [`USUAL_SAMPLES`]; what is gathered is not among them
+    /// yet.
+    #[must_use]
+    pub fn usual_samples(&self) -> u32 {
+        halves(self.usual.load(Relaxed)).1
+    }
+
     /// For how long the samples have said what they say, ns: from the first one after the mean was
     /// last replaced to the last.
     #[must_use]

@@ -298,7 +298,7 @@ pub(crate) fn demand(state: &RequestState, queued: u32, waited_ns: u64) -> Deman
         tried: state.tried.set(),
         random: state.number,
         waited_ns,
-        may_look: false,
+        ..Demand::default()
     }
 }
 

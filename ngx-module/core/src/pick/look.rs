@@ -1,13 +1,14 @@
 //! Looks at idle peers that are taken to be slower: is it still true?
 //!
-//! An idle peer's evidence ages. It is due for a look when its last sample is [`STALE_NS`] old, and
-//! as old as its samples' story before: four slow answers in a burst prove little two seconds
-//! later, a minute of them some more. Looks are an upstream's to spend ([`crate::looks`]: at most 1
-//! % of its requests, or one in 5 s if that is more); the peer of which least is known goes first.
-//! One that is not due by then gets one request in a hundred at most, the seldomer the slower it
-//! is, so that the loss stays under 1 % of the best service time. A peer whose last sample was like
-//! the best peer's and contradicts its own mean is asked again at once, one request at a time,
-//! until its mean says so too or a sample does not: that costs little.
+//! An idle peer's evidence ages. It is due for a look when its last sample is [`STALE_NS`] old; if
+//! [`FEW`] samples or more say so, as old as their story before, up to [`PROVEN_NS`]: four slow
+//! answers prove little two seconds later. Looks are an upstream's to spend ([`crate::looks`]: at
+//! most 1 % of its requests, or one in 5 s if that is more); the peer of which least is known goes
+//! first. One that is not due by then gets one request in a hundred at most, the seldomer the
+//! slower it is.
+//!
+//! A peer whose last samples were like the best peer's, against its own mean, is asked again at
+//! once, one request at a time, until its mean says so too or a sample does not: that costs little.
 //!
 //! Pure. Cost: a pass over the slower peers.
 
@@ -18,13 +19,17 @@ use crate::time::SECOND_NS;
 
 /// Evidence of this age makes an idle peer due for a look, ns.
 pub const STALE_NS: u64 = 2 * SECOND_NS;
-/// What a peer's samples have said for so long, or for so many services if that is longer, needs no
-/// more proof, ns.
-const PROVEN_NS: u64 = 60 * SECOND_NS;
+/// Fewer samples than these prove nothing for longer than [`STALE_NS`].
+const FEW: u32 = 6;
+/// Longer than this, or than so many services, nothing is believed without another look, ns.
+const PROVEN_NS: u64 = 5 * SECOND_NS;
 /// See [`PROVEN_NS`].
-const PROVEN_SERVICES: u64 = 64;
+const PROVEN_SERVICES: u64 = 32;
 /// A sample so many times under the mean contradicts it.
 const FAR: u64 = 4;
+/// A mean whose standard error is over this part of it rests on little: on two samples, or on a
+/// dozen of varied work.
+const ERROR_PART: u64 = 3;
 
 /// The idle peer that is worth this request.
 pub(super) fn choose(field: &Field, demand: &Demand) -> Option<usize> {
@@ -33,8 +38,9 @@ pub(super) fn choose(field: &Field, demand: &Demand) -> Option<usize> {
         return None;
     }
     let is_idle = |&i: &usize| field.peers[i].pending == 0 && field.is_free(i);
-    if let Some(again) = bits(slower).filter(is_idle).find(|&i| is_news(field, i)) {
-        return Some(again);
+    let again = bits(slower).filter(|_| demand.may_look_again).filter(is_idle).find(|&i| is_news(field, i));
+    if again.is_some() {
+        return again;
     }
     if !demand.may_look {
         return None;
@@ -52,19 +58,19 @@ pub(super) fn choose(field: &Field, demand: &Demand) -> Option<usize> {
     field.rotated(slower, turn).find(is_stale).filter(|&i| affinity::mix(turn).is_multiple_of(odds(i)))
 }
 
-/// Whether the last samples of a slower peer were like the best peer's, and far from its own mean.
-/// Of one that is unlike its usual self a hint will do.
+/// Whether the last samples of a slower peer were like the best peer's, and its mean is
+/// contradicted by them or rests on little. Of one that is unlike its usual self a hint will do.
 pub(super) fn is_news(field: &Field, i: usize) -> bool {
-    let (best_ns, recent_ns) = (field.service_ns(field.best()), field.peers[i].recent_ns);
-    let is_like_best = recent_ns <= best_ns.saturating_add(best_ns / 4);
-    (is_like_best && recent_ns < field.service_ns(i) / FAR)
-        || (recent_ns < best_ns.saturating_mul(2) && field.is_degraded(i))
+    let (peer, best_ns, service_ns) = (&field.peers[i], field.service_ns(field.best()), field.service_ns(i));
+    let is_like_best = peer.recent_ns <= best_ns.saturating_add(best_ns / 4);
+    let is_doubtful = peer.recent_ns < service_ns / FAR || peer.error_ns > service_ns / ERROR_PART;
+    (is_like_best && is_doubtful) || (peer.recent_ns < best_ns.saturating_mul(2) && field.is_degraded(i))
 }
 
 /// For how long what is known of the peer will do, ns: as long as it has been so. Of one that was
 /// faster before that is no time.
 fn proven_ns(field: &Field, i: usize) -> u64 {
-    if field.is_degraded(i) {
+    if field.is_degraded(i) || field.peers[i].samples < FEW {
         return STALE_NS;
     }
     let most_ns = field.service_ns(i).saturating_mul(PROVEN_SERVICES).max(PROVEN_NS);

@@ -93,6 +93,8 @@ pub struct PeerView {
     /// For how long its samples have said what they say, ns
     /// ([`crate::estimate::Estimate::span_ns`]).
     pub span_ns: u64,
+    /// Samples in its usual mean ([`crate::estimate::Estimate::usual_samples`]).
+    pub samples: u32,
 }
 
 /// What the rule knows of the request.
@@ -112,9 +114,11 @@ pub struct Demand {
     pub random: u64,
     /// How long the request, or one that waits behind it, has waited for a slot, ns.
     pub waited_ns: u64,
-    /// Whether the upstream may spend a look ([`crate::looks::Looks::may`]);
-    /// [`crate::zone::Zone::claim`] finds it out by itself.
+    /// Whether the upstream may spend a look ([`crate::looks`]) on a peer of which what is known is
+    /// old. [`crate::zone::Zone::claim`] finds it out by itself, like the next one.
     pub may_look: bool,
+    /// Whether it may spend one on a peer that the last look has found well.
+    pub may_look_again: bool,
 }
 
 /// Why a peer was taken.
@@ -122,7 +126,7 @@ pub struct Demand {
 pub enum Why {
     /// The rule's best.
     Fastest,
-    /// To learn how fast it is now.
+    /// To learn how fast it is now: a look.
     Explore,
     /// The one request of a half-open breaker. The caller must win `Breaker::begin_trial`.
     Trial,
@@ -132,6 +136,8 @@ pub enum Why {
     Backup,
     /// Its breaker is open, as is everyone's.
     LastResort,
+    /// Nothing is known of it: its share by weight.
+    Unknown,
 }
 
 /// The rule's answer.
@@ -221,20 +227,20 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
         // Where peers are unknown the round robin is that of all.
         let all = if strangers == 0 { 0 } else { open };
         if let Some(peer) = unknown::whose_turn(peers, open, strangers) {
-            return Decision::Take { peer, ties: all, why: Why::Explore };
+            return Decision::Take { peer, ties: all, why: Why::Unknown };
         }
         let field = Field::new(peers, open & !strangers);
         if let Some(peer) = look::choose(&field, demand) {
             return Decision::Take { peer, ties: all, why: Why::Explore };
         }
-        match rule::choose(&field, demand, theta) {
-            rule::Choice::Take { peer, ties } => return Decision::Take { peer, ties: ties | all, why },
-            rule::Choice::Wait => return Decision::Wait,
-            rule::Choice::AllFull => {}
+        if let rule::Choice::Take { peer, ties } = rule::choose(&field, demand, theta) {
+            return Decision::Take { peer, ties: ties | all, why };
         }
-        let idle = bits(strangers).find(|&i| unknown::is_idle(&peers[i]));
-        if let Some(peer) = idle.filter(|&i| !demand.can_wait || patience::is_over(&peers[i], demand)) {
-            return Decision::Take { peer, ties: all, why: Why::Explore };
+        // The known ones are full, as far as they are worth it: better an unknown one than a long
+        // wait.
+        let free = bits(strangers).filter(|&i| has_slot(&peers[i])).min_by_key(|&i| peers[i].in_flight);
+        if let Some(peer) = free.filter(|_| !demand.can_wait || patience::is_over(0, demand)) {
+            return Decision::Take { peer, ties: all, why: Why::Unknown };
         }
     }
     if demand.can_wait {

@@ -87,7 +87,7 @@ impl Entrant {
 
 /// Chooses among `members`, of which at least one is free.
 pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice {
-    let mut full: PeerSet = 0;
+    let (mut full, mut least_ns): (PeerSet, u64) = (0, u64::MAX);
     // Of peers of which nothing is known only what has shown its signal is a load: one that refuses
     // at once is idle, and must not be attractive for that.
     let load = |i: usize| {
@@ -101,6 +101,7 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
         weights += u64::from(peer.weight);
         places = places.saturating_add(places_of(peer));
         in_flight += load(i);
+        least_ns = least_ns.min(peer.service_ns);
         full |= PeerSet::from(!field.is_free(i)) << i;
     }
     let quotas = if unlimited { weights } else { places };
@@ -114,11 +115,8 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
         return Choice::AllFull;
     };
     // Where a member has no limit, what the others' limits leave undone is for it to do.
-    let may_wait = full != 0
-        && !unlimited
-        && field.is_learned()
-        && demand.can_wait
-        && !patience::is_over(&field.peers[best.peer], demand);
+    let may_wait =
+        full != 0 && !unlimited && field.is_learned() && demand.can_wait && !patience::is_over(least_ns, demand);
     if may_wait && is_short_wait(field, demand, full) {
         let owed = Entrant::best(bits(full).map(entrant), quotas, in_flight, true);
         let claim = |entrant: &Entrant| entrant.claim(quotas, in_flight);

@@ -12,6 +12,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::peer::Peer;
 use super::view::{HOLE, pending_word};
 use super::{PeerIdx, Upstream, UpstreamIdx, WorkerIdx, Zone};
+use crate::looks::Kind;
 use crate::pick::{Admission, Decision, Demand, PEERS_MAX, PeerView, STALE_NS, Why, look_again_ns, pick, settle};
 use crate::time::MonoNs;
 
@@ -170,7 +171,8 @@ impl Zone<'_> {
         let Some(upstream) = self.upstream(u) else { return Claimed::of(Claim::NoPeer, false) };
         let mut scene = Scene { views: ArrayVec::new(), seen: ArrayVec::new() };
         self.look(upstream, &mut scene, params, now);
-        let mut demand = Demand { may_look: self.may_look(upstream, &scene, now), ..*demand };
+        let may_look = self.may_look(upstream, &scene, now);
+        let mut demand = Demand { may_look, may_look_again: true, ..*demand };
         let mut kick = false;
         for attempt in 0..ATTEMPTS {
             let (index, ties, why) = match pick(&scene.views, &demand, params.theta) {
@@ -182,9 +184,8 @@ impl Zone<'_> {
                 Decision::Full => return self.refused(&upstream.counters.full, Claim::Full, kick),
                 Decision::NoPeer => return self.refused(&upstream.counters.no_peer, Claim::NoPeer, kick),
             };
-            let is_look = why == Why::Explore && scene.views.get(index).is_some_and(|view| view.silent_ns >= STALE_NS);
-            if is_look && demand.may_look && !upstream.looks.take(self.picked(upstream), now) {
-                demand.may_look = false;
+            if why == Why::Explore && !self.spend_look(upstream, &scene, index, demand.may_look, now) {
+                (demand.may_look, demand.may_look_again) = (false, false);
                 continue;
             }
             if let Ok(ticket) = self.take(&scene, index, w, why, now) {
@@ -209,7 +210,15 @@ impl Zone<'_> {
     /// Whether a peer is due for a look, and the upstream has one to spend.
     #[inline]
     pub(super) fn may_look(&self, upstream: &Upstream, scene: &Scene, now: MonoNs) -> bool {
-        scene.views.iter().any(|view| view.silent_ns >= STALE_NS) && upstream.looks.may(self.picked(upstream), now)
+        scene.views.iter().any(|view| view.silent_ns >= STALE_NS)
+            && upstream.looks.may(Kind::Due, self.picked(upstream), now)
+    }
+
+    /// Takes what the look at the peer `index` costs; `false` if it may not be spent.
+    fn spend_look(&self, upstream: &Upstream, scene: &Scene, index: usize, may_look: bool, now: MonoNs) -> bool {
+        let is_due = may_look && scene.views.get(index).is_some_and(|view| view.silent_ns >= STALE_NS);
+        let kind = if is_due { Kind::Due } else { Kind::Again };
+        upstream.looks.take(kind, self.picked(upstream), now)
     }
 
     /// Requests that were given to the peers of `upstream` so far.
@@ -334,7 +343,7 @@ impl Zone<'_> {
         // A pick may let go of a limit that slow start alone set, but never of `max_conns`. An
         // explorer goes alone, whoever else finds the peer idle.
         let limit = |view: &PeerView| match (why, view.in_flight < view.slots) {
-            (Why::Explore, _) => view.in_flight + 1,
+            (Why::Explore | Why::Unknown, _) => view.in_flight + 1,
             (_, true) => view.slots,
             (_, false) => view.max_conns,
         };

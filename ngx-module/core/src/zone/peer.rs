@@ -27,7 +27,7 @@ pub const NAME_MAX: usize = 128;
 pub const SOCKADDR_MAX: usize = 112;
 
 /// Reasons of a pick: the variants of [`crate::pick::Why`].
-pub const WHYS: usize = 6;
+pub const WHYS: usize = 7;
 /// Samples after which the means are published anew.
 const PUBLISH_SAMPLES: u64 = 8;
 /// Time after which any sample publishes them, ns.

@@ -31,6 +31,7 @@ pub(super) const HOLE: PeerView = PeerView {
     backup: false,
     silent_ns: 0,
     span_ns: 0,
+    samples: 0,
 };
 
 /// What a request that starts at `start` adds to its column's `pending`.
@@ -48,7 +49,10 @@ impl Peer {
         let count = (pending & COUNT_MASK) as u32;
         let estimate = self.estimate(params.signal);
         // A busy peer is not looked at: no need to read its evidence.
-        let (silent_ns, span_ns) = if count == 0 { (estimate.silent_ns(now), estimate.span_ns()) } else { (0, 0) };
+        let (silent_ns, span_ns, samples) = match count {
+            0 => (estimate.silent_ns(now), estimate.span_ns(), estimate.usual_samples()),
+            _ => (0, 0, 0),
+        };
         PeerView {
             identity: self.identity.load(Relaxed),
             in_flight,
@@ -67,6 +71,7 @@ impl Peer {
             backup: live.is(Live::BACKUP),
             silent_ns,
             span_ns,
+            samples,
         }
     }
 

@@ -26,6 +26,7 @@ pub fn view() -> PeerView {
         backup: false,
         silent_ns: 0,
         span_ns: 10 * S,
+        samples: 100,
     }
 }
 
@@ -38,7 +39,7 @@ fn full(peer: PeerView) -> PeerView {
 }
 
 fn demand() -> Demand {
-    Demand { queued: 1, can_wait: true, random: 1, may_look: true, ..Demand::default() }
+    Demand { queued: 1, can_wait: true, random: 1, may_look: true, may_look_again: true, ..Demand::default() }
 }
 
 fn taken(peers: &[PeerView], demand: &Demand) -> Option<(usize, Why)> {
@@ -142,6 +143,9 @@ fn a_peer_without_a_sample_gets_its_share_by_weight_however_idle_it_is() {
     assert_eq!(shared(&[heavy, unknown(), PeerView { weight: 2, ..unknown() }], 1_000), [700, 100, 200]);
     let busy = PeerView { in_flight: 3, pending: 3, pending_age_ns: MS, ..view() };
     assert_eq!(shared(&[busy, unknown(), slow()], 999), [666, 333, 0], "the load of the others does not matter");
+    let idle_for_long = PeerView { wrr_current: 8, ..slow() };
+    let four = [PeerView { wrr_current: -8, ..view() }, idle_for_long, idle_for_long, unknown()];
+    assert_eq!(shared(&four, 1_000)[3], 250, "nor do their speeds");
 }
 
 #[test]
@@ -159,9 +163,9 @@ fn a_request_waits_for_a_known_peer_for_a_moment_before_it_goes_to_an_unknown_on
     let has_had_its_share = PeerView { wrr_current: -1, ..unknown() };
     let peers = [full(PeerView { wrr_current: 1, ..view() }), has_had_its_share];
     let waited = |waited_ns| taken(&peers, &Demand { waited_ns, ..demand() });
-    assert_eq!((waited(49 * MS), waited(50 * MS)), (None, Some((1, Why::Explore))));
-    assert_eq!(look_again_ns(&peers, &demand()), Some(50 * MS));
-    assert_eq!(taken(&peers, &Demand { can_wait: false, ..demand() }), Some((1, Why::Explore)));
+    assert_eq!((waited(45 * MS - 1), waited(45 * MS)), (None, Some((1, Why::Unknown))));
+    assert_eq!(look_again_ns(&peers, &demand()), Some(45 * MS));
+    assert_eq!(taken(&peers, &Demand { can_wait: false, ..demand() }), Some((1, Why::Unknown)));
 }
 
 /// Of a thousand requests the numbers of those with which `peer` is looked at beside one of 100 ms.
@@ -194,15 +198,18 @@ fn the_peer_of_which_least_is_known_is_looked_at_first() {
 }
 
 #[test]
-fn a_peer_that_was_slow_for_long_is_looked_at_by_every_hundredth_request_until_that_has_aged() {
-    let slow_for_long =
-        PeerView { service_ns: 180 * MS, usual_ns: 180 * MS, recent_ns: 180 * MS, span_ns: 20 * S, ..view() };
-    let silent = |silent_ns| PeerView { silent_ns, ..slow_for_long };
-    assert_eq!((looks(silent(20 * S - 1), true), looks(silent(20 * S), true)), (10, 1_000));
-    let for_a_day = PeerView { span_ns: 86_400 * S, ..slow_for_long };
-    assert_eq!(looks(PeerView { silent_ns: 60 * S, ..for_a_day }, true), 1_000, "a minute is enough for any");
+fn a_peer_that_was_slow_for_longer_is_looked_at_by_every_hundredth_request_until_that_has_aged() {
+    let slow = PeerView { service_ns: 180 * MS, usual_ns: 180 * MS, recent_ns: 180 * MS, span_ns: 4 * S, ..view() };
+    let silent = |silent_ns| PeerView { silent_ns, ..slow };
+    assert_eq!((looks(silent(4 * S - 1), true), looks(silent(4 * S), true)), (10, 1_000));
+    let for_a_day = PeerView { span_ns: 86_400 * S, ..slow };
+    assert_eq!(looks(PeerView { silent_ns: 6 * S, ..for_a_day }, true), 1_000, "32 services are enough for any");
+    let minutes = PeerView { service_ns: 60 * S, usual_ns: 60 * S, recent_ns: 60 * S, ..for_a_day };
+    assert!(looks(PeerView { silent_ns: 1_900 * S, ..minutes }, true) < 10, "which may be long");
     let was_faster = PeerView { usual_ns: 80 * MS, ..silent(2 * S) };
     assert_eq!(looks(was_faster, true), 1_000);
+    let asked_seldom = PeerView { samples: 5, ..silent(2 * S) };
+    assert_eq!(looks(asked_seldom, true), 1_000);
 }
 
 #[test]
@@ -216,8 +223,16 @@ fn a_peer_that_is_slow_by_nature_is_explored_the_less_the_slower_it_is() {
 
 #[test]
 fn a_peer_that_answers_like_the_best_again_is_looked_at_again_at_once() {
+    let again = |peer: PeerView| taken(&[view(), peer], &demand()) == Some((1, Why::Explore));
     let healing = PeerView { service_ns: S, recent_ns: 110 * MS, ..view() };
-    assert_eq!(taken(&[view(), healing], &demand()), Some((1, Why::Explore)));
+    assert!(again(healing));
+    assert!(!again(PeerView { pending: 1, in_flight: 1, ..healing }), "one at a time");
+    assert!(!again(PeerView { recent_ns: 210 * MS, ..healing }));
+    let twice_as_slow = PeerView { service_ns: 250 * MS, usual_ns: 250 * MS, recent_ns: 110 * MS, ..view() };
+    assert!(!again(twice_as_slow), "a lucky sample");
+    assert!(again(PeerView { error_ns: 100 * MS, ..twice_as_slow }), "one that rests on two samples");
+    let none_to_spend = Demand { may_look_again: false, ..demand() };
+    assert_eq!(taken(&[view(), healing], &none_to_spend), Some((0, Why::Fastest)));
 }
 
 #[test]
@@ -309,12 +324,13 @@ prop_compose! {
         (service_ns, hold_ns, pending_age_ns) in (prop_oneof![Just(0), 1..100 * S, Just(u64::MAX)], 0..100 * S, 0..100 * S),
         (error_ns, usual_ns, recent_ns) in (0..S, 0..100 * S, 0..100 * S),
         (admission, backup) in (any_admission(), any::<bool>()),
-        (silent_ns, span_ns) in (0..100 * S, 0..100 * S),
+        (silent_ns, span_ns, samples) in (0..100 * S, 0..100 * S, 0..256_u32),
     ) -> PeerView {
         PeerView {
             identity, in_flight, pending: pending.min(in_flight), pending_age_ns, slots, max_conns, weight, service_ns,
             error_ns, usual_ns, recent_ns, hold_ns, wrr_current, admission, backup, silent_ns,
             span_ns,
+            samples,
         }
     }
 }
@@ -327,7 +343,7 @@ proptest! {
         (tried, random) in (0..4096_u128, any::<u64>()),
         (waited_ns, may_look) in (0..10 * S, any::<bool>()),
     ) {
-        let demand = Demand { queued, can_wait, affinity, tried, random, waited_ns, may_look };
+        let demand = Demand { queued, can_wait, affinity, tried, random, waited_ns, may_look, may_look_again: may_look };
         let is_eligible = |i: usize| {
             peers[i].weight > 0 && peers[i].admission != Admission::Shut && tried >> i & 1 == 0
         };
@@ -373,8 +389,8 @@ fn owed_and_free(service_ns: u64) -> [PeerView; 2] {
 }
 
 #[test]
-fn nobody_waits_for_a_share_longer_than_50_ms_or_a_tenth_of_the_service_time() {
-    for (service_ns, bound_ns) in [(100 * MS, 50 * MS), (500 * MS, 50 * MS), (2 * S, 200 * MS)] {
+fn nobody_waits_for_a_share_as_long_as_50_ms_or_a_tenth_of_the_service_time() {
+    for (service_ns, bound_ns) in [(100 * MS, 45 * MS), (400 * MS, 45 * MS), (11 * S, S)] {
         let peers = owed_and_free(service_ns);
         let waited = |waited_ns| Demand { waited_ns, ..demand() };
         assert_eq!(pick(&peers, &waited(bound_ns - 1), THETA), Decision::Wait);

@@ -6,7 +6,7 @@
 pub use crate::load::*;
 use pincer_core::breaker::{Breaker, Rule};
 use pincer_core::estimate::{Estimate, HALF_LIFE_NS};
-use pincer_core::looks::Looks;
+use pincer_core::looks::{Kind, Looks};
 use pincer_core::pick::{Decision, Demand, PeerView, STALE_NS, THETA, Why, look_again_ns, pick, settle};
 use pincer_core::slow_start::SlowStart;
 use pincer_core::time::MonoNs;
@@ -201,7 +201,8 @@ impl Sim {
         let mut again_ns = u64::MAX;
         while let Some(&r) = self.queue.front() {
             let views = self.views();
-            let may_look = self.looks.may(self.arrived, MonoNs(self.now));
+            let may = |kind| self.looks.may(kind, self.arrived, MonoNs(self.now));
+            let (may_look, may_look_again) = (may(Kind::Due), may(Kind::Again));
             let demand = Demand {
                 queued: u32::try_from(self.queue.len()).unwrap(),
                 can_wait: queue,
@@ -210,12 +211,15 @@ impl Sim {
                 random: self.requests[r].random,
                 waited_ns: self.now - self.requests[r].arrived,
                 may_look,
+                may_look_again,
             };
             match pick(&views, &demand, theta) {
                 Decision::Take { peer, ties, why } => {
                     self.queue.pop_front();
-                    if why == Why::Explore && views[peer].silent_ns >= STALE_NS && may_look {
-                        assert!(self.looks.take(self.arrived, MonoNs(self.now)));
+                    if why == Why::Explore {
+                        let is_due = may_look && views[peer].silent_ns >= STALE_NS;
+                        let kind = if is_due { Kind::Due } else { Kind::Again };
+                        assert!(self.looks.take(kind, self.arrived, MonoNs(self.now)));
                     }
                     settle(ties, peer, |i| views[i].weight, |i| &self.peers[i].credit);
                     self.requests[r].why = why;
@@ -265,6 +269,7 @@ impl Sim {
             backup: replica.backup,
             silent_ns: if peer.pending.is_empty() { peer.signal.silent_ns(now) } else { 0 },
             span_ns: peer.signal.span_ns(),
+            samples: peer.signal.usual_samples(),
         };
         self.peers.iter().zip(&self.replicas).enumerate().map(view).collect()
     }

@@ -12,7 +12,7 @@ mod shown;
 
 use super::world::{MS, S, World};
 pub(crate) use outcome::Facts;
-use outcome::{is_good, outcome};
+use outcome::{SWITCHING_PROTOCOLS, is_good, outcome};
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::{Demand, EXPLORE_ONE_IN, PeerSet, THETA, Why};
 use pincer_core::time::MonoNs;
@@ -50,7 +50,7 @@ pub enum Sabotage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
     Drain { worker: usize, after_ns: u64 },
-    Tick { worker: usize },
+    Tick { worker: usize, after_ns: u64 },
 }
 
 /// What `get` came to.
@@ -74,6 +74,7 @@ pub struct Record {
     first_byte_ns: Option<u64>,
     /// (cell, sequence) while it waits.
     place: Option<(u8, u64)>,
+    parked_at: MonoNs,
     /// Attempts that nginx may still make.
     tries: u32,
 }
@@ -100,7 +101,8 @@ struct Worker<'z> {
     /// Requests that wait here, oldest first: (sequence, request). All are of one class, so of one
     /// cell.
     waiting: VecDeque<(u64, usize)>,
-    is_ticking: bool,
+    /// When the queue's timer runs out.
+    tick_at: Option<MonoNs>,
     is_drain_posted: bool,
     holds: u32,
     /// An older configuration's: takes no new requests, and leaves when its last one has ended.
@@ -192,7 +194,7 @@ impl<'z> Module<'z> {
                 plan: Plan::new(),
                 numbers,
                 waiting: VecDeque::new(),
-                is_ticking: false,
+                tick_at: None,
                 is_drain_posted: false,
                 holds: 0,
                 is_leaving: false,
@@ -246,7 +248,7 @@ impl<'z> Module<'z> {
                     Quick::Lost => lost = true,
                 }
             }
-            let claimed = zone.claim(u, self.workers[w].at, &self.demand(r, 1), &PARAMS, now);
+            let claimed = zone.claim(u, self.workers[w].at, &self.demand(r, 1, 0), &PARAMS, now);
             if (claimed.kick || lost) && self.can_wait {
                 self.kick(w, now);
             }
@@ -260,9 +262,16 @@ impl<'z> Module<'z> {
         self.park(r, now)
     }
 
-    fn demand(&self, r: usize, queued: u32) -> Demand {
+    fn demand(&self, r: usize, queued: u32, waited_ns: u64) -> Demand {
         let record = &self.records[r];
-        Demand { queued, can_wait: self.can_wait, affinity: None, tried: record.tried, random: record.number }
+        Demand {
+            queued,
+            can_wait: self.can_wait,
+            tried: record.tried,
+            random: record.number,
+            waited_ns,
+            ..Demand::default()
+        }
     }
 
     fn bind(&mut self, r: usize, ticket: Ticket) -> usize {
@@ -276,24 +285,28 @@ impl<'z> Module<'z> {
     }
 
     /// The header is here: first_byte.rs `observe`.
-    pub fn header(&mut self, r: usize, has_body: bool, at: u64) {
+    pub fn header(&mut self, r: usize, status: usize, has_body: bool, at: u64) {
         let record = &mut self.records[r];
         record.header_ns = Some(record.since_claim(clock(at)).max(1));
+        let w = record.worker;
         let Some(ticket) = record.ticket.as_mut() else { return };
-        if !has_body {
-            self.zone.signal_seen(ticket, self.workers[record.worker].at);
+        if status == SWITCHING_PROTOCOLS {
+            self.zone.upgraded(ticket, self.workers[w].at, &PARAMS, clock(at));
+            if self.can_wait {
+                self.kick(w, clock(at));
+            }
+        } else if !has_body {
+            self.zone.signal_seen(ticket, self.workers[w].at);
         }
     }
 
     /// The body's first byte is here: first_byte.rs `seen`.
-    ///
-    /// Kicks nobody, as the module: where a first byte makes room for others (the end of a trial, a
-    /// ramp that doubles), those who wait see it at the next release or tick.
     pub fn first_byte(&mut self, r: usize, status: usize, at: u64) {
         let now = clock(at);
         let record = &mut self.records[r];
         let first_byte_ns = record.since_claim(now).max(1);
-        let worker = self.workers[record.worker].at;
+        let w = record.worker;
+        let worker = self.workers[w].at;
         let Some(ticket) = record.ticket.as_mut() else { return };
         if is_good(status) {
             self.zone.first_byte_seen(ticket, worker, first_byte_ns, &PARAMS, now);
@@ -301,6 +314,9 @@ impl<'z> Module<'z> {
             self.zone.signal_seen(ticket, worker);
         }
         record.first_byte_ns = Some(first_byte_ns);
+        if self.can_wait {
+            self.kick(w, now);
+        }
     }
 
     /// nginx is done with the peer, or with the wait for one: balancer.rs `free`.
