@@ -58,13 +58,13 @@ pub(super) fn choose(field: &Field, demand: &Demand) -> Option<usize> {
     field.rotated(slower, turn).find(is_stale).filter(|&i| affinity::mix(turn).is_multiple_of(odds(i)))
 }
 
-/// Whether the last samples of a slower peer were like the best peer's, and its mean is
-/// contradicted by them or rests on little. Of one that is unlike its usual self a hint will do.
+/// Whether the last samples of a slower peer were near the best peer's mean, and its own mean is
+/// contradicted by them, rests on little, or is unlike its usual self.
 pub(super) fn is_news(field: &Field, i: usize) -> bool {
     let (peer, best_ns, service_ns) = (&field.peers[i], field.service_ns(field.best()), field.service_ns(i));
-    let is_like_best = peer.recent_ns <= best_ns.saturating_add(best_ns / 4);
-    let is_doubtful = peer.recent_ns < service_ns / FAR || peer.error_ns > service_ns / ERROR_PART;
-    (is_like_best && is_doubtful) || (peer.recent_ns < best_ns.saturating_mul(2) && field.is_degraded(i))
+    let is_doubtful = || peer.recent_ns < service_ns / FAR || peer.error_ns > service_ns / ERROR_PART;
+    let is_near = |part: u64| peer.recent_ns < best_ns.saturating_add(best_ns / part);
+    (is_near(2) && is_doubtful()) || (is_near(1) && field.is_degraded(i))
 }
 
 /// For how long what is known of the peer will do, ns: as long as it has been so. Of one that was
