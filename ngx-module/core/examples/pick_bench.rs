@@ -28,7 +28,9 @@ fn peer(i: u32, service_ns: u64, in_flight: u32, slots: u32) -> PeerView {
         wrr_current: i64::from(i),
         admission: Admission::Open,
         backup: false,
-        explore_due: false,
+        silent_ns: 0,
+        span_ns: 0,
+        samples: 200,
     }
 }
 
@@ -46,7 +48,7 @@ fn measure(name: &str, peers: &[PeerView], affinity: Option<u64>) {
     for _ in 0..5 {
         let started = Instant::now();
         for random in 0..rounds {
-            let demand = Demand { queued: 3, can_wait: true, affinity, tried: 0, random };
+            let demand = Demand { queued: 3, can_wait: true, affinity, random, ..Demand::default() };
             black_box(pick(black_box(peers), black_box(&demand), THETA));
         }
         best_ns = best_ns.min(started.elapsed().as_nanos() as f64 / rounds as f64);

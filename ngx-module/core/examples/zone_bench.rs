@@ -42,7 +42,7 @@ fn main() {
     for round in 0..rounds {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let now = MonoNs(1_000_000_000 + u64::from(round) * MS);
-        let demand = Demand { queued: 1, can_wait: true, affinity: None, tried: 0, random: random >> 1 };
+        let demand = Demand { queued: 1, can_wait: true, random: random >> 1, ..Demand::default() };
         if let Claim::Taken(mut ticket) = zone.claim_planned(u, w, &mut plan, black_box(&demand), &PARAMS, now).claim {
             taken += 1;
             zone.signal_seen(&mut ticket, w);

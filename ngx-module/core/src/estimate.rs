@@ -36,10 +36,10 @@ const RUN_UP: u32 = 4;
 const FAR_UP: f32 = 3.0;
 /// So many samples in a row under mean / `FAR_DOWN` are a new truth: by chance once in 60,000 samples of the same work.
 const RUN_DOWN: u32 = 6;
+/// So many at least, however little the samples before them weigh.
+const RUN_LEAST: u32 = 2;
 /// Divisor of a sample that is far below the mean.
 const FAR_DOWN: f32 = 4.0;
-/// A peer without a sample for this long may be explored, ns.
-const EXPLORE_AFTER_NS: u64 = SECOND_NS;
 /// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150 single explorations do.
 const USUAL_SAMPLES: u32 = 256;
 /// After so many samples a single one counts for at most [`USUAL_STEP`] times the usual mean.
@@ -88,6 +88,8 @@ pub struct Estimate {
     ordinary: AtomicU64,
     /// f32 mean over the last [`USUAL_SAMPLES`] samples (ns) above, their number so far below. Racy by design.
     usual: AtomicU64,
+    /// Time of the first sample of what is taken for the truth now.
+    since: AtomicU64,
 }
 
 /// What became of a sample that is gathered.
@@ -126,7 +128,10 @@ impl Estimate {
         let (old_sum, old_weight) = unpack(self.sums.load(Relaxed));
         let mean = if old_weight > 0.0 { old_sum / old_weight } else { value };
         self.recent.store(pack((value, unpack(self.recent.load(Relaxed)).0)), Relaxed);
-        let run = self.advance_run(value, mean);
+        let run = self.advance_run(value, mean, old_weight);
+        if run.is_some() || old_weight <= 0.0 {
+            self.since.store(now.0, Relaxed);
+        }
         self.advance_usual((batch.0 + fresh.0, batch.1 + fresh.1));
         let (sum, weight) = self.fold_in(batch, fresh, run, half_life_ns, now);
         self.advance_spread(batch, value, mean, counted, weight);
@@ -218,7 +223,7 @@ impl Estimate {
     }
 
     /// Adds the sample to the run of outliers it continues; returns sum and length of a run that has become a new truth.
-    fn advance_run(&self, value: f32, mean: f32) -> Option<(f32, f32)> {
+    fn advance_run(&self, value: f32, mean: f32, weight: f32) -> Option<(f32, f32)> {
         let usual = f32::from_bits(halves(self.usual.load(Relaxed)).0);
         let healed = mean > usual * DEGRADED && value < usual * LIKE_USUAL;
         let above = value > mean * FAR_UP;
@@ -240,7 +245,11 @@ impl Estimate {
         let needed = match (above, healed) {
             (true, _) => RUN_UP,
             (false, true) => RUN_HEALED,
-            (false, false) => RUN_DOWN,
+            // Few samples, or old ones, are overturned by a run that outweighs them.
+            (false, false) => {
+                let others = weight - (length - 1) as f32;
+                u32::try_from(whole(others + 1.0)).unwrap_or(RUN_DOWN).clamp(RUN_LEAST, RUN_DOWN)
+            }
         };
         if length >= needed {
             self.run.store(0, Relaxed);
@@ -317,15 +326,32 @@ impl Estimate {
         u32::try_from(whole(self.all().1.round())).unwrap_or(u32::MAX)
     }
 
-    /// Whether no sample came for so long that an exploration may be spent on this peer. True if there never was one.
+    /// Time since the last sample, ns; 0 without any.
     #[must_use]
-    pub fn explore_due(&self, now: MonoNs) -> bool {
-        now.since(MonoNs(self.last_at.load(Relaxed))) > EXPLORE_AFTER_NS || self.last_at.load(Relaxed) == 0
+    pub fn silent_ns(&self, now: MonoNs) -> u64 {
+        match self.last_at.load(Relaxed) {
+            0 => 0,
+            last_at => now.since(MonoNs(last_at)),
+        }
+    }
+
+    /// Samples in the usual mean, at most [`USUAL_SAMPLES`]; what is gathered is not among them
+    /// yet.
+    #[must_use]
+    pub fn usual_samples(&self) -> u32 {
+        halves(self.usual.load(Relaxed)).1
+    }
+
+    /// For how long the samples have said what they say, ns: from the first one after the mean was
+    /// last replaced to the last.
+    #[must_use]
+    pub fn span_ns(&self) -> u64 {
+        MonoNs(self.last_at.load(Relaxed)).since(MonoNs(self.since.load(Relaxed)))
     }
 
     /// Forgets everything (a record is reused for another peer).
     pub fn reset(&self) {
-        let learned = [&self.sums, &self.last_at, &self.recent, &self.spread, &self.run, &self.usual];
+        let learned = [&self.sums, &self.last_at, &self.recent, &self.spread, &self.run, &self.usual, &self.since];
         for word in learned.into_iter().chain([&self.gathered, &self.squares, &self.ordinary]) {
             word.store(0, Relaxed);
         }

@@ -1,8 +1,11 @@
 //! Slow start of one peer: a new or recovered replica gets one request at a time, then two, four, … as each succeeds.
 //!
-//! A cold replica (empty caches, weights still loading) that is handed its full share at once fails again. The limit doubles with
-//! every success until `max_conns`, or [`SANE`] without one; `slow_start=TIME` holds it under a straight line over that time as well.
-//! Peers that were there when the zone was made do not ramp: all would, and nobody would serve.
+//! A cold replica (empty caches, weights still loading) that is handed its full share at once fails
+//! again. The limit doubles with every success (the first token, a WebSocket's 101: not the end of
+//! the stream) until `max_conns`, or [`SANE`] without one; `slow_start=TIME` holds it under a
+//! straight line over that time as well. What a peer has in flight when its ramp begins does not
+//! count against it: a trial that streams for minutes holds nothing back. A pool that is new as a
+//! whole does not ramp: nobody would serve.
 //!
 //! Cost: one load when not ramping. All-zero bytes: not ramping. Only a limit of slots: whether it is obeyed is the claim's affair.
 
@@ -26,10 +29,11 @@ pub struct SlowStart {
 }
 
 impl SlowStart {
-    /// Starts the ramp: a peer was added to a running upstream, or its breaker closed after a trial.
-    pub fn begin(&self, now: MonoNs) {
+    /// Starts the ramp: a peer was added to a running upstream, or its breaker closed after a
+    /// trial. One request more than the `in_flight` that it has.
+    pub fn begin(&self, in_flight: u32, now: MonoNs) {
         self.began.store(now.0, Relaxed);
-        self.limit.store(1, Relaxed);
+        self.limit.store(in_flight.saturating_add(1), Relaxed);
     }
 
     /// One success more: doubles the limit. Ends the ramp when the limit no longer binds and the configured time is over.

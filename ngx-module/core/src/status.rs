@@ -28,7 +28,7 @@ pub struct Context<'a> {
 }
 
 /// The reasons of a pick as they are shown, in the order of [`crate::pick::Why`].
-pub const WHY_NAMES: [&str; WHYS] = ["fastest", "explore", "trial", "affinity", "backup", "last_resort"];
+pub const WHY_NAMES: [&str; WHYS] = ["fastest", "explore", "trial", "affinity", "backup", "last_resort", "unknown"];
 
 /// A peer's state as it is shown.
 pub const fn state_name(state: PeerState) -> &'static str {

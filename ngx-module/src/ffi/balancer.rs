@@ -5,7 +5,7 @@
 
 use super::conf::UpstreamConf;
 use super::request::{RequestState, Stage, Tried};
-use super::{bits, clock, conf, fingerprint, first_byte, nginx, process, queue, queue_end, request, session};
+use super::{bits, clock, conf, fingerprint, first_byte, grpc, nginx, process, queue, queue_end, request, session};
 use crate::phase::outcome::{Facts, looks_stale, outcome};
 use nginx_sys::{ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t};
 use pincer_core::pick::Demand;
@@ -122,7 +122,7 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
                 Quick::Lost => lost = true,
             }
         }
-        let claimed = this.zone.claim(index, this.worker, &demand(this, 1), this.conf.params(), now);
+        let claimed = this.zone.claim(index, this.worker, &demand(this, 1, 0), this.conf.params(), now);
         if (claimed.kick || lost) && can_wait {
             queue::kick(this.conf, this.zone);
         }
@@ -149,13 +149,15 @@ pub(crate) fn busy(pc: &mut ngx_peer_connection_t, conf: &UpstreamConf) -> ngx_i
 }
 
 /// What the pick must know of this request.
-pub(crate) fn demand(state: &RequestState, queued: u32) -> Demand {
+pub(crate) fn demand(state: &RequestState, queued: u32, waited_ns: u64) -> Demand {
     Demand {
         queued,
         can_wait: state.conf.queue.is_some(),
         affinity: (state.affinity != 0).then_some(state.affinity),
         tried: state.tried.set(),
         random: state.number,
+        waited_ns,
+        ..Demand::default()
     }
 }
 
@@ -253,7 +255,7 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
     let is_telling = match outcome {
         Outcome::Failure => facts.sent,
         Outcome::Success { .. } | Outcome::Answered => index.is_some_and(|index| zone.failed_lately(index, now)),
-        Outcome::Neutral | Outcome::Excused => false,
+        Outcome::Declined | Outcome::Neutral | Outcome::Excused => false,
     };
     // SAFETY: a reference is to a live record.
     let fingerprint = is_telling.then(|| unsafe { fingerprint::of(state) });
@@ -274,6 +276,7 @@ unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, fl
         let u = (*r).upstream;
         let connection = (*pc).connection;
         let start = (*state).ticket.as_ref().map_or(now, |ticket| ticket.start);
+        let status = (*u).headers_in.status_n;
         Facts {
             failed: flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0,
             passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
@@ -284,7 +287,8 @@ unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, fl
             timed_out: !connection.is_null()
                 && (bits::event::timedout((*connection).read) != 0 || bits::event::timedout((*connection).write) != 0),
             stale: false,
-            status: (*u).headers_in.status_n,
+            status,
+            grpc_status: if status == 200 && grpc::is_grpc(u) { grpc::status(u) } else { None },
             client_gone: bits::connection::error((*r).connection) != 0
                 || bits::connection::timedout((*r).connection) != 0,
             complete: is_complete(pc, u),

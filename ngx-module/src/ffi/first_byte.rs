@@ -7,7 +7,7 @@
 //! two pointer swaps where the body comes later.
 
 use super::request::{self, Hook, RequestState, ShownTime, Stage};
-use super::{LoopStatic, bits, clock, nginx};
+use super::{LoopStatic, bits, clock, grpc, nginx, queue};
 use crate::phase::outcome;
 use nginx_sys::{
     NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
@@ -62,11 +62,16 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
         let now = clock::now();
         (*state).header_ns = now.since(ticket.start).max(1);
         let has_body = expects_body(r);
-        if signal == Signal::Header || (signal == Signal::FirstByte && !has_body) {
+        if (*u).headers_in.status_n == outcome::SWITCHING_PROTOCOLS {
+            (*state).zone.upgraded(ticket, (*state).worker, (*state).conf.params(), now);
+            if (*state).conf.queue.is_some() {
+                queue::kick((*state).conf, (*state).zone);
+            }
+        } else if signal == Signal::Header || (signal == Signal::FirstByte && !has_body) {
             (*state).zone.signal_seen(ticket, (*state).worker);
         }
         if has_body {
-            if is_grpc(u) {
+            if grpc::is_grpc(u) {
                 hook_frames(state, u);
             } else if (*u).buffer.last > (*u).buffer.pos {
                 seen(state, now);
@@ -107,6 +112,10 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
         this.zone.first_byte_seen(ticket, this.worker, first_byte_ns, params, now);
     } else if params.signal == Signal::FirstByte {
         this.zone.signal_seen(ticket, this.worker);
+    }
+    // A first token may have made room for others.
+    if this.conf.queue.is_some() {
+        queue::kick(this.conf, this.zone);
     }
     this.first_byte_ns = first_byte_ns;
     if let Some(attempt) = this.attempt() {
@@ -175,15 +184,6 @@ pub(crate) unsafe fn unhook(state: *mut RequestState) {
             None => {}
         }
     }
-}
-
-/// Whether the peer speaks grpc, by the scheme of `grpc_pass`.
-///
-/// # Safety
-/// `u` is live.
-unsafe fn is_grpc(u: *const ngx_http_upstream_t) -> bool {
-    // SAFETY: as the caller vouches; the scheme lives in the configuration.
-    unsafe { nginx::bytes((*u).schema).starts_with(b"grpc") }
 }
 
 /// # Safety

@@ -6,7 +6,8 @@
 use super::conf::UpstreamConf;
 use super::request::{Parking, RequestState};
 use super::{bits, log, nginx, queue};
-use nginx_sys::{ngx_event_t, ngx_queue_t};
+use nginx_sys::{ngx_event_t, ngx_msec_t, ngx_queue_t};
+use pincer_core::time::{MILLISECOND_NS, MonoNs};
 use pincer_core::zone::CELLS;
 use std::cell::{Cell, UnsafeCell};
 
@@ -62,6 +63,25 @@ impl LocalQueue {
         }
     }
 
+    /// Has the queue looked at in `ns`, if its next tick is later. Something waits, so the tick is
+    /// armed.
+    pub(crate) fn look_in(&self, ns: u64) {
+        let event = self.tick_event.get();
+        let ms = ngx_msec_t::try_from(ns.div_ceil(MILLISECOND_NS)).unwrap_or(ngx_msec_t::MAX);
+        // SAFETY: the event is prepared, and lives in the configuration; an armed event's key is
+        // the time when it is to run.
+        unsafe {
+            let left = (*event).timer.key.wrapping_sub(nginx::current_msec());
+            // As nginx compares times: one that is over is far in the future.
+            if bits::event::timer_set(event) == 0 || ms >= left || left > ngx_msec_t::MAX / 2 {
+                return;
+            }
+            // nginx leaves a timer alone that is to be moved by less than 300 ms.
+            bits::event::del_timer(event);
+            bits::event::add_timer(event, ms);
+        }
+    }
+
     /// Whether nothing waits here.
     pub(crate) fn is_empty(&self) -> bool {
         self.len.get() == 0
@@ -95,6 +115,14 @@ impl LocalQueue {
         let (oldest, newest) = (self.end(cell, |head| head.next)?, self.end(cell, |head| head.prev)?);
         // SAFETY: what a list links is live.
         Some(unsafe { ((*oldest).sequence, (*newest).sequence) })
+    }
+
+    /// How long the oldest request of all lists has waited, ns.
+    pub(crate) fn waited_ns(&self, now: MonoNs) -> u64 {
+        let cells = (0..CELLS).filter_map(|cell| u8::try_from(cell).ok());
+        let oldest = cells.filter_map(|cell| self.end(cell, |head| head.next));
+        // SAFETY: what a list links is live.
+        oldest.map(|parking| now.since(unsafe { (*parking).parked_at })).max().unwrap_or(0)
     }
 
     fn end(&self, cell: u8, side: impl Fn(&ngx_queue_t) -> *mut ngx_queue_t) -> Option<*mut Parking> {

@@ -24,6 +24,7 @@ pub(crate) mod feed;
 mod fingerprint;
 pub(crate) mod first_byte;
 mod give_way;
+mod grpc;
 mod layout;
 pub(crate) mod limit_answer;
 pub(crate) mod limit_delay;

@@ -1,10 +1,13 @@
 //! Requests that wait for a slot. Each worker has its own in private lists; the zone shows what is in them, and whose turn it is goes
 //! next, whichever worker frees the slot: the best class, the oldest first, and a class that is owed its share before all.
 //!
-//! A waiting request sits on a placeholder connection that nginx sets up as if it were connecting (NGX_AGAIN from `get`). When a slot
-//! comes it is swapped for a real one. Nothing is pushed to a waiter: whoever frees a slot kicks the worker whose turn it is, which looks for
-//! itself, so a death in between loses nothing. Likewise a request that must give way to a better one is sent away by its own worker. A timer looks
-//! again every [`TICK_MS`] while anything waits: for kicks that could not be sent, breakers that may try again, and workers that died.
+//! A waiting request sits on a placeholder connection that nginx sets up as if it were connecting
+//! (NGX_AGAIN from `get`). When a slot comes it is swapped for a real one. Nothing is pushed to a
+//! waiter: whoever frees a slot kicks the worker whose turn it is, which looks for itself, so a
+//! death in between loses nothing. Likewise a request that must give way to a better one is sent
+//! away by its own worker. A timer looks again every [`TICK_MS`] while anything waits: for kicks
+//! that could not be sent, breakers that may try again, and workers that died; and sooner when a
+//! request has waited as long beside a free slot as it may.
 //!
 //! How a wait ends without a peer is in [`super::queue_end`]. A retry is let in whatever waits. The wait counts against no time limit of nginx's.
 //! Bound: `pincer_queue size=` over all workers, and retries.
@@ -247,7 +250,7 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
         }
         let Some(state) = conf.local.oldest(turn.cell) else { return };
         // SAFETY: the oldest of a list is live; the reference ends before nginx gets a turn.
-        let demand = unsafe { balancer::demand(&*state, zone.waiting(index)) };
+        let demand = unsafe { balancer::demand(&*state, zone.waiting(index), conf.local.waited_ns(now)) };
         let claimed = zone.claim(index, me, &demand, conf.params(), now);
         if claimed.kick {
             drain_later(conf);
@@ -258,7 +261,12 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
                 // SAFETY: `state` is live and parked; neither is touched afterwards.
                 unsafe { grant(state, ticket) };
             }
-            Claim::Wait | Claim::Full => return,
+            Claim::Wait | Claim::Full => {
+                if let Some(ns) = claimed.look_again_ns {
+                    conf.local.look_in(ns);
+                }
+                return;
+            }
             // SAFETY: as above.
             Claim::NoPeer => unsafe { queue_end::refuse(state) },
         }
@@ -339,10 +347,11 @@ pub(crate) unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
         // SAFETY: as in `on_drain`.
         let conf: &'static UpstreamConf = unsafe { &*(*event).data.cast::<UpstreamConf>() };
         process::reclaim();
-        drain(conf);
         if !conf.local.is_empty() {
-            // SAFETY: the event lives in the configuration, and has just fired.
+            // SAFETY: the event lives in the configuration, and has just fired. The last one that
+            // leaves the queue cancels it.
             unsafe { nginx::arm(event, TICK_MS) };
         }
+        drain(conf);
     });
 }

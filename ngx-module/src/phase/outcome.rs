@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     pub(crate) stale: bool,
     /// The peer's status; 0 = no header came.
     pub(crate) status: usize,
+    /// gRPC's status of the call, if it has come.
+    pub(crate) grpc_status: Option<u16>,
     /// The client is gone, or could not be written to.
     pub(crate) client_gone: bool,
     /// The answer's body came to its end, or the connection was upgraded.
@@ -38,10 +40,14 @@ pub(crate) struct Facts {
     pub(crate) held_ns: u64,
 }
 
-const SWITCHING_PROTOCOLS: usize = 101;
+/// A WebSocket's status.
+pub(crate) const SWITCHING_PROTOCOLS: usize = 101;
 const GOOD: std::ops::RangeInclusive<usize> = 200..=299;
 const TOO_MANY_REQUESTS: usize = 429;
 const SERVER_ERRORS: std::ops::RangeInclusive<usize> = 500..=599;
+/// gRPC's UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL and UNAVAILABLE: what a replica
+/// says that does not work. The others are about the call.
+const GRPC_FAILURES: [u16; 5] = [2, 4, 8, 13, 14];
 
 /// Whether an answer of this status says how fast the peer is: only work that was done does. A replica that says 404 at once, because its model is not
 /// loaded, must not look like the fastest.
@@ -58,23 +64,42 @@ pub(crate) fn looks_stale(facts: &Facts) -> bool {
 
 /// The outcome of the attempt.
 pub(crate) fn outcome(facts: &Facts) -> Outcome {
-    if facts.local_fault || facts.stale || facts.passed_on || facts.status == TOO_MANY_REQUESTS {
+    if facts.local_fault || facts.stale {
         return Outcome::Neutral;
     }
-    if facts.failed || SERVER_ERRORS.contains(&facts.status) {
+    if facts.passed_on || facts.status == TOO_MANY_REQUESTS {
+        return Outcome::Declined;
+    }
+    let grpc_fails = facts.grpc_status.is_some_and(|status| GRPC_FAILURES.contains(&status));
+    if facts.failed || SERVER_ERRORS.contains(&facts.status) || grpc_fails {
         return Outcome::Failure;
     }
-    if facts.status != 0 && !is_good(facts.status) {
+    let grpc_refuses = facts.grpc_status.is_some_and(|status| status != 0);
+    if (facts.status != 0 && !is_good(facts.status)) || grpc_refuses {
         return Outcome::Answered;
     }
     if facts.complete && facts.status != 0 {
-        return Outcome::Success {
-            first_byte_ns: facts.first_byte_ns,
+        return complete(facts);
+    }
+    // No header and no failure: nginx was told to stop, by the client. A header and no end: whose
+    // fault it is decides.
+    if facts.client_gone || facts.status == 0 { Outcome::Neutral } else { Outcome::Failure }
+}
+
+/// The outcome of a good answer that came to its end.
+fn complete(facts: &Facts) -> Outcome {
+    match (facts.status, facts.first_byte_ns) {
+        // How long a session is says nothing of speed.
+        (SWITCHING_PROTOCOLS, _) => {
+            Outcome::Success { first_byte_ns: None, header_ns: None, last_byte_ns: None, held_ns: facts.held_ns }
+        }
+        // Without a body no work was shown.
+        (_, None) => Outcome::Answered,
+        (_, first_byte_ns) => Outcome::Success {
+            first_byte_ns,
             header_ns: facts.header_ns,
             last_byte_ns: Some(facts.held_ns),
             held_ns: facts.held_ns,
-        };
+        },
     }
-    // No header and no failure: nginx was told to stop, by the client. A header and no end: whose fault it is decides.
-    if facts.client_gone || facts.status == 0 { Outcome::Neutral } else { Outcome::Failure }
 }

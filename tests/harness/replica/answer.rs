@@ -193,3 +193,17 @@ pub(super) fn grpc(mut admitted: Admitted) -> axum::response::Response {
         .body(Body::new(StreamBody::new(frames)))
         .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
+
+/// A gRPC call that fails with this status: in trailers behind the header, or in the header.
+pub(super) fn grpc_failure(name: &str, status: u16, has_trailers: bool) -> axum::response::Response {
+    let builder = Response::builder().header("x-replica", name).header(CONTENT_TYPE, "application/grpc");
+    let response = if has_trailers {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from(status));
+        let frames = stream::iter([Ok::<_, Infallible>(Frame::<Bytes>::trailers(trailers))]);
+        builder.body(Body::new(StreamBody::new(frames)))
+    } else {
+        builder.header("grpc-status", status).body(Body::empty())
+    };
+    response.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}

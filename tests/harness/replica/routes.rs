@@ -77,6 +77,10 @@ async fn admit(shared: Arc<Shared>, request: Request) -> Result<Admitted, Refuse
         Fault::Hang => {
             let _ = settings.wait_for(|now| now.fault != Fault::Hang).await;
         }
+        Fault::Grpc(status) | Fault::GrpcBare(status) => {
+            running.finish();
+            return Err(answer::grpc_failure(&shared.name, status, matches!(fault, Fault::Grpc(_))));
+        }
         Fault::None | Fault::Refuse | Fault::Cut => {}
     }
     let permit = shared.slots.take().await;

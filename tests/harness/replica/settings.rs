@@ -33,6 +33,10 @@ pub enum Fault {
     None,
     /// This status at once, without a slot; 429 comes with `Retry-After`.
     Status(u16),
+    /// gRPC: this status at once instead of a message, in the answer's trailers.
+    Grpc(u16),
+    /// gRPC: this status at once, in an answer that has no more than a header ("trailers-only").
+    GrpcBare(u16),
     /// Takes requests and does not answer while the fault lasts.
     Hang,
     /// The listener is closed, connections end after the request they serve.

@@ -1,6 +1,7 @@
 //! The peers a decision is made among, with the service time each is credited with.
 //!
-//! A peer that has no sample is credited with the median of those that have one; if none has, all are alike.
+//! Either all of them have a sample or none has ([`super::unknown`] looks after the mixed case);
+//! without any all are alike.
 
 use super::{PEERS_MAX, PeerSet, PeerView, has_slot};
 use crate::estimate::{DEGRADED, effective_ns};
@@ -43,19 +44,19 @@ impl<'a> Field<'a> {
     #[inline]
     pub(super) fn new(peers: &'a [PeerView], set: PeerSet) -> Self {
         let mut field = Self { peers, set, like_best: 0, service_ns: ArrayVec::new(), learned: true, best: 0 };
-        let (mut least_ns, mut all) = (u64::MAX, true);
+        let mut least_ns = u64::MAX;
         for (i, peer) in peers.iter().take(PEERS_MAX).enumerate() {
             let service_ns = effective_ns(peer.service_ns, peer.pending_age_ns);
             field.service_ns.push(service_ns);
             if set >> i & 1 == 1 {
-                all &= peer.service_ns != 0;
+                field.learned &= peer.service_ns != 0;
                 if service_ns < least_ns {
                     (least_ns, field.best) = (service_ns, i);
                 }
             }
         }
-        if !all {
-            field.guess();
+        if !field.learned {
+            field.service_ns.iter_mut().for_each(|service_ns| *service_ns = UNLEARNED_NS);
         }
         for i in bits(set) {
             field.like_best |= PeerSet::from(field.is_tie(i, field.best)) << i;
@@ -63,19 +64,7 @@ impl<'a> Field<'a> {
         field
     }
 
-    /// Credits the peers without a sample with the median of the others.
-    #[cold]
-    fn guess(&mut self) {
-        self.learned = bits(self.set).any(|i| self.peers[i].service_ns != 0);
-        let median_ns = median_ns(self.peers, self.set);
-        for (i, peer) in self.peers.iter().take(PEERS_MAX).enumerate() {
-            let mean_ns = if peer.service_ns == 0 { median_ns } else { peer.service_ns };
-            self.service_ns[i] = if self.learned { effective_ns(mean_ns, peer.pending_age_ns) } else { UNLEARNED_NS };
-        }
-        self.best = bits(self.set).min_by_key(|&i| self.service_ns[i]).unwrap_or(0);
-    }
-
-    /// Whether any peer has a sample.
+    /// Whether the peers have samples.
     pub(super) fn is_learned(&self) -> bool {
         self.learned
     }
@@ -123,10 +112,4 @@ impl<'a> Field<'a> {
         let low = (1 << (turn % self.peers.len().clamp(1, PEERS_MAX) as u64)) - 1;
         bits(set & !low).chain(bits(set & low))
     }
-}
-
-fn median_ns(peers: &[PeerView], set: PeerSet) -> u64 {
-    let mut known: ArrayVec<u64, PEERS_MAX> = bits(set).map(|i| peers[i].service_ns).filter(|&ns| ns != 0).collect();
-    known.sort_unstable();
-    known.get(known.len() / 2).copied().unwrap_or(UNLEARNED_NS)
 }

@@ -5,20 +5,27 @@
 //! The simulation in tests/policy holds it against an oracle that knows every backlog and every request's work: mean 1.04 ×, p99 1.21 × at a
 //! load of 0.7 on two fast and six slow replicas.
 //!
-//! Order of the decision: one request tries a half-open peer; then the consistent hash, if the request has a key; then the exploration
-//! of an idle peer; then the rule. Primaries first; backups when no primary is eligible (or, without a queue, when all are full);
-//! peers whose breaker is open only when nothing else is left, because a wrong answer of all breakers must not become an outage.
+//! Order of the decision: one request tries a half-open peer; then the consistent hash, if the
+//! request has a key; then a peer without a sample gets its share ([`unknown`]); then an idle peer
+//! gets a look ([`look`]); then the rule. Primaries first; backups when no primary is eligible (or,
+//! without a queue, when all are full); peers whose breaker is open only when nothing else is left,
+//! because a wrong verdict of all breakers must not become an outage.
 //!
 //! Pure: no lock, no clock, no allocation. Cost: under 200 ns among 8 peers (examples/pick_bench.rs), linear in the peers of one speed.
 //! Bound: the first [`PEERS_MAX`] peers are looked at.
 
 mod field;
+mod look;
+mod patience;
 mod plan;
 mod rule;
 mod share;
+mod unknown;
 
 use crate::affinity;
 use field::{Field, bits};
+pub use look::STALE_NS;
+pub use patience::look_again_ns;
 pub use plan::{GROUPS_MAX, plan};
 pub use share::{Entrant, settle};
 
@@ -31,7 +38,7 @@ pub type PeerSet = u128;
 /// Against the oracle on two fast and six slow replicas whose speeds are learned, mean and p99 at loads of 0.7, 0.8 and 0.9: 0.2 has 1.04/1.25,
 /// 0.97/1.6, 0.85/2.0; 0.3 has 1.03/1.2, 1.02/1.4, 0.96/1.9; 0.5 has 1.05/1.1, 1.1/1.2, 1.25/1.8. 0.3 is the best of both up to 0.8.
 pub const THETA: f64 = 0.3;
-/// One request in so many may explore a peer that has not been heard of for a while.
+/// One request in so many may look at a peer whose speed is well known to be less than others'.
 pub const EXPLORE_ONE_IN: u64 = 100;
 
 /// Whether a peer may take requests now.
@@ -80,12 +87,18 @@ pub struct PeerView {
     pub admission: Admission,
     /// A `backup` server: only when no primary is eligible.
     pub backup: bool,
-    /// No sample for a while ([`crate::estimate::Estimate::explore_due`]).
-    pub explore_due: bool,
+    /// Time since the last sample of the signal in ns, while no request is without its signal; 0 =
+    /// one is, or there never was a sample.
+    pub silent_ns: u64,
+    /// For how long its samples have said what they say, ns
+    /// ([`crate::estimate::Estimate::span_ns`]).
+    pub span_ns: u64,
+    /// Samples in its usual mean ([`crate::estimate::Estimate::usual_samples`]).
+    pub samples: u32,
 }
 
 /// What the rule knows of the request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Demand {
     /// Requests of this upstream that wait, this one included if it waits or would wait.
     pub queued: u32,
@@ -95,9 +108,17 @@ pub struct Demand {
     pub affinity: Option<u64>,
     /// Peers this request has already tried and failed on. (A peer that was found full belongs in the views as full, not here.)
     pub tried: PeerSet,
-    /// The request's number in its upstream (every hundredth may explore), or 64 random bits. One value for all attempts to place a request:
-    /// one that waits is not to explore the likelier the oftener it is looked at.
+    /// The request's number in its upstream (every hundredth may look at a well-known slower peer),
+    /// or 64 random bits. One value for all attempts to place a request: one that waits is not to
+    /// explore the likelier the oftener it is looked at.
     pub random: u64,
+    /// How long the request, or one that waits behind it, has waited for a slot, ns.
+    pub waited_ns: u64,
+    /// Whether the upstream may spend a look ([`crate::looks`]) on a peer of which what is known is
+    /// old. [`crate::zone::Zone::claim`] finds it out by itself, like the next one.
+    pub may_look: bool,
+    /// Whether it may spend one on a peer that the last look has found well.
+    pub may_look_again: bool,
 }
 
 /// Why a peer was taken.
@@ -105,7 +126,7 @@ pub struct Demand {
 pub enum Why {
     /// The rule's best.
     Fastest,
-    /// To learn how fast it is now.
+    /// To learn how fast it is now: a look.
     Explore,
     /// The one request of a half-open breaker. The caller must win `Breaker::begin_trial`.
     Trial,
@@ -115,6 +136,8 @@ pub enum Why {
     Backup,
     /// Its breaker is open, as is everyone's.
     LastResort,
+    /// Nothing is known of it: its share by weight.
+    Unknown,
 }
 
 /// The rule's answer.
@@ -200,14 +223,24 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
             return Decision::Take { peer, ties: 0, why: Why::Affinity };
         }
     } else {
-        let field = Field::new(peers, open);
-        if let Some(peer) = explore(&field, demand) {
-            return Decision::Take { peer, ties: 0, why: Why::Explore };
+        let strangers = unknown::strangers(peers, open);
+        // Where peers are unknown the round robin is that of all.
+        let all = if strangers == 0 { 0 } else { open };
+        if let Some(peer) = unknown::whose_turn(peers, open, strangers) {
+            return Decision::Take { peer, ties: all, why: Why::Unknown };
         }
-        match rule::choose(&field, demand, theta) {
-            rule::Choice::Take { peer, ties } => return Decision::Take { peer, ties, why },
-            rule::Choice::Wait => return Decision::Wait,
-            rule::Choice::AllFull => {}
+        let field = Field::new(peers, open & !strangers);
+        if let Some(peer) = look::choose(&field, demand) {
+            return Decision::Take { peer, ties: all, why: Why::Explore };
+        }
+        if let rule::Choice::Take { peer, ties } = rule::choose(&field, demand, theta) {
+            return Decision::Take { peer, ties: ties | all, why };
+        }
+        // The known ones are full, as far as they are worth it: better an unknown one than a long
+        // wait.
+        let free = bits(strangers).filter(|&i| has_slot(&peers[i])).min_by_key(|&i| peers[i].in_flight);
+        if let Some(peer) = free.filter(|_| !demand.can_wait || patience::is_over(0, demand)) {
+            return Decision::Take { peer, ties: all, why: Why::Unknown };
         }
     }
     if demand.can_wait {
@@ -218,36 +251,6 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
         Some(peer) => Decision::Take { peer, ties: 0, why },
         None => Decision::Full,
     }
-}
-
-/// The idle peer that is worth a request to learn from. At once: one never sampled, or one unlike its usual self ([`field::Field::is_degraded`])
-/// whose recent sample was like the best peer's, so that looking again costs nothing. On every [`EXPLORE_ONE_IN`]th request: one that is unlike
-/// itself, or in turn another that was not heard of for a while; the slower it is by nature the seldomer, so that the loss stays
-/// under 1 % of the best service time.
-fn explore(field: &Field, demand: &Demand) -> Option<usize> {
-    if !field.is_learned() {
-        return None;
-    }
-    let slower = field.set & !field.like_best;
-    if slower == 0 {
-        return None;
-    }
-    let best_ns = field.service_ns(field.best());
-    let is_idle = |&i: &usize| field.peers[i].pending == 0 && field.is_free(i);
-    let is_news = |&i: &usize| {
-        let recent_ns = field.peers[i].recent_ns;
-        recent_ns == 0 || (recent_ns < 2 * best_ns && field.is_degraded(i))
-    };
-    let news = bits(slower).filter(is_idle).find(is_news);
-    if news.is_some() || !demand.random.is_multiple_of(EXPLORE_ONE_IN) {
-        return news;
-    }
-    let turn = demand.random / EXPLORE_ONE_IN;
-    let due = || field.rotated(slower, turn).filter(is_idle).filter(|&i| field.peers[i].explore_due);
-    due().find(|&i| field.is_degraded(i)).or_else(|| {
-        let odds = |i: usize| (field.service_ns(i).max(field.peers[i].usual_ns) / best_ns).max(1);
-        due().next().filter(|&i| affinity::mix(turn).is_multiple_of(odds(i)))
-    })
 }
 
 const fn has_slot(peer: &PeerView) -> bool {

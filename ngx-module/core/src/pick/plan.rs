@@ -1,13 +1,14 @@
 //! What picks will say for the next moments, worked out once: the groups of like speed that requests go to, if nothing else is to be decided.
 //!
-//! Grouping peers by speed is most of a pick's work and changes only as fast as the means do, so a busy worker does it once for many
-//! requests ([`crate::zone::Plan`]) and only weighs and shares, by the numbers of that very moment. Whatever is out of the ordinary (a trial, a young
+//! Grouping peers by speed is most of a pick's work and changes only as fast as the means do, so a
+//! busy worker does it once for many requests ([`crate::zone::Plan`]) and only weighs and shares,
+//! by the numbers of that very moment. Whatever is out of the ordinary (a trial, a young, unknown
 //! or ill peer, backups, a mix of peers with and without slots) has no plan and goes the whole way.
 //!
 //! Pure, like the pick. Cost: that of a pick. Bound: [`GROUPS_MAX`] groups.
 
 use super::field::{Field, bits};
-use super::{PeerSet, PeerView, Ranks};
+use super::{PeerSet, PeerView, Ranks, look, unknown};
 use arrayvec::ArrayVec;
 
 /// Groups of one plan, at most. A pool has two or three kinds of replicas.
@@ -33,16 +34,22 @@ pub fn plan(peers: &[PeerView]) -> ArrayVec<Group, GROUPS_MAX> {
     if ranks.open == 0 || ranks.trial != 0 {
         return ArrayVec::new();
     }
+    if unknown::strangers(peers, ranks.open) != 0 {
+        return ArrayVec::new();
+    }
     let field = Field::new(peers, ranks.open);
+    if !field.is_learned() {
+        return ArrayVec::new();
+    }
     let limited = bits(ranks.open).filter(|&i| peers[i].max_conns != 0).count();
     let groups = grouped(&field, if limited == 0 { GROUPS_MAX } else { 1 });
     let group = groups.first().map_or(0, |first| first.members);
     let is_young = |i: usize| peers[i].slots != peers[i].max_conns;
     let is_mixed = limited != 0 && limited != ranks.open.count_ones() as usize;
     let is_whole = limited != 0 || groups.iter().fold(0, |set: PeerSet, group| set | group.members) == ranks.open;
-    // One that was never sampled, or is unlike its usual self, may be explored at once.
-    let is_news = |i: usize| peers[i].recent_ns == 0 || field.is_degraded(i);
-    let has_news = field.is_learned() && bits(ranks.open & !group).any(is_news);
+    // One that is unlike its usual self, or was like the best just now, may be asked at once.
+    let is_news = |i: usize| field.is_degraded(i) || look::is_news(&field, i);
+    let has_news = bits(ranks.open & !group).any(is_news);
     if bits(ranks.open).any(is_young) || is_mixed || !is_whole || has_news {
         return ArrayVec::new();
     }

@@ -1,8 +1,11 @@
 //! The wait rule, and the cost of peers without known slots.
 //!
-//! Let f be the free peer of least service time S, F the full peers of S < 0.8 · S_f, R their drain rate (Σ slots / time a slot is held),
-//! k the length of the queue. The head of the queue goes to f if and only if F is empty or k / R ≥ θ · (S_f − S_min): else a slot of F
-//! comes soon enough to be worth it. The two times are in the signal's unit; the drain rate is in slots.
+//! Let f be the free peer of least service time S, F the full peers of S < 0.8 · S_f, R their drain
+//! rate (Σ slots / time a slot is held), k the length of the queue. The head of the queue goes to f
+//! if and only if F is empty or k / R ≥ θ · (S_f − S_min): else a slot of F comes soon enough to be
+//! worth it. The two times are in the signal's unit; the drain rate is in slots. A request that has
+//! waited for as long as a faster peer would save it waits no longer: the slots are held for longer
+//! than is known (no stream has ended yet).
 //!
 //! Without `max_conns` a peer has no slots: the cost of a group of such peers of like S is S · (1 + n / w), n their requests whose signal has not
 //! come (a stream that flows does not delay the next one's first token), w their weight in mean weights. For equal peers that is
@@ -99,5 +102,8 @@ fn is_worth_waiting(field: &Field, demand: &Demand, theta: f64, group: &Group) -
             least_ns = least_ns.min(service_ns);
         }
     }
-    drain_per_ns > 0.0 && f64::from(demand.queued) < theta * (chosen_ns - least_ns) * drain_per_ns
+    let gain_ns = chosen_ns - least_ns;
+    drain_per_ns > 0.0
+        && f64::from(demand.queued) < theta * gain_ns * drain_per_ns
+        && (demand.waited_ns as f64) < gain_ns
 }

@@ -6,13 +6,15 @@
 //! whose credits are kept over all picks of the group; then the others. With equal weights this is fewest in flight per slot with round robin in a
 //! tie, exactly; idle, it is nginx's round robin, exactly; with 99 : 1 it is 1 % at any concurrency.
 //!
-//! If the one whose turn it is is full, weights have been set unlike `max_conns` (with equal weights a full peer is never owed anything): the
-//! request waits for it while the queue is under [`PATIENCE`] service times long, and goes over the share beyond that, because a lost slot costs everyone.
-//! In a group with a peer that has no limit nobody waits.
+//! If the one whose turn it is is full, weights have been set unlike `max_conns` (with equal
+//! weights a full peer is never owed anything): the request waits for it while the queue is under
+//! [`PATIENCE`] service times long, but never beyond the bound of [`super::patience`], and goes
+//! over the share then, because a lost slot costs everyone. In a group with a peer that has no
+//! limit nobody waits.
 
 use super::field::{Field, bits};
 use super::rule::Choice;
-use super::{Demand, PeerSet, PeerView};
+use super::{Demand, PeerSet, PeerView, patience};
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -85,14 +87,21 @@ impl Entrant {
 
 /// Chooses among `members`, of which at least one is free.
 pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice {
-    let mut full: PeerSet = 0;
+    let (mut full, mut least_ns): (PeerSet, u64) = (0, u64::MAX);
+    // Of peers of which nothing is known only what has shown its signal is a load: one that refuses
+    // at once is idle, and must not be attractive for that.
+    let load = |i: usize| {
+        let peer = &field.peers[i];
+        u64::from(if field.is_learned() { peer.in_flight } else { peer.in_flight.saturating_sub(peer.pending) })
+    };
     let (mut unlimited, mut weights, mut places, mut in_flight) = (false, 0_u64, 0_u64, 0_u64);
     for i in bits(members) {
         let peer = &field.peers[i];
         unlimited |= peer.slots == 0;
         weights += u64::from(peer.weight);
         places = places.saturating_add(places_of(peer));
-        in_flight += u64::from(peer.in_flight);
+        in_flight += load(i);
+        least_ns = least_ns.min(peer.service_ns);
         full |= PeerSet::from(!field.is_free(i)) << i;
     }
     let quotas = if unlimited { weights } else { places };
@@ -100,13 +109,15 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
         let peer = &field.peers[i];
         let quota = if unlimited { u64::from(peer.weight) } else { places_of(peer) };
         let credit = peer.wrr_current.saturating_add(i64::from(peer.weight));
-        Entrant { peer: i, in_flight: u64::from(peer.in_flight), quota, credit }
+        Entrant { peer: i, in_flight: load(i), quota, credit }
     };
     let Some(best) = Entrant::best(bits(members & !full).map(entrant), quotas, in_flight, false) else {
         return Choice::AllFull;
     };
     // Where a member has no limit, what the others' limits leave undone is for it to do.
-    if full != 0 && !unlimited && demand.can_wait && is_short_wait(field, demand, full) {
+    let may_wait =
+        full != 0 && !unlimited && field.is_learned() && demand.can_wait && !patience::is_over(least_ns, demand);
+    if may_wait && is_short_wait(field, demand, full) {
         let owed = Entrant::best(bits(full).map(entrant), quotas, in_flight, true);
         let claim = |entrant: &Entrant| entrant.claim(quotas, in_flight);
         if owed.is_some_and(|owed| owed.beats(claim(&owed), &best, claim(&best))) {

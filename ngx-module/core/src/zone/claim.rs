@@ -12,7 +12,8 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::peer::Peer;
 use super::view::{HOLE, pending_word};
 use super::{PeerIdx, Upstream, UpstreamIdx, WorkerIdx, Zone};
-use crate::pick::{Admission, Decision, Demand, PEERS_MAX, PeerView, Why, pick, settle};
+use crate::looks::Kind;
+use crate::pick::{Admission, Decision, Demand, PEERS_MAX, PeerView, STALE_NS, Why, look_again_ns, pick, settle};
 use crate::time::MonoNs;
 
 /// Picks of one claim: the first, and one more for every slot lost to another worker in between.
@@ -67,7 +68,7 @@ pub struct Ticket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Early {
     Nothing,
-    /// Its first byte.
+    /// Its first byte, or that there will be no sample of it.
     Sampled,
     /// Its first byte, which ended a run that replaced the mean.
     Renewed,
@@ -93,6 +94,16 @@ pub struct Claimed {
     pub claim: Claim,
     /// Whether the attempt hid a free slot from others for a moment: then kick the owner of the least head, as after a release.
     pub kick: bool,
+    /// Of one that waits: when it is to be looked at again though nothing happens
+    /// ([`look_again_ns`]).
+    pub look_again_ns: Option<u64>,
+}
+
+impl Claimed {
+    /// A claim that asks for nothing besides.
+    pub(super) const fn of(claim: Claim, kick: bool) -> Self {
+        Self { claim, kick, look_again_ns: None }
+    }
 }
 
 /// How a request ended.
@@ -111,11 +122,15 @@ pub enum Outcome {
     },
     /// The peer failed: counts against it, gives no sample.
     Failure,
-    /// The peer works, but its answer (a redirect, a 404) is none of the work that its speed is measured by: gives no sample.
+    /// The peer works, but its answer (a redirect, a 404, one without a body) is none of the work
+    /// that its speed is measured by: gives no sample, and is mute ([`crate::mutes`]).
     Answered,
     /// The peer failed as another one did: the request's fault, or the world's. Counted, but not by the breaker.
     Excused,
-    /// Says nothing about the peer: a 429, a client that left, a stale keepalive connection.
+    /// The peer did not take the request (a 429, a 404 after which another is asked): mute, and
+    /// says nothing else.
+    Declined,
+    /// Says nothing about the peer: a client that left, a stale keepalive connection.
     Neutral,
 }
 
@@ -155,22 +170,31 @@ impl Zone<'_> {
     ///
     /// `NoPeer` also for an index that is not the zone's. Counts the pick, and begins the time until the signal.
     pub fn claim(&self, u: UpstreamIdx, w: WorkerIdx, demand: &Demand, params: &BalanceParams, now: MonoNs) -> Claimed {
-        let Some(upstream) = self.upstream(u) else { return Claimed { claim: Claim::NoPeer, kick: false } };
+        let Some(upstream) = self.upstream(u) else { return Claimed::of(Claim::NoPeer, false) };
         let mut scene = Scene { views: ArrayVec::new(), seen: ArrayVec::new() };
         self.look(upstream, &mut scene, params, now);
+        let may_look = self.may_look(upstream, &scene, now);
+        let mut demand = Demand { may_look, may_look_again: true, ..*demand };
         let mut kick = false;
         for attempt in 0..ATTEMPTS {
-            let (index, ties, why) = match pick(&scene.views, demand, params.theta) {
+            let (index, ties, why) = match pick(&scene.views, &demand, params.theta) {
                 Decision::Take { peer, ties, why } => (peer, ties, why),
-                Decision::Wait => return Claimed { claim: Claim::Wait, kick },
+                Decision::Wait => {
+                    let look_again_ns = look_again_ns(&scene.views, &demand);
+                    return Claimed { claim: Claim::Wait, kick, look_again_ns };
+                }
                 Decision::Full => return self.refused(&upstream.counters.full, Claim::Full, kick),
                 Decision::NoPeer => return self.refused(&upstream.counters.no_peer, Claim::NoPeer, kick),
             };
+            if why == Why::Explore && !self.spend_look(upstream, &scene, index, demand.may_look, now) {
+                (demand.may_look, demand.may_look_again) = (false, false);
+                continue;
+            }
             if let Ok(ticket) = self.take(&scene, index, w, why, now) {
                 if ties != 0 {
                     self.settle_ties(&scene, ties, index);
                 }
-                return Claimed { claim: Claim::Taken(ticket), kick };
+                return Claimed::of(Claim::Taken(ticket), kick);
             }
             kick = true;
             self.header.counters.collisions.fetch_add(1, Relaxed);
@@ -180,9 +204,29 @@ impl Zone<'_> {
             }
         }
         if demand.can_wait {
-            return Claimed { claim: Claim::Wait, kick };
+            return Claimed::of(Claim::Wait, kick);
         }
         self.refused(&upstream.counters.full, Claim::Full, kick)
+    }
+
+    /// Whether a peer is due for a look, and the upstream has one to spend.
+    #[inline]
+    pub(super) fn may_look(&self, upstream: &Upstream, scene: &Scene, now: MonoNs) -> bool {
+        scene.views.iter().any(|view| view.silent_ns >= STALE_NS)
+            && upstream.looks.may(Kind::Due, self.picked(upstream), now)
+    }
+
+    /// Takes what the look at the peer `index` costs; `false` if it may not be spent.
+    fn spend_look(&self, upstream: &Upstream, scene: &Scene, index: usize, may_look: bool, now: MonoNs) -> bool {
+        let is_due = may_look && scene.views.get(index).is_some_and(|view| view.silent_ns >= STALE_NS);
+        let kind = if is_due { Kind::Due } else { Kind::Again };
+        upstream.looks.take(kind, self.picked(upstream), now)
+    }
+
+    /// Requests that were given to the peers of `upstream` so far.
+    fn picked(&self, upstream: &Upstream) -> u64 {
+        let peers = (0..upstream.count()).filter_map(|index| self.peer(upstream.peer_at(index)?));
+        peers.map(Peer::picked).fold(0, u64::wrapping_add)
     }
 
     /// Whether some eligible peer of `u` has a free slot now, so that a kick may lead to a claim.
@@ -211,9 +255,17 @@ impl Zone<'_> {
         let Some(peer) = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing) else { return };
         let renewed = peer.learn_first_byte(first_byte_ns, params, now);
         ticket.early = if renewed { Early::Renewed } else { Early::Sampled };
-        if core::mem::take(&mut ticket.trial) {
-            peer.learn_success(true, params, now);
-        }
+        peer.learn_early(core::mem::take(&mut ticket.trial), params, now);
+    }
+
+    /// The connection was upgraded (a WebSocket's 101): a success, which ends a trial and the wait
+    /// for the signal. It gives no sample, now or later: what is said on it, and when, is up to
+    /// both sides.
+    pub fn upgraded(&self, ticket: &mut Ticket, w: WorkerIdx, params: &BalanceParams, now: MonoNs) {
+        self.signal_seen(ticket, w);
+        let Some(peer) = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing) else { return };
+        ticket.early = Early::Sampled;
+        peer.learn_early(core::mem::take(&mut ticket.trial), params, now);
     }
 
     /// The peer has shown the signal: its age no longer counts as slowness. Nothing is recorded before the release.
@@ -258,6 +310,9 @@ impl Zone<'_> {
         self.signal_seen(&mut ticket, w);
         let Some(peer) = self.peer(ticket.peer) else { return };
         peer.learn(&ticket, outcome, params, now);
+        if matches!(outcome, Outcome::Answered | Outcome::Declined) {
+            self.mute_answer(peer);
+        }
         let Some(worker) = peer.workers.get(usize::from(w.0)) else { return };
         // Last: from here on the record may be given to another peer.
         if worker.in_flight.load(Relaxed) > 0 {
@@ -276,7 +331,7 @@ impl Zone<'_> {
 
     fn refused(&self, counter: &core::sync::atomic::AtomicU64, claim: Claim, kick: bool) -> Claimed {
         counter.fetch_add(1, Relaxed);
-        Claimed { claim, kick }
+        Claimed::of(claim, kick)
     }
 
     /// Fills `scene` in place: it is some kilobytes, and a copy would cost more than the look.
@@ -309,8 +364,13 @@ impl Zone<'_> {
     /// Counts one request in, and out again if that was one too many or the record changed since it was looked at.
     fn take(&self, scene: &Scene, index: usize, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
         let &(at, generation) = scene.seen.get(index).ok_or(Lost)?;
-        // A pick may let go of a limit that slow start alone set, but never of `max_conns`.
-        let limit = |view: &PeerView| if view.in_flight < view.slots { view.slots } else { view.max_conns };
+        // A pick may let go of a limit that slow start alone set, but never of `max_conns`. An
+        // explorer goes alone, whoever else finds the peer idle.
+        let limit = |view: &PeerView| match (why, view.in_flight < view.slots) {
+            (Why::Explore | Why::Unknown, _) => view.in_flight + 1,
+            (_, true) => view.slots,
+            (_, false) => view.max_conns,
+        };
         let slots = scene.views.get(index).map_or(0, limit);
         let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots };
         self.sit(self.peers.get(usize::from(at)).ok_or(Lost)?, &seat, w, why, now)

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use super::claim::Signal;
 use super::error::{ZoneError, printable};
-use super::peer::{Configured, MAX_CONNS_MAX, NAME_MAX, Peer, SOCKADDR_MAX, WEIGHT_MAX};
+use super::peer::{Configured, Live, MAX_CONNS_MAX, NAME_MAX, Peer, SOCKADDR_MAX, WEIGHT_MAX};
 use super::{Layout, Upstream, UpstreamIdx, Zone};
 use crate::pick::PEERS_MAX;
 use crate::time::MonoNs;
@@ -129,7 +129,8 @@ impl<'z> Zone<'z> {
 
     /// Makes `declared` the configured peers of `u`. Peers that the control plane added stay.
     ///
-    /// On an error nothing has changed. `now` starts the ramp of peers that join an upstream which already had some.
+    /// On an error nothing has changed. `now` starts the ramp of peers that join others which serve
+    /// and stay.
     pub fn upstream_configure(
         &self,
         u: UpstreamIdx,
@@ -153,13 +154,15 @@ impl<'z> Zone<'z> {
             peer.write_spec_again(spec);
             peer.publish_live();
         }
+        // A pool that is new as a whole does not ramp: nobody would serve.
+        let is_running = self.serving(upstream).any(|(index, _)| !plan.leaving.contains(&index));
         let mut leaving = plan.leaving.into_iter();
         for (spec, at) in plan.fresh.iter().zip(reserved) {
             let Some(peer) = self.peer(at) else { continue };
             peer.write_identity(spec.sockaddr, spec.name);
             peer.write_spec(spec);
-            if plan.running {
-                peer.slow_start.begin(now);
+            if is_running {
+                peer.slow_start.begin(0, now);
             }
             while !self.link(u, upstream, at) {
                 let Some(index) = leaving.next() else { break };
@@ -173,6 +176,12 @@ impl<'z> Zone<'z> {
         Ok(())
     }
 
+    /// The primaries that take requests, as far as configuration decides: table index and record.
+    pub(super) fn serving(&self, upstream: &'z Upstream) -> impl Iterator<Item = (usize, &'z Peer)> {
+        let serves = |peer: &Peer| peer.live().takes() && !peer.live().is(Live::BACKUP);
+        self.linked(upstream).filter(move |(_, _, peer)| serves(peer)).map(|(index, _, peer)| (index, peer))
+    }
+
     fn apply_settings(&self, upstream: &'z Upstream, settings: &Settings) {
         upstream.queue_size.store(settings.queue_size, SeqCst);
         upstream.signal.store(settings.signal as u32, SeqCst);
@@ -183,7 +192,7 @@ impl<'z> Zone<'z> {
 
     fn plan<'s>(&self, upstream: &'z Upstream, declared: &'s [PeerSpec<'s>]) -> Plan<'z, 's> {
         let mut linked: Vec<_> = self.linked(upstream).map(|(index, _, peer)| (index, peer)).collect();
-        let mut plan = Plan { running: !linked.is_empty(), ..Plan::default() };
+        let mut plan = Plan::default();
         for spec in declared {
             match linked.iter().position(|(_, peer)| peer.sockaddr.equals(spec.sockaddr)) {
                 Some(found) => plan.stay.push((spec, linked.remove(found).1)),
@@ -214,8 +223,6 @@ struct Plan<'z, 's> {
     leaving: Vec<usize>,
     /// Peers that stay because the control plane added them.
     added: usize,
-    /// Whether it had peers before.
-    running: bool,
 }
 
 impl Peer {

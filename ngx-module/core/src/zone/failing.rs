@@ -196,7 +196,7 @@ impl Zone<'_> {
                 self.answered(upstream, fingerprint, ticket.index, now, random);
                 outcome
             }
-            Outcome::Neutral | Outcome::Excused => outcome,
+            Outcome::Declined | Outcome::Neutral | Outcome::Excused => outcome,
         };
         self.settle(ticket, w, outcome, params, now);
     }

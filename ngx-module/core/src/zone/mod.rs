@@ -25,6 +25,7 @@ mod limits;
 #[cfg(all(test, loom))]
 mod limits_loom;
 mod lookup;
+mod mutes;
 mod overflow;
 mod overlay;
 mod peer;

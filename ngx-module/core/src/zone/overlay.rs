@@ -84,9 +84,12 @@ impl<'z> Zone<'z> {
         for (u, upstream) in self.upstreams_used() {
             let place = position(overlay, upstream);
             let peers = place.map_or(&[][..], |place| overlay.upstreams[place].peers);
-            let mut leaving = self.override_linked(upstream, peers).into_iter();
+            let leaving = self.override_linked(upstream, peers);
+            // A pool that is new as a whole does not ramp.
+            let is_running = self.serving(upstream).any(|(index, _)| !leaving.contains(&index));
+            let mut leaving = leaving.into_iter();
             for addition in additions.iter().filter(|addition| Some(addition.upstream) == place) {
-                self.write_added(addition, now);
+                self.write_added(addition, is_running.then_some(now));
                 while !self.link(u, upstream, addition.record) {
                     let Some(index) = leaving.next() else { break };
                     self.unlink(upstream, index);
@@ -157,14 +160,17 @@ impl<'z> Zone<'z> {
         leaving
     }
 
-    fn write_added(&self, addition: &Addition<'_>, now: MonoNs) {
+    /// `ramp_from`: when its ramp begins, if it has one.
+    fn write_added(&self, addition: &Addition<'_>, ramp_from: Option<MonoNs>) {
         let (Some(peer), Some(sockaddr)) = (self.peer(addition.record), addition.peer.added) else { return };
         peer.write_identity(sockaddr, addition.peer.name);
         peer.configured.weight.store(1, SeqCst);
         peer.configured.max_conns.store(0, SeqCst);
         peer.configured.lines.store(1, SeqCst);
         peer.write_overrides(addition.peer);
-        peer.slow_start.begin(now);
+        if let Some(now) = ramp_from {
+            peer.slow_start.begin(0, now);
+        }
     }
 
     fn count_unknown(&self, overlay: &Overlay<'_>) -> u64 {

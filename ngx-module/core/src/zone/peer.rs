@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 
 use super::claim::Signal;
 use super::heap::Array;
+use super::mutes::Mutes;
 use super::{Bytes, WORKERS_MAX};
 use crate::breaker::{Breaker, Rule};
 use crate::estimate::Estimate;
@@ -26,7 +27,7 @@ pub const NAME_MAX: usize = 128;
 pub const SOCKADDR_MAX: usize = 112;
 
 /// Reasons of a pick: the variants of [`crate::pick::Why`].
-pub const WHYS: usize = 6;
+pub const WHYS: usize = 7;
 /// Samples after which the means are published anew.
 const PUBLISH_SAMPLES: u64 = 8;
 /// Time after which any sample publishes them, ns.
@@ -194,6 +195,7 @@ pub struct Peer {
     pub(super) header: Estimate,
     pub(super) hold: Estimate,
     pub(super) counters: PeerCounters,
+    pub(super) mutes: Mutes,
     /// `(upstream + 1) << 16 | index` of the table entry that leads here.
     pub(super) home: AtomicU32,
     /// 1 = its last word was to close a kept connection without an answer.
@@ -338,21 +340,27 @@ impl Peer {
         true
     }
 
-    /// Forgets all that an earlier life left behind.
-    fn forget(&self) {
+    /// Makes the peer unknown: what was learned of its speed no longer holds.
+    pub(super) fn forget_speed(&self) {
+        for estimate in [&self.first_byte, &self.header, &self.hold] {
+            estimate.reset();
+        }
         let means = &self.means;
         for mean in [&means.service_ns, &means.error_ns, &means.usual_ns, &means.recent_ns, &means.hold_ns] {
             mean.store(0, SeqCst);
         }
+    }
+
+    /// Forgets all that an earlier life left behind.
+    fn forget(&self) {
+        self.forget_speed();
         self.credit.store(0, SeqCst);
         self.slow_start.reset();
         self.breaker.reset();
         self.stale.store(0, SeqCst);
         self.contradicted.store(0, SeqCst);
         self.answered.store(0, SeqCst);
-        for estimate in [&self.first_byte, &self.header, &self.hold] {
-            estimate.reset();
-        }
+        self.mutes.reset();
         let counters = &self.counters;
         for count in counters.picks.iter().chain([&counters.failures, &counters.neutral, &counters.breaker_openings]) {
             count.store(0, SeqCst);

@@ -37,8 +37,10 @@ pub struct Plan<'z> {
     groups: ArrayVec<Group, GROUPS_MAX>,
     /// Of all groups, one after the other.
     members: ArrayVec<Member<'z>, PEERS_MAX>,
-    /// Some peer was idle and not heard of for a while: an explorer needs a pick.
-    explorable: bool,
+    /// Some peer was due for a look, and there is one to spend.
+    due: bool,
+    /// The next claim needs a pick for that.
+    looks: bool,
 }
 
 /// What the short way came to.
@@ -123,7 +125,8 @@ impl<'z> Plan<'z> {
             last: 0,
             groups: ArrayVec::new_const(),
             members: ArrayVec::new_const(),
-            explorable: false,
+            due: false,
+            looks: false,
         }
     }
 
@@ -249,7 +252,7 @@ impl<'z> Zone<'z> {
             self.make_plan(u, plan, high, params, now);
         }
         plan.claims += 1;
-        if explores && plan.explorable {
+        if plan.due && (explores || core::mem::take(&mut plan.looks)) {
             return Quick::Undecided;
         }
         match self.claim_by(plan, w, now) {
@@ -278,7 +281,7 @@ impl<'z> Zone<'z> {
             return self.claim(u, w, demand, params, now);
         }
         match self.claim_quick(u, w, plan, demand.random.is_multiple_of(EXPLORE_ONE_IN), params, now) {
-            Quick::Taken(ticket) => Claimed { claim: Claim::Taken(ticket), kick: false },
+            Quick::Taken(ticket) => Claimed::of(Claim::Taken(ticket), false),
             Quick::Undecided => self.claim(u, w, demand, params, now),
             Quick::Lost => Claimed { kick: true, ..self.claim(u, w, demand, params, now) },
         }
@@ -314,7 +317,8 @@ impl<'z> Zone<'z> {
         let mut scene = Scene::default();
         self.look(upstream, &mut scene, params, now);
         let groups = plan(&scene.views);
-        kept.explorable = scene.views.iter().any(|view| view.explore_due);
+        kept.due = self.may_look(upstream, &scene, now);
+        kept.looks = kept.due;
         let all = groups.iter().fold(0, |set, group| set | group.members);
         let weight_of = |set: u128| -> f64 {
             let views = scene.views.iter().enumerate().filter(|(index, _)| set >> index & 1 == 1);

@@ -214,7 +214,7 @@ impl<'a> Model<'a> {
     }
 
     fn take(&mut self, i: usize) -> Option<Ticket> {
-        let demand = Demand { queued: 1, can_wait: true, affinity: None, tried: 0, random: self.moment };
+        let demand = Demand { queued: 1, can_wait: true, random: self.moment, ..Demand::default() };
         match self.zone.claim(self.u, self.workers[i].w, &demand, &PARAMS, NOW).claim {
             Claim::Taken(ticket) => Some(ticket),
             _ => None,

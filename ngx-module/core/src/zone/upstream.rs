@@ -12,6 +12,7 @@ use super::heap::Array;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::drain::Drain;
 use crate::histogram::Histogram;
+use crate::looks::Looks;
 use crate::pick::PEERS_MAX;
 use crate::sync;
 
@@ -53,6 +54,7 @@ pub struct Upstream {
     pub(super) drain: Drain,
     /// Requests that failed.
     pub(super) failing: Failing,
+    pub(super) looks: Looks,
     /// Of each class: what its deadlines count from, see [`crate::turn`].
     bases: Array<sync::AtomicU64, { QueueClass::MAX }>,
     pub(super) workers: Array<UpstreamWorker, WORKERS_MAX>,
@@ -119,6 +121,7 @@ impl Upstream {
         self.queue_times.reset();
         self.drain.reset();
         self.failing.reset();
+        self.looks.reset();
         self.bases.iter().for_each(|base| base.store(0, SeqCst));
         for column in 0..self.workers.len() {
             self.clear_worker(column);

@@ -6,6 +6,7 @@
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use super::WORKERS_MAX;
 use super::claim::{BalanceParams, Early, Outcome, Signal, Ticket};
 use super::peer::{Live, Peer};
 use crate::pick::{Admission, PeerView};
@@ -28,7 +29,9 @@ pub(super) const HOLE: PeerView = PeerView {
     wrr_current: 0,
     admission: Admission::Shut,
     backup: false,
-    explore_due: false,
+    silent_ns: 0,
+    span_ns: 0,
+    samples: 0,
 };
 
 /// What a request that starts at `start` adds to its column's `pending`.
@@ -43,10 +46,17 @@ impl Peer {
             return HOLE;
         }
         let (in_flight, pending) = self.columns(high);
+        let count = (pending & COUNT_MASK) as u32;
+        let estimate = self.estimate(params.signal);
+        // A busy peer is not looked at: no need to read its evidence.
+        let (silent_ns, span_ns, samples) = match count {
+            0 => (estimate.silent_ns(now), estimate.span_ns(), estimate.usual_samples()),
+            _ => (0, 0, 0),
+        };
         PeerView {
             identity: self.identity.load(Relaxed),
             in_flight,
-            pending: (pending & COUNT_MASK) as u32,
+            pending: count,
             pending_age_ns: mean_age_ns(pending, now),
             slots: self.slow_start.slots(live.max_conns(), params.slow_start_ns, now),
             max_conns: live.max_conns(),
@@ -59,7 +69,9 @@ impl Peer {
             wrr_current: self.credit.load(Relaxed),
             admission: self.breaker.admission(now),
             backup: live.is(Live::BACKUP),
-            explore_due: in_flight == 0 && self.estimate(params.signal).explore_due(now),
+            silent_ns,
+            span_ns,
+            samples,
         }
     }
 
@@ -82,8 +94,8 @@ impl Peer {
                     (Early::Nothing, Some(first_byte_ns)) => self.learn_first_byte(first_byte_ns, params, now),
                     (early, _) => early == Early::Renewed,
                 };
-                self.sample(renewed, header_ns, last_byte_ns.unwrap_or(held_ns), held_ns, params, now);
-                self.learn_success(trial, params, now);
+                self.sample(renewed, header_ns, last_byte_ns, held_ns, params, now);
+                self.learn_end(ticket, params, now);
             }
             Outcome::Failure => {
                 self.counters.failures.fetch_add(1, Relaxed);
@@ -96,9 +108,9 @@ impl Peer {
             }
             Outcome::Answered => {
                 self.counters.neutral.fetch_add(1, Relaxed);
-                self.learn_success(trial, params, now);
+                self.learn_end(ticket, params, now);
             }
-            Outcome::Neutral => {
+            Outcome::Declined | Outcome::Neutral => {
                 self.counters.neutral.fetch_add(1, Relaxed);
                 if trial {
                     self.breaker.trial_void();
@@ -117,15 +129,34 @@ impl Peer {
         renewed
     }
 
-    pub(super) fn learn_success(&self, trial: bool, params: &BalanceParams, now: MonoNs) {
+    /// The peer gave an answer: what was held against it for want of one is void.
+    fn vindicate(&self) {
         for mark in [&self.stale, &self.contradicted] {
             if mark.load(Relaxed) != 0 {
                 mark.store(0, Relaxed);
             }
         }
-        if self.breaker.success(trial, self.rule()) {
-            self.slow_start.begin(now);
-        } else {
+    }
+
+    /// The first token of a good answer, or a WebSocket's 101, is here: it ends a trial, and it is
+    /// what doubles the limit of a ramp.
+    pub(super) fn learn_early(&self, trial: bool, params: &BalanceParams, now: MonoNs) {
+        self.vindicate();
+        if trial && self.breaker.success(true, self.rule()) {
+            // The trial among them, which may go on for long.
+            self.slow_start.begin(self.in_flight(WORKERS_MAX), now);
+        } else if self.slow_start.is_ramping() {
+            self.slow_start.success(self.live().max_conns(), params.slow_start_ns, now);
+        }
+    }
+
+    /// The end of a request that was no failure. What its first token did is not done again.
+    fn learn_end(&self, ticket: &Ticket, params: &BalanceParams, now: MonoNs) {
+        self.vindicate();
+        if self.breaker.success(ticket.trial, self.rule()) {
+            // Without the trial, which ends now.
+            self.slow_start.begin(self.in_flight(WORKERS_MAX).saturating_sub(1), now);
+        } else if ticket.early == Early::Nothing && self.slow_start.is_ramping() {
             self.slow_start.success(self.live().max_conns(), params.slow_start_ns, now);
         }
     }
@@ -134,7 +165,7 @@ impl Peer {
         &self,
         mut renewed: bool,
         header_ns: Option<u64>,
-        last_byte_ns: u64,
+        last_byte_ns: Option<u64>,
         held_ns: u64,
         params: &BalanceParams,
         now: MonoNs,
@@ -147,7 +178,9 @@ impl Peer {
                 self.hold.follow(held_ns, renewed, half_life_ns, now);
             }
             Signal::LastByte => {
-                self.hold.record(last_byte_ns, half_life_ns, now);
+                if let Some(last_byte_ns) = last_byte_ns {
+                    self.hold.record(last_byte_ns, half_life_ns, now);
+                }
             }
         }
         self.service_times.record(held_ns);

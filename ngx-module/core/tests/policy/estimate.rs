@@ -29,7 +29,7 @@ fn is_near(value: u64, expected: u64, part: f64) -> bool {
 fn an_estimate_without_samples_knows_nothing() {
     let estimate = Estimate::default();
     assert_eq!((estimate.mean_ns(), estimate.recent_ns(), estimate.usual_ns(), estimate.samples()), (0, 0, 0, 0));
-    assert!(estimate.explore_due(at(0)));
+    assert_eq!((estimate.silent_ns(at(0)), estimate.span_ns()), (0, 0));
 }
 
 #[test]
@@ -88,6 +88,27 @@ fn a_peer_that_has_healed_is_believed_after_three_samples_like_its_usual_ones() 
 }
 
 #[test]
+fn what_samples_say_spans_the_time_since_the_mean_was_last_replaced() {
+    let mut samples = steady(500, 100 * MS);
+    assert!(is_near(taught(&samples).span_ns(), 499 * 20 * MS, 0.01));
+    samples.extend((0..4).map(|i| (20 * S + i * S, S)));
+    assert_eq!(taught(&samples).span_ns(), 0);
+    samples.push((30 * S, S));
+    assert_eq!((taught(&samples).span_ns(), taught(&samples).silent_ns(at(31 * S))), (7 * S, S));
+}
+
+#[test]
+fn a_few_slow_samples_are_overturned_by_as_many_fast_ones_and_one_more() {
+    for slow in 1..=5 {
+        let samples: Vec<_> = (0..slow).map(|i| (i, 300 * MS)).collect();
+        let fast = |count: u64| (0..count).map(|i| (i + 2 * MS, 20 * MS)).collect::<Vec<_>>();
+        let mean = |count| taught(&[samples.clone(), fast(count)].concat()).mean_ns();
+        assert!(mean(slow / 2) > 100 * MS, "{slow}: {}", mean(slow / 2));
+        assert!(is_near(mean(slow + 1), 20 * MS, 1e-3), "{slow}: {}", mean(slow + 1));
+    }
+}
+
+#[test]
 fn one_wild_sample_does_not_make_a_peer_slow() {
     let mut samples = steady(500, 100 * MS);
     samples.push((10 * S, S));
@@ -98,7 +119,7 @@ fn one_wild_sample_does_not_make_a_peer_slow() {
 fn a_sample_from_before_the_last_one_ages_nothing() {
     let estimate = taught(&[(10 * S, 100 * MS), (9 * S, 300 * MS)]);
     assert!(is_near(estimate.mean_ns(), 200 * MS, 1e-3));
-    assert!(!estimate.explore_due(at(10 * S)));
+    assert_eq!(estimate.silent_ns(at(11 * S)), S);
 }
 
 #[test]

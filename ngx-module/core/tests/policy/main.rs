@@ -12,6 +12,8 @@ mod estimate;
 mod faults;
 mod histogram;
 mod load;
+mod looks;
+mod mutes;
 mod rules;
 mod shares;
 mod sim;

@@ -1,7 +1,7 @@
 //! The pick's rules, one by one, and properties that hold for any input.
 
 use crate::load::{MS, S};
-use pincer_core::pick::{Admission, Decision, Demand, PeerView, THETA, Why, pick, settle};
+use pincer_core::pick::{Admission, Decision, Demand, PeerView, THETA, Why, look_again_ns, pick, settle};
 use proptest::prelude::*;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,7 +24,9 @@ pub fn view() -> PeerView {
         wrr_current: 0,
         admission: Admission::Open,
         backup: false,
-        explore_due: false,
+        silent_ns: 0,
+        span_ns: 10 * S,
+        samples: 100,
     }
 }
 
@@ -37,7 +39,7 @@ fn full(peer: PeerView) -> PeerView {
 }
 
 fn demand() -> Demand {
-    Demand { queued: 1, can_wait: true, affinity: None, tried: 0, random: 1 }
+    Demand { queued: 1, can_wait: true, random: 1, may_look: true, may_look_again: true, ..Demand::default() }
 }
 
 fn taken(peers: &[PeerView], demand: &Demand) -> Option<(usize, Why)> {
@@ -58,6 +60,13 @@ fn a_short_queue_waits_for_the_fast_peer_and_a_long_one_takes_the_slow() {
     // R = 4 / 100 ms, so 0.3 · 900 ms of it are 10.8 requests
     assert_eq!(pick(&peers, &Demand { queued: 10, ..demand() }, THETA), Decision::Wait);
     assert_eq!(taken(&peers, &Demand { queued: 11, ..demand() }), Some((1, Why::Fastest)));
+}
+
+#[test]
+fn nobody_waits_for_a_faster_peer_longer_than_that_one_is_faster() {
+    let peers = [full(view()), slow()];
+    assert_eq!(pick(&peers, &Demand { waited_ns: 900 * MS - 1, ..demand() }, THETA), Decision::Wait);
+    assert_eq!(taken(&peers, &Demand { waited_ns: 900 * MS, ..demand() }), Some((1, Why::Fastest)));
 }
 
 #[test]
@@ -94,35 +103,118 @@ fn without_peers_there_is_none() {
 
 #[test]
 fn when_nobody_has_a_sample_all_are_ties() {
-    let unknown = PeerView { service_ns: 0, hold_ns: 0, usual_ns: 0, recent_ns: 0, error_ns: 0, ..view() };
-    let peers = [unknown; 5];
+    let peers = [unknown(); 5];
     assert!(matches!(pick(&peers, &demand(), THETA), Decision::Take { ties: 0b1_1111, .. }));
 }
 
-#[test]
-fn a_peer_without_a_sample_gets_one_request_and_then_counts_as_the_median() {
-    let unknown = PeerView { service_ns: 0, hold_ns: 0, usual_ns: 0, recent_ns: 0, error_ns: 0, ..view() };
-    let peers = [view(), slow(), slow(), unknown];
-    assert_eq!(taken(&peers, &demand()), Some((3, Why::Explore)));
-    let busy = PeerView { in_flight: 1, pending: 1, pending_age_ns: MS, ..unknown };
-    assert_eq!(taken(&[view(), slow(), slow(), busy], &demand()), Some((0, Why::Fastest)));
+fn unknown() -> PeerView {
+    PeerView { service_ns: 0, hold_ns: 0, usual_ns: 0, recent_ns: 0, error_ns: 0, ..view() }
+}
+
+/// Requests that each of `peers` gets of `count` that come one after the other.
+fn shared(peers: &[PeerView], count: u64) -> Vec<usize> {
+    let mut shares = vec![0; peers.len()];
+    let credits: Vec<AtomicI64> = peers.iter().map(|peer| AtomicI64::new(peer.wrr_current)).collect();
+    for random in 1..=count {
+        let view = |(peer, credit): (&PeerView, &AtomicI64)| PeerView { wrr_current: credit.load(Relaxed), ..*peer };
+        let peers: Vec<PeerView> = peers.iter().zip(&credits).map(view).collect();
+        if let Decision::Take { peer, ties, .. } = pick(&peers, &Demand { random, ..demand() }, THETA) {
+            settle(ties, peer, |i| peers[i].weight, |i| &credits[i]);
+            shares[peer] += 1;
+        }
+    }
+    shares
 }
 
 #[test]
-fn an_idle_peer_not_heard_of_is_explored_by_every_hundredth_request_one_at_a_time() {
-    let stale = PeerView { service_ns: 180 * MS, usual_ns: 180 * MS, explore_due: true, ..view() };
-    let explores =
-        |peer: PeerView, random| taken(&[view(), peer], &Demand { random, ..demand() }) == Some((1, Why::Explore));
-    assert_eq!((1..=1_000).filter(|&n| explores(stale, n)).count(), 10);
-    let busy = PeerView { in_flight: 1, pending: 1, pending_age_ns: MS, ..stale };
-    assert_eq!((1..=1_000).filter(|&n| explores(busy, n)).count(), 0);
-    let streaming = PeerView { in_flight: 1, ..stale };
-    assert_eq!((1..=1_000).filter(|&n| explores(streaming, n)).count(), 10);
+fn of_peers_that_are_all_unknown_the_idle_one_is_no_better_than_the_one_that_is_asked() {
+    let asked = PeerView { in_flight: 3, pending: 3, pending_age_ns: MS, ..unknown() };
+    assert_eq!(shared(&[asked, unknown()], 100), [50, 50]);
+    let has_none_free = PeerView { in_flight: 4, pending: 4, pending_age_ns: MS, wrr_current: 2, ..unknown() };
+    assert_eq!(shared(&[has_none_free, unknown()], 100), [0, 100], "at full width: nobody waits");
+    let holds_websockets = PeerView { in_flight: 3, ..unknown() };
+    assert_eq!(shared(&[holds_websockets, unknown()], 100), [0, 100]);
+}
+
+#[test]
+fn a_peer_without_a_sample_gets_its_share_by_weight_however_idle_it_is() {
+    assert_eq!(shared(&[view(), unknown()], 1_000), [500, 500]);
+    let heavy = PeerView { weight: 7, ..view() };
+    assert_eq!(shared(&[heavy, unknown(), PeerView { weight: 2, ..unknown() }], 1_000), [700, 100, 200]);
+    let busy = PeerView { in_flight: 3, pending: 3, pending_age_ns: MS, ..view() };
+    assert_eq!(shared(&[busy, unknown(), slow()], 999), [666, 333, 0], "the load of the others does not matter");
+    let idle_for_long = PeerView { wrr_current: 8, ..slow() };
+    let four = [PeerView { wrr_current: -8, ..view() }, idle_for_long, idle_for_long, unknown()];
+    assert_eq!(shared(&four, 1_000)[3], 250, "nor do their speeds");
+}
+
+#[test]
+fn a_peer_without_a_sample_has_one_request_at_a_time_where_others_are_known() {
+    let asked = PeerView { in_flight: 1, pending: 1, pending_age_ns: MS, ..unknown() };
+    assert_eq!(shared(&[view(), asked], 100), [100, 0]);
+    let holds_a_websocket = PeerView { in_flight: 1, ..unknown() };
+    assert_eq!(shared(&[view(), holds_a_websocket], 100), [50, 50]);
+    let asked_twice = PeerView { in_flight: 2, pending: 2, ..asked };
+    assert_eq!(shared(&[asked_twice, asked, unknown()], 99), [33; 3], "a pool that is unknown as a whole");
+}
+
+#[test]
+fn a_request_waits_for_a_known_peer_for_a_moment_before_it_goes_to_an_unknown_one_whose_turn_it_is_not() {
+    let has_had_its_share = PeerView { wrr_current: -1, ..unknown() };
+    let peers = [full(PeerView { wrr_current: 1, ..view() }), has_had_its_share];
+    let waited = |waited_ns| taken(&peers, &Demand { waited_ns, ..demand() });
+    assert_eq!((waited(45 * MS - 1), waited(45 * MS)), (None, Some((1, Why::Unknown))));
+    assert_eq!(look_again_ns(&peers, &demand()), Some(45 * MS));
+    assert_eq!(taken(&peers, &Demand { can_wait: false, ..demand() }), Some((1, Why::Unknown)));
+}
+
+/// Of a thousand requests the numbers of those with which `peer` is looked at beside one of 100 ms.
+fn looks(peer: PeerView, may_look: bool) -> usize {
+    let look = |random| taken(&[view(), peer], &Demand { random, may_look, ..demand() }) == Some((1, Why::Explore));
+    (1..=1_000).filter(|&random| look(random)).count()
+}
+
+#[test]
+fn an_idle_peer_is_due_for_a_look_when_its_evidence_is_two_seconds_old_and_a_look_may_be_spent() {
+    let of_a_burst = PeerView { service_ns: 180 * MS, usual_ns: 180 * MS, recent_ns: 180 * MS, span_ns: S, ..view() };
+    let silent = |silent_ns| PeerView { silent_ns, ..of_a_burst };
+    assert_eq!(
+        (looks(silent(2 * S - 1), true), looks(silent(2 * S), true), looks(silent(2 * S), false)),
+        (0, 1_000, 0)
+    );
+    let busy = PeerView { in_flight: 1, pending: 1, pending_age_ns: MS, silent_ns: 0, ..of_a_burst };
+    assert_eq!(looks(busy, true), 0);
+    let streaming = PeerView { in_flight: 1, ..silent(2 * S) };
+    assert_eq!(looks(streaming, true), 1_000);
+}
+
+#[test]
+fn the_peer_of_which_least_is_known_is_looked_at_first() {
+    let slow = |span_ns, silent_ns| PeerView { span_ns, silent_ns, ..slow() };
+    let first = |peers: &[PeerView]| taken(peers, &demand()).map(|(peer, _)| peer);
+    assert_eq!(first(&[view(), slow(3 * S, 3 * S), slow(2 * S, 3 * S)]), Some(2));
+    assert_eq!(first(&[view(), slow(2 * S, 3 * S), slow(2 * S, 4 * S)]), Some(2));
+    assert_eq!(first(&[view(), slow(4 * S, 8 * S), slow(2 * S, 3 * S)]), Some(1), "what was known of it has aged");
+}
+
+#[test]
+fn a_peer_that_was_slow_for_longer_is_looked_at_by_every_hundredth_request_until_that_has_aged() {
+    let slow = PeerView { service_ns: 180 * MS, usual_ns: 180 * MS, recent_ns: 180 * MS, span_ns: 4 * S, ..view() };
+    let silent = |silent_ns| PeerView { silent_ns, ..slow };
+    assert_eq!((looks(silent(4 * S - 1), true), looks(silent(4 * S), true)), (10, 1_000));
+    let for_a_day = PeerView { span_ns: 86_400 * S, ..slow };
+    assert_eq!(looks(PeerView { silent_ns: 6 * S, ..for_a_day }, true), 1_000, "32 services are enough for any");
+    let minutes = PeerView { service_ns: 60 * S, usual_ns: 60 * S, recent_ns: 60 * S, ..for_a_day };
+    assert!(looks(PeerView { silent_ns: 1_900 * S, ..minutes }, true) < 10, "which may be long");
+    let was_faster = PeerView { usual_ns: 80 * MS, ..silent(2 * S) };
+    assert_eq!(looks(was_faster, true), 1_000);
+    let asked_seldom = PeerView { samples: 5, ..silent(2 * S) };
+    assert_eq!(looks(asked_seldom, true), 1_000);
 }
 
 #[test]
 fn a_peer_that_is_slow_by_nature_is_explored_the_less_the_slower_it_is() {
-    let peers = [view(), PeerView { explore_due: true, ..slow() }];
+    let peers = [view(), PeerView { silent_ns: 2 * S, span_ns: 10 * S, ..slow() }];
     let count = (1..=100_000)
         .filter(|&random| taken(&peers, &Demand { random, ..demand() }) == Some((1, Why::Explore)))
         .count();
@@ -131,8 +223,16 @@ fn a_peer_that_is_slow_by_nature_is_explored_the_less_the_slower_it_is() {
 
 #[test]
 fn a_peer_that_answers_like_the_best_again_is_looked_at_again_at_once() {
+    let again = |peer: PeerView| taken(&[view(), peer], &demand()) == Some((1, Why::Explore));
     let healing = PeerView { service_ns: S, recent_ns: 110 * MS, ..view() };
-    assert_eq!(taken(&[view(), healing], &demand()), Some((1, Why::Explore)));
+    assert!(again(healing));
+    assert!(!again(PeerView { pending: 1, in_flight: 1, ..healing }), "one at a time");
+    assert!(!again(PeerView { recent_ns: 210 * MS, ..healing }));
+    let twice_as_slow = PeerView { service_ns: 250 * MS, usual_ns: 250 * MS, recent_ns: 110 * MS, ..view() };
+    assert!(!again(twice_as_slow), "a lucky sample");
+    assert!(again(PeerView { error_ns: 100 * MS, ..twice_as_slow }), "one that rests on two samples");
+    let none_to_spend = Demand { may_look_again: false, ..demand() };
+    assert_eq!(taken(&[view(), healing], &none_to_spend), Some((0, Why::Fastest)));
 }
 
 #[test]
@@ -223,11 +323,14 @@ prop_compose! {
         (weight, identity, wrr_current) in (prop_oneof![Just(0), 1..9_u32, Just(u32::MAX)], any::<u64>(), any::<i64>()),
         (service_ns, hold_ns, pending_age_ns) in (prop_oneof![Just(0), 1..100 * S, Just(u64::MAX)], 0..100 * S, 0..100 * S),
         (error_ns, usual_ns, recent_ns) in (0..S, 0..100 * S, 0..100 * S),
-        (admission, backup, explore_due) in (any_admission(), any::<bool>(), any::<bool>()),
+        (admission, backup) in (any_admission(), any::<bool>()),
+        (silent_ns, span_ns, samples) in (0..100 * S, 0..100 * S, 0..256_u32),
     ) -> PeerView {
         PeerView {
             identity, in_flight, pending: pending.min(in_flight), pending_age_ns, slots, max_conns, weight, service_ns,
-            error_ns, usual_ns, recent_ns, hold_ns, wrr_current, admission, backup, explore_due,
+            error_ns, usual_ns, recent_ns, hold_ns, wrr_current, admission, backup, silent_ns,
+            span_ns,
+            samples,
         }
     }
 }
@@ -238,8 +341,9 @@ proptest! {
         peers in prop::collection::vec(any_peer(), 0..12),
         (queued, can_wait, affinity) in (0..100_u32, any::<bool>(), any::<Option<u64>>()),
         (tried, random) in (0..4096_u128, any::<u64>()),
+        (waited_ns, may_look) in (0..10 * S, any::<bool>()),
     ) {
-        let demand = Demand { queued, can_wait, affinity, tried, random };
+        let demand = Demand { queued, can_wait, affinity, tried, random, waited_ns, may_look, may_look_again: may_look };
         let is_eligible = |i: usize| {
             peers[i].weight > 0 && peers[i].admission != Admission::Shut && tried >> i & 1 == 0
         };
@@ -275,6 +379,26 @@ proptest! {
         let is_taken = matches!(pick(&idle, &demand, THETA), Decision::Take { .. });
         prop_assert!(is_taken);
     }
+}
+
+/// A heavy peer of one slot that is owed the next request, and a light one with a free slot;
+/// `service_ns` of both.
+fn owed_and_free(service_ns: u64) -> [PeerView; 2] {
+    let heavy = PeerView { weight: 9, in_flight: 1, slots: 1, max_conns: 1, pending: 1, service_ns, ..view() };
+    [heavy, PeerView { in_flight: 3, pending: 3, pending_age_ns: 50 * MS, service_ns, ..view() }]
+}
+
+#[test]
+fn nobody_waits_for_a_share_as_long_as_50_ms_or_a_tenth_of_the_service_time() {
+    for (service_ns, bound_ns) in [(100 * MS, 45 * MS), (400 * MS, 45 * MS), (11 * S, S)] {
+        let peers = owed_and_free(service_ns);
+        let waited = |waited_ns| Demand { waited_ns, ..demand() };
+        assert_eq!(pick(&peers, &waited(bound_ns - 1), THETA), Decision::Wait);
+        assert_eq!(taken(&peers, &waited(bound_ns)), Some((1, Why::Fastest)));
+        assert_eq!(look_again_ns(&peers, &waited(bound_ns - MS)), Some(MS));
+        assert_eq!(look_again_ns(&peers, &waited(bound_ns)), None);
+    }
+    assert_eq!(look_again_ns(&[full(view()), full(slow())], &demand()), None);
 }
 
 #[test]

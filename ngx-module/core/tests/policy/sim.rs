@@ -6,7 +6,8 @@
 pub use crate::load::*;
 use pincer_core::breaker::{Breaker, Rule};
 use pincer_core::estimate::{Estimate, HALF_LIFE_NS};
-use pincer_core::pick::{Decision, Demand, PeerView, THETA, Why, pick, settle};
+use pincer_core::looks::{Kind, Looks};
+use pincer_core::pick::{Decision, Demand, PeerView, STALE_NS, THETA, Why, look_again_ns, pick, settle};
 use pincer_core::slow_start::SlowStart;
 use pincer_core::time::MonoNs;
 use rand::rngs::SmallRng;
@@ -104,8 +105,10 @@ pub struct Sim {
     now: u64,
     rng: SmallRng,
     next: usize,
-    ticking: bool,
+    /// When the queue is looked at again; 0 = at an event only.
+    tick_at: u64,
     arrived: u64,
+    looks: Looks,
 }
 
 impl Sim {
@@ -126,8 +129,9 @@ impl Sim {
             now: START,
             rng: SmallRng::seed_from_u64(seed ^ 0x5eed),
             next: 0,
-            ticking: false,
+            tick_at: 0,
             arrived: 0,
+            looks: Looks::default(),
         }
     }
 
@@ -154,11 +158,12 @@ impl Sim {
                 Event::Arrive(r) => self.arrive(r),
                 Event::First(r) => self.first(r),
                 Event::End(r) => self.end(r),
-                Event::Join(p) => self.peers[p].ramp.begin(MonoNs(at)),
-                Event::Tick => {
-                    self.ticking = false;
+                Event::Join(p) => self.peers[p].ramp.begin(0, MonoNs(at)),
+                Event::Tick if at == self.tick_at => {
+                    self.tick_at = 0;
                     self.dispatch();
                 }
+                Event::Tick => {}
             }
         }
         assert!(self.queue.is_empty(), "{} requests were never served", self.queue.len());
@@ -193,18 +198,29 @@ impl Sim {
 
     fn dispatch(&mut self) {
         let Policy::Pincer { theta, queue, .. } = self.policy else { return };
+        let mut again_ns = u64::MAX;
         while let Some(&r) = self.queue.front() {
             let views = self.views();
+            let may = |kind| self.looks.may(kind, self.arrived, MonoNs(self.now));
+            let (may_look, may_look_again) = (may(Kind::Due), may(Kind::Again));
             let demand = Demand {
                 queued: u32::try_from(self.queue.len()).unwrap(),
                 can_wait: queue,
                 affinity: self.requests[r].affinity,
                 tried: self.requests[r].tried,
                 random: self.requests[r].random,
+                waited_ns: self.now - self.requests[r].arrived,
+                may_look,
+                may_look_again,
             };
             match pick(&views, &demand, theta) {
                 Decision::Take { peer, ties, why } => {
                     self.queue.pop_front();
+                    if why == Why::Explore {
+                        let is_due = may_look && views[peer].silent_ns >= STALE_NS;
+                        let kind = if is_due { Kind::Due } else { Kind::Again };
+                        assert!(self.looks.take(kind, self.arrived, MonoNs(self.now)));
+                    }
                     settle(ties, peer, |i| views[i].weight, |i| &self.peers[i].credit);
                     self.requests[r].why = why;
                     self.requests[r].trial = why == Why::Trial;
@@ -213,7 +229,10 @@ impl Sim {
                     }
                     self.bind(r, peer);
                 }
-                Decision::Wait => break,
+                Decision::Wait => {
+                    again_ns = look_again_ns(&views, &demand).unwrap_or(u64::MAX);
+                    break;
+                }
                 Decision::Full | Decision::NoPeer => {
                     self.queue.pop_front();
                     let request = &mut self.requests[r];
@@ -222,9 +241,10 @@ impl Sim {
                 }
             }
         }
-        if !self.queue.is_empty() && !self.ticking {
-            self.ticking = true;
-            self.at(self.now + 100 * MS, Event::Tick);
+        let tick_at = self.now + again_ns.min(100 * MS);
+        if !self.queue.is_empty() && (self.tick_at == 0 || tick_at < self.tick_at) {
+            self.tick_at = tick_at;
+            self.at(tick_at, Event::Tick);
         }
     }
 
@@ -247,7 +267,9 @@ impl Sim {
             wrr_current: peer.credit.load(Relaxed),
             admission: peer.breaker.admission(now),
             backup: replica.backup,
-            explore_due: peer.signal.explore_due(now),
+            silent_ns: if peer.pending.is_empty() { peer.signal.silent_ns(now) } else { 0 },
+            span_ns: peer.signal.span_ns(),
+            samples: peer.signal.usual_samples(),
         };
         self.peers.iter().zip(&self.replicas).enumerate().map(view).collect()
     }
@@ -315,11 +337,20 @@ impl Sim {
 
     fn first(&mut self, r: usize) {
         self.requests[r].first = self.now;
-        let (p, started) = (self.requests[r].peer, self.requests[r].started);
+        let Request { peer: p, started, failed, trial, .. } = self.requests[r];
         self.forget_pending(p, started);
-        if self.learns_at_signal && !self.requests[r].failed {
-            self.peers[p].signal.record(self.now - started, self.half_life_ns(), MonoNs(self.now));
+        if !self.learns_at_signal || failed {
+            return;
         }
+        let (half_life_ns, now) = (self.half_life_ns(), MonoNs(self.now));
+        let peer = &mut self.peers[p];
+        peer.signal.record(self.now - started, half_life_ns, now);
+        if trial && peer.breaker.success(true, self.rule) {
+            peer.ramp.begin(peer.in_flight, now);
+        } else {
+            peer.ramp.success(self.replicas[p].max_conns, self.slow_start_ns, now);
+        }
+        self.requests[r].trial = false;
     }
 
     fn half_life_ns(&self) -> u64 {
@@ -337,11 +368,11 @@ impl Sim {
     }
 
     fn end(&mut self, r: usize) {
-        let Request { peer: p, started, first, failed, trial, .. } = self.requests[r].clone();
         let now = MonoNs(self.now);
-        if first == 0 {
+        if self.requests[r].first == 0 {
             self.first(r);
         }
+        let Request { peer: p, started, failed, trial, .. } = self.requests[r];
         self.requests[r].ended = self.now;
         let (half_life_ns, learns_at_end) = (self.half_life_ns(), !self.learns_at_signal);
         let (max_conns, slow_start_ns) = (self.replicas[p].max_conns, self.slow_start_ns);
@@ -354,8 +385,8 @@ impl Sim {
             let renewed = learns_at_end && peer.signal.record(self.requests[r].first - started, half_life_ns, now);
             peer.hold.follow(self.now - started, renewed, half_life_ns, now);
             if peer.breaker.success(trial, self.rule) {
-                peer.ramp.begin(now);
-            } else {
+                peer.ramp.begin(peer.in_flight, now);
+            } else if learns_at_end {
                 peer.ramp.success(max_conns, slow_start_ns, now);
             }
         }

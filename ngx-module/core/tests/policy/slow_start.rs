@@ -10,7 +10,7 @@ fn at(ns: u64) -> MonoNs {
 
 fn begun() -> SlowStart {
     let ramp = SlowStart::default();
-    ramp.begin(at(0));
+    ramp.begin(0, at(0));
     ramp
 }
 

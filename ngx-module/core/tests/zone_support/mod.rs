@@ -41,7 +41,7 @@ pub fn spec(name: &str, max_conns: u32) -> PeerSpec<'_> {
 }
 
 pub fn demand(random: u64, can_wait: bool) -> Demand {
-    Demand { queued: 1, can_wait, affinity: None, tried: 0, random }
+    Demand { queued: 1, can_wait, random, ..Demand::default() }
 }
 
 /// How every class waits where the class does not matter.

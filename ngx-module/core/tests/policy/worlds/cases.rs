@@ -104,27 +104,27 @@ pub fn cases() -> Vec<Case> {
     let mixed = Traffic { mix: [0.97, 0.03, 0.0], bursts: vec![burst], ..streams(40.0) };
     let new = Replica { joins_ns: 20 * S, ..replica(8) };
     vec![
-        case("never-sampled: a 404 at once", Attractive, true, never_sampled(What::Status(404))),
-        case("never-sampled: an empty 200 at once", Attractive, true, never_sampled(What::Empty)),
+        case("never-sampled: a 404 at once", Attractive, false, never_sampled(What::Status(404))),
+        case("never-sampled: an empty 200 at once", Attractive, false, never_sampled(What::Empty)),
         case("never-sampled: a 500 at once", Failing, false, never_sampled(What::Status(500))),
-        case("a gRPC status in the trailers of a 200", Failing, true, never_sampled(What::GrpcStatus(14))),
+        case("a gRPC status in the trailers of a 200", Failing, false, never_sampled(What::GrpcStatus(14))),
         case("an answer that breaks off after its first token", Failing, false, never_sampled(What::Cut)),
-        case("waits-beside-free-slots: weight 3 with 4 slots of 64", Waits, true, world(mixed, uneven())),
+        case("waits-beside-free-slots: weight 3 with 4 slots of 64", Waits, false, world(mixed, uneven())),
         case(
             "stale-slow: one slow second at the start",
             HealsSlow,
-            true,
+            false,
             world(streams(5.0), vec![replica(100), spelled(100, 0, S, What::Slow(15.0))]),
         ),
         case(
             "stale-slow: the first four answers",
             Stale,
-            true,
+            false,
             world(streams(5.0), vec![replica(100), Replica { cold: Some((4, 15.0)), ..replica(100) }]),
         ),
-        case("six-bad-prompts-cost-others-slots", RampTooSlow, true, bad_prompts()),
-        case("new-replica-gets-one-stream", RampTooSlow, true, world(streams(1.0), vec![replica(2), new])),
-        case("WebSockets keep a recovered replica from its ramp", HealsEjected, true, sockets()),
-        case("long-fail_timeout-has-no-way-back", HealsEjected, true, long_fail_timeout()),
+        case("six-bad-prompts-cost-others-slots", RampTooSlow, false, bad_prompts()),
+        case("new-replica-gets-one-stream", RampTooSlow, false, world(streams(1.0), vec![replica(2), new])),
+        case("WebSockets keep a recovered replica from its ramp", HealsEjected, false, sockets()),
+        case("long-fail_timeout-has-no-way-back", HealsEjected, false, long_fail_timeout()),
     ]
 }

@@ -6,20 +6,22 @@
 //! modelled: affinity, classes, backups, stale keepalive connections.
 
 #[path = "../../../../src/phase/outcome.rs"]
+#[allow(dead_code, reason = "stale connections are not modelled")]
 mod outcome;
 mod queue;
 mod shown;
 
 use super::world::{MS, S, World};
 pub(crate) use outcome::Facts;
-use outcome::{is_good, outcome};
+use outcome::{SWITCHING_PROTOCOLS, is_good, outcome};
 use pincer_core::estimate::HALF_LIFE_NS;
+use pincer_core::limit::KeyHash;
 use pincer_core::pick::{Demand, EXPLORE_ONE_IN, PeerSet, THETA, Why};
 use pincer_core::time::MonoNs;
 use pincer_core::turn::Terms;
 use pincer_core::zone::{
-    BalanceParams, Claim, HeapZone, NAME_MAX, Outcome, PeerSpec, Plan, ProcessId, QueueClass, Quick, Settings, Signal,
-    Ticket, UpstreamIdx, WorkerIdx, Zone,
+    BalanceParams, Claim, Fingerprint, HeapZone, NAME_MAX, Outcome, PeerSpec, Plan, ProcessId, QueueClass, Quick,
+    Settings, Signal, Ticket, UpstreamIdx, WorkerIdx, Zone,
 };
 pub use shown::Shown;
 use std::collections::VecDeque;
@@ -50,7 +52,7 @@ pub enum Sabotage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
     Drain { worker: usize, after_ns: u64 },
-    Tick { worker: usize },
+    Tick { worker: usize, after_ns: u64 },
 }
 
 /// What `get` came to.
@@ -74,6 +76,7 @@ pub struct Record {
     first_byte_ns: Option<u64>,
     /// (cell, sequence) while it waits.
     place: Option<(u8, u64)>,
+    parked_at: MonoNs,
     /// Attempts that nginx may still make.
     tries: u32,
 }
@@ -100,7 +103,8 @@ struct Worker<'z> {
     /// Requests that wait here, oldest first: (sequence, request). All are of one class, so of one
     /// cell.
     waiting: VecDeque<(u64, usize)>,
-    is_ticking: bool,
+    /// When the queue's timer runs out.
+    tick_at: Option<MonoNs>,
     is_drain_posted: bool,
     holds: u32,
     /// An older configuration's: takes no new requests, and leaves when its last one has ended.
@@ -193,7 +197,7 @@ impl<'z> Module<'z> {
                 plan: Plan::new(),
                 numbers,
                 waiting: VecDeque::new(),
-                is_ticking: false,
+                tick_at: None,
                 is_drain_posted: false,
                 holds: 0,
                 is_leaving: false,
@@ -246,7 +250,7 @@ impl<'z> Module<'z> {
                     Quick::Lost => lost = true,
                 }
             }
-            let claimed = zone.claim(u, self.workers[w].at, &self.demand(r, 1), &PARAMS, now);
+            let claimed = zone.claim(u, self.workers[w].at, &self.demand(r, 1, 0), &PARAMS, now);
             if (claimed.kick || lost) && self.can_wait {
                 self.kick(w, now);
             }
@@ -260,9 +264,16 @@ impl<'z> Module<'z> {
         self.park(r, now)
     }
 
-    fn demand(&self, r: usize, queued: u32) -> Demand {
+    fn demand(&self, r: usize, queued: u32, waited_ns: u64) -> Demand {
         let record = &self.records[r];
-        Demand { queued, can_wait: self.can_wait, affinity: None, tried: record.tried, random: record.number }
+        Demand {
+            queued,
+            can_wait: self.can_wait,
+            tried: record.tried,
+            random: record.number,
+            waited_ns,
+            ..Demand::default()
+        }
     }
 
     fn bind(&mut self, r: usize, ticket: Ticket) -> usize {
@@ -276,12 +287,18 @@ impl<'z> Module<'z> {
     }
 
     /// The header is here: first_byte.rs `observe`.
-    pub fn header(&mut self, r: usize, has_body: bool, at: u64) {
+    pub fn header(&mut self, r: usize, status: usize, has_body: bool, at: u64) {
         let record = &mut self.records[r];
         record.header_ns = Some(record.since_claim(clock(at)).max(1));
+        let w = record.worker;
         let Some(ticket) = record.ticket.as_mut() else { return };
-        if !has_body {
-            self.zone.signal_seen(ticket, self.workers[record.worker].at);
+        if status == SWITCHING_PROTOCOLS {
+            self.zone.upgraded(ticket, self.workers[w].at, &PARAMS, clock(at));
+            if self.can_wait {
+                self.kick(w, clock(at));
+            }
+        } else if !has_body {
+            self.zone.signal_seen(ticket, self.workers[w].at);
         }
     }
 
@@ -293,7 +310,8 @@ impl<'z> Module<'z> {
         let now = clock(at);
         let record = &mut self.records[r];
         let first_byte_ns = record.since_claim(now).max(1);
-        let worker = self.workers[record.worker].at;
+        let w = record.worker;
+        let worker = self.workers[w].at;
         let Some(ticket) = record.ticket.as_mut() else { return };
         if is_good(status) {
             self.zone.first_byte_seen(ticket, worker, first_byte_ns, &PARAMS, now);
@@ -301,6 +319,9 @@ impl<'z> Module<'z> {
             self.zone.signal_seen(ticket, worker);
         }
         record.first_byte_ns = Some(first_byte_ns);
+        if self.can_wait {
+            self.kick(w, now);
+        }
     }
 
     /// nginx is done with the peer, or with the wait for one: balancer.rs `free`.
@@ -324,7 +345,13 @@ impl<'z> Module<'z> {
         if self.sabotage != Sabotage::Leak || !record.number.is_multiple_of(100) {
             let outcome = outcome(&facts);
             let random = if outcome == Outcome::Failure { self.chance() } else { 0 };
-            self.zone.release(ticket, self.workers[w].at, outcome, &PARAMS, now, random);
+            let tells = match outcome {
+                Outcome::Failure => facts.sent,
+                Outcome::Success { .. } | Outcome::Answered => self.zone.failed_lately(self.upstream, now),
+                Outcome::Declined | Outcome::Neutral | Outcome::Excused => false,
+            };
+            let fingerprint = tells.then(|| Fingerprint::new(KeyHash::of_parts([1, 2], &[&r.to_ne_bytes()])));
+            self.zone.release_known(ticket, self.workers[w].at, outcome, fingerprint, &PARAMS, now, random);
         }
         if self.can_wait {
             self.kick(w, now);

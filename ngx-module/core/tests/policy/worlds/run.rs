@@ -144,7 +144,7 @@ impl Run<'_, '_> {
         for wake in std::mem::take(&mut self.module.wakes) {
             match wake {
                 Wake::Drain { worker, after_ns } => self.at(self.now + after_ns, Event::Drain(worker)),
-                Wake::Tick { worker } => self.at(self.now + super::module::TICK_NS, Event::Tick(worker)),
+                Wake::Tick { worker, after_ns } => self.at(self.now + after_ns, Event::Tick(worker)),
             }
         }
     }
@@ -321,7 +321,7 @@ impl Run<'_, '_> {
         }
         // A gRPC answer without a message: the module expects a body until the trailers come.
         let expects_body = has_body || matches!(plan, Plan::Spelled(What::GrpcStatus(_)));
-        self.module.header(r, expects_body, self.now);
+        self.module.header(r, usize::from(status), expects_body, self.now);
         if has_body {
             self.module.first_byte(r, usize::from(status), self.now);
         }
@@ -361,14 +361,16 @@ impl Run<'_, '_> {
                     on,
                 )
             }
-            // The trailers are not among the facts yet.
-            Plan::Spelled(What::Empty | What::GrpcStatus(_)) => {
-                (Facts { status: 200, complete: true, ..Facts::default() }, 200, false)
+            Plan::Spelled(What::Empty) => (Facts { status: 200, complete: true, ..Facts::default() }, 200, false),
+            Plan::Spelled(What::GrpcStatus(grpc)) => {
+                (Facts { status: 200, grpc_status: Some(grpc), complete: true, ..Facts::default() }, 200, false)
             }
             Plan::Spelled(What::Refuse) => (Facts { failed: true, ..Facts::default() }, 502, true),
             Plan::Spelled(What::Hang) => (Facts { failed: true, ..Facts::default() }, 504, true),
             Plan::Spelled(What::Cut | What::Slow(_)) => (Facts { status: 200, ..Facts::default() }, 200, false),
         };
+        let refused = matches!(plan, Plan::Spelled(What::Refuse));
+        let facts = Facts { sent: !refused, ..facts };
         if facts.failed || facts.passed_on {
             self.history.requests[r].tried |= 1 << self.history.attempts[a].replica;
         }

@@ -1,7 +1,8 @@
 //! Requests that wait: ffi/queue.rs.
 
+use super::super::world::MS;
 use super::{Got, Module, QUEUE_SIZE, Sabotage, Wake, Worker, clock, terms};
-use super::{KICK_NS, KICK_STALE_NS, PARAMS, RESUMES_MAX};
+use super::{KICK_NS, KICK_STALE_NS, PARAMS, RESUMES_MAX, TICK_NS};
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{Claim, QueueClass, WorkerIdx};
 
@@ -15,8 +16,9 @@ impl Module<'_> {
         };
         worker.waiting.push_back((place.sequence, r));
         self.records[r].place = Some((place.cell, place.sequence));
+        self.records[r].parked_at = now;
         self.post_drain(w, 0);
-        self.arm_tick(w);
+        self.arm_tick(w, TICK_NS, now);
         Got::Parked
     }
 
@@ -31,6 +33,9 @@ impl Module<'_> {
         let Some((cell, sequence)) = record.place.take() else { return };
         let worker = &mut self.workers[record.worker];
         worker.waiting.retain(|&(other, _)| other != sequence);
+        if worker.waiting.is_empty() {
+            worker.tick_at = None;
+        }
         let ends = worker.waiting.front().zip(worker.waiting.back()).map(|(oldest, newest)| (oldest.0, newest.0));
         self.zone.queue_leave(self.upstream, worker.at, cell, ends);
         let w = record.worker;
@@ -68,20 +73,25 @@ impl Module<'_> {
         }
     }
 
-    fn arm_tick(&mut self, worker: usize) {
-        if !std::mem::replace(&mut self.workers[worker].is_ticking, true) {
-            self.wakes.push(Wake::Tick { worker });
+    /// Has the timer run out in `after_ns`, unless it does so sooner: local_queue.rs `look_in`.
+    fn arm_tick(&mut self, worker: usize, after_ns: u64, now: MonoNs) {
+        let at = MonoNs(now.0 + after_ns);
+        if self.workers[worker].tick_at.is_none_or(|armed| at.0 < armed.0) {
+            self.workers[worker].tick_at = Some(at);
+            self.wakes.push(Wake::Tick { worker, after_ns });
         }
     }
 
     /// The timer that looks again: queue.rs `on_tick`. Returns what [`Self::drain`] does.
     pub fn tick(&mut self, worker: usize, at: u64) -> Vec<(usize, Option<usize>)> {
-        self.workers[worker].is_ticking = false;
-        let drained = self.drain(worker, at);
-        if !self.workers[worker].waiting.is_empty() {
-            self.arm_tick(worker);
+        if self.workers[worker].tick_at != Some(clock(at)) {
+            return vec![];
         }
-        drained
+        self.workers[worker].tick_at = None;
+        if !self.workers[worker].waiting.is_empty() {
+            self.arm_tick(worker, TICK_NS, clock(at));
+        }
+        self.drain(worker, at)
     }
 
     /// Hands out slots to waiting requests of this worker: queue.rs `drain`. Returns who left the
@@ -109,7 +119,8 @@ impl Module<'_> {
                 return left;
             }
             let Some(&(_, r)) = self.workers[me].waiting.front() else { return left };
-            let claimed = zone.claim(u, own, &self.demand(r, zone.waiting(u)), &PARAMS, now);
+            let waited_ns = now.since(self.records[r].parked_at);
+            let claimed = zone.claim(u, own, &self.demand(r, zone.waiting(u), waited_ns), &PARAMS, now);
             if claimed.kick {
                 self.post_drain(me, 0);
             }
@@ -120,7 +131,12 @@ impl Module<'_> {
                     self.unpark(r);
                     left.push((r, Some(replica)));
                 }
-                Claim::Wait | Claim::Full => return left,
+                Claim::Wait | Claim::Full => {
+                    if let Some(ns) = claimed.look_again_ns {
+                        self.arm_tick(me, ns.div_ceil(MS) * MS, now);
+                    }
+                    return left;
+                }
                 Claim::NoPeer => {
                     self.unpark(r);
                     left.push((r, None));
