@@ -168,10 +168,11 @@ const PINCER: &str = "pincer_zone pincer:16m; pincer_class default rate=1r/m con
     log_format fuzz '$remote_addr $connection \"$request\" $status $pincer_ttft $pincer_queue_time $pincer_class $pincer_tenant $pincer_limit_status $pincer_body_hash $pincer_cache_key $pincer_uncacheable $pincer_revision';
     access_log logs/access.log fuzz;";
 
+/// One upstream has slots, as many as an input may have streams: in a crowd requests wait for them, alone none does.
 fn upstreams(side: &Side<'_>) -> String {
     let Origin { http, grpc, fastcgi, .. } = side.origin;
     let (balance, slots) =
-        if side.pincer { ("pincer_balance; pincer_queue size=1000 timeout=30s;", "max_conns=1") } else { ("", "") };
+        if side.pincer { ("pincer_balance; pincer_queue size=1000 timeout=30s;", "max_conns=8") } else { ("", "") };
     let block = |name: &str, server: String| format!("upstream {name} {{ {balance} {server} }}\n");
     [
         block("u", format!("server {http};")),
