@@ -36,7 +36,7 @@ async fn is_back(nginx: &Nginx, replica: &Replica, why: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_out_for_hours_is_back_after_a_reload_and_at_an_operators_word() {
     let pincerd = Pincerd::start().await;
-    let replicas = Replica::several(2, Settings::served_in(2.0)).await;
+    let replicas = Replica::several(2, Settings::served_in(20.0)).await;
     let balanced = |parameters: &str| {
         let servers = conf::servers(Replica::servers(&replicas), parameters);
         format!("upstream u {{ pincer_balance; {servers} }}")

@@ -139,6 +139,27 @@ async fn an_only_replica_is_asked_as_long_as_kept_connections_of_it_are_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_out_does_not_get_what_another_ones_stale_connections_gave_back() {
+    let peer = restarting(3).await;
+    let refusing = ports::refusing_addr();
+    let servers = format!("server {}; server {refusing} max_fails=1 fail_timeout=60s;", peer.address);
+    let nginx = Nginx::builder()
+        .logging("$upstream_addr")
+        .http("pincer_zone pincer:1m;")
+        .http(format!("upstream u {{ pincer_balance; {servers} keepalive 16; }}"))
+        .server(format!("location / {{ proxy_pass http://u; {KEEPALIVE} }}"))
+        .start()
+        .await;
+    load::gets(&Client::single(&nginx.url()), "/", 3, 3).await;
+    let out = nginx.status().await.upstream("u").peer(&refusing.to_string());
+    assert_eq!(out.text("/breaker"), "open");
+    peer.broken.store(true, SeqCst);
+    assert_eq!(nginx.client().get("/").await.status, 200);
+    let lines = nginx.logged(4).await;
+    assert_eq!(lines[3], vec![peer.address.as_str(); 4].join(", "), "three kept connections, then a new one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_met_one_stale_connection_blames_the_next_peer_for_another() {
     let peers = [restarting(1).await, restarting(1).await];
     let servers = format!("server {}; server {};", peers[0].address, peers[1].address);

@@ -223,9 +223,10 @@ fn finish(state: &mut RequestState, mut facts: Facts, now: MonoNs) {
     if looks_stale {
         facts.stale = !std::mem::replace(&mut state.had_stale, true) && state.zone.excuse_stale(&ticket);
     }
-    // After a stale connection nginx may try that peer again, and does. An only peer is tried as
-    // long as kept connections of it are left, by nginx's round robin too.
-    let again = facts.stale || looks_stale && is_only_peer(state);
+    // After a stale connection nginx may try that peer again, and does. Where no other peer may be
+    // asked it is tried as long as kept connections of it are left, as an only peer is by nginx's
+    // round robin: some servers close each of them after a few responses, when the next request comes.
+    let again = facts.stale || looks_stale && !has_another(state, ticket.index, now);
     if (facts.failed || facts.passed_on) && !again {
         state.tried.add(ticket.index);
         begin_round(state);
@@ -242,8 +243,8 @@ fn begin_round(state: &mut RequestState) {
     }
 }
 
-fn is_only_peer(state: &RequestState) -> bool {
-    state.conf.index.get().is_some_and(|index| tries(state.zone, index) == 1)
+fn has_another(state: &RequestState, tried: u8, now: MonoNs) -> bool {
+    state.conf.index.get().is_some_and(|index| state.zone.has_another(index, state.tried.set(), tried, now))
 }
 
 fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {

@@ -4,7 +4,8 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::{BalanceParams, Peer, PeerIdx, Signal, Upstream, UpstreamIdx, Zone};
 use crate::estimate::HALF_LIFE_NS;
-use crate::pick::{PeerSet, THETA};
+use crate::pick::{Admission, PeerSet, THETA};
+use crate::time::MonoNs;
 
 impl Default for BalanceParams {
     /// What `pincer_balance` without parameters means.
@@ -48,6 +49,16 @@ impl Zone<'_> {
         let spent = taking().filter(|(_, _, peer)| peer.lines() <= round);
         let spent = spent.fold(0, |set: PeerSet, (index, _, _)| set | 1 << index);
         (spent != tried).then_some(spent)
+    }
+
+    /// Whether `u` has a peer besides `index` that was not `tried` and whose breaker lets requests in.
+    pub fn has_another(&self, u: UpstreamIdx, tried: PeerSet, index: u8, now: MonoNs) -> bool {
+        self.upstream(u).is_some_and(|upstream| {
+            let mut others = self.linked(upstream).filter(|(other, _, _)| *other != usize::from(index));
+            others.any(|(other, _, peer)| {
+                tried >> other & 1 == 0 && peer.live().takes() && peer.breaker.admission(now) == Admission::Open
+            })
+        })
     }
 
     /// The peer of `u` that has this socket address.
