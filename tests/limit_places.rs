@@ -160,6 +160,8 @@ async fn the_pages_answer_in_a_flood_and_only_a_limit_of_their_own_holds_them() 
             location = /status { pincer_status; }
             location = /metrics { pincer_metrics; }
             location = /held { pincer_limit class=strict key=$uri; pincer_status; }
+            location = /if { pincer_status; if ($arg_a) { add_header X 1; } limit_except GET { deny all; } }
+            location = /held/if { pincer_limit class=strict key=$uri; pincer_metrics; if ($args) { add_header X 1; } }
             location /pages { pincer_limit class=strict key=$uri; pincer_status;
                 location /pages/metrics { pincer_metrics; } location /pages/other { empty_gif; } }
             location /open { pincer_status; location /open/other { empty_gif; } }",
@@ -168,11 +170,11 @@ async fn the_pages_answer_in_a_flood_and_only_a_limit_of_their_own_holds_them() 
         .await;
     let client = nginx.client();
     assert_eq!(in_turn(&client, "/", 3).await, [200, 429, 429], "the server's limit is used up");
-    for path in ["/status", "/metrics", "/pages/metrics", "/open"] {
+    for path in ["/status", "/metrics", "/pages/metrics", "/open", "/if", "/if?a=1"] {
         assert_eq!(in_turn(&client, path, 5).await, [200; 5], "{path}");
         assert!(!client.get(path).await.headers.contains_key("ratelimit"), "{path}");
     }
-    for path in ["/held", "/pages", "/pages/other"] {
+    for path in ["/held", "/held/if?a=1", "/pages", "/pages/other"] {
         assert_eq!(in_turn(&client, path, 3).await, [200, 429, 429], "{path}");
     }
     assert_eq!(

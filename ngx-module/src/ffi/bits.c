@@ -64,6 +64,8 @@ GET(upstream, ngx_http_upstream_t, upgrade)
 GET(upstream_conf, ngx_http_upstream_conf_t, cache)
 GET(upstream_server, ngx_http_upstream_server_t, backup)
 
+GET(location, ngx_http_core_loc_conf_t, noname)
+
 SET(pipe, ngx_event_pipe_t, aio)
 GET(pipe, ngx_event_pipe_t, upstream_done)
 GET(pipe, ngx_event_pipe_t, upstream_eof)

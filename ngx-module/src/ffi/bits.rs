@@ -9,10 +9,10 @@
 //! For all of them: the pointer is to a live structure of its type. A `set_` needs it writable.
 
 use nginx_sys::{
-    ngx_buf_t, ngx_connection_t, ngx_event_pipe_t, ngx_event_t, ngx_http_cache_t, ngx_http_file_cache_node_t,
-    ngx_http_headers_in_t, ngx_http_request_t, ngx_http_upstream_conf_t, ngx_http_upstream_server_t,
-    ngx_http_upstream_t, ngx_http_variable_value_t, ngx_msec_t, ngx_output_chain_ctx_t, ngx_peer_connection_t,
-    ngx_queue_t,
+    ngx_buf_t, ngx_connection_t, ngx_event_pipe_t, ngx_event_t, ngx_http_cache_t, ngx_http_core_loc_conf_t,
+    ngx_http_file_cache_node_t, ngx_http_headers_in_t, ngx_http_request_t, ngx_http_upstream_conf_t,
+    ngx_http_upstream_server_t, ngx_http_upstream_t, ngx_http_variable_value_t, ngx_msec_t, ngx_output_chain_ctx_t,
+    ngx_peer_connection_t, ngx_queue_t,
 };
 use std::ffi::c_uint;
 
@@ -78,6 +78,10 @@ bits! {
     }
     upstream_server: ngx_http_upstream_server_t {
         get backup;
+        set;
+    }
+    location: ngx_http_core_loc_conf_t {
+        get noname;
         set;
     }
     pipe: ngx_event_pipe_t {

@@ -11,6 +11,7 @@ use crate::feed::folder::Fault;
 use crate::feed::state::{self, StateFile};
 use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, translate};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
+use pincer_core::journal::Journal;
 use pincer_core::time::MonoNs;
 use pincer_core::trust::Trusted;
 use pincer_core::zone::Link;
@@ -28,6 +29,8 @@ struct Running {
     connection: *mut ngx_connection_t,
     /// Received while another worker held the lease: a dead one's lease is free within a second.
     waiting: Option<Received>,
+    /// What was said of revisions that this node cannot hold.
+    refusals: Journal,
 }
 
 thread_local! {
@@ -153,7 +156,7 @@ fn try_start(main: &'static MainConf, plane: &ControlPlaneArgs) -> std::io::Resu
     };
     match with_signals_blocked(|| Feed::start(config)) {
         Ok(feed) => {
-            RUNNING.replace(Some(Running { feed, main, connection, waiting: None }));
+            RUNNING.replace(Some(Running { feed, main, connection, waiting: None, refusals: Journal::default() }));
             Ok(())
         }
         Err(error) => {
@@ -348,15 +351,18 @@ impl Running {
                     log::NGX_LOG_INFO,
                     &format!("applies a revision, revision={revision}, took_us={}", took.as_micros()),
                 );
+                self.refusals.stands(clock::now());
                 self.feed.applied(revision, took);
                 process::kick_all();
             }
             Err(reason) => {
                 zone.header.connection.refused();
-                log::write_cycle(
-                    log::NGX_LOG_ERR,
-                    &format!("refuses a revision, revision={revision}, reason={reason}"),
-                );
+                if self.refusals.failed(0, &reason, clock::now()) {
+                    log::write_cycle(
+                        log::NGX_LOG_ERR,
+                        &format!("refuses a revision, revision={revision}, reason={reason}"),
+                    );
+                }
                 self.feed.refused(revision, &reason);
             }
         }

@@ -115,17 +115,20 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
         if child.body_hash.is_none() {
             child.body_hash = parent.body_hash.clone();
         }
+        // SAFETY: while nginx merges a location, the context is that location's.
+        let location = unsafe { Location::of(cf) };
+        // `if` and `limit_except` within a page of ours are still that page.
+        let is_within = parent.is_page && location.is_nameless();
+        child.is_page |= is_within && location.handler().is_none();
         if child.limits.is_none() {
             child.limits.clone_from(&parent.limits);
-            child.inherits_limits = true;
+            child.inherits_limits = !is_within || parent.inherits_limits;
         }
         child.limit_status = child.limit_status.or(parent.limit_status);
         child.key = child.key.or(parent.key);
         if child.key_required.is_none() {
             child.key_required.clone_from(&parent.key_required);
         }
-        // SAFETY: while nginx merges a location, the context is that location's.
-        let location = unsafe { Location::of(cf) };
         cache_zones::note(cf, &location);
         child.tries_files = location.tries_files();
         child.reads_early = !location.buffers_requests() || child.tries_files;
@@ -236,6 +239,15 @@ impl Location {
         unsafe {
             let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
             (*core.cast::<ngx_http_core_loc_conf_t>()).handler.map(|handler| handler as usize)
+        }
+    }
+
+    /// Whether it is what `if` or `limit_except` makes of the location around it.
+    fn is_nameless(&self) -> bool {
+        // SAFETY: as in `name`.
+        unsafe {
+            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
+            bits::location::noname(core.cast::<ngx_http_core_loc_conf_t>()) != 0
         }
     }
 
