@@ -116,21 +116,41 @@ pub fn make_folder(folder: &Path) -> Result<(), DevError> {
     check_folder(folder, Trusted { user: rustix::process::geteuid().as_raw() })
 }
 
-/// Refuses a folder that somebody else made, or could put something into or another in place of.
+/// Refuses a folder that somebody else made, or could put something into or another in place of; and
+/// one in which a file of ours is somebody else's, or could be written by others.
 fn check_folder(folder: &Path, trusted: Trusted) -> Result<(), DevError> {
     let judge = |path: &Path, place, found: &fs::Metadata| {
         let refused = |why| DevError::Distrusted { folder: folder.to_owned(), path: path.to_owned(), why };
         trusted.judge(place, found.uid(), found.mode()).map_err(refused)
     };
-    let named = fs::symlink_metadata(folder).map_err(io_error(folder))?;
-    if named.is_symlink() {
-        judge(folder, Place::Link, &named)?;
+    // As it was named: who owns a link, or may write where one stands, decides where it leads.
+    let named = std::path::absolute(folder).map_err(io_error(folder))?;
+    for part in named.ancestors() {
+        let found = fs::symlink_metadata(part).map_err(io_error(part))?;
+        if found.is_symlink() {
+            judge(part, Place::Link, &found)?;
+        } else if part != named {
+            judge(part, Place::Above, &found)?;
+        }
     }
     let path = folder.canonicalize().map_err(io_error(folder))?;
     for above in path.ancestors().skip(1) {
         judge(above, Place::Above, &fs::metadata(above).map_err(io_error(above))?)?;
     }
-    judge(&path, Place::Folder, &fs::metadata(&path).map_err(io_error(&path))?)
+    judge(&path, Place::Folder, &fs::metadata(&path).map_err(io_error(&path))?)?;
+    let certificates = Name::ALL.into_iter().flat_map(|name| [name.certificate(&path), name.key(&path)]);
+    let others = [CA_FILE, STORE_FILE, ENDPOINT_FILE].map(|name| path.join(name));
+    for file in certificates.chain(others) {
+        match fs::symlink_metadata(&file) {
+            Ok(found) if found.is_symlink() => {
+                return Err(DevError::Distrusted { folder: folder.to_owned(), path: file, why: Distrust::Link });
+            }
+            Ok(found) => judge(&file, Place::File, &found)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(&file)(error)),
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that `folder` has a set that is good at `now`. True if it was made now.

@@ -200,6 +200,18 @@ async fn with_dev_no_key_is_put_where_others_can_write() {
     assert!(line.starts_with("pincerd ready"), "{line}");
     for (file, bits) in [("operator.key", 0o600), ("node.key", 0o600), ("server.key", 0o600), ("store.redb", 0o600)] {
         assert_eq!(std::fs::metadata(folder.join(file)).unwrap().permissions().mode() & 0o777, bits, "{file}");
+        mode(&folder.join(file), 0o622);
+        refused(folder.clone(), "mode 0622 lets others write").await;
+        mode(&folder.join(file), bits);
+    }
+    // Who may write where a link stands decides where it leads, as does who owns it.
+    let open = parent.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    symlink("../dev", open.join("link")).unwrap();
+    mode(&open, 0o777);
+    refused(open.join("link"), "mode 0777 lets others write").await;
+    if std::os::unix::fs::lchown(parent.path().join("link"), Some(12_345), None).is_ok() {
+        refused(parent.path().join("link/below"), "user 12345 owns").await;
     }
 }
 
