@@ -1,9 +1,11 @@
-//! Rust's view of nginx's structures is C's: offset and size of every field of every structure of nginx's headers, for each nginx that
-//! `make setup` prepares. `PINCER_LAYOUT=FOLDER,…` names others: nginx's source, configured into its folder `objs`.
+//! Rust's view of nginx's structures is C's: offset and size of every field of every structure of
+//! nginx's headers, for each nginx that `make setup` prepares. `PINCER_LAYOUT=FOLDER,…` names
+//! others: nginx's source, configured into its folder `objs`.
 //!
-//! Two programs print where everything is, one in C and one in Rust over what `nginx-sys` makes of the same headers; no line may differ.
-//! Bit fields are compared too and only counted: bindgen 0.72 has those of a request elsewhere from nginx 1.29.3 on, which is why the
-//! module reads them in C (`ngx-module/src/ffi/bits.c`), and tidy holds it to that. Cost: some seconds for each nginx.
+//! Two programs print where everything is, one in C and one in Rust over what `nginx-sys` makes of
+//! the same headers; no line may differ. Bit fields are compared too and only counted: bindgen 0.72
+//! has those of a request elsewhere from nginx 1.29.3 on, which is why the module reads them in C
+//! (`ngx-module/src/ffi/bits.c`), and tidy holds it to that. Cost: some seconds for each nginx.
 
 #[path = "layout/bindings.rs"]
 mod bindings;
@@ -78,7 +80,8 @@ fn headers_of_another_nginx_are_told_apart() {
     assert!(!differences(&programs::in_c(&new, &request), &programs::in_rust(&bindings, &request)).is_empty());
 }
 
-/// What stands behind a dot in the module's border and is no call: names of fields, of nginx's structures or of ours.
+/// What stands behind a dot in the module's border and is no call: names of fields, of nginx's
+/// structures or of ours.
 fn names_behind_a_dot() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for path in files(&root().join("ngx-module/src/ffi")) {

@@ -1,5 +1,6 @@
-//! Requests whose headers nginx never read, at every place where the module looks at a request: HTTP/0.9, which has none, and what is no request
-//! line and is served by `error_page` all the same. nginx has then not even made the list that headers go into. No worker may die of them, and
+//! Requests whose headers nginx never read, at every place where the module looks at a request:
+//! HTTP/0.9, which has none, and what is no request line and is served by `error_page` all the
+//! same. nginx has then not even made the list that headers go into. No worker may die of them, and
 //! what an upstream is told of the caller's class it is told here too.
 
 use harness::client::raw;

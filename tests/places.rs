@@ -1,4 +1,5 @@
-//! Retries and waits: what they are owed by the queue, by nginx's bounds on attempts, and when no peer is left.
+//! Retries and waits: what they are owed by the queue, by nginx's bounds on attempts, and when no
+//! peer is left.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Which peer an attempt blames, and where the next one goes: kept connections, time limits, repeated servers, the queue.
+//! Which peer an attempt blames, and where the next one goes: kept connections, time limits,
+//! repeated servers, the queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -109,7 +110,8 @@ async fn one_stale_connection_is_excused_and_the_second_of_a_request_or_in_a_row
     assert_eq!(nginx.status().await.upstream("u").peer(a).text("/breaker"), "open");
 }
 
-/// A peer that restarts when it breaks: connections from before are dead afterwards, new ones are well.
+/// A peer that restarts when it breaks: connections from before are dead afterwards, new ones are
+/// well.
 async fn restarting(together: usize) -> Peer {
     let together = Arc::new(Barrier::new(together));
     let serve = move |stream, broken: Arc<AtomicBool>| match broken.load(SeqCst) {
@@ -187,8 +189,8 @@ async fn speaks_grpc(mut stream: TcpStream, broken: Arc<AtomicBool>) -> std::io:
         stream.read_exact(&mut head).await?;
         let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
         stream.read_exact(&mut payload).await?;
-        // A call ends with its last HEADERS or DATA. nginx keeps a connection only if its settings were
-        // acknowledged before the answer came.
+        // A call ends with its last HEADERS or DATA. nginx keeps a connection only if its settings
+        // were acknowledged before the answer came.
         match (head[3], head[4] & 1) {
             (0 | 1, 1) => waiting = Some(head),
             (SETTINGS, 1) => is_settled = true,

@@ -163,7 +163,8 @@ fn every_source_file_says_what_it_is() {
     }
 }
 
-/// Names of bit fields that ffi/ calls methods of other types by; not of what a pointer of nginx's points to.
+/// Names of bit fields that ffi/ calls methods of other types by; not of what a pointer of nginx's
+/// points to.
 const OTHERS_TOO: [&str; 17] = [
     "block",
     "cache_status",

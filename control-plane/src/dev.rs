@@ -116,8 +116,8 @@ pub fn make_folder(folder: &Path) -> Result<(), DevError> {
     check_folder(folder, Trusted { user: rustix::process::geteuid().as_raw() })
 }
 
-/// Refuses a folder that somebody else made, or could put something into or another in place of; and
-/// one in which a file of ours is somebody else's, or could be written by others.
+/// Refuses a folder that somebody else made, or could put something into or another in place of;
+/// and one in which a file of ours is somebody else's, or could be written by others.
 fn check_folder(folder: &Path, trusted: Trusted) -> Result<(), DevError> {
     let judge = |path: &Path, place, found: &fs::Metadata| {
         let refused = |why| DevError::Distrusted { folder: folder.to_owned(), path: path.to_owned(), why };

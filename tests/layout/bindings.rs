@@ -25,7 +25,8 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// Has `nginx-sys` built for the nginx in `source`, whose folder `objs` holds its configuration.
+    /// Has `nginx-sys` built for the nginx in `source`, whose folder `objs` holds its
+    /// configuration.
     pub fn of(source: &Path) -> Self {
         let text = built_for(source);
         let mut aliases = BTreeMap::new();
@@ -50,7 +51,8 @@ impl Bindings {
                 structure.name == name || self.aliases.get(&structure.name).is_some_and(|alias| alias == name)
             })
             .or_else(|| {
-                // One structure may have several names: `ngx_http_variable_value_t` and `ngx_variable_value_t`.
+                // One structure may have several names: `ngx_http_variable_value_t` and
+                // `ngx_variable_value_t`.
                 let of = self.aliases.iter().find(|(_, alias)| *alias == name)?.0;
                 self.called(of)
             })
@@ -64,7 +66,8 @@ pub fn version(source: &Path) -> String {
     line.trim().trim_matches('"').to_owned()
 }
 
-/// What `nginx-sys` makes of the headers in `source`. All are built in one folder, so one at a time, and each once.
+/// What `nginx-sys` makes of the headers in `source`. All are built in one folder, so one at a
+/// time, and each once.
 fn built_for(source: &Path) -> String {
     static BUILT: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +118,8 @@ fn bits(text: &str) -> BTreeMap<&str, Vec<String>> {
     found
 }
 
-/// Blocks of nginx's structures that begin with `opening` and a name, with their lines. Those that C gives no name are left out.
+/// Blocks of nginx's structures that begin with `opening` and a name, with their lines. Those that
+/// C gives no name are left out.
 fn blocks<'a>(text: &'a str, opening: &str) -> Vec<(&'a str, Vec<&'a str>)> {
     let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut open = false;

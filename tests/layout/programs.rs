@@ -1,7 +1,8 @@
-//! Two programs that print where the fields of structures are, line by line the same fields: one in C, one in Rust.
+//! Two programs that print where the fields of structures are, line by line the same fields: one in
+//! C, one in Rust.
 //!
-//! A line is `STRUCTURE.FIELD OFFSET SIZE`, or for a bit field `STRUCTURE.FIELD` and the bytes of a structure of zeroes in which every bit of
-//! the field was set, each as `OFFSET:BITS`.
+//! A line is `STRUCTURE.FIELD OFFSET SIZE`, or for a bit field `STRUCTURE.FIELD` and the bytes of a
+//! structure of zeroes in which every bit of the field was set, each as `OFFSET:BITS`.
 
 use super::bindings::{Bindings, Structure};
 use std::path::Path;

@@ -33,8 +33,8 @@ const TIME_MASK: u64 = (1 << 40) - 1;
 pub enum Rule {
     /// Pincer's own: 3 in a row, or over half of the last ten; out for 1 s, doubling up to 32 s.
     Adaptive,
-    /// nginx's: `max_fails` failures, each within `fail_timeout_ns` of the one before, take the peer
-    /// out for `fail_timeout_ns`. A success in between does not reset the count (nginx resets
+    /// nginx's: `max_fails` failures, each within `fail_timeout_ns` of the one before, take the
+    /// peer out for `fail_timeout_ns`. A success in between does not reset the count (nginx resets
     /// `fails` only where `accessed < checked`, which takes `fail_timeout` without a failure).
     Counted {
         /// Failures that take it out; counts above 65,535 act as 65,535.
@@ -242,7 +242,8 @@ impl Breaker {
         .is_some_and(|(_, new)| new.phase == Phase::Open)
     }
 
-    /// A failure that was counted was not the peer's: its newest one is taken back, if it is closed.
+    /// A failure that was counted was not the peer's: its newest one is taken back, if it is
+    /// closed.
     pub fn forgive(&self, rule: Rule) {
         self.update(|word| {
             let history = match rule {
@@ -263,8 +264,8 @@ impl Breaker {
         });
     }
 
-    /// Failures among the outcomes that it remembers, and how many those are. nginx's rule remembers
-    /// failures alone: a peer without any counts as one that answers.
+    /// Failures among the outcomes that it remembers, and how many those are. nginx's rule
+    /// remembers failures alone: a peer without any counts as one that answers.
     pub fn record(&self, rule: Rule) -> (u32, u32) {
         let word = Word::decode(self.word.load(Relaxed));
         match rule {
@@ -319,8 +320,9 @@ impl Breaker {
         }
     }
 
-    /// An operator has a hand in it (a reload, a setting of the peer): a peer that is out is due for
-    /// its trial now, however long it was to stay out. One request finds out whether it is back.
+    /// An operator has a hand in it (a reload, a setting of the peer): a peer that is out is due
+    /// for its trial now, however long it was to stay out. One request finds out whether it is
+    /// back.
     pub fn due(&self) {
         self.update(|word| (word.phase == Phase::Open).then_some(Word { time_ms: 0, ..word }));
     }

@@ -1,4 +1,5 @@
-//! What a request that failed once may do again: attempts by `server` lines, a place beyond the queue's size.
+//! What a request that failed once may do again: attempts by `server` lines, a place beyond the
+//! queue's size.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 

@@ -1,4 +1,5 @@
-//! nginx's balancer interface: `init` for each request, `get` and `free` for each attempt. What is done at configuration time is in `declare`.
+//! nginx's balancer interface: `init` for each request, `get` and `free` for each attempt. What is
+//! done at configuration time is in `declare`.
 //!
 //! Never keeps nginx's round robin records: peers live in the zone. Round robin is initialised all the same, because it checks the
 //! upstream and is what serves a request when something of ours fails.
@@ -225,7 +226,8 @@ fn finish(state: &mut RequestState, mut facts: Facts, now: MonoNs) {
     }
     // After a stale connection nginx may try that peer again, and does. Where no other peer may be
     // asked it is tried as long as kept connections of it are left, as an only peer is by nginx's
-    // round robin: some servers close each of them after a few responses, when the next request comes.
+    // round robin: some servers close each of them after a few responses, when the next request
+    // comes.
     let again = facts.stale || looks_stale && !has_another(state, ticket.index, now);
     if (facts.failed || facts.passed_on) && !again {
         state.tried.add(ticket.index);

@@ -306,7 +306,8 @@ pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
     unsafe { used(r).map(|record| identity_in(r, record)) }
 }
 
-/// The digest of the body that the client sent, if there is one: read only, nothing is begun for it.
+/// The digest of the body that the client sent, if there is one: read only, nothing is begun for
+/// it.
 ///
 /// # Safety
 /// `r` is live.

@@ -59,7 +59,8 @@ unsafe fn strip(r: *mut ngx_http_request_t) -> bool {
     }
 }
 
-/// Makes a list of headers that has none, as nginx makes it. `false` when memory is out; nothing has changed then.
+/// Makes a list of headers that has none, as nginx makes it. `false` when memory is out; nothing
+/// has changed then.
 ///
 /// # Safety
 /// `headers` is the list of the live `r`, and nobody needs what is in it.

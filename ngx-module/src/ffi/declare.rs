@@ -1,6 +1,8 @@
-//! The balancer at configuration time: takes an upstream over, and copies its `server` lines and the parameters of `pincer_balance`.
+//! The balancer at configuration time: takes an upstream over, and copies its `server` lines and
+//! the parameters of `pincer_balance`.
 //!
-//! Round robin is initialised below, because it checks the upstream and is what serves a request when something of ours fails.
+//! Round robin is initialised below, because it checks the upstream and is what serves a request
+//! when something of ours fails.
 
 use super::balancer::init_peer;
 use super::conf::{DeclaredPeer, UpstreamConf};
@@ -17,13 +19,15 @@ use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{BalanceParams, PeerSpec, check_declared};
 use std::ptr::NonNull;
 
-/// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the breaker its own rule.
+/// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the
+/// breaker its own rule.
 const MAX_FAILS_DEFAULT: usize = 1;
 const FAIL_TIMEOUT_S_DEFAULT: i64 = 10;
 
 /// Makes Pincer the balancer of the upstream that is being read.
 pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), DirectiveError> {
-    // SAFETY: inside `upstream {}` the context's `srv_conf` has the upstream module's configuration of it.
+    // SAFETY: inside `upstream {}` the context's `srv_conf` has the upstream module's configuration
+    // of it.
     let upstream = unsafe {
         let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
         let index = nginx_sys::ngx_http_upstream_module.ctx_index;
@@ -50,8 +54,8 @@ pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), DirectiveError> {
 /// Copies the `server` lines and the parameters.
 unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
     super::guard("init_upstream", nginx::ERROR, || {
-        // SAFETY: nginx passes the configuration and the upstream it belongs to; round robin's own initialisation comes first and replaces
-        // `peer.init`, which is set again below.
+        // SAFETY: nginx passes the configuration and the upstream it belongs to; round robin's own
+        // initialisation comes first and replaces `peer.init`, which is set again below.
         unsafe {
             if nginx_sys::ngx_http_upstream_init_round_robin(cf, upstream) != nginx::OK {
                 return nginx::ERROR;
@@ -100,8 +104,9 @@ unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<D
     peers
 }
 
-/// Adds an address. One that stands twice in an upstream is one peer: of the lines that are no `backup`, or of those that are if all are,
-/// weights and slots are summed up, and it is `down` if all of them are. A request may be sent to it once for each line, `backup` ones too.
+/// Adds an address. One that stands twice in an upstream is one peer: of the lines that are no
+/// `backup`, or of those that are if all are, weights and slots are summed up, and it is `down` if
+/// all of them are. A request may be sent to it once for each line, `backup` ones too.
 fn add(peers: &mut Vec<DeclaredPeer>, peer: DeclaredPeer) {
     let Some(twin) = peers.iter_mut().find(|twin| twin.sockaddr == peer.sockaddr) else { return peers.push(peer) };
     let name = String::from_utf8_lossy(&peer.name).into_owned();

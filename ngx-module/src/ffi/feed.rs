@@ -308,7 +308,8 @@ impl Running {
         }
     }
 
-    /// Copies the state of the link, and of the state file, into the zone, for the status page, if this worker may.
+    /// Copies the state of the link, and of the state file, into the zone, for the status page, if
+    /// this worker may.
     fn note_connection(&self) {
         let (Some(zone), Some(worker)) = (self.main.zone.get(), process::worker()) else { return };
         let (status, now) = (self.feed.status(), clock::now());

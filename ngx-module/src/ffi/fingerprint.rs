@@ -1,5 +1,6 @@
-//! What tells a request from others, so that a failure which follows it from peer to peer is its own: method, URI, arguments, the body's length, and
-//! the body's digest where `pincer_body_hash` takes one. Hashed with the zone's secret; nothing of the request is kept.
+//! What tells a request from others, so that a failure which follows it from peer to peer is its
+//! own: method, URI, arguments, the body's length, and the body's digest where `pincer_body_hash`
+//! takes one. Hashed with the zone's secret; nothing of the request is kept.
 
 use super::request::RequestState;
 use super::{body, nginx};

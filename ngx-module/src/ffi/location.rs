@@ -304,7 +304,8 @@ impl Location {
     }
 }
 
-/// Whether a cache is named for what `conf` passes on; not where it is left to an outer level or off.
+/// Whether a cache is named for what `conf` passes on; not where it is left to an outer level or
+/// off.
 pub(crate) fn caches(conf: &ngx_http_upstream_conf_t) -> bool {
     // SAFETY: a reference is to a live structure.
     unsafe { bits::upstream_conf::cache(conf) == 1 }

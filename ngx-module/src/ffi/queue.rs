@@ -9,8 +9,9 @@
 //! that could not be sent, breakers that may try again, and workers that died; and sooner when a
 //! request has waited as long beside a free slot as it may.
 //!
-//! How a wait ends without a peer is in [`super::queue_end`]. A retry is let in whatever waits. The wait counts against no time limit of nginx's.
-//! Bound: `pincer_queue size=` over all workers, and retries.
+//! How a wait ends without a peer is in [`super::queue_end`]. A retry is let in whatever waits. The
+//! wait counts against no time limit of nginx's. Bound: `pincer_queue size=` over all workers, and
+//! retries.
 
 use super::conf::UpstreamConf;
 use super::queue_class::{Event, class_of, count, terms_of, timeout_ms};
@@ -147,8 +148,8 @@ pub(super) unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Eve
         nginx::cancel(&raw mut (*parking).timeout_event);
         (*state).stage = Stage::Idle;
         let waited_ns = clock::now().since((*parking).parked_at);
-        // What nginx compares `proxy_next_upstream_timeout` with, and nothing else. By its own clock,
-        // so that the start never lies ahead of it.
+        // What nginx compares `proxy_next_upstream_timeout` with, and nothing else. By its own
+        // clock, so that the start never lies ahead of it.
         let u = (*(*state).request).upstream;
         if !u.is_null() {
             let waited_ms = nginx::current_msec().saturating_sub((*parking).parked_ms);

@@ -1,7 +1,9 @@
-//! How a wait ends without a peer: there is no place, it took too long, a better request came, or no peer takes requests any more.
+//! How a wait ends without a peer: there is no place, it took too long, a better request came, or
+//! no peer takes requests any more.
 //!
-//! A request of a class is answered 503 with `Retry-After`; one without a class 502 or 504, as nginx does, and 503 where no peer takes requests. A retry that finds
-//! no peer gives its client the status that the last peer answered. All of it from the event loop, on the placeholder.
+//! A request of a class is answered 503 with `Retry-After`; one without a class 502 or 504, as
+//! nginx does, and 503 where no peer takes requests. A retry that finds no peer gives its client
+//! the status that the last peer answered. All of it from the event loop, on the placeholder.
 
 use super::queue::{kick, prepare_event, present, unlink};
 use super::queue_class::{Event, class_of, count};
@@ -10,7 +12,8 @@ use super::{balancer, clock, nginx, placeholder, unavailable};
 use nginx_sys::{ngx_event_t, ngx_int_t, ngx_peer_connection_t};
 use pincer_core::zone::{QueueClass, Refused};
 
-/// There is no peer for the request: NGX_BUSY; for a retry whose last peer answered NGX_AGAIN, and that status from the event loop.
+/// There is no peer for the request: NGX_BUSY; for a retry whose last peer answered NGX_AGAIN, and
+/// that status from the event loop.
 ///
 /// # Safety
 /// As [`super::queue::park`].
@@ -40,7 +43,8 @@ unsafe fn tell_later(state: *mut RequestState, parking: *mut Parking) -> ngx_int
     nginx::AGAIN
 }
 
-/// There is no place for the request: NGX_BUSY; for one of a class NGX_AGAIN, and 503 from the event loop.
+/// There is no place for the request: NGX_BUSY; for one of a class NGX_AGAIN, and 503 from the
+/// event loop.
 ///
 /// # Safety
 /// As [`super::queue::park`].
@@ -96,11 +100,13 @@ pub(super) unsafe fn send_away(state: *mut RequestState) {
     }
 }
 
-/// Answers 503 if the request, which no longer waits, has a class; `false`, and nothing done, if nginx is to answer: it has none, or an expired answer in the
-/// cache stands in for a failure of kind `flag`.
+/// Answers 503 if the request, which no longer waits, has a class; `false`, and nothing done, if
+/// nginx is to answer: it has none, or an expired answer in the cache stands in for a failure of
+/// kind `flag`.
 ///
 /// # Safety
-/// `state` is live and was parked or turned away, called from the event loop. After `true` it may be gone.
+/// `state` is live and was parked or turned away, called from the event loop. After `true` it may
+/// be gone.
 unsafe fn refuse_by_class(state: *mut RequestState, flag: u32, reason: &str) -> bool {
     // SAFETY: as the caller vouches.
     unsafe {
@@ -115,7 +121,8 @@ unsafe fn refuse_by_class(state: *mut RequestState, flag: u32, reason: &str) -> 
     }
 }
 
-/// Gives the client what the last peer of a retry answered; `false`, and nothing done, if that is nothing.
+/// Gives the client what the last peer of a retry answered; `false`, and nothing done, if that is
+/// nothing.
 ///
 /// # Safety
 /// As [`refuse_by_class`].
@@ -155,7 +162,8 @@ pub(super) unsafe fn refuse(state: *mut RequestState) {
 /// There was no place for the request, which has a class.
 unsafe extern "C" fn on_turned_away(event: *mut ngx_event_t) {
     super::guard("queue refusal", (), || {
-        // SAFETY: the event is cancelled before its record goes; a request that is turned away waits on its placeholder.
+        // SAFETY: the event is cancelled before its record goes; a request that is turned away
+        // waits on its placeholder.
         unsafe {
             let state = (*event).data.cast::<RequestState>();
             (*state).stage = Stage::Idle;
@@ -167,7 +175,8 @@ unsafe extern "C" fn on_turned_away(event: *mut ngx_event_t) {
     });
 }
 
-/// The wait is over: 503 for a request of a class; for another one nginx answers 504, without asking for another peer.
+/// The wait is over: 503 for a request of a class; for another one nginx answers 504, without
+/// asking for another peer.
 pub(super) unsafe extern "C" fn on_timeout(event: *mut ngx_event_t) {
     super::guard("queue timeout", (), || {
         // SAFETY: the event is cancelled before its record goes.

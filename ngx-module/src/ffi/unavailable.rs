@@ -1,8 +1,10 @@
-//! The answer to a request of a class that finds no place in the queue, or waits there too long: 503 with `Retry-After`. And to one that cannot be tried
-//! again: the status that its last peer answered.
+//! The answer to a request of a class that finds no place in the queue, or waits there too long:
+//! 503 with `Retry-After`. And to one that cannot be tried again: the status that its last peer
+//! answered.
 //!
 //! nginx's balancer interface knows only 502 and 504. So the request is parked on a placeholder first, and from the event loop its upstream is
-//! ended as nginx ends one, and the request finished with the status: `error_page` applies. Never called while nginx is inside the request.
+//! ended as nginx ends one, and the request finished with the status: `error_page` applies. Never
+//! called while nginx is inside the request.
 
 use super::{bits, log, nginx};
 use nginx_sys::{
@@ -48,7 +50,8 @@ pub(crate) unsafe fn answer(r: *mut ngx_http_request_t, retry_after_s: u32, reas
 /// # Safety
 /// `r` is live with an upstream that asks, or waits, for a connection.
 pub(crate) unsafe fn own_status(r: *const ngx_http_request_t) -> Option<ngx_uint_t> {
-    // SAFETY: as the caller vouches; nginx keeps the states of all attempts in this array, the current one last.
+    // SAFETY: as the caller vouches; nginx keeps the states of all attempts in this array, the
+    // current one last.
     unsafe {
         if bits::upstream::cache_status((*r).upstream) == nginx_sys::NGX_HTTP_CACHE_EXPIRED {
             return None;

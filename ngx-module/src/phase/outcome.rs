@@ -1,7 +1,8 @@
 //! Decides what an attempt at a peer says about that peer: a sample, a failure, or nothing.
 //!
 //! A peer that fails or refuses fast must not look fast, a client that leaves must not make its peer look slow, and a connection that the peer
-//! had closed while idle is nobody's fault. A peer that hangs, or resets what it was asked, fails on a kept connection as on a new one.
+//! had closed while idle is nobody's fault. A peer that hangs, or resets what it was asked, fails
+//! on a kept connection as on a new one.
 
 use pincer_core::zone::Outcome;
 
@@ -56,8 +57,8 @@ pub(crate) fn is_good(status: usize) -> bool {
 }
 
 /// Whether the peer may have closed the connection before the request came: it was kept, and it was
-/// closed or reset before any byte of an answer. Who excuses it asks besides whether it is the first
-/// such attempt of the request, and not the second in a row of the peer.
+/// closed or reset before any byte of an answer. Who excuses it asks besides whether it is the
+/// first such attempt of the request, and not the second in a row of the peer.
 pub(crate) fn looks_stale(facts: &Facts) -> bool {
     facts.failed && facts.cached && facts.status == 0 && !facts.heard && !facts.timed_out && !facts.local_fault
 }

@@ -168,7 +168,8 @@ const PINCER: &str = "pincer_zone pincer:16m; pincer_class default rate=1r/m con
     log_format fuzz '$remote_addr $connection \"$request\" $status $pincer_ttft $pincer_queue_time $pincer_class $pincer_tenant $pincer_limit_status $pincer_body_hash $pincer_cache_key $pincer_uncacheable $pincer_revision';
     access_log logs/access.log fuzz;";
 
-/// One upstream has slots, as many as an input may have streams: in a crowd requests wait for them, alone none does.
+/// One upstream has slots, as many as an input may have streams: in a crowd requests wait for them,
+/// alone none does.
 fn upstreams(side: &Side<'_>) -> String {
     let Origin { http, grpc, fastcgi, .. } = side.origin;
     let (balance, slots) =
@@ -210,8 +211,9 @@ fn server(side: &Side<'_>, place: usize) -> String {
     )
 }
 
-/// The locations, each with its name in a header of the response. Bodies are hashed where that should change nothing, since nginx reads them in
-/// full anyway (`{{hash}}`), and at one place where it does (`{{early}}`: [`crate::documented::reads_early`]).
+/// The locations, each with its name in a header of the response. Bodies are hashed where that
+/// should change nothing, since nginx reads them in full anyway (`{{hash}}`), and at one place
+/// where it does (`{{early}}`: [`crate::documented::reads_early`]).
 const LOCATION_TEXT: &str = r#"
     location / { add_header X-Place root always; }
     location /proxy/ { {{hash}} add_header X-Place proxy always; proxy_pass http://u; }

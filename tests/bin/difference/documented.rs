@@ -52,16 +52,17 @@ fn has(fields: &[Field], name: &[u8]) -> bool {
     })
 }
 
-/// Faults of stock nginx that it logs on both sides: a part of the line. Each was seen without the module.
+/// Faults of stock nginx that it logs on both sides: a part of the line. Each was seen without the
+/// module.
 pub const OWN_FAULTS: [&str; 1] = [
     // A response of 412 to If-Match for an entry that is being fetched under proxy_cache_lock.
     "stalled cache updating",
 ];
 
-/// Whether two outcomes are the same but for requests that could not be told to the end. How much of
-/// a body that was cut off went on depends on how it was read: where it is hashed, what came with the
-/// head is read again, in one piece with the rest. And nginx closes a connection of HTTP/2 for an error
-/// of the client at once: how far its streams came is a race, on either side.
+/// Whether two outcomes are the same but for requests that could not be told to the end. How much
+/// of a body that was cut off went on depends on how it was read: where it is hashed, what came
+/// with the head is read again, in one piece with the rest. And nginx closes a connection of HTTP/2
+/// for an error of the client at once: how far its streams came is a race, on either side.
 pub fn same(plain: &Outcome, pincer: &Outcome) -> bool {
     let told = |outcome: &Outcome| -> Vec<String> {
         let lines = outcome.received.iter();
@@ -86,8 +87,9 @@ fn head(line: &str) -> &str {
 
 /// Whether the input asks for the one location whose bodies are read earlier than by stock nginx
 /// (README.md, "Read early"), or was answered there. What a body that is read, buffered and kept
-/// changes is much: a length for the origin, windows of streams, what error pages see of it. Nothing
-/// is compared then; workers that die, faults in the log and counts left over count there as anywhere.
+/// changes is much: a length for the origin, windows of streams, what error pages see of it.
+/// Nothing is compared then; workers that die, faults in the log and counts left over count there
+/// as anywhere.
 pub fn reads_early(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
     let asks = |bytes: Vec<u8>| bytes.windows(conf::EARLY.len()).any(|window| window == conf::EARLY.as_bytes());
     let mut answered = [plain, pincer].into_iter().flat_map(|outcome| &outcome.response);

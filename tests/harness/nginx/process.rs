@@ -54,7 +54,8 @@ fn parent(pid: i32) -> Option<i32> {
 fn role(pid: i32) -> Role {
     let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let title = String::from_utf8_lossy(&title);
-    // A program that its loader runs by name (`ld.so … nginx`) has the loader's words before its own.
+    // A program that its loader runs by name (`ld.so … nginx`) has the loader's words before its
+    // own.
     match title.trim_end_matches('\0').rsplit('\0').next().unwrap_or_default().trim() {
         "nginx: worker process" => Role::Worker,
         "nginx: worker process is shutting down" => Role::Draining,

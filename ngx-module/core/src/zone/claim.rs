@@ -125,7 +125,8 @@ pub enum Outcome {
     /// The peer works, but its answer (a redirect, a 404, one without a body) is none of the work
     /// that its speed is measured by: gives no sample, and is mute ([`crate::mutes`]).
     Answered,
-    /// The peer failed as another one did: the request's fault, or the world's. Counted, but not by the breaker.
+    /// The peer failed as another one did: the request's fault, or the world's. Counted, but not by
+    /// the breaker.
     Excused,
     /// The peer did not take the request (a 429, a 404 after which another is asked): mute, and
     /// says nothing else.

@@ -1,7 +1,8 @@
 //! Puts what nginx.conf declares into the zone, at the start and again at every reload.
 //!
-//! Peers that stay keep all that was learned, counted and overridden; they are recognised by their socket address. One whose breaker is open is due
-//! for its trial: who reloads may have mended it. Checks everything before
+//! Peers that stay keep all that was learned, counted and overridden; they are recognised by their
+//! socket address. One whose breaker is open is due for its trial: who reloads may have mended it.
+//! Checks everything before
 //! it changes anything, links new peers before it unlinks old ones wherever the table has room, and never leaves an upstream without peers in
 //! between. By the master only, under the caller's lock. Bound: [`PEERS_MAX`] peers per upstream, added ones included.
 

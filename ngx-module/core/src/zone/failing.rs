@@ -1,12 +1,17 @@
-//! Whose fault a failure is: the request's, if it fails on another peer too, or the peer's, if another one answers it.
+//! Whose fault a failure is: the request's, if it fails on another peer too, or the peer's, if
+//! another one answers it.
 //!
-//! An upstream keeps the last [`FAILING`] fingerprints of requests that failed, each with up to two peers that failed it. A failure whose
-//! fingerprint failed on another peer counts for no breaker, and those of the other one are taken back, with a breaker that they opened. If a peer
-//! answers it after all, they count again: the request was well. A breaker that would leave less than half of the pool in stays closed while failures occur elsewhere too, unless
-//! another peer answers what this one fails.
+//! An upstream keeps the last [`FAILING`] fingerprints of requests that failed, each with up to two
+//! peers that failed it. A failure whose fingerprint failed on another peer counts for no breaker,
+//! and those of the other one are taken back, with a breaker that they opened. If a peer answers it
+//! after all, they count again: the request was well. A breaker that would leave less than half of
+//! the pool in stays closed while failures occur elsewhere too, unless another peer answers what
+//! this one fails.
 //!
-//! Each entry is one word, changed by compare-and-swap: `tag:40 | peers:2 × 8 (index + 1) | opened:1 | count:7`. All-zero memory is an empty table. Entries go
-//! round, so a death or a lost race costs one entry. Cost: a scan of the table for a failure, and for an answer within [`RECENT_NS`] of one.
+//! Each entry is one word, changed by compare-and-swap: `tag:40 | peers:2 × 8 (index + 1) |
+//! opened:1 | count:7`. All-zero memory is an empty table. Entries go round, so a death or a lost
+//! race costs one entry. Cost: a scan of the table for a failure, and for an answer within
+//! [`RECENT_NS`] of one.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64};
@@ -19,7 +24,8 @@ use crate::time::{MILLISECOND_NS, MonoNs};
 
 /// Fingerprints that an upstream keeps.
 pub const FAILING: usize = 256;
-/// Answers are compared with the table so long after the last failure, ns: failures that are older have had their effect.
+/// Answers are compared with the table so long after the last failure, ns: failures that are older
+/// have had their effect.
 const RECENT_NS: u64 = 30_000 * MILLISECOND_NS;
 /// A peer with at most one failure in so many outcomes answers what others fail,
 const ANSWERS_ONE_IN: u32 = 5;
@@ -230,7 +236,8 @@ impl Zone<'_> {
         }
     }
 
-    /// A failure counts for the peer's breaker, which opens unless the pool needs the peer; whether it did.
+    /// A failure counts for the peer's breaker, which opens unless the pool needs the peer; whether
+    /// it did.
     pub(super) fn blame(&self, peer: &Peer, trial: bool, now: MonoNs, random: u64) -> bool {
         let may_open = || !self.is_held_in(peer);
         let opened = peer.breaker.failure_unless_held(trial, peer.rule(), random, now, may_open);
@@ -240,8 +247,8 @@ impl Zone<'_> {
         opened
     }
 
-    /// Whether `peer` stays in though it fails: without it less than half of its pool would be left, failures occur elsewhere too, and
-    /// nobody answers what it fails.
+    /// Whether `peer` stays in though it fails: without it less than half of its pool would be
+    /// left, failures occur elsewhere too, and nobody answers what it fails.
     fn is_held_in(&self, peer: &Peer) -> bool {
         let Some(upstream) = self.home_of(peer) else { return false };
         if peer.contradicted.load(Relaxed) != 0 {

@@ -1,4 +1,5 @@
-//! Small questions that the module asks outside the request path's hot loops. Cost: linear in an upstream's peers.
+//! Small questions that the module asks outside the request path's hot loops. Cost: linear in an
+//! upstream's peers.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -51,7 +52,8 @@ impl Zone<'_> {
         (spent != tried).then_some(spent)
     }
 
-    /// Whether `u` has a peer besides `index` that was not `tried` and whose breaker lets requests in.
+    /// Whether `u` has a peer besides `index` that was not `tried` and whose breaker lets requests
+    /// in.
     pub fn has_another(&self, u: UpstreamIdx, tried: PeerSet, index: u8, now: MonoNs) -> bool {
         self.upstream(u).is_some_and(|upstream| {
             let mut others = self.linked(upstream).filter(|(other, _, _)| *other != usize::from(index));

@@ -5,7 +5,8 @@
 //! a queue that has shrunk meanwhile sends nobody away. A request is let in over `size` only if there are as many who give way as there are too many:
 //! what counts as waiting beyond `size` is on its way out, within one turn of the event loop of the worker that has it. Only a worker that
 //! stands still delays that, so never more than twice `size` wait. Never sends anybody away itself.
-//! Requests that had a slot before wait beyond `size` and are not counted ([`Zone::queue_enter_again`]).
+//! Requests that had a slot before wait beyond `size` and are not counted
+//! ([`Zone::queue_enter_again`]).
 //! Cost: a load for each class in each worker with waiting requests. Bound: [`QueueClass::MAX`] classes.
 
 use super::cells::{QueueClass, UpstreamWorker};

@@ -24,8 +24,8 @@ pub enum Invariant {
     Attractive,
     /// Invariant 3: A slowed peer that is well again has its share back after 15 s: [`shares`].
     HealsSlow,
-    /// Invariant 3: An ejected peer that is well again is tried in time, and has its share back 10 s later:
-    /// [`shares`].
+    /// Invariant 3: An ejected peer that is well again is tried in time, and has its share back 10
+    /// s later: [`shares`].
     HealsEjected,
     /// Invariant 4: Shares by weight among like peers: [`shares`].
     Shares,
@@ -35,8 +35,8 @@ pub enum Invariant {
     Stale,
     /// Invariant 6: A new peer takes one request, then two, four: [`watch`].
     RampTooFast,
-    /// Invariant 6: Each first token doubles what a new peer may take, and a pool that is new as a whole
-    /// starts at full width: [`watch`].
+    /// Invariant 6: Each first token doubles what a new peer may take, and a pool that is new as a
+    /// whole starts at full width: [`watch`].
     RampTooSlow,
     /// Invariant 7: Nothing leaks, nothing waits for ever: [`judge`].
     Leaks,
