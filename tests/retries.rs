@@ -158,7 +158,7 @@ async fn a_replica_that_is_out_does_not_get_what_another_ones_stale_connections_
     peer.broken.store(true, SeqCst);
     assert_eq!(nginx.client().get("/").await.status, 200);
     let lines = nginx.logged(4).await;
-    assert_eq!(lines[3], vec![peer.address.as_str(); 4].join(", "), "three kept connections, then a new one");
+    assert_eq!(lines[3], [peer.address.as_str(); 4].join(", "), "three kept connections, then a new one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
