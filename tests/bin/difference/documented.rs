@@ -92,8 +92,9 @@ fn head(line: &str) -> &str {
 /// as anywhere.
 pub fn reads_early(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
     let asks = |bytes: Vec<u8>| bytes.windows(conf::EARLY.len()).any(|window| window == conf::EARLY.as_bytes());
-    let mut answered = [plain, pincer].into_iter().flat_map(|outcome| &outcome.response);
-    asks(input.segments.concat()) || answered.any(|line| line.contains(conf::EARLY))
+    // A path in several frames shows at the origin only.
+    let mut told = [plain, pincer].into_iter().flat_map(|outcome| outcome.response.iter().chain(&outcome.received));
+    asks(input.segments.concat()) || told.any(|line| line.contains(conf::EARLY))
 }
 
 /// How the origin's note of a request ends whose body did not.

@@ -27,9 +27,10 @@ pub struct Group {
 ///
 /// With `max_conns` it is the fastest group alone, for as long as one of it is free and owed a request: [`super::pick`] on the same views takes one of
 /// it too, since the fastest free peer is in it and no full peer outside of it is faster. Without any `max_conns` it is all groups, among
-/// which [`super::rule`]'s cost decides.
+/// which [`super::rule`]'s cost decides. `may_look_again`: whether the upstream may spend a look at a
+/// peer that has news; without one the news changes nothing.
 #[must_use]
-pub fn plan(peers: &[PeerView]) -> ArrayVec<Group, GROUPS_MAX> {
+pub fn plan(peers: &[PeerView], may_look_again: bool) -> ArrayVec<Group, GROUPS_MAX> {
     let ranks = Ranks::of(peers, 0);
     if ranks.open == 0 || ranks.trial != 0 {
         return ArrayVec::new();
@@ -49,7 +50,7 @@ pub fn plan(peers: &[PeerView]) -> ArrayVec<Group, GROUPS_MAX> {
     let is_whole = limited != 0 || groups.iter().fold(0, |set: PeerSet, group| set | group.members) == ranks.open;
     // One that is unlike its usual self, or was like the best just now, may be asked at once.
     let is_news = |i: usize| field.is_degraded(i) || look::is_news(&field, i);
-    let has_news = bits(ranks.open & !group).any(is_news);
+    let has_news = may_look_again && bits(ranks.open & !group).any(is_news);
     if bits(ranks.open).any(is_young) || is_mixed || !is_whole || has_news {
         return ArrayVec::new();
     }

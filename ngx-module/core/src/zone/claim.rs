@@ -217,6 +217,11 @@ impl Zone<'_> {
             && upstream.looks.may(Kind::Due, self.picked(upstream), now)
     }
 
+    /// Whether the upstream has a look to spend at a peer that has news.
+    pub(super) fn may_look_again(&self, upstream: &Upstream, now: MonoNs) -> bool {
+        upstream.looks.may(Kind::Again, self.picked(upstream), now)
+    }
+
     /// Takes what the look at the peer `index` costs; `false` if it may not be spent.
     fn spend_look(&self, upstream: &Upstream, scene: &Scene, index: usize, may_look: bool, now: MonoNs) -> bool {
         let is_due = may_look && scene.views.get(index).is_some_and(|view| view.silent_ns >= STALE_NS);

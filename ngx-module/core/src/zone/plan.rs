@@ -316,7 +316,7 @@ impl<'z> Zone<'z> {
         let Some(upstream) = self.upstream(u) else { return };
         let mut scene = Scene::default();
         self.look(upstream, &mut scene, params, now);
-        let groups = plan(&scene.views);
+        let groups = plan(&scene.views, self.may_look_again(upstream, now));
         kept.due = self.may_look(upstream, &scene, now);
         kept.looks = kept.due;
         let all = groups.iter().fold(0, |set, group| set | group.members);
