@@ -280,14 +280,17 @@ unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, fl
         let connection = (*pc).connection;
         let start = (*state).ticket.as_ref().map_or(now, |ticket| ticket.start);
         let status = (*u).headers_in.status_n;
+        let failed = flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0;
         Facts {
-            failed: flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0,
+            failed,
             passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
             cached: bits::peer::cached(pc) != 0,
-            heard: (*u).state.as_ref().is_some_and(|attempt| attempt.bytes_received > 0),
+            // Asked of attempts that failed only: nobody else is thought stale.
+            heard: failed && (*u).state.as_ref().is_some_and(|attempt| attempt.bytes_received > 0),
             // Of an attempt that got no connection the bit is the one before's.
             sent: !connection.is_null() && bits::upstream::request_sent(u) != 0,
-            timed_out: !connection.is_null()
+            timed_out: failed
+                && !connection.is_null()
                 && (bits::event::timedout((*connection).read) != 0 || bits::event::timedout((*connection).write) != 0),
             stale: false,
             status,

@@ -15,11 +15,11 @@ pub(crate) struct Facts {
     pub(crate) passed_on: bool,
     /// The connection came from the keepalive cache.
     pub(crate) cached: bool,
-    /// Any byte came over it since the request was sent.
+    /// Any byte came over it since the request was sent; told of a failed attempt only.
     pub(crate) heard: bool,
     /// The request was sent, or a part of it: what failed may be its own fault.
     pub(crate) sent: bool,
-    /// The time limit of sending or reading passed.
+    /// The time limit of sending or reading passed; told of a failed attempt only.
     pub(crate) timed_out: bool,
     /// The peer had closed the connection while it was kept, and is excused: see [`looks_stale`].
     pub(crate) stale: bool,
