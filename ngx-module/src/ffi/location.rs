@@ -200,55 +200,43 @@ impl Location {
         unsafe { Self { cycle: (*cf).cycle, context: (*cf).ctx.cast() } }
     }
 
+    /// nginx's own configuration of it.
+    fn core(&self) -> &ngx_http_core_loc_conf_t {
+        // SAFETY: the core module has a configuration in every location, as long as the context.
+        unsafe { &*(*(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index)).cast() }
+    }
+
     /// The location as written, e.g. `/v1/` or `@light`; empty for a server or `http {}` itself.
     pub(crate) fn name(&self) -> String {
-        // SAFETY: the core module has a configuration in every location.
-        let name = unsafe {
-            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-            nginx::bytes((*core.cast::<ngx_http_core_loc_conf_t>()).name)
-        };
+        // SAFETY: nginx keeps the name as long as the configuration.
+        let name = unsafe { nginx::bytes(self.core().name) };
         String::from_utf8_lossy(name).into_owned()
     }
 
     /// Whether a module answers its requests, so that it is not only a place to inherit from.
     fn is_served(&self) -> bool {
-        // SAFETY: as in `name`.
-        unsafe {
-            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-            (*core.cast::<ngx_http_core_loc_conf_t>()).handler.is_some()
-        }
+        self.core().handler.is_some()
     }
 
     /// Whether requests end here beyond doubt: not in a server outside of its locations, in a place that only has others in it, or where `return` or `rewrite` may answer.
     fn answers(&self) -> bool {
         let rewrites = self.conf_of("ngx_http_rewrite_module").cast::<*const c_void>();
-        // SAFETY: the core module has a configuration in every location; while it is merged, `locations` is null or the queue of those in it. The rewrite module's begins
-        // with a pointer, null without directives.
-        unsafe {
-            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-            let core = core.cast::<ngx_http_core_loc_conf_t>();
-            (*core).name.len > 0
-                && (rewrites.is_null() || (*rewrites).is_null())
-                && ((*core).handler.is_some() || (*core).locations.is_null())
-        }
+        // SAFETY: the rewrite module's configuration begins with a pointer, null without directives.
+        let returns = unsafe { !rewrites.is_null() && !(*rewrites).is_null() };
+        // While it is merged, `locations` is null or the queue of those in it.
+        let core = self.core();
+        core.name.len > 0 && !returns && (core.handler.is_some() || core.locations.is_null())
     }
 
     /// The function that answers requests here, as a number to compare with others; `None` for a place to inherit from.
     pub(crate) fn handler(&self) -> Option<usize> {
-        // SAFETY: as in `name`.
-        unsafe {
-            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-            (*core.cast::<ngx_http_core_loc_conf_t>()).handler.map(|handler| handler as usize)
-        }
+        self.core().handler.map(|handler| handler as usize)
     }
 
     /// Whether it is what `if` or `limit_except` makes of the location around it.
     fn is_nameless(&self) -> bool {
-        // SAFETY: as in `name`.
-        unsafe {
-            let core = *(*self.context).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-            bits::location::noname(core.cast::<ngx_http_core_loc_conf_t>()) != 0
-        }
+        // SAFETY: a reference is to a live structure.
+        unsafe { bits::location::noname(self.core()) != 0 }
     }
 
     /// As [`Location::passing`], each with its module's index in [`PASSING`].

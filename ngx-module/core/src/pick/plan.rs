@@ -27,8 +27,10 @@ pub struct Group {
 ///
 /// With `max_conns` it is the fastest group alone, for as long as one of it is free and owed a request: [`super::pick`] on the same views takes one of
 /// it too, since the fastest free peer is in it and no full peer outside of it is faster. Without any `max_conns` it is all groups, among
-/// which [`super::rule`]'s cost decides. `may_look_again`: whether the upstream may spend a look at a
-/// peer that has news; without one the news changes nothing.
+/// which [`super::rule`]'s cost decides.
+///
+/// `may_look_again`: whether the upstream may spend a look at a peer that has news; without one the
+/// news changes nothing.
 #[must_use]
 pub fn plan(peers: &[PeerView], may_look_again: bool) -> ArrayVec<Group, GROUPS_MAX> {
     let ranks = Ranks::of(peers, 0);
