@@ -90,13 +90,7 @@ async fn one_stale_connection_is_excused_and_the_second_of_a_request_or_in_a_row
     let peer = Peer::start(move |stream, broken| answers_once(stream, broken, Arc::clone(&together))).await;
     let spare = Replica::named("spare").start().await;
     let servers = format!("server {}; server {} backup;", peer.address, spare.server());
-    let nginx = Nginx::builder()
-        .logging("$upstream_addr")
-        .http("pincer_zone pincer:1m;")
-        .http(format!("upstream u {{ pincer_balance; {servers} keepalive 16; }}"))
-        .server(format!("location / {{ proxy_pass http://u; {KEEPALIVE} }}"))
-        .start()
-        .await;
+    let nginx = keeping(&servers).await;
     load::gets(&Client::single(&nginx.url()), "/", 4, 4).await;
     peer.broken.store(true, SeqCst);
     let (a, b) = (&peer.address, spare.server());
@@ -121,6 +115,17 @@ async fn restarting(together: usize) -> Peer {
     Peer::start(serve).await
 }
 
+/// nginx in front of `servers`, whose connections it keeps.
+async fn keeping(servers: &str) -> Nginx {
+    Nginx::builder()
+        .logging("$upstream_addr")
+        .http("pincer_zone pincer:1m;")
+        .http(format!("upstream u {{ pincer_balance; {servers} keepalive 16; }}"))
+        .server(format!("location / {{ proxy_pass http://u; {KEEPALIVE} }}"))
+        .start()
+        .await
+}
+
 async fn failures(nginx: &Nginx, peer: &Peer) -> f64 {
     nginx.status().await.upstream("u").peer(&peer.address).number("/failures")
 }
@@ -128,12 +133,7 @@ async fn failures(nginx: &Nginx, peer: &Peer) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_only_replica_is_asked_as_long_as_kept_connections_of_it_are_left() {
     let peer = restarting(3).await;
-    let nginx = Nginx::builder()
-        .http("pincer_zone pincer:1m;")
-        .http(format!("upstream u {{ pincer_balance; server {}; keepalive 16; }}", peer.address))
-        .server(format!("location / {{ proxy_pass http://u; {KEEPALIVE} }}"))
-        .start()
-        .await;
+    let nginx = keeping(&format!("server {};", peer.address)).await;
     load::gets(&Client::single(&nginx.url()), "/", 3, 3).await;
     peer.broken.store(true, SeqCst);
     assert_eq!(nginx.client().get("/").await.status, 200);
@@ -145,13 +145,7 @@ async fn a_replica_that_is_out_does_not_get_what_another_ones_stale_connections_
     let peer = restarting(3).await;
     let refusing = ports::refusing_addr();
     let servers = format!("server {}; server {refusing} max_fails=1 fail_timeout=60s;", peer.address);
-    let nginx = Nginx::builder()
-        .logging("$upstream_addr")
-        .http("pincer_zone pincer:1m;")
-        .http(format!("upstream u {{ pincer_balance; {servers} keepalive 16; }}"))
-        .server(format!("location / {{ proxy_pass http://u; {KEEPALIVE} }}"))
-        .start()
-        .await;
+    let nginx = keeping(&servers).await;
     load::gets(&Client::single(&nginx.url()), "/", 3, 3).await;
     let out = nginx.status().await.upstream("u").peer(&refusing.to_string());
     assert_eq!(out.text("/breaker"), "open");
@@ -165,12 +159,7 @@ async fn a_replica_that_is_out_does_not_get_what_another_ones_stale_connections_
 async fn a_request_that_met_one_stale_connection_blames_the_next_peer_for_another() {
     let peers = [restarting(1).await, restarting(1).await];
     let servers = format!("server {}; server {};", peers[0].address, peers[1].address);
-    let nginx = Nginx::builder()
-        .http("pincer_zone pincer:1m;")
-        .http(format!("upstream u {{ pincer_balance; {servers} keepalive 16; }}"))
-        .server(format!("location / {{ proxy_pass http://u; {KEEPALIVE} }}"))
-        .start()
-        .await;
+    let nginx = keeping(&servers).await;
     load::gets(&nginx.client(), "/", 2, 1).await;
     peers.iter().for_each(|peer| peer.broken.store(true, SeqCst));
     assert_eq!(nginx.client().get("/").await.status, 200);
