@@ -1,6 +1,7 @@
 //! The run: batches of inputs, many at a time; then what differed, one after the other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use crate::faults::{self, Faults};
 use crate::input::Input;
 use crate::report::{Report, differences, signature};
 use crate::send::{self, Outcome, Patience};
@@ -21,6 +23,8 @@ const BATCH: u64 = 1500;
 const TIMES: usize = 3;
 /// The longest that making an input small may take.
 const SHRINK: Duration = Duration::from_secs(15);
+/// For how long inputs run together that may have caused a fault.
+const CROWD: Duration = Duration::from_secs(90);
 /// The kind of an input that is being made small.
 const SHRUNK: &str = "made small";
 /// How many differences are looked at at a time.
@@ -36,6 +40,7 @@ pub struct Fuzz {
     seed: u64,
     parallel: usize,
     findings_max: usize,
+    again: Option<Range<u64>>,
     unstable: bool,
     next: AtomicU64,
     began: Instant,
@@ -44,7 +49,7 @@ pub struct Fuzz {
     counted: Mutex<BTreeMap<String, u64>>,
     running: Mutex<BTreeMap<u64, Input>>,
     recent: Mutex<VecDeque<Input>>,
-    pending: Mutex<Vec<String>>,
+    faults: Mutex<Faults>,
 }
 
 /// Whether two outcomes are different in a way that is not documented.
@@ -71,6 +76,7 @@ impl Fuzz {
             seed,
             parallel: options.parallel,
             findings_max: options.findings,
+            again: options.again.clone(),
             unstable: options.unstable,
             next: AtomicU64::new(0),
             began: Instant::now(),
@@ -79,7 +85,7 @@ impl Fuzz {
             counted: Mutex::default(),
             running: Mutex::default(),
             recent: Mutex::default(),
-            pending: Mutex::default(),
+            faults: Mutex::default(),
         }
     }
 
@@ -162,7 +168,7 @@ impl Fuzz {
         loop {
             while set.len() < self.parallel && left > 0 && Instant::now() < end && !stop.load(Ordering::Relaxed) {
                 left -= 1;
-                let (fuzz, number) = (Arc::clone(self), self.next.fetch_add(1, Ordering::Relaxed));
+                let (fuzz, number) = (Arc::clone(self), self.number(self.next.fetch_add(1, Ordering::Relaxed)));
                 set.spawn(async move { fuzz.compare(number).await });
             }
             if set.is_empty() {
@@ -186,6 +192,11 @@ impl Fuzz {
         (suspects, different)
     }
 
+    /// The number of the input that comes after so many others.
+    fn number(&self, next: u64) -> u64 {
+        self.again.as_ref().map_or(next, |again| again.start + next % (again.end - again.start))
+    }
+
     /// Runs an input on both sides at once; the input if they differ.
     async fn compare(&self, number: u64) -> Option<Input> {
         let input = grammar::input(self.seed, number);
@@ -205,8 +216,9 @@ impl Fuzz {
     /// New faults of the plain side and of the other, kept until they are looked at.
     fn both_faults(&self) -> [Vec<String>; 2] {
         let [plain, pincer] = self.sides.both().map(Side::faults);
-        self.report.lock().own.extend(plain.clone());
-        self.pending.lock().extend(pincer.clone());
+        let mut faults = self.faults.lock();
+        self.report.lock().own.extend(faults.add_plain(plain.clone()));
+        faults.add_pincer(pincer.clone());
         [plain, pincer]
     }
 
@@ -216,14 +228,18 @@ impl Fuzz {
         let left = self.leaks().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         self.both_faults();
-        let faults = std::mem::take(&mut *self.pending.lock());
+        let mut faults = self.faults.lock().take();
         if faults.is_empty() {
             // A dead worker leaves its counts to whoever notices; that is no matter of this.
             if let Some(left) = left {
                 let last = self.next.load(Ordering::Relaxed);
-                self.find_leak(left, (last.saturating_sub(BATCH)..last).collect()).await;
+                self.find_leak(left, (last.saturating_sub(BATCH)..last).map(|next| self.number(next)).collect()).await;
             }
             return false;
+        }
+        faults.retain(|line| !self.faults.lock().is_own(line));
+        if faults.is_empty() {
+            return true;
         }
         println!("difference: a fault, {} inputs are tried alone: {}", suspects.len(), faults.join("\n    "));
         for input in suspects {
@@ -236,7 +252,7 @@ impl Fuzz {
             for again in [&small, input, &small, input] {
                 own.extend(self.kills(&self.sides.plain, again).await);
             }
-            if own.is_empty() {
+            if own.is_empty() && !self.is_own_in_a_crowd(&faults, &vec![input.clone(); self.parallel]).await {
                 self.find(
                     &faults.join("\n    "),
                     format!("after {} inputs\n{small}", self.next.load(Ordering::Relaxed)),
@@ -246,9 +262,45 @@ impl Fuzz {
             }
             return true;
         }
+        if self.is_own_in_a_crowd(&faults, suspects).await {
+            return true;
+        }
         let numbers: Vec<_> = suspects.iter().map(|input| input.number).collect();
         self.find(&faults.join("\n    "), format!("none of these inputs does it alone: {numbers:?}\n"));
         true
+    }
+
+    /// Whether stock nginx has the same faults when these inputs run again and again, all beside each
+    /// other: by the same requests, or, where a fault names no request, as the death of a worker,
+    /// when the inputs are copies of one.
+    async fn is_own_in_a_crowd(self: &Arc<Self>, faults: &[String], suspects: &[Input]) -> bool {
+        println!("difference: {} inputs are tried together", suspects.len());
+        let end = Instant::now() + harness::limit(CROWD.as_secs_f64());
+        let is_one = suspects.iter().all(|input| input.number == suspects[0].number);
+        let mut is_own = false;
+        while !is_own && Instant::now() < end {
+            self.crowd(suspects.iter().map(|input| input.number)).await;
+            let [plain, _] = self.both_faults();
+            let has_unnamed = is_one && plain.iter().any(|line| !faults::names_request(line));
+            let is_own_too =
+                |line: &String| self.faults.lock().is_own(line) || (has_unnamed && !faults::names_request(line));
+            is_own = faults.iter().all(is_own_too);
+        }
+        self.faults.lock().take();
+        is_own
+    }
+
+    /// Runs these inputs, many at a time.
+    async fn crowd(self: &Arc<Self>, numbers: impl IntoIterator<Item = u64>) {
+        let mut set = JoinSet::new();
+        for number in numbers {
+            while set.len() >= self.parallel {
+                set.join_next().await;
+            }
+            let fuzz = Arc::clone(self);
+            set.spawn(async move { fuzz.compare(number).await });
+        }
+        set.join_all().await;
     }
 
     /// Counts that should be 0 and have grown since this was asked last.
@@ -268,15 +320,7 @@ impl Fuzz {
         while group.len() > 1 {
             let mut smaller = None;
             for half in group.chunks(group.len().div_ceil(2)) {
-                let mut set = JoinSet::new();
-                for &number in half {
-                    while set.len() >= self.parallel {
-                        set.join_next().await;
-                    }
-                    let fuzz = Arc::clone(self);
-                    set.spawn(async move { fuzz.compare(number).await });
-                }
-                set.join_all().await;
+                self.crowd(half.iter().copied()).await;
                 if self.leaks().await.is_some() {
                     smaller = Some(half.to_vec());
                     break;

@@ -4,10 +4,11 @@
 //! Inputs run many at a time; whatever differs is run again alone, three times on each side. A
 //! difference counts when each side is like itself all three times and unlike the other; it is made
 //! small and printed. A worker that dies, an `[alert]`, a request that stays counted fail the run
-//! too. Exit status: 0 nothing, 1 something was found. `tools/fuzz-connections.sh` runs it.
+//! too, unless stock nginx does the same by the same request. Exit status: 0 nothing, 1 something was found. `tools/fuzz-connections.sh` runs it.
 
 mod conf;
 mod documented;
+mod faults;
 mod fuzz;
 mod grammar;
 mod http2;
@@ -20,6 +21,7 @@ mod shrink;
 mod sides;
 mod text;
 
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,9 +47,21 @@ struct Options {
     /// Runs only the input of this number, and shows both sides.
     #[arg(long)]
     only: Option<u64>,
+    /// Runs only the inputs of these numbers, again and again, all beside each other: for a fault
+    /// that none of them causes alone.
+    #[arg(long, value_name = "FROM-TO", value_parser = range)]
+    again: Option<Range<u64>>,
     /// Prints what is not stable too.
     #[arg(long)]
     unstable: bool,
+}
+
+/// `FROM-TO`, both within.
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    let (from, to) = text.split_once('-').ok_or("FROM-TO is needed")?;
+    let range = number(from)?..number(to)?.saturating_add(1);
+    if range.is_empty() { Err("FROM must not be above TO".to_owned()) } else { Ok(range) }
 }
 
 #[tokio::main]
