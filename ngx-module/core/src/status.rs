@@ -68,8 +68,8 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
     write_workers(zone, &mut json)?;
     json.key("counters")?;
     json.open('{')?;
-    for (name, value) in zone.counters {
-        json.number(name, value)?;
+    for counter in zone.counters {
+        json.number(counter.name, counter.value)?;
     }
     json.close('}')?;
     write_bodies(&zone.bodies, &mut json)?;

@@ -202,7 +202,7 @@ fn a_full_zone_names_the_size_that_would_do() {
     let Err(ZoneError::ClassesFull { have: 8, need_bytes, .. }) = zone.class_reserve(b"ninth") else {
         panic!("another answer")
     };
-    assert!(Layout::for_bytes(need_bytes).unwrap().classes >= 9);
+    assert!(Layout::for_bytes(need_bytes).unwrap().parts.classes.count >= 9);
 }
 
 #[test]
@@ -257,6 +257,6 @@ fn status_and_metrics_show_every_class_with_its_layers() {
     }
     zone.class_waiting_sub(vip, w);
     zone.class_waiting_sub(vip, w);
-    let unbalanced = zone.snapshot(NOW).counters.into_iter().find(|(name, _)| *name == "unbalanced");
-    assert_eq!(unbalanced, Some(("unbalanced", 1)));
+    let unbalanced = zone.snapshot(NOW).counters.into_iter().find(|counter| counter.name == "unbalanced");
+    assert_eq!(unbalanced.map(|counter| counter.value), Some(1));
 }

@@ -114,7 +114,7 @@ fn a_refused_configuration_changes_nothing_and_names_value_need_and_place() {
         panic!("another error")
     };
     assert_eq!((need, free), (4, 1));
-    assert!(Layout::for_bytes(need_bytes).unwrap().peers >= 6);
+    assert!(Layout::for_bytes(need_bytes).unwrap().parts.peers.count >= 6);
     assert_eq!(names(&zone), ["a:1", "b:1"]);
     assert!(matches!(zone.upstream_reserve(b"other"), Err(ZoneError::UpstreamsFull { have: 1, .. })));
     let crowd: Vec<String> = (0..129).map(|i| format!("h{i}:1")).collect();

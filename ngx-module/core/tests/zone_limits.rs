@@ -48,7 +48,7 @@ fn passed(limited: &Limited) -> bool {
 }
 
 fn counter(zone: &Zone<'_>, wanted: &str) -> u64 {
-    zone.snapshot(NOW).counters.into_iter().find(|(name, _)| *name == wanted).unwrap().1
+    zone.snapshot(NOW).counters.into_iter().find(|counter| counter.name == wanted).unwrap().value
 }
 
 fn refused(limited: &Limited) -> (usize, Reason) {
@@ -191,7 +191,8 @@ fn quotas_say_what_is_left_and_when_it_is_back() {
 #[test]
 fn a_class_that_is_gone_or_a_zone_without_classes_limits_nothing() {
     let layout = Layout::for_bytes(60_000).unwrap();
-    assert_eq!((layout.classes, layout.rate_sets, layout.seat_sets), (0, 0, 0));
+    let parts = layout.parts;
+    assert_eq!((parts.classes.count, parts.rates.count, parts.seats.count), (0, 0, 0));
     for heap in [HeapZone::of(&layout), HeapZone::new(1, 1)] {
         let zone = heap.zone();
         let w = join(&zone, 1);

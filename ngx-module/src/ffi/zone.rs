@@ -6,7 +6,7 @@
 use super::conf::{DeclaredPeer, MainConf, UpstreamConf};
 use super::{clock, log, module, nginx};
 use nginx_sys::{ngx_conf_t, ngx_int_t, ngx_shm_zone_t, ngx_slab_pool_t};
-use pincer_core::zone::{CLASSES_MAX, Header, Layout, PeerSpec, Settings, Zone};
+use pincer_core::zone::{CLASSES_MAX, Extent, Header, Layout, Memory, PeerSpec, Settings, Zone};
 use std::ffi::c_void;
 
 /// A cache line: the alignment of the records.
@@ -92,22 +92,26 @@ unsafe fn reuse(pool: *mut ngx_slab_pool_t) -> Result<&'static Zone<'static>, St
     }
 }
 
+/// A zone's memory, from its header on.
+struct Mapped(*mut u8);
+
+impl Memory<'static> for Mapped {
+    fn header(&self) -> &'static Header {
+        // SAFETY: `map` vouches for the memory.
+        unsafe { &*self.0.cast() }
+    }
+
+    fn records<T>(&self, extent: Extent) -> &'static [T] {
+        // SAFETY: `map` vouches for the memory and that the extent is one of its layout. Every record
+        // is a struct of atomics, for which any bytes are a value, so sharing them is sound.
+        unsafe { std::slice::from_raw_parts(self.0.add(extent.at).cast(), extent.count) }
+    }
+}
+
 /// # Safety
 /// `memory` is aligned to a cache line and has `layout.bytes` bytes, zeroed or written by the core, mapped as long as the process lives.
 unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
-    // SAFETY: as the caller vouches; every record is a struct of atomics, for which any bytes are a value, so sharing them is sound.
-    let zone = unsafe {
-        Zone {
-            header: &*memory.cast(),
-            workers: std::slice::from_raw_parts(memory.add(layout.workers_at).cast(), pincer_core::zone::WORKERS_MAX),
-            upstreams: std::slice::from_raw_parts(memory.add(layout.upstreams_at).cast(), layout.upstreams),
-            peers: std::slice::from_raw_parts(memory.add(layout.peers_at).cast(), layout.peers),
-            keys: std::slice::from_raw_parts(memory.add(layout.keys_at).cast(), layout.key_words()),
-            classes: std::slice::from_raw_parts(memory.add(layout.classes_at).cast(), layout.classes),
-            rates: std::slice::from_raw_parts(memory.add(layout.rates_at).cast(), layout.rate_sets),
-            seats: std::slice::from_raw_parts(memory.add(layout.seats_at).cast(), layout.seat_sets),
-        }
-    };
+    let zone = Zone::map(layout, &Mapped(memory));
     // A few words for each configuration that was ever loaded: not worth an owner.
     Box::leak(Box::new(zone))
 }

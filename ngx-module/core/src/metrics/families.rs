@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use super::writer::{Exposition, Family, Kind};
 use crate::breaker::State;
 use crate::status::{Context, WHY_NAMES, breaker_name, state_name};
-use crate::zone::{ConnectionState, PeerSnapshot, PeerState, UpstreamSnapshot, ZoneSnapshot};
+use crate::zone::{ConnectionState, Counter, PeerSnapshot, PeerState, UpstreamSnapshot, ZoneSnapshot};
 
 pub(super) const fn gauge(name: &'static str, help: &'static str) -> Family {
     Family { name, kind: Kind::Gauge, unit: "", help }
@@ -18,24 +18,6 @@ pub(super) const fn counter(name: &'static str, help: &'static str) -> Family {
 pub(super) const fn seconds(name: &'static str, kind: Kind, help: &'static str) -> Family {
     Family { name, kind, unit: "seconds", help }
 }
-
-/// Counters of the zone, in the order of [`ZoneSnapshot::counters`].
-const ZONE_COUNTERS: [Family; 14] = [
-    counter("pincer_fail_open", "Requests served by plain weighted balancing because of a fault."),
-    counter("pincer_faults", "Faults caught at the border to nginx."),
-    counter("pincer_kicks", "Wake-ups sent between workers."),
-    counter("pincer_collisions", "Claims that lost a slot to another worker and looked again."),
-    counter("pincer_reclaimed_workers", "Worker slots taken back from dead processes."),
-    counter("pincer_reclaimed_requests", "In-flight requests of dead workers taken off their peers."),
-    counter("pincer_unbalanced", "Releases without a claim; not zero is a defect."),
-    counter("pincer_refused_workers", "Workers that found no slot in the zone."),
-    counter("pincer_cache_purges", "Purges of nginx's caches that were run."),
-    counter("pincer_cache_purged_entries", "Cache entries that purges removed."),
-    counter("pincer_cache_purge_voided", "Answers not cached because a purge came while they were fetched."),
-    counter("pincer_limit_evictions", "Keys of limits forgotten while they still owed, because the table was full."),
-    counter("pincer_limit_untracked", "Requests that passed a limit unchecked because the table was full."),
-    counter("pincer_limit_no_room", "Requests refused because those in flight could not be counted."),
-];
 
 /// The zone and its link to the control plane.
 pub(super) fn zone<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut Exposition<'_, W>) -> fmt::Result {
@@ -55,8 +37,8 @@ pub(super) fn zone<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, out: &m
     }
     single(out, counter("pincer_revisions_applied", "Revisions put into force."), link.applied)?;
     single(out, counter("pincer_revisions_refused", "Revisions refused."), link.refused)?;
-    for (family, (_, value)) in ZONE_COUNTERS.iter().zip(zone.counters) {
-        single(out, *family, value)?;
+    for Counter { metric, help, value, .. } in zone.counters {
+        single(out, counter(metric, help), value)?;
     }
     let free = gauge("pincer_zone_free_peers", "Peer records that are free in the zone.");
     single(out, free, zone.peers_free.0 as u64)?;

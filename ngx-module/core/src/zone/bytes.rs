@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::heap::Array;
+use super::array::Array;
 
 /// A byte string of at most `WORDS * 8` bytes.
 #[repr(C)]

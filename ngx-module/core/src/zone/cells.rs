@@ -8,7 +8,7 @@
 use core::ops::BitAnd;
 
 use super::WORKERS_MAX;
-use super::heap::Array;
+use super::array::Array;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 /// Classes that may wait in one worker, in one upstream, at once. One more waits with the class whose priority is nearest.

@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
-use super::heap::Array;
+use super::array::Array;
 use super::{Bytes, NAME_MAX, WORKERS_MAX, WorkerIdx, Zone};
 use crate::histogram::Histogram;
 use crate::limit::{ClassSettings, Effective, FIELDS, Gcra, Rate, Ticks, ticks};

@@ -16,7 +16,7 @@
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use super::heap::Array;
+use super::array::Array;
 use super::peer::Peer;
 use super::{BalanceParams, Outcome, Ticket, Upstream, UpstreamIdx, WorkerIdx, Zone};
 use crate::limit::KeyHash;

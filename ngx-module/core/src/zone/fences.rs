@@ -9,7 +9,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use super::heap::Array;
+use super::array::Array;
 use super::{WORKERS_MAX, WorkerIdx, Zone};
 
 /// Fences remembered one by one: more purges than that while one answer is on its way are rare.

@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release, Orderi
 
 use arrayvec::ArrayVec;
 
-use super::{Layout, Zone};
+use super::Zone;
 use crate::time::MonoNs;
 
 pub use cidr::Cidr;
@@ -143,14 +143,6 @@ impl Zone<'_> {
         let table = Table(self.keys);
         let half = table.half(table.head());
         image::Image::of(keys, capacity(self.keys.len()), |hash, wall_s| half.deadline(hash, wall_s))
-    }
-}
-
-/// Room that a zone of this layout has for keys, in words from [`Layout::keys_at`].
-impl Layout {
-    /// Words of the keys' tables.
-    pub fn key_words(&self) -> usize {
-        words(self.keys)
     }
 }
 

@@ -1,16 +1,16 @@
 //! Where each part of the zone lies in its memory, and how many records fit.
 //!
-//! Header, worker slots, upstream records, peer records, key tables, class records, the limiter's two tables, one after the other, each aligned
-//! to a cache line. A sixth goes to classes (up to [`CLASSES_MAX`]), an eighth each to rates and to requests in flight (up to [`SEATS_BYTES_MAX`]). Of the rest, one upstream
+//! The header and the parts of `parts.rs`, one after the other, each aligned to a cache line. A sixth goes to classes (up to [`CLASSES_MAX`]), an eighth each to rates and to requests in flight (up to [`SEATS_BYTES_MAX`]). Of the rest, one upstream
 //! record for every [`PEERS_PER_UPSTREAM`] peer records, and with it room for [`KEYS_PER_UPSTREAM`] API keys. A zone that is too small for that has
 //! no classes. Never touches memory: only numbers. Bound: indices fit 16 bits.
 
 use core::mem::size_of;
 
-use super::keys::{self, KEYS_MAX};
+use super::keys::KEYS_MAX;
+use super::parts::{Counts, Parts};
 use super::rates::RateSet;
 use super::seats::SeatSet;
-use super::{CLASSES_MAX, Class, Header, Peer, Upstream, WORKERS_MAX, WorkerSlot};
+use super::{CLASSES_MAX, Class, Header, Peer};
 
 /// Peer records per upstream record: pools of inference replicas are small, and an upstream record is as big as a peer's.
 const PEERS_PER_UPSTREAM: usize = 4;
@@ -34,37 +34,14 @@ const SEATS_BYTES_MAX: usize = 8 << 20;
 const RATES_BYTES_MAX: usize = 256 << 20;
 
 /// Alignment of every part, in bytes: a cache line.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Byte offsets and record counts of a zone. Same input, same layout: every process computes or reads the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Upstream records.
-    pub upstreams: usize,
-    /// Peer records, shared by all upstreams.
-    pub peers: usize,
-    /// Offset of the [`WORKERS_MAX`] worker slots, in bytes from the header.
-    pub workers_at: usize,
-    /// Offset of the upstream records, in bytes.
-    pub upstreams_at: usize,
-    /// Offset of the peer records, in bytes.
-    pub peers_at: usize,
-    /// API keys that fit.
-    pub keys: usize,
-    /// Offset of their tables, in bytes.
-    pub keys_at: usize,
-    /// Class records; 0 in a zone that is too small for them.
-    pub classes: usize,
-    /// Offset of the class records, in bytes.
-    pub classes_at: usize,
-    /// Sets of the table of rates.
-    pub rate_sets: usize,
-    /// Offset of that table, in bytes.
-    pub rates_at: usize,
-    /// Sets of the table of requests in flight.
-    pub seat_sets: usize,
-    /// Offset of that table, in bytes.
-    pub seats_at: usize,
+    pub(super) counts: Counts,
+    /// Where each part lies.
+    pub parts: Parts,
     /// Bytes used in all. The start must be aligned to 64 bytes.
     pub bytes: usize,
 }
@@ -79,14 +56,11 @@ pub struct TooSmall {
     pub need: usize,
 }
 
-/// How many records of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub upstreams: usize,
-    pub peers: usize,
-    pub classes: usize,
-    pub rate_sets: usize,
-    pub seat_sets: usize,
+impl Counts {
+    /// API keys that the zone has room for.
+    pub fn keys(self) -> usize {
+        (self.upstreams * KEYS_PER_UPSTREAM).min(KEYS_MAX)
+    }
 }
 
 impl Layout {
@@ -118,7 +92,10 @@ impl Layout {
     /// `classes` is at most [`CLASSES_MAX`]: no zone has more.
     pub fn bytes_for(upstreams: usize, peers: usize, classes: usize) -> usize {
         let classes = classes.min(CLASSES_MAX);
-        let fits = |layout: Self| layout.upstreams >= upstreams && layout.peers >= peers && layout.classes >= classes;
+        let fits = |layout: Self| {
+            let counts = layout.counts;
+            counts.upstreams >= upstreams && counts.peers >= peers && counts.classes >= classes
+        };
         let mut bytes = Self::least(upstreams.max(peers.div_ceil(PEERS_PER_UPSTREAM)).max(1)).bytes;
         let is_enough = |bytes: usize| (0..=16).all(|more| Self::for_bytes(bytes + more * 1024).is_ok_and(fits));
         while !is_enough(bytes) && bytes < usize::MAX / 2 {
@@ -152,51 +129,38 @@ impl Layout {
 
     /// The layout with exactly these counts.
     pub(super) fn of(counts: Counts) -> Self {
-        let Counts { upstreams, peers, classes, rate_sets, seat_sets } = counts;
-        let workers_at = size_of::<Header>().next_multiple_of(LINE);
-        let upstreams_at = workers_at + (WORKERS_MAX * size_of::<WorkerSlot>()).next_multiple_of(LINE);
-        let peers_at = upstreams_at + upstreams * size_of::<Upstream>();
-        let keys_at = peers_at + peers * size_of::<Peer>();
-        let keys = (upstreams * KEYS_PER_UPSTREAM).min(KEYS_MAX);
-        let classes_at = (keys_at + size_of::<u64>() * keys::words(keys)).next_multiple_of(LINE);
-        let rates_at = classes_at + classes * size_of::<Class>();
-        let seats_at = rates_at + rate_sets * size_of::<RateSet>();
-        let bytes = seats_at + seat_sets * size_of::<SeatSet>();
-        Self {
-            upstreams,
-            peers,
-            workers_at,
-            upstreams_at,
-            peers_at,
-            keys,
-            keys_at,
-            classes,
-            classes_at,
-            rate_sets,
-            rates_at,
-            seat_sets,
-            seats_at,
-            bytes,
-        }
+        let (parts, bytes) = Parts::of(counts, size_of::<Header>());
+        Self { counts, parts, bytes }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Upstream, WORKERS_MAX, WorkerSlot};
     use super::*;
 
     #[test]
     fn every_part_starts_on_a_cache_line_and_none_overlaps() {
         for kib in [64, 100, 128, 256, 1_000, 16_384, 1_048_576] {
             let layout = Layout::for_bytes(kib * 1_024).unwrap();
-            assert!(layout.bytes <= kib * 1_024);
-            assert_eq!((layout.workers_at | layout.upstreams_at | layout.peers_at | layout.keys_at) % LINE, 0);
-            assert!(layout.workers_at >= size_of::<Header>());
-            assert!(layout.upstreams_at >= layout.workers_at + WORKERS_MAX * size_of::<WorkerSlot>());
-            assert!(layout.peers_at >= layout.upstreams_at + layout.upstreams * size_of::<Upstream>());
-            assert_eq!((layout.classes_at | layout.rates_at | layout.seats_at) % LINE, 0);
-            assert!(layout.classes_at >= layout.keys_at && layout.seats_at >= layout.rates_at);
-            assert!(layout.peers < usize::from(u16::MAX) && layout.upstreams <= UPSTREAMS_MAX);
+            let Parts { workers, upstreams, peers, keys, classes, rates, seats } = layout.parts;
+            let extents = [
+                (workers, size_of::<WorkerSlot>()),
+                (upstreams, size_of::<Upstream>()),
+                (peers, size_of::<Peer>()),
+                (keys, size_of::<u64>()),
+                (classes, size_of::<Class>()),
+                (rates, size_of::<RateSet>()),
+                (seats, size_of::<SeatSet>()),
+            ];
+            let mut end = size_of::<Header>();
+            for (extent, size) in extents {
+                assert!(extent.at >= end && extent.at % LINE == 0, "{layout:?}");
+                end = extent.at + extent.count * size;
+            }
+            assert!(end == layout.bytes && end <= kib * 1_024);
+            assert_eq!(workers.count, WORKERS_MAX);
+            assert!(peers.count < usize::from(u16::MAX) && upstreams.count <= UPSTREAMS_MAX);
         }
     }
 
@@ -210,8 +174,8 @@ mod tests {
             // Whoever rounds the need up, or adds what nginx keeps for itself, gets room too.
             for bytes in [need, need + 4_096, need + need / 64 + 16 * 4_096, 2 * need, 10 * need] {
                 let layout = Layout::for_bytes(bytes).unwrap();
-                assert!(layout.upstreams >= upstreams && layout.peers >= peers, "{bytes}: {layout:?}");
-                assert!(layout.classes >= classes, "{bytes}: {layout:?}");
+                assert!(layout.counts.upstreams >= upstreams && layout.counts.peers >= peers, "{bytes}: {layout:?}");
+                assert!(layout.counts.classes >= classes, "{bytes}: {layout:?}");
             }
         }
     }
@@ -219,9 +183,9 @@ mod tests {
     #[test]
     fn a_zone_of_a_megabyte_holds_all_classes_and_thousands_of_keys() {
         let layout = Layout::for_bytes(1 << 20).unwrap();
-        assert_eq!(layout.classes, CLASSES_MAX);
-        assert!(layout.rate_sets * size_of::<RateSet>() >= 128 * 1_024, "{layout:?}");
-        assert!(layout.seat_sets >= 220, "{layout:?}");
-        assert!(Layout::for_bytes(96 << 10).unwrap().classes >= 4);
+        assert_eq!(layout.counts.classes, CLASSES_MAX);
+        assert!(layout.counts.rate_sets * size_of::<RateSet>() >= 128 * 1_024, "{layout:?}");
+        assert!(layout.counts.seat_sets >= 220, "{layout:?}");
+        assert!(Layout::for_bytes(96 << 10).unwrap().counts.classes >= 4);
     }
 }

@@ -6,6 +6,7 @@
 //! Cost: per operation in the submodules. Bound: [`WORKERS_MAX`] worker processes, [`crate::pick::PEERS_MAX`] peers per upstream,
 //! and as many upstreams and peers as [`Layout`] finds room for.
 
+mod array;
 mod bodies;
 mod bytes;
 mod cells;
@@ -13,6 +14,7 @@ mod claim;
 mod class;
 mod classes;
 mod configure;
+mod counters;
 mod error;
 mod failing;
 mod feed;
@@ -28,6 +30,7 @@ mod lookup;
 mod mutes;
 mod overflow;
 mod overlay;
+mod parts;
 mod peer;
 mod plan;
 mod queue;
@@ -48,16 +51,18 @@ pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
 pub use class::{CLASSES_MAX, Class, ClassIdx, QueueRule};
 pub use classes::{ClassOverlay, ClassSpec, check_classes};
 pub use configure::{PeerSpec, Room, Settings, check_declared};
+pub use counters::{Counter, Counters};
 pub use error::{OverlayError, ZoneError};
 pub use failing::{FAILING, Fingerprint};
 pub use feed::{Connection, ConnectionState, LINK_ERROR_BYTES_MAX, Link, PULSE_NS_MAX, StateFile};
 pub use fences::{FENCES, FenceKey, Fences};
-pub use header::{Counters, Header};
+pub use header::Header;
 pub use heap::HeapZone;
 pub use keys::{Cidr, KEY_CIDRS_MAX, KEY_NAME_MAX, KEYS_MAX, KeyExpiry, KeyName, KeySpec, KeyVerdict, KeysError};
 pub use layout::{Layout, TooSmall};
 pub use limits::{Check, Held, Holds, LIMITS_MAX, Limited, Reason, Verdict};
 pub use overlay::{Overlay, PeerOverlay, UpstreamOverlay};
+pub use parts::{Extent, Memory, Parts, Zone};
 pub use peer::{MAX_CONNS_MAX, NAME_MAX, Peer, PeerState, SOCKADDR_MAX, WEIGHT_MAX, WHYS};
 pub use plan::{Plan, Quick};
 pub use queue::{Place, Refused, Turn};
@@ -66,8 +71,6 @@ pub use seats::SeatSet;
 pub use snapshot::{ClassSnapshot, PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
 pub use upstream::Upstream;
 pub use worker::{ProcessId, Reclaimed, WorkerSlot};
-
-use core::sync::atomic::AtomicU64;
 
 /// Worker processes that may share the zone at once: those of the running configuration and of older ones that still drain.
 #[cfg(not(loom))]
@@ -87,27 +90,6 @@ pub struct UpstreamIdx(pub u16);
 /// A peer's place in [`Zone::peers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIdx(pub u16);
-
-/// The mapped zone. The slices come from the offsets of [`Layout`]; `workers` has [`WORKERS_MAX`] entries.
-#[derive(Clone, Copy, Debug)]
-pub struct Zone<'a> {
-    /// Counters, revision, feed lease.
-    pub header: &'a Header,
-    /// One slot per worker process.
-    pub workers: &'a [WorkerSlot],
-    /// Upstream records, in use and free.
-    pub upstreams: &'a [Upstream],
-    /// Peer records of all upstreams, in use and free.
-    pub peers: &'a [Peer],
-    /// The API keys: [`Layout::key_words`] words.
-    pub keys: &'a [AtomicU64],
-    /// Class records, in use and free.
-    pub classes: &'a [Class],
-    /// The table of rates per class and key.
-    pub rates: &'a [RateSet],
-    /// The table of requests in flight and of bandwidth per class and key.
-    pub seats: &'a [SeatSet],
-}
 
 impl<'a> Zone<'a> {
     /// The upstream at `u`; `None` for an index that this zone never gave out.

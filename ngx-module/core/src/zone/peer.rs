@@ -7,8 +7,8 @@
 
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use super::array::Array;
 use super::claim::Signal;
-use super::heap::Array;
 use super::mutes::Mutes;
 use super::{Bytes, WORKERS_MAX};
 use crate::breaker::{Breaker, Rule};

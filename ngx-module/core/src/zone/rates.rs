@@ -10,8 +10,8 @@
 //! Of the tag 58 bits are the key's hash and 6 the class; the set is 6 bits and more besides: 64 at least are compared.
 //! Lock-free, never blocks, allocates nothing. Cost: a set is two cache lines; one compare-and-swap. Bound: [`ATTEMPTS`].
 
+use super::array::Array;
 use super::class::CLASSES_MAX;
-use super::heap::Array;
 use crate::limit::{Admitted, Gcra, KeyHash, Refused, Ticks};
 use crate::sync::{AtomicU64, Ordering::SeqCst, total_order};
 

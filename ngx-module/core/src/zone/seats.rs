@@ -13,7 +13,7 @@
 //! [`Zone::reclaim_dead`]: super::Zone::reclaim_dead
 
 use super::WorkerIdx;
-use super::heap::Array;
+use super::array::Array;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::SeqCst, total_order};
 
 /// Ways of one set.

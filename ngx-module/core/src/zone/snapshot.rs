@@ -9,7 +9,7 @@ use super::bodies::BodiesSnapshot;
 use super::claim::Signal;
 use super::feed::ConnectionState;
 use super::peer::{Configured, Live, Peer, PeerState, WHYS};
-use super::{Bytes, Class, ProcessId, Upstream, WorkerIdx, Zone};
+use super::{Bytes, Class, Counter, Counters, ProcessId, Upstream, WorkerIdx, Zone};
 use crate::breaker::State;
 use crate::histogram::Snapshot as Times;
 use crate::limit::{ClassSettings, Effective};
@@ -169,7 +169,7 @@ pub struct ZoneSnapshot {
     /// The worker that feeds the zone.
     pub feed: Option<ProcessId>,
     /// Counters of the zone, with their names.
-    pub counters: [(&'static str, u64); 14],
+    pub counters: [Counter; Counters::LEN],
     /// Live workers.
     pub workers: Vec<WorkerSnapshot>,
     /// Upstreams of the newest configuration.
@@ -198,7 +198,7 @@ impl Zone<'_> {
             connection: self.feed_link(now),
             state_file_refused: self.header.state_file.refused(),
             feed,
-            counters: self.header.counters.named(),
+            counters: self.header.counters.snapshot(),
             workers: indices.zip(self.workers).filter_map(|(w, slot)| self.worker_snapshot(w, slot.owner()?)).collect(),
             upstreams: self
                 .upstreams
@@ -304,28 +304,6 @@ impl Class {
             queue_times: self.queue_times.snapshot(),
         };
         (self.exists_for(generation) && self.generation() == life).then_some(copy)
-    }
-}
-
-impl super::Counters {
-    fn named(&self) -> [(&'static str, u64); 14] {
-        let load = |count: &AtomicU64| count.load(Relaxed);
-        [
-            ("fail_open", load(&self.fail_open)),
-            ("faults", load(&self.faults)),
-            ("kicks", load(&self.kicks)),
-            ("collisions", load(&self.collisions)),
-            ("reclaimed_workers", load(&self.reclaimed_workers)),
-            ("reclaimed_requests", load(&self.reclaimed_requests)),
-            ("unbalanced", load(&self.unbalanced)),
-            ("workers_refused", load(&self.workers_refused)),
-            ("purges", load(&self.purges)),
-            ("purged_entries", load(&self.purged_entries)),
-            ("purge_voided", load(&self.purge_voided)),
-            ("limit_evictions", load(&self.limit_evictions)),
-            ("limit_untracked", load(&self.limit_untracked)),
-            ("limit_no_room", load(&self.limit_no_room)),
-        ]
     }
 }
 

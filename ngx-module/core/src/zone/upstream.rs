@@ -5,10 +5,10 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 
+use super::array::Array;
 use super::cells::{QueueClass, UpstreamWorker, Waiters};
 use super::claim::Signal;
 use super::failing::Failing;
-use super::heap::Array;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::drain::Drain;
 use crate::histogram::Histogram;

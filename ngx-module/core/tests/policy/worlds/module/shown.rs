@@ -1,5 +1,7 @@
 //! What the zone shows from outside: the status page's numbers.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::super::world::EVER;
 use super::{Module, clock};
 use pincer_core::breaker::State;
@@ -38,8 +40,7 @@ impl Module<'_> {
     /// held.
     pub fn left_over(&self) -> (u32, u32, u64) {
         let snapshot = self.zone.snapshot(clock(EVER / 2));
-        let unbalanced =
-            snapshot.counters.iter().filter(|(name, _)| *name == "unbalanced").map(|(_, count)| count).sum();
+        let unbalanced = self.zone.header.counters.unbalanced.load(Relaxed);
         let workers = || snapshot.workers.iter();
         let in_flight: u32 = workers().map(|worker| worker.in_flight).sum();
         (in_flight + self.leaked, workers().map(|worker| worker.waiting).sum(), unbalanced)

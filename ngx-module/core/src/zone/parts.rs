@@ -1,0 +1,135 @@
+//! The parts of the zone: one list, from which the zone, its layout, its owner in private memory and
+//! the map over shared memory are made.
+//!
+//! To add a part: one line in `parts`, and one in `counts` if its number of records is no function of
+//! the others; [`Layout::for_bytes`] decides how many there are. Invariant: nothing outside of this
+//! file spells the parts one by one.
+
+use core::sync::atomic::AtomicU64;
+
+use super::rates::RateSet;
+use super::seats::SeatSet;
+use super::{Class, Header, Layout, Peer, Upstream, WORKERS_MAX, WorkerSlot, keys};
+
+/// Where the records of a part lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Offset from the header, in bytes.
+    pub at: usize,
+    /// Records.
+    pub count: usize,
+}
+
+/// Memory that holds a zone. The module implements it for memory that nginx has mapped.
+pub trait Memory<'a> {
+    /// The header.
+    fn header(&self) -> &'a Header;
+
+    /// The records of a part. Every part is made of atomics, for which any bytes are a value.
+    fn records<T>(&self, extent: Extent) -> &'a [T];
+}
+
+macro_rules! zone_parts {
+    (
+        counts { $($count:ident),* $(,)? }
+        parts { $($(#[doc = $doc:literal])* $part:ident: $record:ty, |$counts:ident| $number:expr;)* }
+    ) => {
+        /// The numbers of records that the header stores; those of all parts follow from them.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(super) struct Counts {
+            $(pub $count: usize,)*
+        }
+
+        impl Counts {
+            /// How many numbers these are.
+            pub const LEN: usize = [$(stringify!($count)),*].len();
+
+            /// All of them, in the order of the list.
+            pub fn to_array(self) -> [usize; Self::LEN] {
+                [$(self.$count),*]
+            }
+
+            /// From what [`Counts::to_array`] gave.
+            pub fn from_array([$($count),*]: [usize; Self::LEN]) -> Self {
+                Self { $($count),* }
+            }
+        }
+
+        /// Where each part lies.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Parts {
+            $($(#[doc = $doc])* pub $part: Extent,)*
+        }
+
+        impl Parts {
+            /// The parts one after the other from `at` on, each from a cache line on, and their end.
+            pub(super) fn of(counts: Counts, at: usize) -> (Self, usize) {
+                let mut parts = Self::default();
+                let mut end = at;
+                $(
+                    let $counts = counts;
+                    parts.$part = Extent { at: end.next_multiple_of(super::layout::LINE), count: $number };
+                    end = parts.$part.at + parts.$part.count * size_of::<$record>();
+                )*
+                (parts, end)
+            }
+        }
+
+        /// The mapped zone.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Zone<'a> {
+            /// Counters, revision, feed lease.
+            pub header: &'a Header,
+            $($(#[doc = $doc])* pub $part: &'a [$record],)*
+        }
+
+        impl<'a> Zone<'a> {
+            /// The zone of this layout in this memory.
+            pub fn map(layout: &Layout, memory: &impl Memory<'a>) -> Self {
+                Self { header: memory.header(), $($part: memory.records(layout.parts.$part),)* }
+            }
+        }
+
+        /// The records of a zone in private memory.
+        #[derive(Debug)]
+        pub(super) struct Records {
+            $($part: Vec<$record>,)*
+        }
+
+        impl Records {
+            /// Fresh records of this layout.
+            pub fn of(layout: &Layout) -> Self {
+                Self { $($part: fresh(layout.parts.$part.count),)* }
+            }
+
+            /// The zone of this header and these records.
+            pub fn zone<'a>(&'a self, header: &'a Header) -> Zone<'a> {
+                Zone { header, $($part: &self.$part,)* }
+            }
+        }
+    };
+}
+
+zone_parts! {
+    counts { upstreams, peers, classes, rate_sets, seat_sets }
+    parts {
+        /// One slot for each worker process.
+        workers: WorkerSlot, |_counts| WORKERS_MAX;
+        /// Upstream records, in use and free.
+        upstreams: Upstream, |counts| counts.upstreams;
+        /// Peer records of all upstreams, in use and free.
+        peers: Peer, |counts| counts.peers;
+        /// The words of the API keys' tables.
+        keys: AtomicU64, |counts| keys::words(counts.keys());
+        /// Class records, in use and free.
+        classes: Class, |counts| counts.classes;
+        /// The table of rates for each class and key.
+        rates: RateSet, |counts| counts.rate_sets;
+        /// The table of requests in flight and of bandwidth for each class and key.
+        seats: SeatSet, |counts| counts.seat_sets;
+    }
+}
+
+fn fresh<T: Default>(count: usize) -> Vec<T> {
+    (0..count).map(|_| T::default()).collect()
+}
