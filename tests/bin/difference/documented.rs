@@ -97,5 +97,35 @@ pub fn reads_early(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
     asks(input.segments.concat()) || told.any(|line| line.contains(conf::EARLY))
 }
 
+/// Whether the input sends a field that `pincer_limit` removes, with a value that the origin may
+/// refuse: a control character, or one that is not ASCII. Stock nginx passes it on.
+pub fn loses_a_bad_field(input: &Input) -> bool {
+    input.segments.concat().split(|byte| *byte == b'\n').any(|line| {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+        let (name, value) = line.split_at(colon);
+        let value = value[1..].strip_suffix(b"\r").unwrap_or(&value[1..]);
+        to_origin(name.trim_ascii()) && value.iter().any(|byte| !matches!(byte, b'\t' | b' '..=b'~'))
+    })
+}
+
 /// How the origin's note of a request ends whose body did not.
 pub const PARTIAL: &str = " (not complete)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::{Door, End, Pace};
+
+    #[test]
+    fn a_removed_field_counts_when_its_value_may_be_refused() {
+        let sends = |bytes: &[u8]| {
+            let segments = vec![bytes.to_vec()];
+            let (door, pace, end) = (Door::Http, Pace::Together, End::Quiet);
+            loses_a_bad_field(&Input { number: 0, kind: "", place: 0, door, segments, pace, end })
+        };
+        assert!(sends(b"GET / HTTP/1.1\nX-Pincer-Class:\x1d\n\n"));
+        assert!(sends(b"GET / HTTP/1.1\r\nx_pincer-tenant: \xc3\xa4\r\n\r\n"));
+        assert!(!sends(b"GET / HTTP/1.1\r\nX-Pincer-Class: vip\r\n\r\n"));
+        assert!(!sends(b"GET / HTTP/1.1\r\nX-Other: \x1d\r\n\r\n"));
+    }
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use crate::faults::{self, Faults};
+use crate::faults::Faults;
 use crate::input::Input;
 use crate::report::{Report, differences, signature};
 use crate::send::{self, Outcome, Patience};
@@ -54,7 +54,9 @@ pub struct Fuzz {
 
 /// Whether two outcomes are different in a way that is not documented.
 fn differ(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
-    !documented::same(plain, pincer) && !documented::reads_early(input, plain, pincer)
+    !documented::same(plain, pincer)
+        && !documented::reads_early(input, plain, pincer)
+        && !documented::loses_a_bad_field(input)
 }
 
 /// In a crowd.
@@ -228,7 +230,7 @@ impl Fuzz {
         let left = self.leaks().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         self.both_faults();
-        let mut faults = self.faults.lock().take();
+        let faults = self.faults.lock().take();
         if faults.is_empty() {
             // A dead worker leaves its counts to whoever notices; that is no matter of this.
             if let Some(left) = left {
@@ -237,7 +239,7 @@ impl Fuzz {
             }
             return false;
         }
-        faults.retain(|line| !self.faults.lock().is_own(line));
+        let faults = self.faults.lock().without_own(&faults);
         if faults.is_empty() {
             return true;
         }
@@ -271,20 +273,15 @@ impl Fuzz {
     }
 
     /// Whether stock nginx has the same faults when these inputs run again and again, all beside each
-    /// other: by the same requests, or, where a fault names no request, as the death of a worker,
-    /// when the inputs are copies of one.
+    /// other.
     async fn is_own_in_a_crowd(self: &Arc<Self>, faults: &[String], suspects: &[Input]) -> bool {
         println!("difference: {} inputs are tried together", suspects.len());
         let end = Instant::now() + harness::limit(CROWD.as_secs_f64());
-        let is_one = suspects.iter().all(|input| input.number == suspects[0].number);
         let mut is_own = false;
         while !is_own && Instant::now() < end {
             self.crowd(suspects.iter().map(|input| input.number)).await;
-            let [plain, _] = self.both_faults();
-            let has_unnamed = is_one && plain.iter().any(|line| !faults::names_request(line));
-            let is_own_too =
-                |line: &String| self.faults.lock().is_own(line) || (has_unnamed && !faults::names_request(line));
-            is_own = faults.iter().all(is_own_too);
+            self.both_faults();
+            is_own = self.faults.lock().without_own(faults).is_empty();
         }
         self.faults.lock().take();
         is_own

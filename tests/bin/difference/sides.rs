@@ -17,8 +17,9 @@ use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::conf::{self, Ports};
-use crate::documented;
+use crate::faults::GONE;
 use crate::origin::Origin;
+use crate::{crash, documented};
 
 /// Longest wait for counts to go to zero.
 const SETTLE: Duration = Duration::from_secs(8);
@@ -143,11 +144,12 @@ impl Side {
             allowed.push("ignore long locked inactive cache entry".to_owned());
         }
         let expected = Expected { allowed, ..Expected::default() };
-        let mut faults = log::faults(&self.new_log(), &expected);
+        let faults = log::faults(&self.new_log(), &expected);
+        let mut faults: Vec<_> = faults.into_iter().map(crash::with_place).collect();
         let workers = self.nginx.workers();
         let mut known = self.worker.lock().expect("no holder panics");
         if !workers.is_empty() && *known != workers {
-            faults.push(format!("the worker {known:?} is gone, there is {workers:?}"));
+            faults.push(format!("{GONE}{known:?} is gone, there is {workers:?}"));
             *known = workers;
             self.died.store(true, Ordering::Relaxed);
         }
