@@ -12,7 +12,7 @@ use super::layout::Counts;
 use super::{Layout, TooSmall};
 
 /// `pincer` and the version of the zone's layout; a zone made by another version is not read.
-const MAGIC: u64 = u64::from_be_bytes(*b"pincer\0\x04");
+const MAGIC: u64 = u64::from_be_bytes(*b"pincer\0\x05");
 
 /// The zone's header.
 #[repr(C, align(64))]

@@ -6,9 +6,11 @@
 //! Cost: per operation in the submodules. Bound: [`WORKERS_MAX`] worker processes, [`crate::pick::PEERS_MAX`] peers per upstream,
 //! and as many upstreams and peers as [`Layout`] finds room for.
 
+mod beside;
 mod bodies;
 mod bytes;
 mod cells;
+mod changes;
 mod claim;
 mod class;
 mod classes;
@@ -44,6 +46,7 @@ mod worker;
 pub use bodies::{Bodies, BodiesSnapshot, CACHE_STATUSES};
 pub use bytes::Bytes;
 pub use cells::{CELLS, QueueClass};
+pub use changes::{Change, Changes, Switch};
 pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
 pub use class::{CLASSES_MAX, Class, ClassIdx, QueueRule};
 pub use classes::{ClassOverlay, ClassSpec, check_classes};
