@@ -205,8 +205,7 @@ impl Zone<'_> {
                 (demand.may_look, demand.may_look_again) = (false, false);
                 continue;
             }
-            let why = if demand.waits && why == Why::Fastest { Why::Waited } else { why };
-            if let Ok(ticket) = self.take(&scene, index, w, why, now) {
+            if let Ok(ticket) = self.take(&scene, index, w, why, demand.waits, now) {
                 if ties != 0 {
                     self.settle_ties(&scene, ties, index);
                 }
@@ -385,8 +384,17 @@ impl Zone<'_> {
     }
 
     /// Counts one request in, and out again if that was one too many or the record changed since it was looked at.
-    fn take(&self, scene: &Scene, index: usize, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
+    fn take(
+        &self,
+        scene: &Scene,
+        index: usize,
+        w: WorkerIdx,
+        why: Why,
+        waits: bool,
+        now: MonoNs,
+    ) -> Result<Ticket, Lost> {
         let &(at, generation) = scene.seen.get(index).ok_or(Lost)?;
+        let view = scene.views.get(index).ok_or(Lost)?;
         // A pick may let go of a limit that slow start alone set, but never of `max_conns`. An
         // explorer goes alone, whoever else finds the peer idle.
         let limit = |view: &PeerView| match (why, view.in_flight < view.slots) {
@@ -394,8 +402,13 @@ impl Zone<'_> {
             (_, true) => view.slots,
             (_, false) => view.max_conns,
         };
-        let slots = scene.views.get(index).map_or(0, limit);
-        let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots };
+        let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots: limit(view) };
+        // What the rule does is told more closely: where nobody is known, nobody is the fastest.
+        let why = match why {
+            Why::Fastest if waits => Why::Waited,
+            Why::Fastest if view.service_ns == 0 => Why::Unknown,
+            why => why,
+        };
         self.sit(self.peers.get(usize::from(at)).ok_or(Lost)?, &seat, w, why, now)
     }
 
