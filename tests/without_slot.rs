@@ -15,6 +15,7 @@ const FREE: &str = "location /free/ {
     proxy_set_header Upgrade $http_upgrade;
     proxy_set_header Connection upgrade;
     location /free/bound/ { pincer_slot on; proxy_pass http://u/; }
+    location /free/deep/ { proxy_pass http://u/; }
 }";
 
 fn balanced(replicas: &[Replica], directives: &str, parameters: &str) -> Builder {
@@ -73,7 +74,7 @@ async fn they_say_nothing_of_their_peer() {
     let replicas = Replica::several(1, Settings::served_in(5.0)).await;
     let nginx = balanced(&replicas, "pincer_balance;", "").start().await;
     let client = nginx.client();
-    load::gets(&client, "/free/", 20, 2).await;
+    load::gets(&client, "/free/deep/", 20, 2).await;
     replicas[0].fault(Fault::Status(500)).await;
     load::gets(&client, "/free/", 20, 2).await;
     replicas[0].fault(Fault::Refuse).await;
