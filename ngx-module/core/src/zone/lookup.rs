@@ -79,7 +79,7 @@ impl Zone<'_> {
             text.push_str(if count == 0 { ";full=" } else { "+" });
             text.push_str(&String::from_utf8_lossy(peer.name(&mut name)));
         }
-        let others = set.count_ones().saturating_sub(FULL_NAMES_MAX as u32);
+        let others = (set.count_ones() as usize).saturating_sub(FULL_NAMES_MAX);
         if others > 0 {
             text.push('+');
             text.push_str(&others.to_string());
