@@ -158,7 +158,7 @@ fn those_of_a_dead_worker_are_taken_back() {
     let kept = beside(&zone, u, live, 0).unwrap();
     let lost = (beside(&zone, u, dead, 1), take(&zone, u, dead, 1));
     assert_eq!(zone.reclaim_dead(process(1), |process| process.pid == 1).requests, 2);
-    drop(lost);
+    let _ = lost;
     assert_eq!((in_flight(&zone, "a:1"), peer(&zone, "a:1").without_slot), (1, 1));
     end(&zone, kept, live, GOOD);
     assert_eq!(in_flight(&zone, "a:1"), 0);
