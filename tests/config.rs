@@ -66,6 +66,26 @@ async fn status_without_a_zone_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pincer_slot_is_on_or_off_once_in_a_location_with_a_zone() {
+    for (http, slot, needles) in [
+        (ZONE, "location / { pincer_slot none; }", ["\"pincer_slot\"", "\"none\"", "on or off"]),
+        (ZONE, "location / { pincer_slot off; pincer_slot on; }", ["\"pincer_slot\"", "duplicate", ""]),
+        (ZONE, "location / { pincer_slot; }", ["invalid number of arguments", "\"pincer_slot\"", ""]),
+        (ZONE, "location / { pincer_slot off on; }", ["invalid number of arguments", "\"pincer_slot\"", ""]),
+        (ZONE, "pincer_slot off;", ["\"pincer_slot\"", "not allowed here", ""]),
+        ("", "location / { pincer_slot off; }", ["\"pincer_slot\"", "needs a zone", "\"pincer_zone NAME:SIZE\""]),
+    ] {
+        let checked = Nginx::builder().http(http).server(slot).check().await;
+        assert!(!checked.ok, "accepted: {slot}");
+        let error = checked.error();
+        assert!(needles.iter().all(|needle| error.contains(needle)), "{slot}: {needles:?} in {}", checked.output);
+        assert!(error.contains("nginx.conf:"), "no place in: {}", checked.output);
+    }
+    accepted(Nginx::builder().http(ZONE).server("location / { pincer_slot off; location /in { pincer_slot on; } }"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_and_invalid_parameters_are_named() {
     let cases = [
         ("pincer_balance signl=header", "signl=header"),

@@ -79,6 +79,13 @@ async fn streaming_conf_passes_tokens_as_they_come_and_websockets() {
     socket.say("hello").await;
     assert_eq!(socket.hear().await.as_deref(), Some("hello"));
     socket.close().await;
+    nginx.client().get("/v1/models").await;
+    let log = nginx.path("logs/access.log");
+    eventually("the list of models took no slot", 10.0, || async {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        log.lines().any(|line| line.contains("GET /v1/models") && line.ends_with("reason=no_slot"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,36 @@ impl Rule {
     }
 }
 
+/// What opened a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// So many failures in a row.
+    Row(u32),
+    /// So many failures among the last outcomes.
+    Most {
+        /// The failures.
+        failures: u32,
+        /// The outcomes.
+        outcomes: u32,
+    },
+    /// So many failures, each within `fail_timeout` of the one before.
+    Counted(u32),
+    /// The half-open breaker's trial failed.
+    Trial,
+}
+
+/// Why a breaker that is open is due for its trial before its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Due {
+    /// It is not: its time passed.
+    #[default]
+    Elapsed,
+    /// nginx was reloaded.
+    Reloaded,
+    /// The control plane set something of the peer.
+    Set,
+}
+
 /// State for display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -84,10 +114,12 @@ enum Phase {
     Trial,
 }
 
-/// The decoded word: phase 2 bits, doublings 6 bits, history 16 bits, time 40 bits.
+/// The decoded word: phase 2 bits, due 2 bits, doublings 4 bits, history 16 bits, time 40 bits.
 #[derive(Clone, Copy)]
 struct Word {
     phase: Phase,
+    /// Why the trial comes, or came, before its time.
+    due: Due,
     /// k of the next time out.
     doublings: u64,
     /// `Adaptive`: outcomes in bits 0–9 (1 = failure, newest lowest), their number in bits 10–13. `Counted`: failures in the window.
@@ -104,7 +136,12 @@ impl Word {
                 1 => Phase::Open,
                 _ => Phase::Trial,
             },
-            doublings: word >> 56 & 0x3f,
+            due: match word >> 60 & 3 {
+                0 => Due::Elapsed,
+                1 => Due::Reloaded,
+                _ => Due::Set,
+            },
+            doublings: word >> 56 & 0xf,
             history: (word >> 40 & 0xffff) as u32,
             time_ms: word & TIME_MASK,
         }
@@ -116,7 +153,13 @@ impl Word {
             Phase::Open => 1,
             Phase::Trial => 2,
         };
-        phase << 62 | (self.doublings & 0x3f) << 56 | u64::from(self.history & 0xffff) << 40 | self.time_ms & TIME_MASK
+        let due = match self.due {
+            Due::Elapsed => 0,
+            Due::Reloaded => 1,
+            Due::Set => 2,
+        };
+        let history = u64::from(self.history & 0xffff);
+        phase << 62 | due << 60 | (self.doublings & 0xf) << 56 | history << 40 | self.time_ms & TIME_MASK
     }
 
     fn remember(self, failed: bool) -> Self {
@@ -161,7 +204,29 @@ impl Word {
 
     fn opened(self, out_ms: u64, now_ms: u64) -> Self {
         let doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
-        Self { phase: Phase::Open, doublings, history: 0, time_ms: now_ms + out_ms }
+        Self { phase: Phase::Open, due: Due::Elapsed, doublings, history: 0, time_ms: now_ms + out_ms }
+    }
+
+    /// Why one failure more opens it.
+    fn opening(self, rule: Rule, now_ms: u64) -> Opening {
+        match rule {
+            _ if self.phase == Phase::Trial => Opening::Trial,
+            Rule::Counted { fail_timeout_ns, .. } => Opening::Counted(self.counted(fail_timeout_ns, now_ms)),
+            Rule::Adaptive | Rule::Off => {
+                let outcomes = self.remember(true).outcomes();
+                match outcomes.trailing_ones() {
+                    row @ RUN.. => Opening::Row(row),
+                    _ => Opening::Most { failures: outcomes.count_ones(), outcomes: WINDOW },
+                }
+            }
+        }
+    }
+
+    /// nginx's count with one failure more.
+    fn counted(self, fail_timeout_ns: u64, now_ms: u64) -> u32 {
+        let lapsed = now_ms.saturating_sub(self.time_ms) > fail_timeout_ns / MILLISECOND_NS;
+        let before = if lapsed { 0 } else { self.history };
+        before.saturating_add(1).min(0xffff)
     }
 
     /// One failure more, seen while closed.
@@ -173,9 +238,7 @@ impl Word {
                 if next.is_failing() { next.opened(next.out_ms(rule, random), now_ms) } else { next }
             }
             Rule::Counted { max_fails, fail_timeout_ns } => {
-                let lapsed = now_ms.saturating_sub(self.time_ms) > fail_timeout_ns / MILLISECOND_NS;
-                let before = if lapsed { 0 } else { self.history };
-                let next = Self { history: before.saturating_add(1).min(0xffff), time_ms: now_ms, ..self };
+                let next = Self { history: self.counted(fail_timeout_ns, now_ms), time_ms: now_ms, ..self };
                 if next.history >= max_fails.min(0xffff) {
                     next.opened(next.out_ms(rule, random), now_ms)
                 } else {
@@ -202,25 +265,34 @@ impl Breaker {
     /// May be told at the first byte already, so that a trial that streams for minutes does not hold the peer back.
     /// Successes of requests that were sent before it opened are not counted.
     pub fn success(&self, trial: bool, rule: Rule) -> bool {
+        self.success_of(trial, rule).is_some()
+    }
+
+    /// [`Self::success`]; of one that closed the breaker it tells why its trial came.
+    pub fn success_of(&self, trial: bool, rule: Rule) -> Option<Due> {
         // A clean record of ten under the adaptive rule: nothing can change.
         if self.word.load(Relaxed) == u64::from(WINDOW << WINDOW) << 40 && matches!(rule, Rule::Adaptive) {
-            return false;
+            return None;
         }
         self.update(|word| match word.phase {
-            Phase::Trial if trial => Some(Word { phase: Phase::Closed, history: 0, time_ms: 0, ..word }),
+            Phase::Trial if trial => {
+                Some(Word { phase: Phase::Closed, due: Due::Elapsed, history: 0, time_ms: 0, ..word })
+            }
             Phase::Closed if matches!(rule, Rule::Adaptive) => Some(word.remember(false)),
             // nginx's count lapses with time, not with a success
             Phase::Closed | Phase::Open | Phase::Trial => None,
         })
-        .is_some_and(|(old, new)| old.phase == Phase::Trial && new.phase == Phase::Closed)
+        .filter(|(old, new)| old.phase == Phase::Trial && new.phase == Phase::Closed)
+        .map(|(old, _)| old.due)
     }
 
     /// A request failed; returns true if that opened the breaker. `random` gives the jitter.
     pub fn failure(&self, trial: bool, rule: Rule, random: u64, now: MonoNs) -> bool {
-        self.failure_unless_held(trial, rule, random, now, || true)
+        self.failure_unless_held(trial, rule, random, now, || true).is_some()
     }
 
-    /// [`Self::failure`], but a closed breaker opens only if it may: asked when it would.
+    /// [`Self::failure`], but a closed breaker opens only if it may: asked when it would. Tells
+    /// what opened it, and for how many ms.
     pub fn failure_unless_held(
         &self,
         trial: bool,
@@ -228,7 +300,7 @@ impl Breaker {
         random: u64,
         now: MonoNs,
         may_open: impl Fn() -> bool,
-    ) -> bool {
+    ) -> Option<(Opening, u64)> {
         let now_ms = now.0 / MILLISECOND_NS;
         self.update(|word| match word.phase {
             Phase::Closed => {
@@ -239,7 +311,8 @@ impl Breaker {
             Phase::Trial if trial => Some(word.opened(word.out_ms(rule, random), now_ms)),
             Phase::Open | Phase::Trial => None,
         })
-        .is_some_and(|(_, new)| new.phase == Phase::Open)
+        .filter(|(_, new)| new.phase == Phase::Open)
+        .map(|(old, new)| (old.opening(rule, now_ms), new.time_ms.saturating_sub(now_ms)))
     }
 
     /// A failure that was counted was not the peer's: its newest one is taken back, if it is
@@ -257,11 +330,14 @@ impl Breaker {
     }
 
     /// The failures that opened it were not the peer's: it closes, as if they had not been.
-    pub fn pardon(&self) {
+    /// Returns whether it did.
+    pub fn pardon(&self) -> bool {
         self.update(|word| {
             let doublings = word.doublings.saturating_sub(1);
-            (word.phase != Phase::Closed).then_some(Word { phase: Phase::Closed, doublings, history: 0, time_ms: 0 })
-        });
+            let closed = Word { phase: Phase::Closed, due: Due::Elapsed, doublings, history: 0, time_ms: 0 };
+            (word.phase != Phase::Closed).then_some(closed)
+        })
+        .is_some()
     }
 
     /// Failures among the outcomes that it remembers, and how many those are. nginx's rule
@@ -323,16 +399,20 @@ impl Breaker {
     /// An operator has a hand in it (a reload, a setting of the peer): a peer that is out is due
     /// for its trial now, however long it was to stay out. One request finds out whether it is
     /// back.
-    pub fn due(&self) {
-        self.update(|word| (word.phase == Phase::Open).then_some(Word { time_ms: 0, ..word }));
+    pub fn due(&self, due: Due) {
+        self.update(|word| (word.phase == Phase::Open).then_some(Word { due, time_ms: 0, ..word }));
     }
 
     /// The rule has changed: what was counted by the other one is forgotten, and a peer that is out
     /// is due for its trial. A trial that is under way goes on.
     pub fn rule_changed(&self) {
         self.update(|word| {
-            let time_ms = if word.phase == Phase::Trial { word.time_ms } else { 0 };
-            Some(Word { history: 0, doublings: 0, time_ms, ..word })
+            let (due, time_ms) = match word.phase {
+                Phase::Closed => (Due::Elapsed, 0),
+                Phase::Open => (Due::Reloaded, 0),
+                Phase::Trial => (word.due, word.time_ms),
+            };
+            Some(Word { due, history: 0, doublings: 0, time_ms, ..word })
         });
     }
 

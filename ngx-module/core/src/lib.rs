@@ -11,6 +11,7 @@ pub mod estimate;
 pub mod histogram;
 pub mod journal;
 pub mod limit;
+pub mod lines;
 pub mod looks;
 pub mod metrics;
 pub mod mutes;

@@ -28,7 +28,8 @@ pub struct Context<'a> {
 }
 
 /// The reasons of a pick as they are shown, in the order of [`crate::pick::Why`].
-pub const WHY_NAMES: [&str; WHYS] = ["fastest", "explore", "trial", "affinity", "backup", "last_resort", "unknown"];
+pub const WHY_NAMES: [&str; WHYS] =
+    ["fastest", "explore", "trial", "affinity", "backup", "last_resort", "unknown", "waited", "no_slot"];
 
 /// A peer's state as it is shown.
 pub const fn state_name(state: PeerState) -> &'static str {
@@ -170,6 +171,7 @@ fn write_upstream<W: Write>(upstream: &UpstreamSnapshot, json: &mut Json<'_, W>)
     json.close('}')?;
     json.number("no_peer", upstream.no_peer)?;
     json.number("full", upstream.full)?;
+    write_picks(upstream.picks, json)?;
     json.key("peers")?;
     json.open('[')?;
     for peer in &upstream.peers {
@@ -195,6 +197,7 @@ fn write_peer<W: Write>(peer: &PeerSnapshot, json: &mut Json<'_, W>) -> fmt::Res
     write_layers(json, "max_conns", below, above, peer.max_conns.into())?;
     json.number("slots", peer.slots.into())?;
     json.number("in_flight", peer.in_flight.into())?;
+    json.number("without_slot", peer.without_slot.into())?;
     json.millis("service_ms", known(peer.service_ns))?;
     json.millis("first_byte_ms", known(peer.first_byte_ns))?;
     json.millis("hold_ms", known(peer.hold_ns))?;
@@ -203,12 +206,16 @@ fn write_peer<W: Write>(peer: &PeerSnapshot, json: &mut Json<'_, W>) -> fmt::Res
     json.number("requests", peer.requests())?;
     json.number("failures", peer.failures)?;
     json.number("neutral", peer.neutral)?;
+    write_picks(peer.picks, json)?;
+    json.close('}')
+}
+
+fn write_picks<W: Write>(picks: [u64; WHYS], json: &mut Json<'_, W>) -> fmt::Result {
     json.key("picks")?;
     json.open('{')?;
-    for (name, count) in WHY_NAMES.iter().zip(peer.picks) {
+    for (name, count) in WHY_NAMES.iter().zip(picks) {
         json.number(name, count)?;
     }
-    json.close('}')?;
     json.close('}')
 }
 

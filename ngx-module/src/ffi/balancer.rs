@@ -6,8 +6,11 @@
 
 use super::conf::UpstreamConf;
 use super::request::{RequestState, Stage, Tried};
-use super::{bits, clock, conf, fingerprint, first_byte, grpc, nginx, process, queue, queue_end, request, session};
-use crate::phase::outcome::{Facts, looks_stale, outcome};
+use super::{
+    bits, breaker_log, clock, conf, fingerprint, first_byte, grpc, location, nginx, process, queue, queue_end, request,
+    session,
+};
+use crate::phase::outcome::{Facts, cause, looks_stale, outcome};
 use nginx_sys::{ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t};
 use pincer_core::pick::Demand;
 use pincer_core::time::MonoNs;
@@ -52,6 +55,7 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
         (*state).fallback = std::ptr::null_mut();
         (*state).redirect_pending = (*state).attempts_len > 0;
         (*state).affinity = affinity(r, conf);
+        (*state).takes_no_slot = location::of_request(r).is_some_and(|location| location.slot == Some(false));
         let pc = &mut (*(*r).upstream).peer;
         pc.data = state.cast();
         pc.get = Some(get);
@@ -107,6 +111,9 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
     }
     this.attempt_begin();
     let index = this.conf.index.get()?;
+    if this.takes_no_slot {
+        return get_beside(pc, this, index);
+    }
     let can_wait = this.conf.queue.is_some();
     if !can_wait || !this.zone.any_waiting(index) {
         let now = clock::now();
@@ -116,7 +123,9 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
             match this.zone.claim_quick(index, this.worker, &mut plan, this.explores(), this.conf.params(), now) {
                 Quick::Taken(ticket) => {
                     this.ticket = Some(ticket);
+                    let full = plan.full();
                     drop(plan);
+                    this.note_full(full);
                     return bind(pc, this);
                 }
                 Quick::Undecided => {}
@@ -130,6 +139,7 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
         match claimed.claim {
             Claim::Taken(ticket) => {
                 this.ticket = Some(ticket);
+                this.note_full(claimed.full);
                 return bind(pc, this);
             }
             Claim::Wait if can_wait => {}
@@ -139,6 +149,19 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
     }
     // SAFETY: `state` stays where it is, in the request's pool.
     Some(unsafe { queue::park(pc, state) })
+}
+
+/// The peer of a request that takes no slot: it neither waits nor makes others wait.
+#[cold]
+fn get_beside(pc: &mut ngx_peer_connection_t, this: &mut RequestState, index: UpstreamIdx) -> Option<ngx_int_t> {
+    let demand = demand(this, 1, 0);
+    let claimed = this.zone.claim_beside(index, this.worker, &demand, this.conf.params(), clock::now());
+    if let Claim::Taken(ticket) = claimed.claim {
+        this.ticket = Some(ticket);
+        return bind(pc, this);
+    }
+    // SAFETY: both belong to one live request.
+    Some(unsafe { queue_end::give_back(pc, this) })
 }
 
 /// No peer for the request: nginx shows the upstream's name instead, as it does for its own balancers.
@@ -158,6 +181,7 @@ pub(crate) fn demand(state: &RequestState, queued: u32, waited_ns: u64) -> Deman
         tried: state.tried.set(),
         random: state.number,
         waited_ns,
+        waits: state.stage == Stage::Parked,
         ..Demand::default()
     }
 }
@@ -166,7 +190,7 @@ pub(crate) fn demand(state: &RequestState, queued: u32, waited_ns: u64) -> Deman
 /// request's pool.
 fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_int_t> {
     let ticket = state.ticket.as_ref()?;
-    let peer = state.zone.peer(ticket.peer)?;
+    let (peer, why) = (state.zone.peer(ticket.peer)?, ticket.why);
     let address = state.conf.addresses.try_borrow_mut().ok()?.get(ticket.index, ticket.generation, peer);
     pc.socklen = address.sockaddr_len;
     if state.address.is_none() {
@@ -183,6 +207,7 @@ fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_
             pc.sockaddr = copy.cast();
         }
     }
+    state.note_why(why);
     state.header_ns = 0;
     state.first_byte_ns = 0;
     state.local_fault = false;
@@ -262,7 +287,10 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
     };
     // SAFETY: a reference is to a live record.
     let fingerprint = is_telling.then(|| unsafe { fingerprint::of(state) });
-    zone.release_known(ticket, state.worker, outcome, fingerprint, params, now, random);
+    let changes = zone.release_known(ticket, state.worker, outcome, fingerprint, params, now, random);
+    if !changes.is_empty() {
+        breaker_log::write(state, &changes, &cause(facts));
+    }
     if state.conf.queue.is_some() {
         queue::kick(state.conf, state.zone);
     }

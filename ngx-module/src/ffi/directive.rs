@@ -271,6 +271,11 @@ location_setter!(limit_status, |_cf, location, _main, arguments| {
     once(&mut location.limit_status, limit_args::parse_status(&arguments)?, "pincer_limit_status")
 });
 
+location_setter!(slot, |cf, location, main, arguments| {
+    need_zone(main, cf, "pincer_slot");
+    once(&mut location.slot, limit_args::parse_switch("pincer_slot", &arguments)?, "pincer_slot")
+});
+
 location_setter!(key, |cf, location, main, arguments| {
     let source = limit_args::parse_key(&arguments)?;
     let source = source.map(|source| compile(cf, "pincer_key", "source", &source)).transpose()?;

@@ -7,7 +7,7 @@
 //! two pointer swaps where the body comes later.
 
 use super::request::{self, Hook, RequestState, ShownTime, Stage};
-use super::{LoopStatic, bits, clock, grpc, nginx, queue};
+use super::{LoopStatic, bits, breaker_log, clock, grpc, nginx, queue};
 use crate::phase::outcome;
 use nginx_sys::{
     NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
@@ -63,7 +63,8 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
         (*state).header_ns = now.since(ticket.start).max(1);
         let has_body = expects_body(r);
         if (*u).headers_in.status_n == outcome::SWITCHING_PROTOCOLS {
-            (*state).zone.upgraded(ticket, (*state).worker, (*state).conf.params(), now);
+            let change = (*state).zone.upgraded(ticket, (*state).worker, (*state).conf.params(), now);
+            breaker_log::write(&*state, change.as_slice(), "");
             if (*state).conf.queue.is_some() {
                 queue::kick((*state).conf, (*state).zone);
             }
@@ -109,7 +110,10 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
     // SAFETY: a request that holds a peer has its upstream, and the header was parsed before any byte of the body.
     let status = unsafe { (*(*this.request).upstream).headers_in.status_n };
     if outcome::is_good(status) {
-        this.zone.first_byte_seen(ticket, this.worker, first_byte_ns, params, now);
+        let change = this.zone.first_byte_seen(ticket, this.worker, first_byte_ns, params, now);
+        if change.is_some() {
+            breaker_log::write(this, change.as_slice(), "");
+        }
     } else if params.signal == Signal::FirstByte {
         this.zone.signal_seen(ticket, this.worker);
     }

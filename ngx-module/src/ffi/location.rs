@@ -26,6 +26,8 @@ pub(crate) struct LocConf {
     pub(crate) is_page: bool,
     /// `pincer_limit_status`.
     pub(crate) limit_status: Option<u16>,
+    /// `pincer_slot`: whether requests take a slot of their peer, unless it is unset.
+    pub(crate) slot: Option<bool>,
     /// `pincer_key`: unset, off, or where a request's API key stands.
     pub(crate) key: Option<Option<ComplexValue>>,
     /// `pincer_key_required`: unset, off, or where it stands.
@@ -125,6 +127,7 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
             child.inherits_limits = !is_within || parent.inherits_limits;
         }
         child.limit_status = child.limit_status.or(parent.limit_status);
+        child.slot = child.slot.or(parent.slot);
         child.key = child.key.or(parent.key);
         if child.key_required.is_none() {
             child.key_required.clone_from(&parent.key_required);

@@ -34,7 +34,7 @@ const fn command(name: &'static CStr, type_: u32, set: Setter, conf: usize) -> n
 /// `http {}`, servers and locations.
 const ANYWHERE: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 
-const COMMANDS: usize = 18;
+const COMMANDS: usize = 19;
 
 static NGX_HTTP_PINCER_COMMANDS: NginxStatic<[ngx_command_t; COMMANDS]> = NginxStatic(UnsafeCell::new([
     command(c"pincer_zone", NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE, directive::zone, NGX_HTTP_MAIN_CONF_OFFSET),
@@ -82,6 +82,7 @@ static NGX_HTTP_PINCER_COMMANDS: NginxStatic<[ngx_command_t; COMMANDS]> = NginxS
     command(c"pincer_key", ANYWHERE | NGX_CONF_TAKE1, directive::key, NGX_HTTP_LOC_CONF_OFFSET),
     command(c"pincer_key_required", ANYWHERE | NGX_CONF_TAKE1, directive::key_required, NGX_HTTP_LOC_CONF_OFFSET),
     command(c"pincer_body_hash", ANYWHERE | NGX_CONF_1MORE, directive::body_hash, NGX_HTTP_LOC_CONF_OFFSET),
+    command(c"pincer_slot", NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1, directive::slot, NGX_HTTP_LOC_CONF_OFFSET),
     command(c"pincer_status", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, directive::status, NGX_HTTP_LOC_CONF_OFFSET),
     command(c"pincer_metrics", NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, directive::metrics, NGX_HTTP_LOC_CONF_OFFSET),
     ngx_command_t::empty(),

@@ -259,8 +259,11 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
         match claimed.claim {
             Claim::Taken(ticket) => {
                 zone.queue_granted(index, &turn, &terms(turn.class), now);
-                // SAFETY: `state` is live and parked; neither is touched afterwards.
-                unsafe { grant(state, ticket) };
+                // SAFETY: `state` is live and parked; neither is touched after the grant.
+                unsafe {
+                    (*state).note_full(claimed.full);
+                    grant(state, ticket);
+                }
             }
             Claim::Wait | Claim::Full => {
                 if let Some(ns) = claimed.look_again_ns {

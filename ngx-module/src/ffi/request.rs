@@ -10,8 +10,9 @@ use nginx_sys::{
     ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_queue_t,
     ngx_recv_chain_pt, ngx_recv_pt,
 };
+use pincer_core::pick::{PeerSet, Why};
 use pincer_core::time::MonoNs;
-use pincer_core::zone::{QueueClass, Ticket, WorkerIdx, Zone};
+use pincer_core::zone::{QueueClass, Ticket, UpstreamIdx, WorkerIdx, Zone};
 use std::ffi::c_void;
 use std::rc::Rc;
 
@@ -54,6 +55,14 @@ impl ShownTime {
     pub(crate) fn ms(self) -> Option<u32> {
         self.0.checked_sub(1)
     }
+}
+
+/// Peers of an upstream that were full when an attempt's peer was picked.
+#[derive(Clone, Copy)]
+pub(crate) struct Full {
+    /// Index of the upstream, plus one; 0 = no peer was full.
+    upstream: u32,
+    peers: Tried,
 }
 
 /// What a waiting request needs besides; made when it first waits.
@@ -161,6 +170,12 @@ pub(crate) struct RequestState {
     pub(crate) redirects: u8,
     /// The next attempt is such a one.
     pub(crate) redirect_pending: bool,
+    /// Of each attempt: why its peer was picked, as a [`Why`], plus one; 0 = none was.
+    whys: [u8; ATTEMPTS_MAX],
+    /// `pincer_slot off`: its peers are asked without a slot.
+    pub(crate) takes_no_slot: bool,
+    /// Of each attempt: what was full. Null until something was.
+    full: *mut [Full; ATTEMPTS_MAX],
 }
 
 impl RequestState {
@@ -178,6 +193,54 @@ impl RequestState {
     pub(crate) fn attempt(&mut self) -> Option<&mut AttemptTimes> {
         let last = self.attempts_len.checked_sub(1)?;
         self.attempts.get_mut(usize::from(last))
+    }
+
+    /// Notes why the peer of the attempt that is under way was picked.
+    pub(crate) fn note_why(&mut self, why: Why) {
+        let last = usize::from(self.attempts_len.wrapping_sub(1));
+        if let Some(noted) = self.whys.get_mut(last) {
+            *noted = why as u8 + 1;
+        }
+    }
+
+    /// Notes which peers were full at that pick. Without memory nothing was.
+    #[inline]
+    pub(crate) fn note_full(&mut self, peers: PeerSet) {
+        if peers != 0 {
+            self.keep_full(peers);
+        }
+    }
+
+    #[cold]
+    fn keep_full(&mut self, peers: PeerSet) {
+        let (Some(index), Some(last)) = (self.conf.index.get(), self.attempts_len.checked_sub(1)) else { return };
+        // SAFETY: the request is live, and with it its pool; zeroes are a value of the record,
+        // which is as long as the request.
+        let full = unsafe {
+            if self.full.is_null() {
+                self.full = nginx_sys::ngx_pcalloc((*self.request).pool, size_of::<[Full; ATTEMPTS_MAX]>()).cast();
+            }
+            self.full.as_mut()
+        };
+        if let Some(noted) = full.and_then(|full| full.get_mut(usize::from(last))) {
+            *noted = Full { upstream: u32::from(index.0) + 1, peers: Tried::of(peers) };
+        }
+    }
+
+    /// Of all attempts so far: why the peer was picked and which peers of which upstream were full,
+    /// and whether it is the first attempt after an internal redirect.
+    pub(crate) fn picks(&self) -> impl Iterator<Item = (Option<usize>, Option<(UpstreamIdx, PeerSet)>, bool)> {
+        // SAFETY: null or a record that is as long as the request.
+        let full = unsafe { self.full.as_ref() };
+        let full_at = move |index: usize| {
+            let full = full?.get(index)?;
+            let upstream = u16::try_from(full.upstream.checked_sub(1)?).ok()?;
+            Some((UpstreamIdx(upstream), full.peers.set()))
+        };
+        let noted = self.whys.iter().take(usize::from(self.attempts_len)).enumerate();
+        noted.map(move |(index, why)| {
+            (why.checked_sub(1).map(usize::from), full_at(index), self.redirects >> index & 1 == 1)
+        })
     }
 
     /// Begins another attempt's times.
@@ -248,6 +311,9 @@ pub(crate) unsafe fn create(
         attempts_len: 0,
         redirects: 0,
         redirect_pending: false,
+        whys: [0; ATTEMPTS_MAX],
+        takes_no_slot: false,
+        full: std::ptr::null_mut(),
     };
     // SAFETY: as the caller vouches.
     unsafe {

@@ -1,4 +1,4 @@
-//! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_revision`, `$pincer_body_hash`, `$pincer_cache_key`, `$pincer_uncacheable`, `$pincer_class`,
+//! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_pick_reason`, `$pincer_revision`, `$pincer_body_hash`, `$pincer_cache_key`, `$pincer_uncacheable`, `$pincer_class`,
 //! `$pincer_tenant`, `$pincer_limit_status`.
 
 use super::body::{self, Identity};
@@ -13,9 +13,10 @@ use pincer_core::digest::{Hex, key_text};
 
 type Getter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_http_variable_value_t, usize) -> ngx_int_t;
 
-const VARIABLES: [(&str, Getter); 9] = [
+const VARIABLES: [(&str, Getter); 10] = [
     ("pincer_ttft", ttft),
     ("pincer_queue_time", queue_time),
+    ("pincer_pick_reason", pick_reason),
     ("pincer_revision", revision),
     ("pincer_body_hash", body_hash),
     ("pincer_cache_key", cache_key),
@@ -56,6 +57,24 @@ unsafe extern "C" fn queue_time(
 ) -> ngx_int_t {
     // SAFETY: as above.
     unsafe { attempts(r, value, |attempt| attempt.queue) }
+}
+
+unsafe extern "C" fn pick_reason(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _: usize,
+) -> ngx_int_t {
+    super::guard("variable", nginx::ERROR, || {
+        // SAFETY: nginx passes a live request and a value to fill; a request's record is as long as it.
+        unsafe {
+            let text = request::find(r).map(|state| {
+                let (zone, picks) = ((*state).zone, (*state).picks());
+                let entries = picks.map(|(why, full, redirected)| ((why, full), redirected));
+                times::joined(entries, |text, (why, full)| zone.pick_text(why, full, text))
+            });
+            fill(r, value, &text.unwrap_or_default())
+        }
+    })
 }
 
 /// # Safety

@@ -63,6 +63,21 @@ pub(crate) fn looks_stale(facts: &Facts) -> bool {
     facts.failed && facts.cached && facts.status == 0 && !facts.heard && !facts.timed_out && !facts.local_fault
 }
 
+/// What the failure was, for the error log: nothing that the peer or the client wrote but numbers.
+#[cold]
+pub(crate) fn cause(facts: &Facts) -> String {
+    match facts {
+        Facts { status, .. } if SERVER_ERRORS.contains(status) => format!("status {status}"),
+        Facts { grpc_status: Some(status), .. } if GRPC_FAILURES.contains(status) => format!("gRPC status {status}"),
+        Facts { timed_out: true, sent: false, .. } => "timed out while connecting or sending".to_owned(),
+        Facts { timed_out: true, .. } => "timed out".to_owned(),
+        Facts { status: 0, sent: false, .. } => "no connection".to_owned(),
+        Facts { status: 0, heard: true, .. } => "no valid response header".to_owned(),
+        Facts { status: 0, .. } => "connection closed without a response".to_owned(),
+        Facts { .. } => "response broke off".to_owned(),
+    }
+}
+
 /// The outcome of the attempt.
 pub(crate) fn outcome(facts: &Facts) -> Outcome {
     if facts.local_fault || facts.stale {

@@ -8,16 +8,21 @@ pub(crate) type Entry = (Option<u32>, bool);
 
 /// The text of `entries`; empty without any.
 pub(crate) fn text(entries: impl Iterator<Item = Entry>) -> String {
+    joined(entries, |text, time_ms| match time_ms {
+        // Writing to a String cannot fail.
+        Some(ms) => drop(write!(text, "{}.{:03}", ms / 1_000, ms % 1_000)),
+        None => text.push('-'),
+    })
+}
+
+/// What `show` makes of each attempt, in that form.
+pub(crate) fn joined<T>(entries: impl Iterator<Item = (T, bool)>, show: impl Fn(&mut String, T)) -> String {
     let mut text = String::new();
-    for (index, (time_ms, redirected)) in entries.enumerate() {
+    for (index, (attempt, redirected)) in entries.enumerate() {
         if index > 0 {
             text.push_str(if redirected { " : " } else { ", " });
         }
-        match time_ms {
-            // Writing to a String cannot fail.
-            Some(ms) => drop(write!(text, "{}.{:03}", ms / 1_000, ms % 1_000)),
-            None => text.push('-'),
-        }
+        show(&mut text, attempt);
     }
     text
 }

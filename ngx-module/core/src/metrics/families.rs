@@ -77,6 +77,13 @@ pub(super) fn upstreams<W: Write>(zone: &ZoneSnapshot, out: &mut Exposition<'_, 
             out.number(&family, &[("upstream", &upstream.name)], read(upstream))?;
         }
     }
+    let picks = counter("pincer_picks", "Requests sent to peers, by the reason of the pick.");
+    out.family(&picks)?;
+    for upstream in &zone.upstreams {
+        for (why, count) in WHY_NAMES.iter().zip(upstream.picks) {
+            out.number(&picks, &[("upstream", &upstream.name), ("reason", why)], count)?;
+        }
+    }
     let waits = seconds("pincer_queue_wait_seconds", Kind::Histogram, "Time spent in the queue.");
     out.family(&waits)?;
     for upstream in &zone.upstreams {
@@ -88,10 +95,13 @@ pub(super) fn upstreams<W: Write>(zone: &ZoneSnapshot, out: &mut Exposition<'_, 
 /// Per peer.
 pub(super) fn peers<W: Write>(zone: &ZoneSnapshot, out: &mut Exposition<'_, W>) -> fmt::Result {
     type Read = fn(&PeerSnapshot) -> u64;
-    let numbers: [(Family, Read); 6] = [
+    let numbers: [(Family, Read); 7] = [
         (gauge("pincer_peer_weight", "Weight in force."), |peer| peer.weight.into()),
         (gauge("pincer_peer_slots", "Requests it may have in flight now; 0 is unlimited."), |peer| peer.slots.into()),
-        (gauge("pincer_peer_in_flight", "Requests that hold a slot."), |peer| peer.in_flight.into()),
+        (gauge("pincer_peer_in_flight", "Requests that are under way."), |peer| peer.in_flight.into()),
+        (gauge("pincer_peer_without_slot", "Requests that are under way and hold no slot."), |peer| {
+            peer.without_slot.into()
+        }),
         (counter("pincer_peer_failures", "Requests that failed."), |peer| peer.failures),
         (counter("pincer_peer_neutral", "Requests whose end says nothing about the peer."), |peer| peer.neutral),
         (counter("pincer_peer_breaker_openings", "Times the breaker opened."), |peer| peer.breaker_openings),

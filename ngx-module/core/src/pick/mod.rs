@@ -119,6 +119,8 @@ pub struct Demand {
     pub may_look: bool,
     /// Whether it may spend one on a peer that the last look has found well.
     pub may_look_again: bool,
+    /// Whether it stands in the queue.
+    pub waits: bool,
 }
 
 /// Why a peer was taken.
@@ -138,6 +140,11 @@ pub enum Why {
     LastResort,
     /// Nothing is known of it: its share by weight.
     Unknown,
+    /// The rule's best, for a request that waited in the queue. Like the next one it is no
+    /// decision of [`pick`], but [`crate::zone`]'s word for one.
+    Waited,
+    /// The request takes no slot. The last one: what holds a slot stands before.
+    NoSlot,
 }
 
 /// The rule's answer.

@@ -9,11 +9,14 @@
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use super::changes::{Change, Changes, Switch};
 use super::peer::Peer;
 use super::view::{HOLE, pending_word};
 use super::{PeerIdx, Upstream, UpstreamIdx, WorkerIdx, Zone};
 use crate::looks::Kind;
-use crate::pick::{Admission, Decision, Demand, PEERS_MAX, PeerView, STALE_NS, Why, look_again_ns, pick, settle};
+use crate::pick::{
+    Admission, Decision, Demand, PEERS_MAX, PeerSet, PeerView, STALE_NS, Why, look_again_ns, pick, settle,
+};
 use crate::time::MonoNs;
 
 /// Picks of one claim: the first, and one more for every slot lost to another worker in between.
@@ -60,7 +63,7 @@ pub struct Ticket {
     pub why: Why,
     /// Whether it is the one request of a half-open breaker.
     pub trial: bool,
-    pending: bool,
+    pub(super) pending: bool,
     pub(super) early: Early,
 }
 
@@ -97,12 +100,14 @@ pub struct Claimed {
     /// Of one that waits: when it is to be looked at again though nothing happens
     /// ([`look_again_ns`]).
     pub look_again_ns: Option<u64>,
+    /// Of one that is taken: the peers that had no free slot when it was picked.
+    pub full: PeerSet,
 }
 
 impl Claimed {
     /// A claim that asks for nothing besides.
     pub(super) const fn of(claim: Claim, kick: bool) -> Self {
-        Self { claim, kick, look_again_ns: None }
+        Self { claim, kick, look_again_ns: None, full: 0 }
     }
 }
 
@@ -143,6 +148,15 @@ pub(super) struct Scene {
 }
 
 impl Scene {
+    /// The peers that take requests and have no free slot.
+    fn full(&self) -> PeerSet {
+        let is_full = |view: &PeerView| {
+            view.admission == Admission::Open && view.slots != 0 && view.in_flight >= view.slots && view.weight != 0
+        };
+        let full = self.views.iter().enumerate().filter(|(_, view)| is_full(view));
+        full.fold(0, |set: PeerSet, (index, _)| set | 1 << index)
+    }
+
     /// Counts a peer that was lost too often as full, for the rest of this claim.
     fn give_up(&mut self, index: usize) {
         let Some(view) = self.views.get_mut(index) else { return };
@@ -182,7 +196,7 @@ impl Zone<'_> {
                 Decision::Take { peer, ties, why } => (peer, ties, why),
                 Decision::Wait => {
                     let look_again_ns = look_again_ns(&scene.views, &demand);
-                    return Claimed { claim: Claim::Wait, kick, look_again_ns };
+                    return Claimed { look_again_ns, ..Claimed::of(Claim::Wait, kick) };
                 }
                 Decision::Full => return self.refused(&upstream.counters.full, Claim::Full, kick),
                 Decision::NoPeer => return self.refused(&upstream.counters.no_peer, Claim::NoPeer, kick),
@@ -191,11 +205,11 @@ impl Zone<'_> {
                 (demand.may_look, demand.may_look_again) = (false, false);
                 continue;
             }
-            if let Ok(ticket) = self.take(&scene, index, w, why, now) {
+            if let Ok(ticket) = self.take(&scene, index, w, why, demand.waits, now) {
                 if ties != 0 {
                     self.settle_ties(&scene, ties, index);
                 }
-                return Claimed::of(Claim::Taken(ticket), kick);
+                return Claimed { full: scene.full(), ..Claimed::of(Claim::Taken(ticket), kick) };
             }
             kick = true;
             self.header.counters.collisions.fetch_add(1, Relaxed);
@@ -246,7 +260,7 @@ impl Zone<'_> {
     }
 
     /// The first byte of a good answer is here, `first_byte_ns` after the claim: it is learned from at once, since a stream may last for minutes.
-    /// Ends a half-open breaker's trial too. Only its release may follow with another first byte, which is not counted again.
+    /// Ends a half-open breaker's trial too, and returns what that changed. Only its release may follow with another first byte, which is not counted again.
     pub fn first_byte_seen(
         &self,
         ticket: &mut Ticket,
@@ -254,24 +268,26 @@ impl Zone<'_> {
         first_byte_ns: u64,
         params: &BalanceParams,
         now: MonoNs,
-    ) {
+    ) -> Option<Change> {
         if params.signal == Signal::FirstByte {
             self.signal_seen(ticket, w);
         }
-        let Some(peer) = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing) else { return };
+        let peer = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing)?;
         let renewed = peer.learn_first_byte(first_byte_ns, params, now);
         ticket.early = if renewed { Early::Renewed } else { Early::Sampled };
-        peer.learn_early(core::mem::take(&mut ticket.trial), params, now);
+        let due = peer.learn_early(core::mem::take(&mut ticket.trial), params, now)?;
+        peer.note(ticket.peer, Switch::Closed(due), now)
     }
 
     /// The connection was upgraded (a WebSocket's 101): a success, which ends a trial and the wait
     /// for the signal. It gives no sample, now or later: what is said on it, and when, is up to
     /// both sides.
-    pub fn upgraded(&self, ticket: &mut Ticket, w: WorkerIdx, params: &BalanceParams, now: MonoNs) {
+    pub fn upgraded(&self, ticket: &mut Ticket, w: WorkerIdx, params: &BalanceParams, now: MonoNs) -> Option<Change> {
         self.signal_seen(ticket, w);
-        let Some(peer) = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing) else { return };
+        let peer = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing)?;
         ticket.early = Early::Sampled;
-        peer.learn_early(core::mem::take(&mut ticket.trial), params, now);
+        let due = peer.learn_early(core::mem::take(&mut ticket.trial), params, now)?;
+        peer.note(ticket.peer, Switch::Closed(due), now)
     }
 
     /// The peer has shown the signal: its age no longer counts as slowness. Nothing is recorded before the release.
@@ -298,10 +314,7 @@ impl Zone<'_> {
         now: MonoNs,
         random: u64,
     ) {
-        if let (Outcome::Failure, Some(peer)) = (outcome, self.peer(ticket.peer)) {
-            self.blame(peer, ticket.trial, now, random);
-        }
-        self.settle(ticket, w, outcome, params, now);
+        let _ = self.release_known(ticket, w, outcome, None, params, now, random);
     }
 
     /// The rest of a release: all but what the breaker has to hear of a failure.
@@ -312,10 +325,13 @@ impl Zone<'_> {
         outcome: Outcome,
         params: &BalanceParams,
         now: MonoNs,
+        changes: &mut Changes,
     ) {
         self.signal_seen(&mut ticket, w);
         let Some(peer) = self.peer(ticket.peer) else { return };
-        peer.learn(&ticket, outcome, params, now);
+        if let Some(due) = peer.learn(&ticket, outcome, params, now) {
+            changes.extend(peer.note(ticket.peer, Switch::Closed(due), now));
+        }
         if matches!(outcome, Outcome::Answered | Outcome::Declined) {
             self.mute_answer(peer);
         }
@@ -332,7 +348,7 @@ impl Zone<'_> {
     /// excused, as a connection that the peer had closed while it was idle. Of two in a row without
     /// an answer of the peer in between, the second is not.
     pub fn excuse_stale(&self, ticket: &Ticket) -> bool {
-        self.peer(ticket.peer).is_some_and(|peer| peer.stale.swap(1, Relaxed) == 0)
+        ticket.why == Why::NoSlot || self.peer(ticket.peer).is_some_and(|peer| peer.stale.swap(1, Relaxed) == 0)
     }
 
     fn refused(&self, counter: &core::sync::atomic::AtomicU64, claim: Claim, kick: bool) -> Claimed {
@@ -368,8 +384,17 @@ impl Zone<'_> {
     }
 
     /// Counts one request in, and out again if that was one too many or the record changed since it was looked at.
-    fn take(&self, scene: &Scene, index: usize, w: WorkerIdx, why: Why, now: MonoNs) -> Result<Ticket, Lost> {
+    fn take(
+        &self,
+        scene: &Scene,
+        index: usize,
+        w: WorkerIdx,
+        why: Why,
+        waits: bool,
+        now: MonoNs,
+    ) -> Result<Ticket, Lost> {
         let &(at, generation) = scene.seen.get(index).ok_or(Lost)?;
+        let view = scene.views.get(index).ok_or(Lost)?;
         // A pick may let go of a limit that slow start alone set, but never of `max_conns`. An
         // explorer goes alone, whoever else finds the peer idle.
         let limit = |view: &PeerView| match (why, view.in_flight < view.slots) {
@@ -377,8 +402,13 @@ impl Zone<'_> {
             (_, true) => view.slots,
             (_, false) => view.max_conns,
         };
-        let slots = scene.views.get(index).map_or(0, limit);
-        let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots };
+        let seat = Seat { at, generation, index: u8::try_from(index).unwrap_or(u8::MAX), slots: limit(view) };
+        // What the rule does is told more closely: where nobody is known, nobody is the fastest.
+        let why = match why {
+            Why::Fastest if waits => Why::Waited,
+            Why::Fastest if view.service_ns == 0 => Why::Unknown,
+            why => why,
+        };
         self.sit(self.peers.get(usize::from(at)).ok_or(Lost)?, &seat, w, why, now)
     }
 

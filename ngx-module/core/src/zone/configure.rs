@@ -12,6 +12,7 @@ use super::claim::Signal;
 use super::error::{ZoneError, printable};
 use super::peer::{Configured, Live, MAX_CONNS_MAX, NAME_MAX, Peer, SOCKADDR_MAX, WEIGHT_MAX};
 use super::{Layout, Upstream, UpstreamIdx, Zone};
+use crate::breaker::Due;
 use crate::pick::PEERS_MAX;
 use crate::time::MonoNs;
 
@@ -206,7 +207,7 @@ impl<'z> Zone<'z> {
             } else {
                 plan.added += 1;
                 peer.configured.flags.fetch_and(!Configured::DECLARED, SeqCst);
-                peer.breaker.due();
+                peer.breaker.due(Due::Reloaded);
             }
         }
         plan
@@ -240,7 +241,7 @@ impl Peer {
         let rule = self.rule();
         self.write_spec(spec);
         if self.rule() == rule {
-            self.breaker.due();
+            self.breaker.due(Due::Reloaded);
         } else {
             self.breaker.rule_changed();
         }

@@ -17,9 +17,12 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::array::Array;
+use super::changes::{Change, Changes, Switch};
 use super::peer::Peer;
-use super::{BalanceParams, Outcome, Ticket, Upstream, UpstreamIdx, WorkerIdx, Zone};
+use super::{BalanceParams, Outcome, PeerIdx, Ticket, Upstream, UpstreamIdx, WorkerIdx, Zone};
+use crate::breaker::Opening;
 use crate::limit::KeyHash;
+use crate::pick::Why;
 use crate::time::{MILLISECOND_NS, MonoNs};
 
 /// Fingerprints that an upstream keeps.
@@ -169,7 +172,8 @@ impl Zone<'_> {
         self.upstream(u).is_some_and(|upstream| upstream.failing.is_recent(now))
     }
 
-    /// [`Zone::release`] of a request whose fingerprint is known.
+    /// [`Zone::release`] of a request whose fingerprint may be known. Returns the breakers that it
+    /// opened and closed.
     #[expect(clippy::too_many_arguments, reason = "those of a release, and what tells the request")]
     pub fn release_known(
         &self,
@@ -180,46 +184,66 @@ impl Zone<'_> {
         params: &BalanceParams,
         now: MonoNs,
         random: u64,
-    ) {
-        let known = self.peer(ticket.peer).and_then(|peer| Some((peer, self.home_of(peer)?))).zip(fingerprint);
-        let Some(((peer, upstream), fingerprint)) = known else {
-            return self.release(ticket, w, outcome, params, now, random);
-        };
-        let outcome = match outcome {
-            Outcome::Failure => match upstream.failing.note(fingerprint, ticket.index, now) {
-                Verdict::Own => {
-                    if self.blame(peer, ticket.trial, now, random) {
-                        upstream.failing.note_opened(fingerprint);
-                    }
-                    outcome
-                }
-                Verdict::Elsewhere { take_back } => {
-                    take_back.inspect(|entry| self.take_back(upstream, entry));
-                    Outcome::Excused
-                }
-            },
-            Outcome::Success { .. } | Outcome::Answered => {
-                self.answered(upstream, fingerprint, ticket.index, now, random);
+    ) -> Changes {
+        let mut changes = Changes::new();
+        if ticket.why == Why::NoSlot {
+            self.step_out(&ticket, w);
+            return changes;
+        }
+        let outcome = match (outcome, fingerprint) {
+            (Outcome::Failure, _) => self.failed(&ticket, fingerprint, now, random, &mut changes),
+            (Outcome::Success { .. } | Outcome::Answered, Some(fingerprint)) => {
+                self.answered(&ticket, fingerprint, now, random, &mut changes);
                 outcome
             }
-            Outcome::Declined | Outcome::Neutral | Outcome::Excused => outcome,
+            _ => outcome,
         };
-        self.settle(ticket, w, outcome, params, now);
+        self.settle(ticket, w, outcome, params, now, &mut changes);
+        changes
+    }
+
+    /// The ticket's peer failed; returns what that failure is, as far as it is known.
+    #[cold]
+    fn failed(
+        &self,
+        ticket: &Ticket,
+        fingerprint: Option<Fingerprint>,
+        now: MonoNs,
+        random: u64,
+        changes: &mut Changes,
+    ) -> Outcome {
+        let Some(peer) = self.peer(ticket.peer) else { return Outcome::Failure };
+        let known = self.home_of(peer).zip(fingerprint);
+        if let Some((upstream, fingerprint)) = known
+            && let Verdict::Elsewhere { take_back } = upstream.failing.note(fingerprint, ticket.index, now)
+        {
+            if let Some(entry) = take_back {
+                changes.extend(self.take_back(upstream, &entry, now));
+            }
+            return Outcome::Excused;
+        }
+        if let Some((opening, out_ms)) = self.blame(peer, ticket.trial, now, random) {
+            known.inspect(|(upstream, fingerprint)| upstream.failing.note_opened(*fingerprint));
+            changes.extend(peer.note(ticket.peer, Switch::Opened { opening, out_ms }, now));
+        }
+        Outcome::Failure
     }
 
     /// What the first peer of the entry failed was the request's fault.
-    fn take_back(&self, upstream: &Upstream, entry: &Entry) {
-        let Some(peer) = entry.peers[0].and_then(|index| self.peer_in(upstream, index)) else { return };
-        if entry.opened {
-            peer.breaker.pardon();
-        } else {
+    fn take_back(&self, upstream: &Upstream, entry: &Entry, now: MonoNs) -> Option<Change> {
+        let (at, peer) = entry.peers[0].and_then(|index| self.peer_in(upstream, index))?;
+        if !entry.opened {
             (0..entry.count).for_each(|_| peer.breaker.forgive(peer.rule()));
+            return None;
         }
+        if peer.breaker.pardon() { peer.note(at, Switch::Pardoned, now) } else { None }
     }
 
-    /// Peer `index` answers what others failed: their failures are their own.
-    fn answered(&self, upstream: &Upstream, fingerprint: Fingerprint, index: u8, now: MonoNs, random: u64) {
-        if let Some(peer) = self.peer_in(upstream, index) {
+    /// The ticket's peer answers what others may have failed: then their failures are their own.
+    fn answered(&self, ticket: &Ticket, fingerprint: Fingerprint, now: MonoNs, random: u64, changes: &mut Changes) {
+        let index = ticket.index;
+        let Some(upstream) = self.peer(ticket.peer).and_then(|peer| self.home_of(peer)) else { return };
+        if let Some((_, peer)) = self.peer_in(upstream, index) {
             peer.answered.store(upstream.failing.count.load(Relaxed), Relaxed);
         }
         let Some(entry) = upstream.failing.take(fingerprint) else { return };
@@ -228,20 +252,20 @@ impl Zone<'_> {
         let first = if entry.opened { Entry::COUNT_MAX } else { entry.count };
         for (other, count) in entry.peers.into_iter().zip([first, 1]) {
             let other = other.filter(|other| *other != index);
-            let Some(peer) = other.and_then(|other| self.peer_in(upstream, other)) else { continue };
+            let Some((at, peer)) = other.and_then(|other| self.peer_in(upstream, other)) else { continue };
             peer.contradicted.store(1, Relaxed);
-            if was_excused {
-                let _ = (0..count).any(|_| self.blame(peer, false, now, random));
+            if was_excused && let Some((_, out_ms)) = (0..count).find_map(|_| self.blame(peer, false, now, random)) {
+                changes.extend(peer.note(at, Switch::Contradicted { out_ms }, now));
             }
         }
     }
 
-    /// A failure counts for the peer's breaker, which opens unless the pool needs the peer; whether
-    /// it did.
-    pub(super) fn blame(&self, peer: &Peer, trial: bool, now: MonoNs, random: u64) -> bool {
+    /// A failure counts for the peer's breaker, which opens unless the pool needs the peer: why it
+    /// did, and for how many ms.
+    fn blame(&self, peer: &Peer, trial: bool, now: MonoNs, random: u64) -> Option<(Opening, u64)> {
         let may_open = || !self.is_held_in(peer);
         let opened = peer.breaker.failure_unless_held(trial, peer.rule(), random, now, may_open);
-        if opened {
+        if opened.is_some() {
             peer.counters.breaker_openings.fetch_add(1, Relaxed);
         }
         opened
@@ -282,7 +306,8 @@ impl Zone<'_> {
         self.upstream(UpstreamIdx(upstream)).filter(|upstream| upstream.is_used())
     }
 
-    fn peer_in(&self, upstream: &Upstream, index: u8) -> Option<&Peer> {
-        self.peer(upstream.peer_at(usize::from(index))?).filter(|peer| peer.live().linked())
+    fn peer_in(&self, upstream: &Upstream, index: u8) -> Option<(PeerIdx, &Peer)> {
+        let at = upstream.peer_at(usize::from(index))?;
+        self.peer(at).filter(|peer| peer.live().linked()).map(|peer| (at, peer))
     }
 }

@@ -6,7 +6,11 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::{BalanceParams, Peer, PeerIdx, Signal, Upstream, UpstreamIdx, Zone};
 use crate::estimate::HALF_LIFE_NS;
 use crate::pick::{Admission, PeerSet, THETA};
+use crate::status::WHY_NAMES;
 use crate::time::MonoNs;
+
+/// Peers that [`Zone::pick_text`] names.
+const FULL_NAMES_MAX: usize = 4;
 
 impl Default for BalanceParams {
     /// What `pincer_balance` without parameters means.
@@ -61,6 +65,25 @@ impl Zone<'_> {
                 tried >> other & 1 == 0 && peer.live().takes() && peer.breaker.admission(now) == Admission::Open
             })
         })
+    }
+
+    /// Appends why a peer was picked, a word of [`WHY_NAMES`] by its index, and which peers of which
+    /// upstream were full: `fastest;full=10.0.0.1:80+10.0.0.2:80`. Names of [`FULL_NAMES_MAX`], then
+    /// the number of the others. They are the names that the peers have now.
+    pub fn pick_text(&self, why: Option<usize>, full: Option<(UpstreamIdx, PeerSet)>, text: &mut String) {
+        text.push_str(why.and_then(|why| WHY_NAMES.get(why)).unwrap_or(&"-"));
+        let Some((upstream, set)) = full.and_then(|(u, set)| Some((self.upstream(u)?, set))) else { return };
+        let mut name = [0; super::NAME_MAX];
+        let full = self.linked(upstream).filter(|(index, _, _)| set >> index & 1 == 1);
+        for (count, (_, _, peer)) in full.take(FULL_NAMES_MAX).enumerate() {
+            text.push_str(if count == 0 { ";full=" } else { "+" });
+            text.push_str(&String::from_utf8_lossy(peer.name(&mut name)));
+        }
+        let others = (set.count_ones() as usize).saturating_sub(FULL_NAMES_MAX);
+        if others > 0 {
+            text.push('+');
+            text.push_str(&others.to_string());
+        }
     }
 
     /// The peer of `u` that has this socket address.

@@ -7,9 +7,11 @@
 //! and as many upstreams and peers as [`Layout`] finds room for.
 
 mod array;
+mod beside;
 mod bodies;
 mod bytes;
 mod cells;
+mod changes;
 mod claim;
 mod class;
 mod classes;
@@ -47,6 +49,7 @@ mod worker;
 pub use bodies::{Bodies, BodiesSnapshot, CACHE_STATUSES};
 pub use bytes::Bytes;
 pub use cells::{CELLS, QueueClass};
+pub use changes::{Change, Changes, Switch};
 pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
 pub use class::{CLASSES_MAX, Class, ClassIdx, QueueRule};
 pub use classes::{ClassOverlay, ClassSpec, check_classes};

@@ -9,6 +9,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::{Peer, UpstreamIdx, Zone};
 use crate::mutes::{Tally, WINDOW, is_unusual};
+use crate::pick::Why;
 
 /// A peer's mute answers. All-zero bytes are a valid start.
 #[repr(C)]
@@ -38,9 +39,10 @@ impl Mutes {
 }
 
 impl Peer {
-    /// Requests that were given to this peer so far.
+    /// Requests that were given a slot of this peer so far.
     pub(super) fn picked(&self) -> u64 {
-        self.counters.picks.iter().fold(0, |sum, count| u64::wrapping_add(sum, count.load(Relaxed)))
+        let with_slot = self.counters.picks.iter().take(Why::NoSlot as usize);
+        with_slot.fold(0, |sum, count| u64::wrapping_add(sum, count.load(Relaxed)))
     }
 
     /// What it answered so far.

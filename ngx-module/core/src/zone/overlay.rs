@@ -13,6 +13,7 @@ use super::error::{OverlayError, ZoneError, printable};
 use super::keys::KeySpec;
 use super::peer::{Configured, MAX_CONNS_MAX, Peer, PeerState, WEIGHT_MAX};
 use super::{ClassOverlay, PeerIdx, Upstream, Zone};
+use crate::breaker::Due;
 use crate::pick::PEERS_MAX;
 use crate::time::MonoNs;
 
@@ -247,7 +248,7 @@ impl Peer {
         }
         own.added.store(u32::from(wanted.added.is_some()), SeqCst);
         if changed {
-            self.breaker.due();
+            self.breaker.due(Due::Set);
         }
     }
 }

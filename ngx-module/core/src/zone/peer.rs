@@ -14,6 +14,7 @@ use super::{Bytes, WORKERS_MAX};
 use crate::breaker::{Breaker, Rule};
 use crate::estimate::Estimate;
 use crate::histogram::Histogram;
+use crate::lines::Lines;
 use crate::slow_start::SlowStart;
 use crate::time::{MILLISECOND_NS, MonoNs};
 
@@ -27,7 +28,7 @@ pub const NAME_MAX: usize = 128;
 pub const SOCKADDR_MAX: usize = 112;
 
 /// Reasons of a pick: the variants of [`crate::pick::Why`].
-pub const WHYS: usize = 7;
+pub const WHYS: usize = 9;
 /// Samples after which the means are published anew.
 const PUBLISH_SAMPLES: u64 = 8;
 /// Time after which any sample publishes them, ns.
@@ -110,7 +111,8 @@ pub(super) struct PeerWorker {
     pub pending: AtomicU64,
     /// Requests that hold a slot.
     pub in_flight: AtomicU32,
-    spare: AtomicU32,
+    /// Requests that hold none: `pincer_slot off`.
+    pub beside: AtomicU32,
 }
 
 /// What nginx.conf says of a peer.
@@ -196,6 +198,8 @@ pub struct Peer {
     pub(super) hold: Estimate,
     pub(super) counters: PeerCounters,
     pub(super) mutes: Mutes,
+    /// What the error log was told of its breaker.
+    pub(super) lines: Lines,
     /// `(upstream + 1) << 16 | index` of the table entry that leads here.
     pub(super) home: AtomicU32,
     /// 1 = its last word was to close a kept connection without an answer.
@@ -248,16 +252,28 @@ impl Peer {
         sum
     }
 
-    /// Requests of worker `w` on this peer.
-    pub(super) fn in_flight_of(&self, w: usize) -> u32 {
-        self.workers.get(w).map_or(0, |worker| worker.in_flight.load(SeqCst))
+    /// Requests that are under way without a slot, over the first `high` workers.
+    pub(super) fn beside(&self, high: usize) -> u32 {
+        let columns = self.workers.get(..high).unwrap_or_default();
+        columns.iter().map(|worker| worker.beside.load(SeqCst)).fold(0, u32::wrapping_add)
+    }
+
+    /// All requests that are under way, with a slot or without: the record is theirs until they
+    /// end.
+    pub(super) fn under_way(&self, high: usize) -> u32 {
+        self.in_flight(high).wrapping_add(self.beside(high))
+    }
+
+    /// Requests of worker `w` on this peer, with a slot or without.
+    pub(super) fn under_way_of(&self, w: usize) -> u32 {
+        self.workers.get(w).map_or(0, |worker| worker.in_flight.load(SeqCst).wrapping_add(worker.beside.load(SeqCst)))
     }
 
     /// Zeroes worker `w`'s column and returns the requests it held.
     pub(super) fn clear_worker(&self, w: usize) -> u32 {
         let Some(worker) = self.workers.get(w) else { return 0 };
         worker.pending.store(0, SeqCst);
-        worker.in_flight.swap(0, SeqCst)
+        worker.in_flight.swap(0, SeqCst).wrapping_add(worker.beside.swap(0, SeqCst))
     }
 
     pub(super) fn estimate(&self, signal: Signal) -> &Estimate {
@@ -332,7 +348,7 @@ impl Peer {
     /// again, and one that came before is seen here.
     pub(super) fn try_reuse(&self) -> bool {
         self.unlink();
-        if self.in_flight(WORKERS_MAX) != 0 {
+        if self.under_way(WORKERS_MAX) != 0 {
             return false;
         }
         self.live.store(self.live().reused().0, SeqCst);
@@ -361,6 +377,7 @@ impl Peer {
         self.contradicted.store(0, SeqCst);
         self.answered.store(0, SeqCst);
         self.mutes.reset();
+        self.lines.reset();
         let counters = &self.counters;
         for count in counters.picks.iter().chain([&counters.failures, &counters.neutral, &counters.breaker_openings]) {
             count.store(0, SeqCst);

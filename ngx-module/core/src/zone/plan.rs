@@ -15,7 +15,7 @@ use super::claim::{Claim, Claimed, Lost, Scene, Seat};
 use super::peer::PeerWorker;
 use super::view::COUNT_MASK;
 use super::{BalanceParams, Peer, Ticket, UpstreamIdx, WorkerIdx, Zone};
-use crate::pick::{Admission, Demand, EXPLORE_ONE_IN, Entrant, GROUPS_MAX, PEERS_MAX, Why, plan};
+use crate::pick::{Admission, Demand, EXPLORE_ONE_IN, Entrant, GROUPS_MAX, PEERS_MAX, PeerSet, Why, plan};
 use crate::time::{MILLISECOND_NS, MonoNs};
 
 /// A plan younger than this is not looked at again, however often it is used.
@@ -41,6 +41,8 @@ pub struct Plan<'z> {
     due: bool,
     /// The next claim needs a pick for that.
     looks: bool,
+    /// Peers that were passed over by the last claim, since they were full.
+    full: PeerSet,
 }
 
 /// What the short way came to.
@@ -127,7 +129,16 @@ impl<'z> Plan<'z> {
             members: ArrayVec::new_const(),
             due: false,
             looks: false,
+            full: 0,
         }
+    }
+
+    /// Peers that the claim which took the last slot passed over, since they had none free. It
+    /// looks no further than the first one that is idle.
+    #[inline]
+    #[must_use]
+    pub fn full(&self) -> PeerSet {
+        self.full
     }
 
     /// No claim can use it until it is made anew.
@@ -175,14 +186,14 @@ impl<'z> Plan<'z> {
 impl Group {
     /// The member that is owed most; `None` when that needs a pick.
     #[inline]
-    fn choose(&self, members: &[Member<'_>]) -> Option<usize> {
-        if self.even { self.least_loaded(members) } else { self.most_owed(members) }
+    fn choose(&self, members: &[Member<'_>], full: &mut PeerSet) -> Option<usize> {
+        if self.even { self.least_loaded(members, full) } else { self.most_owed(members) }
     }
 
     /// Of equal quotas the free member with the fewest requests is owed most, whatever the others have. Between equals it is the next one after
     /// the last: nginx's round robin for equal weights, exact in each worker. The first idle one ends the search.
     #[inline]
-    fn least_loaded(&self, members: &[Member<'_>]) -> Option<usize> {
+    fn least_loaded(&self, members: &[Member<'_>], full: &mut PeerSet) -> Option<usize> {
         let mut best = None;
         let mut best_load = u32::MAX;
         let mut index = self.next;
@@ -190,7 +201,9 @@ impl Group {
             index = if index < members.len() { index } else { 0 };
             let member = members.get(index)?;
             let load = member.load();
-            if load < best_load && load < member.slots {
+            if load >= member.slots {
+                *full |= 1 << (member.seat.index & 127);
+            } else if load < best_load {
                 (best, best_load) = (Some(index), load);
                 if load == 0 {
                     break;
@@ -291,7 +304,8 @@ impl<'z> Zone<'z> {
     #[inline]
     fn claim_by(&self, plan: &mut Plan<'z>, w: WorkerIdx, now: MonoNs) -> Option<Result<Ticket, Lost>> {
         let (at, group, members) = plan.cheapest()?;
-        let chosen = group.choose(members)?;
+        let mut full = 0;
+        let chosen = group.choose(members, &mut full)?;
         let member = members.get(chosen)?;
         if member.peer.breaker.admission(now) != Admission::Open {
             return Some(Err(Lost));
@@ -300,7 +314,7 @@ impl<'z> Zone<'z> {
         if taken.is_ok() {
             group.settle(members, chosen);
             let next = if chosen + 1 < members.len() { chosen + 1 } else { 0 };
-            plan.last = member.seat.index;
+            (plan.last, plan.full) = (member.seat.index, full);
             if let Some(group) = plan.groups.get_mut(at) {
                 group.next = next;
             }

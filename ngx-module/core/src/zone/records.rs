@@ -36,7 +36,7 @@ impl<'a> Zone<'a> {
     /// Peer records that could be reserved now.
     pub(super) fn peers_free(&self) -> usize {
         let free = |(at, peer): &(u16, &Peer)| {
-            !self.is_referenced(PeerIdx(*at), peer) && peer.in_flight(super::WORKERS_MAX) == 0
+            !self.is_referenced(PeerIdx(*at), peer) && peer.under_way(super::WORKERS_MAX) == 0
         };
         (0..).zip(self.peers).filter(free).count()
     }
@@ -103,10 +103,15 @@ impl<'a> Zone<'a> {
 
     /// Takes the peer at table index `index` out of its upstream.
     pub(super) fn unlink(&self, upstream: &Upstream, index: usize) {
-        if let Some(peer) = upstream.peer_at(index).and_then(|at| self.peer(at)) {
+        let peer = upstream.peer_at(index).and_then(|at| self.peer(at));
+        if let Some(peer) = peer {
             peer.unlink();
         }
         upstream.peer_at[index].store(0, SeqCst);
+        // Its counters end with it; the upstream's go on.
+        if let Some(peer) = peer {
+            upstream.counters.keep(&peer.counters);
+        }
         upstream.failing.reset();
     }
 

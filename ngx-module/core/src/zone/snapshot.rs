@@ -23,7 +23,7 @@ pub struct WorkerSnapshot {
     pub process: ProcessId,
     /// The configuration it runs.
     pub generation: u32,
-    /// Requests that hold a slot of any peer.
+    /// Requests that are under way at any peer.
     pub in_flight: u32,
     /// Requests that wait.
     pub waiting: u32,
@@ -58,8 +58,10 @@ pub struct PeerSnapshot {
     pub backup: bool,
     /// Requests it may have in flight now: `max_conns`, or less while it starts slowly; 0 = unlimited.
     pub slots: u32,
-    /// Requests that hold a slot.
+    /// Requests that are under way, with a slot or without: 0 when a drain is done.
     pub in_flight: u32,
+    /// Of these, the ones that hold no slot.
+    pub without_slot: u32,
     /// Mean of the upstream's signal, ns; 0 = none yet.
     pub service_ns: u64,
     /// Mean time to the first byte, ns; 0 = none yet.
@@ -108,6 +110,8 @@ pub struct UpstreamSnapshot {
     pub no_peer: u64,
     /// Requests that found every peer full and could not wait.
     pub full: u64,
+    /// Requests sent to its peers, those that are gone among them, by [`crate::pick::Why`].
+    pub picks: [u64; WHYS],
     /// Times spent in the queue.
     pub queue_times: Times,
     /// Its peers.
@@ -220,7 +224,7 @@ impl Zone<'_> {
         Some(WorkerSnapshot {
             process,
             generation: self.workers.get(column)?.generation(),
-            in_flight: self.peers.iter().map(|peer| peer.in_flight_of(column)).sum(),
+            in_flight: self.peers.iter().map(|peer| peer.under_way_of(column)).sum(),
             waiting: self.upstreams.iter().map(waiting).sum(),
         })
     }
@@ -228,6 +232,9 @@ impl Zone<'_> {
     fn upstream_snapshot(&self, upstream: &Upstream, now: MonoNs) -> UpstreamSnapshot {
         let high = self.workers_high();
         let waiting = upstream.workers.iter().take(high).map(|worker| worker.waiting.load(SeqCst));
+        let peers: Vec<_> = self.linked(upstream).filter_map(|(_, _, peer)| peer.snapshot(high, now)).collect();
+        let of_gone = |why: usize| upstream.counters.picks[why].load(Relaxed);
+        let picked = |why: usize| peers.iter().fold(of_gone(why), |sum, peer| u64::wrapping_add(sum, peer.picks[why]));
         UpstreamSnapshot {
             name: text(&upstream.name),
             signal: upstream.signal(),
@@ -237,15 +244,16 @@ impl Zone<'_> {
             overflows: upstream.counters.overflows.load(Relaxed),
             no_peer: upstream.counters.no_peer.load(Relaxed),
             full: upstream.counters.full.load(Relaxed),
+            picks: core::array::from_fn(picked),
             queue_times: upstream.queue_times.snapshot(),
-            peers: self.linked(upstream).filter_map(|(_, _, peer)| peer.snapshot(high, now)).collect(),
+            peers,
         }
     }
 }
 
 impl Peer {
     fn snapshot(&self, high: usize, now: MonoNs) -> Option<PeerSnapshot> {
-        let live = self.live();
+        let (live, without_slot) = (self.live(), self.beside(high));
         let over = |value: &AtomicU32| value.load(SeqCst).checked_sub(1);
         let copy = PeerSnapshot {
             name: text(&self.name),
@@ -261,7 +269,8 @@ impl Peer {
             added: self.overrides.added.load(SeqCst) != 0,
             backup: live.is(Live::BACKUP),
             slots: self.slow_start.slots(live.max_conns(), 0, now),
-            in_flight: self.in_flight(high),
+            in_flight: self.in_flight(high).wrapping_add(without_slot),
+            without_slot,
             service_ns: self.means.service_ns.load(Relaxed),
             first_byte_ns: self.first_byte.mean_ns(),
             hold_ns: self.means.hold_ns.load(Relaxed),

@@ -3,12 +3,13 @@
 //! The table of peers keeps its indices while peers come and go, with holes in between, so that a request's set of tried peers stays
 //! right. An entry is `peer index + 1`, 0 a hole. Bound: [`PEERS_MAX`] peers, [`WORKERS_MAX`] workers.
 
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::array::Array;
 use super::cells::{QueueClass, UpstreamWorker, Waiters};
 use super::claim::Signal;
 use super::failing::Failing;
+use super::peer::{PeerCounters, WHYS};
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::drain::Drain;
 use crate::histogram::Histogram;
@@ -28,6 +29,17 @@ pub(super) struct UpstreamCounters {
     pub no_peer: AtomicU64,
     /// Requests that found every peer full and could not wait.
     pub full: AtomicU64,
+    /// Picks of peers that are gone, by [`crate::pick::Why`].
+    pub picks: [AtomicU64; WHYS],
+}
+
+impl UpstreamCounters {
+    /// Takes over what a peer that leaves has counted.
+    pub(super) fn keep(&self, peer: &PeerCounters) {
+        for (kept, count) in self.picks.iter().zip(&peer.picks) {
+            kept.fetch_add(count.load(Relaxed), Relaxed);
+        }
+    }
 }
 
 /// An upstream's record.
@@ -115,7 +127,8 @@ impl Upstream {
         self.peer_count.store(0, SeqCst);
         self.tries.store(0, SeqCst);
         let counters = &self.counters;
-        for count in [&counters.timeouts, &counters.overflows, &counters.no_peer, &counters.full] {
+        let numbers = [&counters.timeouts, &counters.overflows, &counters.no_peer, &counters.full];
+        for count in numbers.into_iter().chain(&counters.picks) {
             count.store(0, SeqCst);
         }
         self.queue_times.reset();

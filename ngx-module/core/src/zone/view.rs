@@ -9,6 +9,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::WORKERS_MAX;
 use super::claim::{BalanceParams, Early, Outcome, Signal, Ticket};
 use super::peer::{Live, Peer};
+use crate::breaker::Due;
 use crate::pick::{Admission, PeerView};
 use crate::time::MonoNs;
 
@@ -86,7 +87,8 @@ impl Peer {
         })
     }
 
-    pub(super) fn learn(&self, ticket: &Ticket, outcome: Outcome, params: &BalanceParams, now: MonoNs) {
+    /// Returns what closed the breaker, if it closed.
+    pub(super) fn learn(&self, ticket: &Ticket, outcome: Outcome, params: &BalanceParams, now: MonoNs) -> Option<Due> {
         let trial = ticket.trial;
         match outcome {
             Outcome::Success { first_byte_ns, header_ns, last_byte_ns, held_ns } => {
@@ -95,7 +97,7 @@ impl Peer {
                     (early, _) => early == Early::Renewed,
                 };
                 self.sample(renewed, header_ns, last_byte_ns, held_ns, params, now);
-                self.learn_end(ticket, params, now);
+                return self.learn_end(ticket, params, now);
             }
             Outcome::Failure => {
                 self.counters.failures.fetch_add(1, Relaxed);
@@ -108,7 +110,7 @@ impl Peer {
             }
             Outcome::Answered => {
                 self.counters.neutral.fetch_add(1, Relaxed);
-                self.learn_end(ticket, params, now);
+                return self.learn_end(ticket, params, now);
             }
             Outcome::Declined | Outcome::Neutral => {
                 self.counters.neutral.fetch_add(1, Relaxed);
@@ -117,6 +119,7 @@ impl Peer {
                 }
             }
         }
+        None
     }
 
     /// Returns whether the mean was replaced.
@@ -139,26 +142,30 @@ impl Peer {
     }
 
     /// The first token of a good answer, or a WebSocket's 101, is here: it ends a trial, and it is
-    /// what doubles the limit of a ramp.
-    pub(super) fn learn_early(&self, trial: bool, params: &BalanceParams, now: MonoNs) {
+    /// what doubles the limit of a ramp. Returns what closed the breaker, if it closed.
+    pub(super) fn learn_early(&self, trial: bool, params: &BalanceParams, now: MonoNs) -> Option<Due> {
         self.vindicate();
-        if trial && self.breaker.success(true, self.rule()) {
+        let closed = if trial { self.breaker.success_of(true, self.rule()) } else { None };
+        if closed.is_some() {
             // The trial among them, which may go on for long.
             self.slow_start.begin(self.in_flight(WORKERS_MAX), now);
         } else if self.slow_start.is_ramping() {
             self.slow_start.success(self.live().max_conns(), params.slow_start_ns, now);
         }
+        closed
     }
 
     /// The end of a request that was no failure. What its first token did is not done again.
-    fn learn_end(&self, ticket: &Ticket, params: &BalanceParams, now: MonoNs) {
+    fn learn_end(&self, ticket: &Ticket, params: &BalanceParams, now: MonoNs) -> Option<Due> {
         self.vindicate();
-        if self.breaker.success(ticket.trial, self.rule()) {
+        let closed = self.breaker.success_of(ticket.trial, self.rule());
+        if closed.is_some() {
             // Without the trial, which ends now.
             self.slow_start.begin(self.in_flight(WORKERS_MAX).saturating_sub(1), now);
         } else if ticket.early == Early::Nothing && self.slow_start.is_ramping() {
             self.slow_start.success(self.live().max_conns(), params.slow_start_ns, now);
         }
+        closed
     }
 
     fn sample(

@@ -1,7 +1,7 @@
 //! The circuit breaker.
 
 use crate::load::{MS, S, START};
-use pincer_core::breaker::{Breaker, Rule, State, TRIAL_NS};
+use pincer_core::breaker::{Breaker, Due, Rule, State, TRIAL_NS};
 use pincer_core::pick::Admission;
 use pincer_core::time::MonoNs;
 use std::sync::atomic::AtomicU32;
@@ -172,13 +172,13 @@ fn within_fail_timeout_a_success_does_not_reset_nginx_count() {
 fn an_operators_hand_makes_a_peer_that_is_out_for_hours_due_for_its_trial() {
     let rule = Rule::of_server(true, 1, 10_000_000);
     let breaker = Breaker::default();
-    breaker.due();
+    breaker.due(Due::Set);
     assert_eq!(breaker.state(at(0)), State::Closed);
     assert!(breaker.failure(false, rule, 0, at(0)));
     assert_eq!(breaker.admission(at(9_000 * S)), Admission::Ejected);
-    breaker.due();
+    breaker.due(Due::Set);
     assert!(breaker.begin_trial(at(S)));
-    breaker.due();
+    breaker.due(Due::Set);
     assert!(!breaker.begin_trial(at(S)), "one trial, whoever reloads meanwhile");
     assert!(breaker.failure(true, rule, 0, at(S)));
     breaker.rule_changed();

@@ -343,7 +343,7 @@ proptest! {
         (tried, random) in (0..4096_u128, any::<u64>()),
         (waited_ns, may_look) in (0..10 * S, any::<bool>()),
     ) {
-        let demand = Demand { queued, can_wait, affinity, tried, random, waited_ns, may_look, may_look_again: may_look };
+        let demand = Demand { queued, can_wait, affinity, tried, random, waited_ns, may_look, may_look_again: may_look, waits: false };
         let is_eligible = |i: usize| {
             peers[i].weight > 0 && peers[i].admission != Admission::Shut && tried >> i & 1 == 0
         };

@@ -212,6 +212,7 @@ impl Sim {
                 waited_ns: self.now - self.requests[r].arrived,
                 may_look,
                 may_look_again,
+                waits: false,
             };
             match pick(&views, &demand, theta) {
                 Decision::Take { peer, ties, why } => {
