@@ -1,14 +1,21 @@
 //! The module's configurations: one for `http {}`, one for each `upstream {}`. Both are Rust values that nginx's pools own.
 
-use super::address::Addresses;
-use super::local_queue::LocalQueue;
-use super::session::Sessions;
-use super::{body, cache_store, cache_zones, clock, declare, first_byte, limits, log, module, nginx, passed, zone};
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::conf::class::ClassArgs;
 use crate::conf::control::{Cidr, ControlPlaneArgs};
 use crate::conf::zone::ZoneArgs;
 use crate::feed::TlsMaterial;
+use crate::ffi::balance::address::Addresses;
+use crate::ffi::balance::session::Sessions;
+use crate::ffi::balance::waiters::LocalQueue;
+use crate::ffi::balance::{declare, first_byte};
+use crate::ffi::base::guard::guard;
+use crate::ffi::base::{clock, log, nginx};
+use crate::ffi::body::filter;
+use crate::ffi::cache::{passed, store, zones};
+use crate::ffi::limit::hold;
+use crate::ffi::module;
+use crate::ffi::zone::memory;
 use nginx_sys::{
     ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t,
     ngx_str_t,
@@ -43,7 +50,7 @@ pub(crate) struct MainConf {
     /// Every upstream with `pincer_balance`; they live as long as this does.
     pub(crate) upstreams: RefCell<Vec<&'static UpstreamConf>>,
     /// Locations that keep answers in one of nginx's caches.
-    pub(crate) cache_places: Vec<cache_zones::Place>,
+    pub(crate) cache_places: Vec<zones::Place>,
     /// A directive that cannot work without a zone, for the message when there is none.
     pub(crate) needs_zone: Option<(&'static str, String)>,
     /// Where `pincer_control_plane` stands.
@@ -197,14 +204,14 @@ pub(crate) unsafe fn main_conf_of<'a>(cf: *const ngx_conf_t) -> &'a mut MainConf
 
 /// Checks what can only be checked once all of `http {}` is read, and installs the header filters.
 pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    super::guard("postconfiguration", nginx::ERROR, || {
+    guard("postconfiguration", nginx::ERROR, || {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { main_conf_of(cf) };
         match check(cf, main) {
             Ok(()) => {
                 first_byte::install();
                 if !main.cache_places.is_empty() {
-                    cache_store::install();
+                    store::install();
                 }
                 nginx::OK
             }
@@ -226,7 +233,7 @@ fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
             return Err(format!("\"{directive}\" needs a zone, \"pincer_zone NAME:SIZE\" in http is missing {place}"));
         }
         (None, None) => return Ok(()),
-        (Some(_), _) => zone::declare(cf, main).map_err(|message| format!("{message} {}", main.zone_place))?,
+        (Some(_), _) => memory::declare(cf, main).map_err(|message| format!("{message} {}", main.zone_place))?,
     }
     if let Some(path) = main.state_path.as_ref().filter(|path| path.is_dir()) {
         let need = "a file's path is needed";
@@ -235,10 +242,10 @@ fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
     check_classes(main)?;
     check_keys(cf, main)?;
     if main.limits {
-        limits::install(cf)?;
+        hold::install(cf)?;
     }
     if main.hashes_bodies {
-        body::install(cf)?;
+        filter::install(cf)?;
     }
     // SAFETY: nginx passes a live `ngx_conf_t`; its cycle's modules are known once directives are read.
     main.proxy = unsafe { passed::ProxyPlace::of((*cf).cycle) };

@@ -1,13 +1,16 @@
 //! The directives' setters: hand the arguments to `crate::conf`, store what comes back, report what is wrong.
 
-use super::conf::{MainConf, UpstreamConf, main_conf_of};
-use super::limits::LIMITS_MAX;
-use super::location::{ClassSource, Limit};
-use super::{declare, location, log, nginx, status as status_page};
 use crate::conf::{
     DirectiveError, balance as balance_args, body_hash as body_hash_args, class as class_args, control,
     limit as limit_args, zone as zone_args,
 };
+use crate::ffi::balance::declare;
+use crate::ffi::base::guard::guard;
+use crate::ffi::base::{log, nginx};
+use crate::ffi::conf::{MainConf, UpstreamConf, main_conf_of};
+use crate::ffi::limit::hold::LIMITS_MAX;
+use crate::ffi::location::{self, ClassSource, Limit};
+use crate::ffi::status::pages as status_page;
 use nginx_sys::{ngx_command_t, ngx_conf_t, ngx_str_t};
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
@@ -18,7 +21,7 @@ const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
 
 /// Runs a setter's body; an error is reported with the place that nginx knows.
 fn report(cf: *mut ngx_conf_t, body: impl FnOnce() -> Result<(), DirectiveError>) -> *mut c_char {
-    let result = super::guard("directive", Err(DirectiveError("a fault in the module".to_owned())), body);
+    let result = guard("directive", Err(DirectiveError("a fault in the module".to_owned())), body);
     match result {
         Ok(()) => std::ptr::null_mut(),
         Err(error) => {

@@ -2,8 +2,11 @@
 //!
 //! Merging runs after that of nginx's own modules for the same location, since a dynamic module comes last; so what they decided is final here.
 
-use super::{bits, cache_zones, conf, log, module, nginx};
 use crate::conf::body_hash::BodyHashArgs;
+use crate::ffi::base::guard::guard;
+use crate::ffi::base::{bits, log, nginx};
+use crate::ffi::cache::zones;
+use crate::ffi::{conf, module};
 use nginx_sys::{
     NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_complex_value_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t,
     ngx_http_request_t, ngx_http_upstream_conf_t, ngx_uint_t,
@@ -109,7 +112,7 @@ pub(crate) unsafe extern "C" fn create(cf: *mut ngx_conf_t) -> *mut c_void {
 }
 
 pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, child: *mut c_void) -> *mut c_char {
-    super::guard("merging locations", usize::MAX as *mut c_char, || {
+    guard("merging locations", usize::MAX as *mut c_char, || {
         // SAFETY: nginx passes two values that `create` made, one thread reads the configuration, and they are different values.
         let (parent, child) = unsafe { (&*parent.cast::<LocConf>(), &mut *child.cast::<LocConf>()) };
         if child.body_hash.is_none() {
@@ -129,7 +132,7 @@ pub(crate) unsafe extern "C" fn merge(cf: *mut ngx_conf_t, parent: *mut c_void, 
         if child.key_required.is_none() {
             child.key_required.clone_from(&parent.key_required);
         }
-        cache_zones::note(cf, &location);
+        zones::note(cf, &location);
         child.tries_files = location.tries_files();
         child.reads_early = !location.buffers_requests() || child.tries_files;
         if let (Some(Some(place)), None) = (&child.key_required, child.key.flatten())

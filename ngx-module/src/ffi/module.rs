@@ -1,6 +1,8 @@
 //! What nginx's loader finds in the shared object: the module, its name and its directives.
 
-use super::{bandwidth, conf, directive, location, process, variables};
+use crate::ffi::limit::bandwidth::filter;
+use crate::ffi::zone::worker;
+use crate::ffi::{conf, directive, location, variables};
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
     NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF, NGX_HTTP_SRV_CONF_OFFSET,
@@ -105,16 +107,16 @@ pub(crate) static ngx_http_pincer_module: NginxStatic<ngx_module_t> = NginxStati
     ctx: NGX_HTTP_PINCER_MODULE_CTX.0.get().cast(),
     commands: NGX_HTTP_PINCER_COMMANDS.0.get().cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
-    init_module: Some(process::init_module),
-    init_process: Some(process::init_process),
-    exit_process: Some(process::exit_process),
+    init_module: Some(worker::init_module),
+    init_process: Some(worker::init_process),
+    exit_process: Some(worker::exit_process),
     ..ngx_module_t::default()
 }));
 
 static NGX_HTTP_PINCER_BANDWIDTH_CTX: NginxStatic<ngx_http_module_t> =
     NginxStatic(UnsafeCell::new(ngx_http_module_t {
         preconfiguration: None,
-        postconfiguration: Some(bandwidth::postconfiguration),
+        postconfiguration: Some(filter::postconfiguration),
         create_main_conf: None,
         init_main_conf: None,
         create_srv_conf: None,

@@ -1,9 +1,13 @@
 //! `$pincer_ttft`, `$pincer_queue_time`, `$pincer_revision`, `$pincer_body_hash`, `$pincer_cache_key`, `$pincer_uncacheable`, `$pincer_class`,
 //! `$pincer_tenant`, `$pincer_limit_status`.
 
-use super::body::{self, Identity};
-use super::request::{self, AttemptTimes, ShownTime};
-use super::{bits, cache_key, conf, limits, nginx};
+use crate::ffi::balance::request::{self, AttemptTimes, ShownTime};
+use crate::ffi::base::guard::guard;
+use crate::ffi::base::{bits, nginx};
+use crate::ffi::body::filter::{self, Identity};
+use crate::ffi::cache::key;
+use crate::ffi::conf;
+use crate::ffi::limit::hold;
 use crate::phase::times;
 use nginx_sys::{
     NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_request_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
@@ -27,7 +31,7 @@ const VARIABLES: [(&str, Getter); 9] = [
 
 /// Registers the variables, before nginx reads `http {}`.
 pub(crate) unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    super::guard("preconfiguration", nginx::ERROR, || {
+    guard("preconfiguration", nginx::ERROR, || {
         for (name, getter) in VARIABLES {
             let mut name = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
             // SAFETY: `cf` is live; nginx copies the name (in lower case) and answers null or the variable.
@@ -65,7 +69,7 @@ unsafe fn attempts(
     value: *mut ngx_http_variable_value_t,
     time: fn(&AttemptTimes) -> ShownTime,
 ) -> ngx_int_t {
-    super::guard("variable", nginx::ERROR, || {
+    guard("variable", nginx::ERROR, || {
         // SAFETY: as the caller vouches.
         let text = unsafe {
             request::find(r).map(|state| {
@@ -82,7 +86,7 @@ unsafe extern "C" fn revision(
     value: *mut ngx_http_variable_value_t,
     _: usize,
 ) -> ngx_int_t {
-    super::guard("variable", nginx::ERROR, || {
+    guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill; the request's configuration outlives it.
         unsafe {
             let zone = conf::of_request(r).and_then(|main| main.zone.get());
@@ -97,10 +101,10 @@ unsafe extern "C" fn body_hash(
     value: *mut ngx_http_variable_value_t,
     _: usize,
 ) -> ngx_int_t {
-    super::guard("variable", nginx::ERROR, || {
+    guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill.
         unsafe {
-            match body::identity(r) {
+            match filter::identity(r) {
                 Some(Identity::Digest(digest)) => fill_bytes(r, value, digest.hex().as_ref()),
                 Some(Identity::Token(token)) => fill_bytes(r, value, Hex::new(&token).as_ref()),
                 None => nginx::ERROR,
@@ -114,10 +118,10 @@ unsafe extern "C" fn cache_key(
     value: *mut ngx_http_variable_value_t,
     _: usize,
 ) -> ngx_int_t {
-    super::guard("variable", nginx::ERROR, || {
+    guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill.
         unsafe {
-            match cache_key::of(r) {
+            match key::of(r) {
                 Some(key) => fill_bytes(r, value, &key_text(&key)),
                 None => nginx::ERROR,
             }
@@ -130,23 +134,23 @@ unsafe extern "C" fn uncacheable(
     value: *mut ngx_http_variable_value_t,
     _: usize,
 ) -> ngx_int_t {
-    super::guard("variable", nginx::ERROR, || {
+    guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill.
-        unsafe { fill_bytes(r, value, if body::is_uncacheable(r) { b"1" } else { b"0" }) }
+        unsafe { fill_bytes(r, value, if filter::is_uncacheable(r) { b"1" } else { b"0" }) }
     })
 }
 
 unsafe extern "C" fn class(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
-    super::guard("variable", nginx::ERROR, || {
+    guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill.
-        unsafe { fill(r, value, &limits::class_text(r).unwrap_or_default()) }
+        unsafe { fill(r, value, &hold::class_text(r).unwrap_or_default()) }
     })
 }
 
 unsafe extern "C" fn tenant(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t, _: usize) -> ngx_int_t {
-    super::guard("variable", nginx::ERROR, || {
+    guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill.
-        unsafe { fill(r, value, &limits::tenant_text(r).unwrap_or_default()) }
+        unsafe { fill(r, value, &hold::tenant_text(r).unwrap_or_default()) }
     })
 }
 
@@ -155,9 +159,9 @@ unsafe extern "C" fn limit_status(
     value: *mut ngx_http_variable_value_t,
     _: usize,
 ) -> ngx_int_t {
-    super::guard("variable", nginx::ERROR, || {
+    guard("variable", nginx::ERROR, || {
         // SAFETY: nginx passes a live request and a value to fill.
-        unsafe { fill(r, value, limits::status_text(r).unwrap_or_default()) }
+        unsafe { fill(r, value, hold::status_text(r).unwrap_or_default()) }
     })
 }
 

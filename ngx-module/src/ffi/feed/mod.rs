@@ -1,0 +1,3 @@
+//! The event loop's side of the control plane.
+
+pub(crate) mod running;

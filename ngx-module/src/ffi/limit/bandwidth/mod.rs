@@ -1,0 +1,5 @@
+//! Bandwidths: the body filter that paces responses.
+
+pub(crate) mod filter;
+pub(crate) mod pacing;
+pub(crate) mod pieces;

@@ -1,0 +1,3 @@
+//! The pages of status and metrics.
+
+pub(crate) mod pages;

@@ -1,0 +1,288 @@
+//! A process's life: the master prepares, a worker joins the zone, keeps house once a second, and leaves.
+
+use super::{memory, wake};
+use crate::ffi::balance::queue;
+use crate::ffi::base::guard::guard;
+use crate::ffi::base::statics::LoopStatic;
+use crate::ffi::base::{bits, clock, log, nginx};
+use crate::ffi::cache::store;
+use crate::ffi::conf::MainConf;
+use crate::ffi::feed::running;
+use nginx_sys::{NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_cycle_t, ngx_event_t, ngx_int_t, ngx_msec_t, ngx_uint_t};
+use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::c_void;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How often a worker looks for workers that died, in milliseconds; with the check at a respawned worker's start, counts are exact again
+/// within about this time.
+const HOUSEKEEPING_MS: ngx_msec_t = 1_000;
+
+/// What this process is. Only its event loop's thread asks.
+struct Process {
+    main: Cell<Option<&'static MainConf>>,
+    worker: Cell<Option<WorkerIdx>>,
+    /// It found no slot at its start.
+    refused: Cell<bool>,
+    placeholder: Cell<i32>,
+    panic_logged: Cell<bool>,
+    fail_open_logged: Cell<bool>,
+    housekeeping: UnsafeCell<Option<Box<ngx_event_t>>>,
+}
+
+static PROCESS: LoopStatic<Process> = LoopStatic::new(Process {
+    main: Cell::new(None),
+    worker: Cell::new(None),
+    refused: Cell::new(false),
+    placeholder: Cell::new(-1),
+    panic_logged: Cell::new(false),
+    fail_open_logged: Cell::new(false),
+    housekeeping: UnsafeCell::new(None),
+});
+
+/// This worker's slot in the zone; `None` outside workers and when the zone has no slot left.
+pub(crate) fn worker() -> Option<WorkerIdx> {
+    PROCESS.worker.get()
+}
+
+/// The configuration that this worker runs.
+pub(crate) fn main_conf() -> Option<&'static MainConf> {
+    PROCESS.main.get()
+}
+
+fn zone() -> Option<&'static Zone<'static>> {
+    main_conf()?.zone.get()
+}
+
+/// A descriptor for a waiting request's placeholder: a duplicate of one that no event loop watches.
+pub(crate) fn placeholder_descriptor() -> Option<i32> {
+    if PROCESS.placeholder.get() < 0 {
+        PROCESS.placeholder.set(wake::eventfd()?);
+    }
+    // SAFETY: duplicates a descriptor of ours.
+    let copy = unsafe { libc::fcntl(PROCESS.placeholder.get(), libc::F_DUPFD_CLOEXEC, 0) };
+    (copy >= 0).then_some(copy)
+}
+
+/// Counts a panic at `place`, and logs the first of this process.
+pub(crate) fn count_panic(place: &str) {
+    if let Some(zone) = zone() {
+        zone.header.counters.faults.fetch_add(1, Relaxed);
+    }
+    if !PROCESS.panic_logged.replace(true) {
+        log::write_cycle(log::NGX_LOG_CRIT, &format!("panicked, the request goes on without pincer, place={place}"));
+    }
+}
+
+/// Counts a request that is served without Pincer, and logs the first of this process.
+pub(crate) fn count_fail_open() {
+    if let Some(zone) = zone() {
+        zone.header.counters.fail_open.fetch_add(1, Relaxed);
+    }
+    if !PROCESS.fail_open_logged.replace(true) {
+        log::write_cycle(
+            log::NGX_LOG_ERR,
+            "serves by plain round robin, the zone has no slot for this worker or a fault occurred",
+        );
+    }
+}
+
+/// In the master, when a configuration comes into force.
+pub(crate) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    guard("init_module", (), || {
+        // SAFETY: nginx passes the new cycle, single-threaded.
+        let main = unsafe { nginx::cycle_main_conf(cycle) };
+        // SAFETY: a configuration lives as long as its cycle; `ngx_test_config` is set once at start.
+        let (main, testing) = unsafe { (main.as_ref::<'static>(), nginx_sys::ngx_test_config != 0) };
+        let Some(main) = main.filter(|main| main.zone.get().is_some() && !testing) else { return };
+        // SAFETY: the new cycle, whose configuration has been read.
+        let (core, log) = unsafe { (nginx::core_conf(cycle), (*cycle).log) };
+        log::with_log(log, || {
+            if let Err(message) = memory::configure(main) {
+                // A running master must not die of it: the peers stay as they were.
+                log::write_cycle(log::NGX_LOG_EMERG, &message);
+            }
+            running::restore(main, (core.user, core.group));
+        });
+        wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
+        // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload, nothing else.
+        unsafe {
+            let cleanup = nginx_sys::ngx_pool_cleanup_add((*cycle).pool, 0);
+            if !cleanup.is_null() {
+                (*cleanup).handler = Some(on_cycle_destroyed);
+            }
+        }
+    });
+    nginx::OK
+}
+
+unsafe extern "C" fn on_cycle_destroyed(_: *mut c_void) {
+    guard("cycle cleanup", (), wake::release);
+}
+
+/// In each process that nginx forks. Cache manager and loader come here too, and stay out.
+pub(crate) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    guard("init_process", (), || {
+        // SAFETY: nginx sets the process's kind before it calls.
+        let kind = unsafe { nginx_sys::ngx_process };
+        if kind != NGX_PROCESS_WORKER as ngx_uint_t && kind != NGX_PROCESS_SINGLE as ngx_uint_t {
+            return;
+        }
+        clock::reseed();
+        // SAFETY: the cycle this process runs for; its configuration lives as long as the process serves it.
+        let Some(main) = (unsafe { nginx::cycle_main_conf(cycle).as_ref::<'static>() }) else { return };
+        let Some(zone) = main.zone.get() else { return };
+        PROCESS.main.set(Some(main));
+        join(main, zone);
+        start_housekeeping();
+    });
+    nginx::OK
+}
+
+/// Takes a slot in the zone, and starts the feed in worker 0. Without a slot requests are served by round robin; housekeeping tries again,
+/// since the workers of an older configuration give theirs back one by one.
+fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
+    reclaim();
+    // Called again by housekeeping, until there is a slot.
+    if worker().is_some() {
+        return;
+    }
+    let joined = zone.worker_join(own_id(), main.generation.get());
+    PROCESS.worker.set(joined);
+    let Some(worker) = joined else {
+        if !PROCESS.refused.replace(true) {
+            zone.header.counters.workers_refused.fetch_add(1, Relaxed);
+            log::write_cycle(
+                log::NGX_LOG_ERR,
+                "has no slot in the zone for this worker, old workers may still be draining",
+            );
+        }
+        return;
+    };
+    // A worker that has just come is storing nothing.
+    zone.header.fences.heed(worker, zone.header.fences.newest());
+    if !wake::listen_slot(worker, on_kick) {
+        log::write_cycle(
+            log::NGX_LOG_WARN,
+            "cannot listen for other workers, waiting requests will look for slots by timer",
+        );
+    }
+    // SAFETY: set by nginx before `init_process`.
+    if unsafe { nginx_sys::ngx_worker } == 0 {
+        running::start(main);
+    }
+}
+
+/// Joins late, unless this worker is about to leave.
+fn join_again() {
+    // SAFETY: a word that only this process's signal handling and event loop write.
+    let leaving = unsafe { nginx_sys::ngx_exiting } != 0;
+    if let (Some(main), Some(zone), None, false) = (main_conf(), zone(), worker(), leaving) {
+        join(main, zone);
+    }
+}
+
+/// At a worker's end.
+pub(crate) unsafe extern "C" fn exit_process(_: *mut ngx_cycle_t) {
+    guard("exit_process", (), || {
+        running::stop();
+        let Some(worker) = PROCESS.worker.take() else { return };
+        if let Some(zone) = zone() {
+            zone.worker_leave(worker);
+            kick_all();
+        }
+    });
+}
+
+/// Another worker says that a slot may be free for a request that waits here.
+unsafe extern "C" fn on_kick(event: *mut ngx_event_t) {
+    guard("kick", (), || {
+        // SAFETY: nginx calls with the read event of the connection made in `wake::listen`.
+        unsafe { wake::drain((*(*event).data.cast::<nginx_sys::ngx_connection_t>()).fd) };
+        let (Some(main), Some(zone), Some(worker)) = (main_conf(), zone(), worker()) else { return };
+        if let Some(slot) = zone.workers.get(usize::from(worker.0)) {
+            slot.kick_answered();
+        }
+        store::heed();
+        for &upstream in main.upstreams.borrow().iter() {
+            queue::drain(upstream);
+        }
+    });
+}
+
+/// Has every worker with waiting requests look again: slots may have come from anywhere.
+pub(crate) fn kick_all() {
+    let (Some(main), Some(zone)) = (main_conf(), zone()) else { return };
+    for &upstream in main.upstreams.borrow().iter().filter(|upstream| upstream.queue.is_some()) {
+        queue::kick(upstream, zone);
+    }
+}
+
+fn start_housekeeping() {
+    // SAFETY: only this thread has the cell, and no reference into it is kept. The box never moves its event.
+    unsafe {
+        let event = (*PROCESS.housekeeping.get()).get_or_insert_with(|| Box::new(std::mem::zeroed()));
+        event.handler = Some(on_housekeeping);
+        event.log = log::cycle_log();
+        bits::event::set_cancelable(&raw mut **event, 1);
+        event.data = std::ptr::from_mut::<ngx_event_t>(event).cast();
+        nginx::arm(&raw mut **event, HOUSEKEEPING_MS);
+    }
+}
+
+unsafe extern "C" fn on_housekeeping(event: *mut ngx_event_t) {
+    guard("housekeeping", (), || {
+        reclaim();
+        join_again();
+        store::heed();
+        running::report();
+    });
+    // SAFETY: the event has just fired and lives as long as the process.
+    unsafe { nginx::arm(event, HOUSEKEEPING_MS) };
+}
+
+/// Takes back what dead workers held, and lets the next requests in.
+pub(crate) fn reclaim() {
+    let Some(zone) = zone() else { return };
+    let reclaimed = zone.reclaim_dead(own_id(), is_alive);
+    if reclaimed.workers > 0 {
+        let message = format!("reclaims dead workers, workers={}, requests={}", reclaimed.workers, reclaimed.requests);
+        log::write_cycle(log::NGX_LOG_NOTICE, &message);
+        kick_all();
+    }
+}
+
+/// This process.
+pub(crate) fn own_id() -> ProcessId {
+    thread_local! {
+        static OWN: Cell<Option<ProcessId>> = const { Cell::new(None) };
+    }
+    let pid = std::process::id();
+    // A fork inherits the master's answer, if it ever asked.
+    OWN.get().filter(|own| own.pid == pid).unwrap_or_else(|| {
+        let own = ProcessId { pid, start: start_time(pid).map_or(0, |(start, _)| start) };
+        OWN.set(Some(own));
+        own
+    })
+}
+
+/// Whether a process lives: its pid exists, started when it says, and is no zombie. Without /proc the pid alone counts.
+fn is_alive(process: ProcessId) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(process.pid) else { return false };
+    // SAFETY: signal 0 only asks whether the process exists.
+    let exists =
+        unsafe { libc::kill(pid, 0) } == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
+    exists
+        && start_time(process.pid)
+            .is_none_or(|(start, zombie)| !zombie && (process.start == 0 || start == process.start))
+}
+
+/// The start time of a process in clock ticks after boot (low 32 bits), and whether it is a zombie: fields 22 and 3 of /proc/PID/stat.
+fn start_time(pid: u32) -> Option<(u32, bool)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; what follows the last one does not.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let zombie = matches!(fields.next()?, "Z" | "X" | "x");
+    let ticks: u64 = fields.nth(18)?.parse().ok()?;
+    u32::try_from(ticks & u64::from(u32::MAX)).ok().map(|start| (start, zombie))
+}
