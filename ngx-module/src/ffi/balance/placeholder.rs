@@ -4,15 +4,30 @@
 //! handler has run, neither the request nor the connection may be touched.
 
 use crate::ffi::base::bits;
-use crate::ffi::zone::worker;
+use crate::ffi::base::statics::LoopStatic;
+use crate::ffi::zone::wake;
 use nginx_sys::{ngx_connection_t, ngx_http_upstream_t, ngx_peer_connection_t};
+use std::cell::Cell;
+
+/// What this process's placeholders are duplicates of; negative before the first.
+static UNWATCHED: LoopStatic<Cell<i32>> = LoopStatic::new(Cell::new(-1));
+
+/// A descriptor for a waiting request's placeholder: a duplicate of one that no event loop watches.
+fn descriptor() -> Option<i32> {
+    if UNWATCHED.get() < 0 {
+        UNWATCHED.set(wake::eventfd()?);
+    }
+    // SAFETY: duplicates a descriptor of ours.
+    let copy = unsafe { libc::fcntl(UNWATCHED.get(), libc::F_DUPFD_CLOEXEC, 0) };
+    (copy >= 0).then_some(copy)
+}
 
 /// A connection object that is in no event loop: nginx arms its timer on it and closes it, nothing else ever happens to it.
 ///
 /// # Safety
 /// `pc` is live.
 pub(crate) unsafe fn open(pc: *const ngx_peer_connection_t) -> Option<*mut ngx_connection_t> {
-    let descriptor = worker::placeholder_descriptor()?;
+    let descriptor = descriptor()?;
     // SAFETY: as the caller vouches.
     unsafe {
         let log = (*pc).log;

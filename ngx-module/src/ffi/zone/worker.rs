@@ -2,7 +2,7 @@
 
 use super::{memory, wake};
 use crate::ffi::balance::queue;
-use crate::ffi::base::guard::guard;
+use crate::ffi::base::guard::{count_in, guard};
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, log, nginx};
 use crate::ffi::cache::store;
@@ -24,8 +24,6 @@ struct Process {
     worker: Cell<Option<WorkerIdx>>,
     /// It found no slot at its start.
     refused: Cell<bool>,
-    placeholder: Cell<i32>,
-    panic_logged: Cell<bool>,
     fail_open_logged: Cell<bool>,
     housekeeping: UnsafeCell<Option<Box<ngx_event_t>>>,
 }
@@ -34,8 +32,6 @@ static PROCESS: LoopStatic<Process> = LoopStatic::new(Process {
     main: Cell::new(None),
     worker: Cell::new(None),
     refused: Cell::new(false),
-    placeholder: Cell::new(-1),
-    panic_logged: Cell::new(false),
     fail_open_logged: Cell::new(false),
     housekeeping: UnsafeCell::new(None),
 });
@@ -52,26 +48,6 @@ pub(crate) fn main_conf() -> Option<&'static MainConf> {
 
 fn zone() -> Option<&'static Zone<'static>> {
     main_conf()?.zone.get()
-}
-
-/// A descriptor for a waiting request's placeholder: a duplicate of one that no event loop watches.
-pub(crate) fn placeholder_descriptor() -> Option<i32> {
-    if PROCESS.placeholder.get() < 0 {
-        PROCESS.placeholder.set(wake::eventfd()?);
-    }
-    // SAFETY: duplicates a descriptor of ours.
-    let copy = unsafe { libc::fcntl(PROCESS.placeholder.get(), libc::F_DUPFD_CLOEXEC, 0) };
-    (copy >= 0).then_some(copy)
-}
-
-/// Counts a panic at `place`, and logs the first of this process.
-pub(crate) fn count_panic(place: &str) {
-    if let Some(zone) = zone() {
-        zone.header.counters.faults.fetch_add(1, Relaxed);
-    }
-    if !PROCESS.panic_logged.replace(true) {
-        log::write_cycle(log::NGX_LOG_CRIT, &format!("panicked, the request goes on without pincer, place={place}"));
-    }
 }
 
 /// Counts a request that is served without Pincer, and logs the first of this process.
@@ -133,6 +109,7 @@ pub(crate) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int
         let Some(main) = (unsafe { nginx::cycle_main_conf(cycle).as_ref::<'static>() }) else { return };
         let Some(zone) = main.zone.get() else { return };
         PROCESS.main.set(Some(main));
+        count_in(&zone.header.counters.faults);
         join(main, zone);
         start_housekeeping();
     });

@@ -37,7 +37,7 @@ const UNSENT: u32 = 0x01 | 0x02 | 0x10;
 const STALLED_NS: u64 = 100 * MILLISECOND_NS;
 
 /// The filter that stands after ours. Set by the master before it forks.
-pub(super) static NEXT: LoopStatic<Cell<ngx_http_output_body_filter_pt>> = LoopStatic::new(Cell::new(None));
+static NEXT: LoopStatic<Cell<ngx_http_output_body_filter_pt>> = LoopStatic::new(Cell::new(None));
 
 /// Puts the body filter in front of those installed so far, if anything is limited: nginx calls this before its gzip and postpone filters are.
 pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {

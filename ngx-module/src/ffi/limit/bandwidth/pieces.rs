@@ -102,9 +102,11 @@ pub(super) unsafe fn reclaim(r: *mut ngx_http_request_t, record: *mut Record, mu
     }
 }
 
-/// What tells our pieces from other buffers.
+/// Its address tells our pieces from other buffers.
+static TAG: u8 = 0;
+
 fn tag() -> *mut c_void {
-    (&raw const super::filter::NEXT).cast_mut().cast()
+    (&raw const TAG).cast_mut().cast()
 }
 
 /// Whether a buffer is not cut: a flush says that it belongs together and it is small, or it is of a kind that we do not know.
