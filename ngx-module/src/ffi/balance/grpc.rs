@@ -7,8 +7,7 @@
 //! are initialised before any header is parsed (`ngx_http_upstream_process_header`). So it is in
 //! 1.22.1 and in 1.28.3. Reads only. Cost: a walk over the trailers and, without them, the headers.
 
-use crate::ffi::base::nginx;
-use crate::ffi::limit::class_header;
+use crate::ffi::base::{headers, nginx};
 use nginx_sys::ngx_http_upstream_t;
 
 /// The name of the status, in lower case as HTTP/2 has all names.
@@ -32,7 +31,7 @@ pub(crate) unsafe fn status(u: *const ngx_http_upstream_t) -> Option<u16> {
     unsafe {
         let headers = &raw const (*u).headers_in;
         [&raw const (*headers).trailers, &raw const (*headers).headers].into_iter().find_map(|list| {
-            let found = class_header::elements(list).find(|&header| nginx::bytes((*header).key) == GRPC_STATUS)?;
+            let found = headers::elements(list).find(|&header| nginx::bytes((*header).key) == GRPC_STATUS)?;
             std::str::from_utf8(nginx::bytes((*found).value)).ok()?.parse().ok()
         })
     }

@@ -2,8 +2,17 @@
 
 pub(crate) mod bits;
 pub(crate) mod clock;
+pub(crate) mod cycle;
+pub(crate) mod event;
 pub(crate) mod guard;
+pub(crate) mod headers;
 mod layout;
 pub(crate) mod log;
 pub(crate) mod nginx;
+pub(crate) mod page;
+pub(crate) mod phase;
+pub(crate) mod pool;
+pub(crate) mod request;
 pub(crate) mod statics;
+pub(crate) mod status;
+pub(crate) mod text;

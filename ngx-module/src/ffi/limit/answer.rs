@@ -1,9 +1,9 @@
 //! What clients hear of their limits: the headers `RateLimit-Policy`, `RateLimit`, `x-ratelimit-…-requests` on every answer that a rate was applied to, `Retry-After`
 //! on a refusal, and the refusal itself. They replace those of the same name that an upstream sent: a client hears of one limit. Where `error_page` names the status nginx answers in its own way, with our headers.
 
-use super::class_header;
 use super::hold::{self, Record, Status};
 use crate::ffi::base::guard::guard;
+use crate::ffi::base::headers::remove_header_out;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, nginx};
 use crate::phase::refusal::{self, Refusal};
@@ -83,21 +83,6 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
     if let Some(wait_ns) = record.retry_after_ns.filter(|_| refused) {
         use std::fmt::Write;
         add("Retry-After", &|out| write!(out, "{}", limit::retry_after_s(wait_ns)));
-    }
-}
-
-/// Takes the headers called `name` out of the answer, in the way of nginx: an element without a hash is not sent.
-///
-/// # Safety
-/// `r` is live and its header not sent.
-unsafe fn remove_header_out(r: *mut ngx_http_request_t, name: &str) {
-    // SAFETY: as the caller vouches: the answer's headers are a list of table elements, which does not grow here.
-    unsafe {
-        for header in class_header::elements(&raw const (*r).headers_out.headers) {
-            if nginx::bytes((*header).key).eq_ignore_ascii_case(name.as_bytes()) {
-                (*header.cast_mut()).hash = 0;
-            }
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The headers by which an upstream learns class and tenant: `X-Pincer-Class` and `X-Pincer-Tenant`. Whatever a client sends under these names, in any
 //! spelling that some server takes for them, is taken away; ours are put in their place.
 
+use crate::ffi::base::headers::elements;
 use crate::ffi::base::nginx;
 use nginx_sys::{ngx_http_request_t, ngx_list_part_t, ngx_list_t, ngx_str_t, ngx_table_elt_t};
 
@@ -78,30 +79,6 @@ unsafe fn make_anew(headers: *mut ngx_list_t, r: *mut ngx_http_request_t) -> boo
         (*headers).pool = (*r).pool;
         true
     }
-}
-
-/// The elements of a list of headers.
-///
-/// # Safety
-/// `list` is live and does not change before the iterator ends, except by a `collect` that has ended.
-pub(crate) unsafe fn elements(list: *const ngx_list_t) -> impl Iterator<Item = *const ngx_table_elt_t> {
-    // SAFETY: as the caller vouches: each part has `nelts` elements.
-    let mut part: *const ngx_list_part_t = unsafe { &raw const (*list).part };
-    let mut index = 0;
-    std::iter::from_fn(move || {
-        // SAFETY: as above; `next` is null behind the last part.
-        unsafe {
-            while !part.is_null() && index >= (*part).nelts {
-                part = (*part).next;
-                index = 0;
-            }
-            if part.is_null() {
-                return None;
-            }
-            index += 1;
-            Some((*part).elts.cast::<ngx_table_elt_t>().add(index - 1).cast_const())
-        }
-    })
 }
 
 /// Adds a header to a request, `value` copied into its pool.
