@@ -9,25 +9,25 @@ use crate::ffi::balance::address::Addresses;
 use crate::ffi::balance::session::Sessions;
 use crate::ffi::balance::waiters::LocalQueue;
 use crate::ffi::balance::{declare, first_byte};
-use crate::ffi::base::guard::guard;
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::{clock, log, nginx};
 use crate::ffi::body::filter;
 use crate::ffi::cache::{passed, store, zones};
 use crate::ffi::limit::hold;
-use crate::ffi::module;
 use crate::ffi::zone::memory;
 use nginx_sys::{
-    ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_shm_zone_t,
-    ngx_str_t,
+    ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_shm_zone_t, ngx_str_t,
 };
 use pincer_core::zone::{
     BalanceParams, ClassSpec, PeerSpec, Plan, UpstreamIdx, Zone, check_classes as zone_check_classes,
 };
 use std::cell::{Cell, OnceCell, RefCell};
-use std::ffi::c_void;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::LazyLock;
+
+/// All of the module that is no feature of its own.
+pub(crate) struct PincerModule;
 
 /// What `http {}` says.
 #[derive(Default)]
@@ -161,23 +161,13 @@ impl UpstreamConf {
     }
 }
 
-pub(crate) unsafe extern "C" fn create_main_conf(cf: *mut ngx_conf_t) -> *mut c_void {
-    // SAFETY: nginx passes a live `ngx_conf_t`, whose pool lives as long as the configuration.
-    unsafe { nginx::pool_box((*cf).pool, MainConf::default()) }.cast()
-}
-
-pub(crate) unsafe extern "C" fn create_srv_conf(cf: *mut ngx_conf_t) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { nginx::pool_box((*cf).pool, UpstreamConf::default()) }.cast()
-}
-
 /// The `http {}` configuration of a request.
 ///
 /// # Safety
 /// `r` is live; the reference lasts as long as the worker runs this configuration.
 pub(crate) unsafe fn of_request(r: *const ngx_http_request_t) -> Option<&'static MainConf> {
     // SAFETY: as the caller vouches: `main_conf` has a slot for every http module.
-    unsafe { (*(*r).main_conf.add(module::context_index())).cast::<MainConf>().as_ref() }
+    unsafe { PincerModule::main(r) }
 }
 
 /// The upstream's configuration of this module.
@@ -186,43 +176,19 @@ pub(crate) unsafe fn of_request(r: *const ngx_http_request_t) -> Option<&'static
 /// `upstream` is a live `upstream {}`'s configuration. The reference lasts as long as that configuration; callers keep it no longer.
 pub(crate) unsafe fn of_upstream(upstream: *const ngx_http_upstream_srv_conf_t) -> &'static UpstreamConf {
     // SAFETY: `srv_conf` has a slot for every http module, filled by `create_srv_conf`.
-    unsafe { &*(*(*upstream).srv_conf.add(module::context_index())).cast::<UpstreamConf>() }
-}
-
-/// The `http {}` configuration that is being read.
-///
-/// # Safety
-/// `cf` is live and inside `http {}`; nobody else holds a reference into the configuration, as reading it is single-threaded and callers
-/// end the reference before they return to nginx.
-pub(crate) unsafe fn main_conf_of<'a>(cf: *const ngx_conf_t) -> &'a mut MainConf {
-    // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every http module.
-    unsafe {
-        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-        &mut *(*(*context).main_conf.add(module::context_index())).cast::<MainConf>()
-    }
+    unsafe { &*(*(*upstream).srv_conf.add(PincerModule::index())).cast::<UpstreamConf>() }
 }
 
 /// Checks what can only be checked once all of `http {}` is read, and installs the header filters.
-pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    guard("postconfiguration", nginx::ERROR, || {
-        // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
-        let main = unsafe { main_conf_of(cf) };
-        match check(cf, main) {
-            Ok(()) => {
-                first_byte::install();
-                if !main.cache_places.is_empty() {
-                    store::install();
-                }
-                nginx::OK
-            }
-            Err(message) => {
-                // The message names its place: what nginx would add is where the file ends.
-                // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
-                log::write(unsafe { (*cf).log }, log::NGX_LOG_EMERG, &message);
-                nginx::ERROR
-            }
-        }
-    })
+pub(crate) fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
+    let main = unsafe { PincerModule::main_being_read(cf) };
+    check(cf, main)?;
+    first_byte::install();
+    if !main.cache_places.is_empty() {
+        store::install();
+    }
+    Ok(())
 }
 
 fn check(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {

@@ -4,9 +4,10 @@
 //! zeroed the module's context (internal redirects do). Bound: [`ATTEMPTS_MAX`] attempts are remembered.
 
 use super::address::Address;
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::nginx;
-use crate::ffi::conf::UpstreamConf;
+use crate::ffi::conf::{PincerModule, UpstreamConf};
 use nginx_sys::{
     ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_queue_t,
     ngx_recv_chain_pt, ngx_recv_pt,
@@ -203,7 +204,7 @@ impl RequestState {
 /// `request` is live; the pointer is good as long as the request, and only one reference is made of it at a time.
 pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut RequestState> {
     // SAFETY: `request` is live.
-    let state = unsafe { nginx::request_ctx(request) };
+    let state = unsafe { PincerModule::request_ctx(request) };
     if !state.is_null() {
         return Some(state.cast());
     }
@@ -211,7 +212,7 @@ pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut Reque
     unsafe {
         let is_it = |state: *const RequestState| (*state).request == request;
         let found = nginx::cleanup_find((*request).pool, on_pool_destroyed, is_it)?;
-        nginx::set_request_ctx(request, found.cast());
+        PincerModule::set_request_ctx(request, found.cast());
         Some(found)
     }
 }
@@ -253,7 +254,7 @@ pub(crate) unsafe fn create(
     // SAFETY: as the caller vouches.
     unsafe {
         let state = nginx::cleanup_add((*request).pool, on_pool_destroyed, state)?;
-        nginx::set_request_ctx(request, state.cast());
+        PincerModule::set_request_ctx(request, state.cast());
         Some(state)
     }
 }

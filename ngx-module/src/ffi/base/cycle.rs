@@ -1,9 +1,8 @@
 //! What a cycle holds: its modules, and nginx.conf outside of `http {}`.
 
 use super::text::{bytes, elements};
-use crate::ffi::conf::MainConf;
-use crate::ffi::module::context_index;
 use nginx_sys::{ngx_cycle_t, ngx_http_conf_ctx_t};
+use std::ffi::c_void;
 
 /// The module called `name`; null when nginx was built without it and has not loaded it.
 ///
@@ -24,11 +23,11 @@ pub(crate) unsafe fn module_named(cycle: *const ngx_cycle_t, name: &str) -> *mut
     std::ptr::null_mut()
 }
 
-/// This module's `http {}` configuration in `cycle`; null if there is no `http {}`.
+/// The `http {}` configuration in `cycle` of the http module `index`; null if there is no `http {}`.
 ///
 /// # Safety
 /// `cycle` is live and its configuration has been read.
-pub(crate) unsafe fn cycle_main_conf(cycle: *const ngx_cycle_t) -> *mut MainConf {
+pub(super) unsafe fn main_conf_in(cycle: *const ngx_cycle_t, index: usize) -> *mut c_void {
     // SAFETY: `conf_ctx` has a slot for every module's index; `ngx_http_module` is nginx's own.
     unsafe {
         let context = *(*cycle).conf_ctx.add(nginx_sys::ngx_http_module.index);
@@ -36,7 +35,7 @@ pub(crate) unsafe fn cycle_main_conf(cycle: *const ngx_cycle_t) -> *mut MainConf
             return std::ptr::null_mut();
         }
         let context = context.cast::<ngx_http_conf_ctx_t>();
-        (*(*context).main_conf.add(context_index())).cast()
+        *(*context).main_conf.add(index)
     }
 }
 

@@ -3,10 +3,13 @@
 pub(crate) mod bits;
 pub(crate) mod clock;
 pub(crate) mod cycle;
+pub(crate) mod directive;
 pub(crate) mod event;
+pub(crate) mod feature;
 pub(crate) mod guard;
 pub(crate) mod headers;
 mod layout;
+pub(crate) mod location;
 pub(crate) mod log;
 pub(crate) mod nginx;
 pub(crate) mod page;
@@ -16,3 +19,4 @@ pub(crate) mod request;
 pub(crate) mod statics;
 pub(crate) mod status;
 pub(crate) mod text;
+pub(crate) mod variable;

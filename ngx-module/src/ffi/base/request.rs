@@ -3,9 +3,7 @@
 use super::bits;
 use super::status::OK;
 use super::text::bytes;
-use crate::ffi::module::context_index;
 use nginx_sys::{ngx_http_core_loc_conf_t, ngx_http_request_t, ngx_str_t};
-use std::ffi::c_void;
 
 /// nginx's own configuration of the location that `request` is in.
 ///
@@ -14,24 +12,6 @@ use std::ffi::c_void;
 pub(crate) unsafe fn core_location<'a>(request: *const ngx_http_request_t) -> &'a ngx_http_core_loc_conf_t {
     // SAFETY: as the caller vouches; the core module has a configuration in every location.
     unsafe { &*(*(*request).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index)).cast() }
-}
-
-/// This module's context of `request`.
-///
-/// # Safety
-/// `request` is live.
-pub(crate) unsafe fn request_ctx(request: *const ngx_http_request_t) -> *mut c_void {
-    // SAFETY: `ctx` has a slot for every http module.
-    unsafe { *(*request).ctx.add(context_index()) }
-}
-
-/// Stores this module's context of `request`.
-///
-/// # Safety
-/// `request` is live.
-pub(crate) unsafe fn set_request_ctx(request: *mut ngx_http_request_t, ctx: *mut c_void) {
-    // SAFETY: `ctx` has a slot for every http module.
-    unsafe { *(*request).ctx.add(context_index()) = ctx };
 }
 
 /// The value of text with variables for `request`; `None` when memory is out or nginx reports an error.

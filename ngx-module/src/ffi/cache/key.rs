@@ -7,7 +7,7 @@
 //! yet, as in the rewrite phase. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere. What mostly stays from one request of a location to the next is hashed by itself and kept ([`KeyContext`]).
 
 use super::passed;
-use crate::ffi::base::nginx;
+use crate::ffi::base::{location as nginx_location, nginx};
 use crate::ffi::body::filter::{self, Identity};
 use crate::ffi::body::head;
 use crate::ffi::limit::hold;
@@ -61,7 +61,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             &listening(r),
             &host,
             server,
-            location::named(r),
+            nginx_location::named(r),
             passed.schema,
             passed.host,
             content_type[0],

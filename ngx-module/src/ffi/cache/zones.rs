@@ -5,9 +5,10 @@
 //! answer is "cannot tell", unless every possible cache is meant anyway. Cost: one record for each location that caches. Bound: nginx.conf.
 
 use super::nodes::Cache;
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::location::{self, Location, PASSING};
 use crate::ffi::base::nginx;
-use crate::ffi::conf::{self, MainConf};
-use crate::ffi::location::{self, Location, PASSING};
+use crate::ffi::conf::{MainConf, PincerModule};
 use nginx_sys::{ngx_conf_t, ngx_http_file_cache_t, ngx_shm_zone_t};
 use pincer_proto::v1::purge::Scope;
 
@@ -49,7 +50,7 @@ fn cannot_tell<T>(message: String) -> Result<T, Refusal> {
 pub(crate) fn note(cf: *mut ngx_conf_t, location: &Location) {
     let Some(handler) = location.handler() else { return };
     // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
-    let main = unsafe { conf::main_conf_of(cf) };
+    let main = unsafe { PincerModule::main_being_read(cf) };
     for (module, conf) in location.passing_by_module() {
         if !location::caches(conf) {
             continue;

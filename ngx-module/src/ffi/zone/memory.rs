@@ -3,10 +3,10 @@
 //! The zone is one slab allocation that is never freed, so records need no allocator. Reserving happens while a reload can still fail;
 //! peers are configured in `init_module`, when it no longer can, so a reload that fails changes no traffic.
 
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{clock, log, nginx};
-use crate::ffi::conf::{DeclaredPeer, MainConf, UpstreamConf};
-use crate::ffi::module;
+use crate::ffi::conf::{DeclaredPeer, MainConf, PincerModule, UpstreamConf};
 use nginx_sys::{ngx_conf_t, ngx_int_t, ngx_shm_zone_t, ngx_slab_pool_t};
 use pincer_core::zone::{CLASSES_MAX, Header, Layout, PeerSpec, Settings, Zone};
 use std::ffi::c_void;
@@ -23,7 +23,7 @@ pub(crate) fn declare(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), St
     // SAFETY: `cf` is live; the name's copy lives in the configuration's pool; `ngx_shared_memory_add` answers null or a live zone.
     unsafe {
         let mut name = nginx::pool_copy((*cf).pool, args.name.as_bytes()).ok_or("memory is out")?;
-        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, module::module().cast());
+        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, PincerModule::module().cast());
         if zone.is_null() {
             return Err(format!("\"pincer_zone\" \"{}\" cannot be added", args.name));
         }

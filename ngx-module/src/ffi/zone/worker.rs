@@ -2,13 +2,14 @@
 
 use super::{memory, wake};
 use crate::ffi::balance::queue;
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::{count_in, guard};
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, log, nginx};
 use crate::ffi::cache::store;
-use crate::ffi::conf::MainConf;
+use crate::ffi::conf::{MainConf, PincerModule};
 use crate::ffi::feed::running;
-use nginx_sys::{NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_cycle_t, ngx_event_t, ngx_int_t, ngx_msec_t, ngx_uint_t};
+use nginx_sys::{ngx_cycle_t, ngx_event_t, ngx_msec_t};
 use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
@@ -64,56 +65,41 @@ pub(crate) fn count_fail_open() {
 }
 
 /// In the master, when a configuration comes into force.
-pub(crate) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    guard("init_module", (), || {
-        // SAFETY: nginx passes the new cycle, single-threaded.
-        let main = unsafe { nginx::cycle_main_conf(cycle) };
-        // SAFETY: a configuration lives as long as its cycle; `ngx_test_config` is set once at start.
-        let (main, testing) = unsafe { (main.as_ref::<'static>(), nginx_sys::ngx_test_config != 0) };
-        let Some(main) = main.filter(|main| main.zone.get().is_some() && !testing) else { return };
-        // SAFETY: the new cycle, whose configuration has been read.
-        let (core, log) = unsafe { (nginx::core_conf(cycle), (*cycle).log) };
-        log::with_log(log, || {
-            if let Err(message) = memory::configure(main) {
-                // A running master must not die of it: the peers stay as they were.
-                log::write_cycle(log::NGX_LOG_EMERG, &message);
-            }
-            running::restore(main, (core.user, core.group));
-        });
-        wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
-        // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload, nothing else.
-        unsafe {
-            let cleanup = nginx_sys::ngx_pool_cleanup_add((*cycle).pool, 0);
-            if !cleanup.is_null() {
-                (*cleanup).handler = Some(on_cycle_destroyed);
-            }
+pub(crate) fn in_force(cycle: *mut ngx_cycle_t) {
+    // SAFETY: nginx passes the new cycle, whose configuration has been read.
+    let main = unsafe { PincerModule::main_in(cycle) };
+    let Some(main) = main.filter(|main| main.zone.get().is_some()) else { return };
+    // SAFETY: as above.
+    let core = unsafe { nginx::core_conf(cycle) };
+    if let Err(message) = memory::configure(main) {
+        // A running master must not die of it: the peers stay as they were.
+        log::write_cycle(log::NGX_LOG_EMERG, &message);
+    }
+    running::restore(main, (core.user, core.group));
+    wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
+    // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload, nothing else.
+    unsafe {
+        let cleanup = nginx_sys::ngx_pool_cleanup_add((*cycle).pool, 0);
+        if !cleanup.is_null() {
+            (*cleanup).handler = Some(on_cycle_destroyed);
         }
-    });
-    nginx::OK
+    }
 }
 
 unsafe extern "C" fn on_cycle_destroyed(_: *mut c_void) {
     guard("cycle cleanup", (), wake::release);
 }
 
-/// In each process that nginx forks. Cache manager and loader come here too, and stay out.
-pub(crate) unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    guard("init_process", (), || {
-        // SAFETY: nginx sets the process's kind before it calls.
-        let kind = unsafe { nginx_sys::ngx_process };
-        if kind != NGX_PROCESS_WORKER as ngx_uint_t && kind != NGX_PROCESS_SINGLE as ngx_uint_t {
-            return;
-        }
-        clock::reseed();
-        // SAFETY: the cycle this process runs for; its configuration lives as long as the process serves it.
-        let Some(main) = (unsafe { nginx::cycle_main_conf(cycle).as_ref::<'static>() }) else { return };
-        let Some(zone) = main.zone.get() else { return };
-        PROCESS.main.set(Some(main));
-        count_in(&zone.header.counters.faults);
-        join(main, zone);
-        start_housekeeping();
-    });
-    nginx::OK
+/// In each worker.
+pub(crate) fn worker_begins(cycle: *mut ngx_cycle_t) {
+    clock::reseed();
+    // SAFETY: the cycle this process runs for; its configuration lives as long as the process serves it.
+    let Some(main) = (unsafe { PincerModule::main_in(cycle) }) else { return };
+    let Some(zone) = main.zone.get() else { return };
+    PROCESS.main.set(Some(main));
+    count_in(&zone.header.counters.faults);
+    join(main, zone);
+    start_housekeeping();
 }
 
 /// Takes a slot in the zone, and starts the feed in worker 0. Without a slot requests are served by round robin; housekeeping tries again,
@@ -160,15 +146,13 @@ fn join_again() {
 }
 
 /// At a worker's end.
-pub(crate) unsafe extern "C" fn exit_process(_: *mut ngx_cycle_t) {
-    guard("exit_process", (), || {
-        running::stop();
-        let Some(worker) = PROCESS.worker.take() else { return };
-        if let Some(zone) = zone() {
-            zone.worker_leave(worker);
-            kick_all();
-        }
-    });
+pub(crate) fn worker_ends() {
+    running::stop();
+    let Some(worker) = PROCESS.worker.take() else { return };
+    if let Some(zone) = zone() {
+        zone.worker_leave(worker);
+        kick_all();
+    }
 }
 
 /// Another worker says that a slot may be free for a request that waits here.

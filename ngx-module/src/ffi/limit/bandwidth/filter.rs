@@ -11,10 +11,11 @@
 //! Cost without a bandwidth: one look at the record. Bound: what the upstream's buffers hold.
 
 use super::pieces;
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, nginx};
-use crate::ffi::conf;
+use crate::ffi::conf::PincerModule;
 use crate::ffi::limit::hold::{self, Record};
 use nginx_sys::{
     ngx_chain_t, ngx_conf_t, ngx_event_pipe_t, ngx_event_t, ngx_http_output_body_filter_pt, ngx_http_request_t,
@@ -40,14 +41,12 @@ const STALLED_NS: u64 = 100 * MILLISECOND_NS;
 static NEXT: LoopStatic<Cell<ngx_http_output_body_filter_pt>> = LoopStatic::new(Cell::new(None));
 
 /// Puts the body filter in front of those installed so far, if anything is limited: nginx calls this before its gzip and postpone filters are.
-pub(crate) unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    guard("installing the bandwidth filter", nginx::ERROR, || {
-        // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
-        if unsafe { conf::main_conf_of(cf) }.limits {
-            install();
-        }
-        nginx::OK
-    })
+pub(crate) fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
+    if unsafe { PincerModule::main_read(cf) }.limits {
+        install();
+    }
+    Ok(())
 }
 
 fn install() {

@@ -3,3 +3,25 @@
 pub(crate) mod filter;
 pub(crate) mod pacing;
 pub(crate) mod pieces;
+
+use crate::ffi::base::feature::{self, Feature};
+use nginx_sys::{ngx_conf_t, ngx_module_t};
+
+/// A module for the place of its body filter alone.
+pub(crate) struct BandwidthModule;
+
+feature::make_module!(BandwidthModule, c"ngx_http_pincer_bandwidth_module", []);
+
+impl Feature for BandwidthModule {
+    type Main = ();
+    type Server = ();
+    type Location = ();
+
+    fn module() -> *mut ngx_module_t {
+        MODULE.get()
+    }
+
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+        filter::configured(cf)
+    }
+}
