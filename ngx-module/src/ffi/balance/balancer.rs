@@ -4,15 +4,14 @@
 //! Never keeps nginx's round robin records: peers live in the zone. Round robin is initialised all the same, because it checks the
 //! upstream and is what serves a request when something of ours fails.
 
-use super::request::{self, RequestState, Stage, Tried};
+use super::request::{self, RequestState, Stage, Tried, demand};
+use super::upstream::{affinity, of_upstream};
 use super::{fingerprint, first_byte, grpc, queue, queue_end, session};
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, nginx};
-use crate::ffi::conf::{self, UpstreamConf};
 use crate::ffi::zone::worker;
 use crate::phase::outcome::{Facts, looks_stale, outcome};
 use nginx_sys::{ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t};
-use pincer_core::pick::Demand;
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{Claim, Outcome, Quick, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
@@ -36,7 +35,7 @@ pub(crate) unsafe extern "C" fn init_peer(
 unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> Option<ngx_int_t> {
     // SAFETY: as the caller vouches; the record is the only reference while this function runs.
     unsafe {
-        let conf = conf::of_upstream(upstream);
+        let conf = of_upstream(upstream);
         let zone = conf.zone.get()?;
         let index = conf.index.get()?;
         let worker = worker::worker()?;
@@ -69,17 +68,6 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
 /// The attempts nginx may make: one for each `server` line of a peer that takes requests.
 fn tries(zone: &Zone<'_>, index: UpstreamIdx) -> ngx_uint_t {
     zone.upstream(index).map_or(1, |upstream| upstream.tries()) as ngx_uint_t
-}
-
-/// The hash of the affinity variable; 0 without one, or when it is empty.
-///
-/// # Safety
-/// `r` is live.
-unsafe fn affinity(r: *mut ngx_http_request_t, conf: &UpstreamConf) -> u64 {
-    let Some(compiled) = conf.affinity.get() else { return 0 };
-    // SAFETY: `r` is live, `compiled` was compiled for this configuration.
-    let value = unsafe { nginx::complex_value(r, compiled) }.unwrap_or_default();
-    if value.is_empty() { 0 } else { xxhash_rust::xxh3::xxh3_64(value).max(1) }
 }
 
 /// nginx wants a peer.
@@ -142,27 +130,6 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
     }
     // SAFETY: `state` stays where it is, in the request's pool.
     Some(unsafe { queue::park(pc, state) })
-}
-
-/// No peer for the request: nginx shows the upstream's name instead, as it does for its own balancers.
-pub(crate) fn busy(pc: &mut ngx_peer_connection_t, conf: &UpstreamConf) -> ngx_int_t {
-    if let Some(host) = conf.host.get() {
-        pc.name = host.as_ptr();
-    }
-    nginx::BUSY
-}
-
-/// What the pick must know of this request.
-pub(crate) fn demand(state: &RequestState, queued: u32, waited_ns: u64) -> Demand {
-    Demand {
-        queued,
-        can_wait: state.conf.queue.is_some(),
-        affinity: (state.affinity != 0).then_some(state.affinity),
-        tried: state.tried.set(),
-        random: state.number,
-        waited_ns,
-        ..Demand::default()
-    }
 }
 
 /// Gives nginx the peer of the ticket in hand. The first attempt keeps its address for the log; those of later attempts are copied into the

@@ -5,10 +5,13 @@
 //! when something of ours fails.
 
 use super::balancer::init_peer;
+use super::upstream::{DeclaredPeer, Main, UpstreamConf, of_upstream};
 use crate::conf::DirectiveError;
 use crate::ffi::base::guard::guard;
-use crate::ffi::base::{bits, log, nginx};
-use crate::ffi::conf::{self, DeclaredPeer, UpstreamConf};
+use crate::ffi::base::{bits, clock, log, nginx};
+use crate::ffi::feed;
+use crate::ffi::zone::part::{Counts, Part};
+use crate::ffi::zone::slab::Slab;
 use nginx_sys::{
     NGX_HTTP_UPSTREAM_BACKUP, NGX_HTTP_UPSTREAM_CREATE, NGX_HTTP_UPSTREAM_DOWN, NGX_HTTP_UPSTREAM_FAIL_TIMEOUT,
     NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS, NGX_HTTP_UPSTREAM_WEIGHT, ngx_conf_t,
@@ -17,7 +20,8 @@ use nginx_sys::{
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::THETA;
 use pincer_core::time::MILLISECOND_NS;
-use pincer_core::zone::{BalanceParams, PeerSpec, check_declared};
+use pincer_core::zone::{BalanceParams, PeerSpec, Settings, Zone, check_declared};
+use pincer_proto::v1;
 use std::ptr::NonNull;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the
@@ -61,7 +65,7 @@ unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_
             if nginx_sys::ngx_http_upstream_init_round_robin(cf, upstream) != nginx::OK {
                 return nginx::ERROR;
             }
-            let conf = conf::of_upstream(upstream);
+            let conf = of_upstream(upstream);
             conf.name.replace(nginx::bytes((*upstream).host).to_vec());
             conf.host.set(NonNull::new(&raw mut (*upstream).host));
             conf.peers.replace(declared_peers(upstream));
@@ -163,4 +167,108 @@ pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// Finds the upstreams that balance with Pincer, and those that only seem to.
+pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
+    // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds pointers to live configurations.
+    let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
+        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
+        let index = nginx_sys::ngx_http_upstream_module.ctx_index;
+        let upstream_main = (*(*context).main_conf.add(index)).cast::<nginx_sys::ngx_http_upstream_main_conf_t>();
+        nginx::elements(&raw const (*upstream_main).upstreams)
+    };
+    let mut found = main.upstreams.borrow_mut();
+    for &upstream in upstreams {
+        // SAFETY: elements of nginx's own array; `srv_conf` is null for the implicit upstreams of `proxy_pass http://address`.
+        if unsafe { (*upstream).srv_conf.is_null() } {
+            continue;
+        }
+        // SAFETY: `srv_conf` is there.
+        let conf = unsafe { of_upstream(upstream) };
+        if conf.balance.is_none() {
+            if conf.queue.is_some() {
+                return Err(format!(
+                    "\"pincer_queue\" needs \"pincer_balance\" in the same upstream {}",
+                    conf.place.borrow()
+                ));
+            }
+            continue;
+        }
+        if !conf.initialised.get() {
+            return Err(format!(
+                "\"pincer_balance\" was replaced by another balancing method that stands after it, only one is allowed {}",
+                conf.place.borrow()
+            ));
+        }
+        check(conf)?;
+        found.push(conf);
+    }
+    Ok(())
+}
+
+impl Part for Main {
+    fn declared(&self) -> Counts {
+        let upstreams = self.upstreams.borrow();
+        let peers = upstreams.iter().map(|upstream| upstream.peers.borrow().len()).sum();
+        Counts { upstreams: upstreams.len(), peers, ..Counts::default() }
+    }
+
+    fn missing(&self, zone: &Zone<'_>) -> Counts {
+        let (mut upstreams, mut peers) = (0, 0);
+        for &upstream in self.upstreams.borrow().iter() {
+            let index = zone.upstream_find(&upstream.name.borrow());
+            upstreams += usize::from(index.is_none());
+            let declared = upstream.peers.borrow();
+            let is_fresh =
+                |peer: &&DeclaredPeer| index.is_none_or(|index| zone.peer_find(index, &peer.sockaddr).is_none());
+            peers += declared.iter().filter(is_fresh).count();
+        }
+        Counts { upstreams, peers, ..Counts::default() }
+    }
+
+    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String> {
+        for &upstream in self.upstreams.borrow().iter() {
+            let index = slab.locked(|| zone.upstream_reserve(&upstream.name.borrow()));
+            upstream.index.set(Some(index.map_err(|error| at_place(upstream, error))?));
+            upstream.zone.set(Some(zone));
+        }
+        Ok(())
+    }
+
+    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String> {
+        for &upstream in self.upstreams.borrow().iter() {
+            let Some(index) = upstream.index.get() else { continue };
+            let declared = upstream.peers.borrow();
+            let specs: Vec<PeerSpec<'_>> = declared.iter().map(DeclaredPeer::spec).collect();
+            let settings =
+                Settings { queue_size: upstream.queue.map_or(0, |queue| queue.size), signal: upstream.params().signal };
+            slab.locked(|| zone.upstream_configure(index, &settings, &specs, clock::now()))
+                .map_err(|error| at_place(upstream, error))?;
+        }
+        Ok(())
+    }
+}
+
+fn at_place(upstream: &UpstreamConf, error: impl std::fmt::Display) -> String {
+    format!("upstream {}: {error}", upstream.place.borrow())
+}
+
+impl feed::part::Part for Main {
+    fn declare(&self, hello: &mut v1::Hello) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let peer = |peer: &DeclaredPeer| v1::DeclaredPeer {
+            address: text(&peer.name),
+            server: text(&peer.server),
+            weight: peer.weight,
+            max_conns: peer.max_conns,
+            backup: peer.backup,
+            down: peer.down,
+        };
+        let upstream = |upstream: &&UpstreamConf| v1::DeclaredUpstream {
+            name: text(&upstream.name.borrow()),
+            peers: upstream.peers.borrow().iter().map(peer).collect(),
+        };
+        hello.upstreams.extend(self.upstreams.borrow().iter().map(upstream));
+    }
 }

@@ -7,12 +7,12 @@
 //! two pointer swaps where the body comes later.
 
 use super::request::{self, Hook, RequestState, ShownTime, Stage};
+use super::upstream::BalanceModule;
 use super::{grpc, queue};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, nginx};
-use crate::ffi::conf::PincerModule;
 use crate::phase::outcome;
 use nginx_sys::{
     NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
@@ -58,7 +58,7 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
         {
             return;
         }
-        let state = PincerModule::request_ctx(r).cast::<RequestState>();
+        let state = BalanceModule::request_ctx(r).cast::<RequestState>();
         if state.is_null() || (*state).stage != Stage::Holding || (*state).header_ns != 0 {
             return;
         }

@@ -13,12 +13,12 @@
 //! wait counts against no time limit of nginx's. Bound: `pincer_queue size=` over all workers, and
 //! retries.
 
-use super::request::{Parking, RequestState, ShownTime, Stage};
+use super::request::{Parking, RequestState, ShownTime, Stage, demand};
 use super::terms::{Event, class_of, count, terms_of, timeout_ms};
-use super::{balancer, placeholder, queue_end};
+use super::upstream::{UpstreamConf, busy};
+use super::{placeholder, queue_end};
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, nginx};
-use crate::ffi::conf::UpstreamConf;
 use crate::ffi::zone::{wake, worker};
 use nginx_sys::{ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
 use pincer_core::time::MILLISECOND_NS;
@@ -119,7 +119,7 @@ pub(super) unsafe fn present(pc: *mut ngx_peer_connection_t, state: *mut Request
         (*parking).family = AF_UNIX;
         (*pc).sockaddr = (&raw mut (*parking).family).cast();
         (*pc).socklen = SA_FAMILY_LEN;
-        balancer::busy(&mut *pc, (*state).conf);
+        busy(&mut *pc, (*state).conf);
         Some(parking)
     }
 }
@@ -254,7 +254,7 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
         }
         let Some(state) = conf.local.oldest(turn.cell) else { return };
         // SAFETY: the oldest of a list is live; the reference ends before nginx gets a turn.
-        let demand = unsafe { balancer::demand(&*state, zone.waiting(index), conf.local.waited_ns(now)) };
+        let demand = unsafe { demand(&*state, zone.waiting(index), conf.local.waited_ns(now)) };
         let claimed = zone.claim(index, me, &demand, conf.params(), now);
         if claimed.kick {
             drain_later(conf);

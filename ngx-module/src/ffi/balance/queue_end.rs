@@ -8,7 +8,8 @@
 use super::queue::{kick, prepare_event, present, unlink};
 use super::request::{Parking, RequestState, Stage};
 use super::terms::{Event, class_of, count};
-use super::{balancer, placeholder, unavailable};
+use super::upstream::busy;
+use super::{placeholder, unavailable};
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{clock, nginx};
 use nginx_sys::{ngx_event_t, ngx_int_t, ngx_peer_connection_t};
@@ -27,7 +28,7 @@ pub(crate) unsafe fn give_back(pc: *mut ngx_peer_connection_t, state: *mut Reque
         {
             return tell_later(state, parking);
         }
-        balancer::busy(&mut *pc, (*state).conf)
+        busy(&mut *pc, (*state).conf)
     }
 }
 
@@ -70,7 +71,7 @@ pub(super) unsafe fn turn_away(
         {
             return tell_later(state, parking);
         }
-        balancer::busy(&mut *pc, conf)
+        busy(&mut *pc, conf)
     }
 }
 

@@ -4,14 +4,15 @@
 //! zeroed the module's context (internal redirects do). Bound: [`ATTEMPTS_MAX`] attempts are remembered.
 
 use super::address::Address;
+use super::upstream::{BalanceModule, UpstreamConf};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::nginx;
-use crate::ffi::conf::{PincerModule, UpstreamConf};
 use nginx_sys::{
     ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_queue_t,
     ngx_recv_chain_pt, ngx_recv_pt,
 };
+use pincer_core::pick::Demand;
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{QueueClass, Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
@@ -204,7 +205,7 @@ impl RequestState {
 /// `request` is live; the pointer is good as long as the request, and only one reference is made of it at a time.
 pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut RequestState> {
     // SAFETY: `request` is live.
-    let state = unsafe { PincerModule::request_ctx(request) };
+    let state = unsafe { BalanceModule::request_ctx(request) };
     if !state.is_null() {
         return Some(state.cast());
     }
@@ -212,7 +213,7 @@ pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut Reque
     unsafe {
         let is_it = |state: *const RequestState| (*state).request == request;
         let found = nginx::cleanup_find((*request).pool, on_pool_destroyed, is_it)?;
-        PincerModule::set_request_ctx(request, found.cast());
+        BalanceModule::set_request_ctx(request, found.cast());
         Some(found)
     }
 }
@@ -254,7 +255,7 @@ pub(crate) unsafe fn create(
     // SAFETY: as the caller vouches.
     unsafe {
         let state = nginx::cleanup_add((*request).pool, on_pool_destroyed, state)?;
-        PincerModule::set_request_ctx(request, state.cast());
+        BalanceModule::set_request_ctx(request, state.cast());
         Some(state)
     }
 }
@@ -269,4 +270,17 @@ unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
             std::ptr::drop_in_place(state);
         }
     });
+}
+
+/// What the pick must know of this request.
+pub(crate) fn demand(state: &RequestState, queued: u32, waited_ns: u64) -> Demand {
+    Demand {
+        queued,
+        can_wait: state.conf.queue.is_some(),
+        affinity: (state.affinity != 0).then_some(state.affinity),
+        tried: state.tried.set(),
+        random: state.number,
+        waited_ns,
+        ..Demand::default()
+    }
 }

@@ -5,8 +5,8 @@
 
 use super::queue;
 use super::request::{Parking, RequestState};
+use super::upstream::UpstreamConf;
 use crate::ffi::base::{bits, log, nginx};
-use crate::ffi::conf::UpstreamConf;
 use nginx_sys::{ngx_event_t, ngx_msec_t, ngx_queue_t};
 use pincer_core::time::{MILLISECOND_NS, MonoNs};
 use pincer_core::zone::CELLS;

@@ -116,6 +116,18 @@ pub(crate) trait Feature: Sized + 'static {
         unsafe { Self::main_being_read(cf) }
     }
 
+    /// The configuration of the location that is being read.
+    ///
+    /// # Safety
+    /// As [`Feature::main_being_read`].
+    unsafe fn location_being_read<'a>(cf: *const ngx_conf_t) -> &'a mut Self::Location {
+        // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every http module.
+        unsafe {
+            let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
+            being_read(*(*context).loc_conf.add(Self::index()))
+        }
+    }
+
     /// The feature's context of `request`.
     ///
     /// # Safety

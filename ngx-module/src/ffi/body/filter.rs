@@ -8,12 +8,14 @@
 //! ask for the digest before the end: with unbuffered proxying, `grpc_pass`, `try_files`, and handlers that we know nothing of.
 //! Cost: the digest, and one record in the request's pool. Bound: two records and [`BodyDigest`]'s buffers for each request.
 
+use super::conf::{BodyModule, Location, is_handled};
 use super::give_way::GivingWay;
 use super::head::{declared_bytes, has_body, is_unread, kind};
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, log, nginx};
-use crate::ffi::{conf, location};
+use crate::ffi::zone::conf::of_request as zone_of;
 use nginx_sys::{
     NGX_HTTP_SPECIAL_RESPONSE, ngx_chain_t, ngx_conf_t, ngx_http_phases_NGX_HTTP_LOG_PHASE,
     ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_request_body_filter_pt, ngx_http_request_t, ngx_int_t,
@@ -213,7 +215,7 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
             Some(record) => record,
             None => {
                 // Nothing is kept of requests whose bodies nobody wants hashed.
-                let wanted = location::of_request(r).is_some_and(|conf| conf.hashing().is_some());
+                let wanted = BodyModule::location(r).is_some_and(|conf| conf.hashing().is_some());
                 match wanted.then(|| create(r)).flatten() {
                     Some(record) => record,
                     None => return Observed::Part,
@@ -222,7 +224,7 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
         };
         let mut streaming = match std::mem::replace(&mut (*record).stage, Stage::Over) {
             Stage::Before => {
-                (*record).params = location::of_request(r).and_then(location::LocConf::hashing);
+                (*record).params = BodyModule::location(r).and_then(Location::hashing);
                 None
             }
             Stage::Reading(streaming) => Some(streaming),
@@ -294,7 +296,7 @@ unsafe fn settle(record: *mut Record, digest: Digest, bytes: u64) {
         }
         (*record).digest = Some(digest);
         let params = (*record).params;
-        if let Some((params, zone)) = params.zip(conf::of_request(r).and_then(|main| main.zone.get())) {
+        if let Some((params, zone)) = params.zip(zone_of(r)) {
             zone.header.bodies.hashed(params.algorithm, digest.hashed(), bytes);
         }
     }
@@ -336,7 +338,7 @@ unsafe fn identity_in(r: *mut ngx_http_request_t, record: *mut Record) -> Identi
     unsafe {
         let main = (*r).main;
         let own = !std::ptr::eq((*r).request_body, (*main).request_body);
-        if let Some(here) = location::of_request(r).and_then(location::LocConf::hashing) {
+        if let Some(here) = BodyModule::location(r).and_then(Location::hashing) {
             if !(has_body(main) || own && holds_bytes(r)) {
                 return Identity::Digest(whole(main, here, &[]));
             }
@@ -409,8 +411,8 @@ unsafe extern "C" fn read_early(r: *mut ngx_http_request_t) -> ngx_int_t {
             if r != (*r).main || !(*r).request_body.is_null() || bits::request::discard_body(r) != 0 || !is_unread(r) {
                 return nginx::DECLINED;
             }
-            let wanted = location::of_request(r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
-            if !wanted || !location::is_handled(r) {
+            let wanted = BodyModule::location(r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
+            if !wanted || !is_handled(r) {
                 return nginx::DECLINED;
             }
             let answer = nginx_sys::ngx_http_read_client_request_body(r, Some(go_on));
@@ -441,7 +443,7 @@ unsafe extern "C" fn go_on(r: *mut ngx_http_request_t) {
 pub(crate) unsafe fn warn_of_a_key_without(r: *const ngx_http_request_t) {
     // SAFETY: as the caller vouches.
     unsafe {
-        let Some(location) = location::of_request(r).filter(|conf| conf.hashing().is_some()) else { return };
+        let Some(location) = BodyModule::location(r).filter(|conf| conf.hashing().is_some()) else { return };
         let is_used = find((*r).main).is_some_and(|record| (*record).is_used);
         if is_used || r != (*r).main || !has_body(r) || location.has_warned.replace(true) {
             return;
@@ -460,8 +462,8 @@ unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
     guard("counting a request", nginx::OK, || {
         // SAFETY: nginx passes a live request.
         unsafe {
-            let Some(zone) = conf::of_request(r).and_then(|main| main.zone.get()) else { return nginx::OK };
-            if location::of_request(r).is_none_or(|conf| conf.hashing().is_none()) {
+            let Some(zone) = zone_of(r) else { return nginx::OK };
+            if BodyModule::location(r).is_none_or(|conf| conf.hashing().is_none()) {
                 return nginx::OK;
             }
             let hashed = find((*r).main).is_some_and(|record| (*record).digest.is_some());

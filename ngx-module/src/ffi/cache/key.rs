@@ -6,12 +6,14 @@
 //! each with its length, hashed. A request without a digest has a token in that place, and so a key of its own; so has one that nobody has passed on
 //! yet, as in the rewrite phase. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere. What mostly stays from one request of a location to the next is hashed by itself and kept ([`KeyContext`]).
 
+use super::conf::CacheModule;
 use super::passed;
-use crate::ffi::base::{location as nginx_location, nginx};
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::{location, nginx};
+use crate::ffi::body::conf::{BodyModule, Location};
 use crate::ffi::body::filter::{self, Identity};
 use crate::ffi::body::head;
 use crate::ffi::limit::hold;
-use crate::ffi::location::{self, LocConf};
 use arrayvec::ArrayVec;
 use nginx_sys::{ngx_http_request_t, ngx_str_t};
 use pincer_core::digest::{KeyContext, abbreviated, normal_content_type};
@@ -45,8 +47,9 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             }
             Identity::Token(token) => (NONE, token, [&content_type, &[]]),
         };
-        let location = location::of_request(r);
-        let algorithm = location.and_then(LocConf::hashing).map_or(NONE, |params| number(params.algorithm.index()));
+        let location = CacheModule::location(r);
+        let algorithm =
+            BodyModule::location(r).and_then(Location::hashing).map_or(NONE, |params| number(params.algorithm.index()));
         let is_secure = u8::from(!(*(*r).connection).ssl.is_null());
         let bytes = |text: ngx_str_t| nginx::bytes(text);
         let passed = passed.unwrap_or_default();
@@ -61,7 +64,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             &listening(r),
             &host,
             server,
-            nginx_location::named(r),
+            location::named(r),
             passed.schema,
             passed.host,
             content_type[0],

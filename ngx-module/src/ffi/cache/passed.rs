@@ -3,8 +3,9 @@
 //! Where a variable names the place (`proxy_pass http://$backend`), the proxy module keeps what it evaluated in a context of its own, whose layout is not in nginx's
 //! headers: it is looked at where it has been in every version since 1.1.4, and believed only if what can be checked there is as it must be.
 
+use super::conf::CacheModule;
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::nginx;
-use crate::ffi::conf;
 use nginx_sys::{
     ngx_cycle_t, ngx_http_chunked_s, ngx_http_request_t, ngx_http_status_t, ngx_http_upstream_resolved_t,
     ngx_http_upstream_t, ngx_str_t,
@@ -64,7 +65,7 @@ pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> 
         let named = upstream.conf.as_ref()?;
         // After a redirect the upstream is still that of the location before. Each module's configuration of a location begins with the upstream's.
         let is_here = |place: usize| *(*r).loc_conf.add(place) == upstream.conf.cast();
-        let proxy = conf::of_request(r)?.proxy.0.filter(|place| is_here(*place));
+        let proxy = CacheModule::main(r)?.proxy.get().0.filter(|place| is_here(*place));
         if proxy.is_none() && !(0..nginx_sys::ngx_http_max_module).any(is_here) {
             return None;
         }

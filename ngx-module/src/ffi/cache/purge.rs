@@ -9,6 +9,7 @@
 //! Never blocks: works [`TURN`] at a time and rests [`REST_MS`] between, so requests have at least half of the loop. Never logs a key. Bound: the feed's number of
 //! purges, one at a time; each has a deadline, at which it says how far it came.
 
+use super::conf::Main;
 use super::nodes::{Cache, Taken};
 use super::store;
 use super::zones::{self, Refusal};
@@ -19,9 +20,8 @@ use crate::feed::PurgeCommand;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, log, nginx};
-use crate::ffi::conf::MainConf;
-use crate::ffi::feed::running;
-use crate::ffi::zone::{memory, wake, worker};
+use crate::ffi::feed::part::Answer;
+use crate::ffi::zone::{self, wake, worker};
 use nginx_sys::{ngx_event_t, ngx_http_file_cache_header_t, ngx_msec_t};
 use pincer_proto::google::rpc;
 use pincer_proto::v1;
@@ -73,8 +73,8 @@ enum Step {
 }
 
 struct Job {
-    main: &'static MainConf,
-    stream: u64,
+    memory: &'static zone::conf::Main,
+    answer: Answer,
     id: u64,
     until: Instant,
     /// `None` = all.
@@ -99,11 +99,11 @@ struct Purges {
 static PURGES: LoopStatic<Purges> =
     LoopStatic::new(Purges { jobs: RefCell::new(VecDeque::new()), event: UnsafeCell::new(None) });
 
-/// Takes a purge in hand; what came of it goes to [`running::purged`], later.
-pub(crate) fn submit(main: &'static MainConf, command: PurgeCommand) -> Option<v1::Purged> {
-    let PurgeCommand { stream, purge, arrived } = command;
+/// Takes a purge in hand; what came of it goes to `answer`, later.
+pub(super) fn submit(main: &'static Main, command: PurgeCommand, answer: Answer) -> Option<v1::Purged> {
+    let PurgeCommand { purge, arrived, .. } = command;
     let (id, validate_only) = (purge.id, purge.validate_only);
-    match Job::new(main, stream, purge, arrived) {
+    match Job::new(main, answer, purge, arrived) {
         Ok(job) if !validate_only => {
             PURGES.jobs.borrow_mut().push_back(job);
             schedule(REST_MS);
@@ -136,8 +136,8 @@ fn schedule(ms: ngx_msec_t) {
 
 unsafe extern "C" fn on_turn(_: *mut ngx_event_t) {
     let done = guard("purge", None, turn);
-    if let Some((stream, purged)) = done {
-        guard("purge answer", (), || running::purged(stream, purged));
+    if let Some((answer, purged)) = done {
+        guard("purge answer", (), || answer.send(purged));
     }
     if !PURGES.jobs.borrow().is_empty() {
         schedule(REST_MS);
@@ -145,7 +145,7 @@ unsafe extern "C" fn on_turn(_: *mut ngx_event_t) {
 }
 
 /// One turn of the first purge. It is out of the queue meanwhile: one that panics does not come back.
-fn turn() -> Option<(u64, v1::Purged)> {
+fn turn() -> Option<(Answer, v1::Purged)> {
     let mut job = PURGES.jobs.borrow_mut().pop_front()?;
     let begin = Instant::now();
     loop {
@@ -175,7 +175,7 @@ enum Progress {
 }
 
 impl Job {
-    fn new(main: &'static MainConf, stream: u64, purge: v1::Purge, arrived: Instant) -> Result<Self, Refusal> {
+    fn new(main: &'static Main, answer: Answer, purge: v1::Purge, arrived: Instant) -> Result<Self, Refusal> {
         let invalid = |message: &str| Refusal { code: INVALID_ARGUMENT, message: message.to_owned() };
         let scope = purge.scope.ok_or_else(|| invalid("the purge names no place"))?;
         let key = match purge.entries {
@@ -189,12 +189,12 @@ impl Job {
         let timeout = timeout.ok_or_else(|| invalid("the purge has no timeout"))?;
         let timeout = timeout.min(Duration::from_millis(pincer_proto::limits::PURGE_MS_MAX));
         Ok(Self {
-            main,
-            stream,
+            memory: main.memory.get().ok_or_else(|| invalid("there is no zone"))?,
+            answer,
             id: purge.id,
             until: arrived + timeout,
             key,
-            caches: zones::resolve(main, &scope)?,
+            caches: zones::resolve(&main.places, &scope)?,
             step: Step::Fence,
             uniform: false,
             removed: 0,
@@ -212,7 +212,7 @@ impl Job {
                 self.step = Step::Heed { fence: self.raise(), until: now + HEED_MAX };
             }
             Step::Heed { fence, until } => {
-                let late = self.main.zone.get().map_or(0, |zone| zone.unheeding(*fence).count());
+                let late = self.memory.zone.get().map_or(0, |zone| zone.unheeding(*fence).count());
                 if late > 0 && now < *until {
                     return Ok(Progress::Wait);
                 }
@@ -240,12 +240,12 @@ impl Job {
 
     /// From here on no worker begins to keep an answer that was asked for before; wakes them to drop what they have begun.
     fn raise(&self) -> u64 {
-        let Some(zone) = self.main.zone.get() else { return 0 };
+        let Some(zone) = self.memory.zone.get() else { return 0 };
         let key = self.key.as_ref().map(store::fence_key);
         // Rounded up: an answer asked for in this very millisecond counts as before.
         let now_ms = clock::now().0.div_ceil(1_000_000).max(nginx::fresh_msec() as u64);
         let raise = || self.caches.iter().map(|cache| zone.header.fences.raise(cache.id(), key, now_ms)).max();
-        let fence = memory::locked(self.main, raise).unwrap_or(0);
+        let fence = self.memory.slab.get().locked(raise).unwrap_or(0);
         store::heed();
         let own = worker::worker();
         for worker in zone.unheeding(fence).filter(|worker| Some(*worker) != own) {
@@ -259,7 +259,7 @@ impl Job {
         let Some(&cache) = self.caches.last() else { return Ok(()) };
         if let Some(key) = self.key {
             let path = cache.path(&key);
-            let may_vary = self.main.zone.get().is_some_and(|zone| zone.header.fences.may_vary(cache.id()));
+            let may_vary = self.memory.zone.get().is_some_and(|zone| zone.header.fences.may_vary(cache.id()));
             // What cannot be read says nothing.
             let varies = file::read_head(&path, &LAYOUT).ok().flatten().is_some_and(|head| head.varies);
             self.meet_as(cache, &key, &path);
@@ -331,7 +331,7 @@ impl Job {
             }
             batch.last
         };
-        if let (Some(_), None, true, Some(zone)) = (self.key, last, self.uniform, self.main.zone.get()) {
+        if let (Some(_), None, true, Some(zone)) = (self.key, last, self.uniform, self.memory.zone.get()) {
             zone.header.fences.note_uniform(cache.id());
         }
         self.step = if last.is_some() { Step::Tree(last) } else { Step::Next };
@@ -355,7 +355,7 @@ impl Job {
     }
 
     /// Counts and tells.
-    fn finish(self, error: Option<(i32, String)>) -> (u64, v1::Purged) {
+    fn finish(self, error: Option<(i32, String)>) -> (Answer, v1::Purged) {
         let left = self.why_left.map(|why| {
             (
                 INTERNAL,
@@ -367,7 +367,7 @@ impl Job {
             (UNAVAILABLE, format!("{late} workers do not answer, they may keep what they fetch now: purge again"))
         });
         let error = error.or(left).or(late);
-        if let Some(zone) = self.main.zone.get() {
+        if let Some(zone) = self.memory.zone.get() {
             zone.header.counters.purges.fetch_add(1, Relaxed);
             zone.header.counters.purged_entries.fetch_add(self.removed, Relaxed);
         }
@@ -381,6 +381,6 @@ impl Job {
         };
         log::write_cycle(if error.is_some() { log::NGX_LOG_ERR } else { log::NGX_LOG_INFO }, &message);
         let error = error.map(|(code, message)| rpc::Status { code, message, details: Vec::new() });
-        (self.stream, v1::Purged { id: self.id, removed, bytes, error })
+        (self.answer, v1::Purged { id: self.id, removed, bytes, error })
     }
 }

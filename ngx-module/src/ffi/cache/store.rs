@@ -14,7 +14,7 @@ use crate::ffi::zone::worker;
 use nginx_sys::{
     ngx_http_cache_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
 };
-use pincer_core::zone::{FenceKey, Zone};
+use pincer_core::zone::{FenceKey, WorkerIdx, Zone};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::{addr_eq, null_mut};
@@ -68,7 +68,7 @@ unsafe fn note(r: *mut ngx_http_request_t) {
             return;
         }
         filter::warn_of_a_key_without(r);
-        let Some(zone) = worker::main_conf().and_then(|main| main.zone.get()) else { return };
+        let Some(zone) = worker::zone() else { return };
         let Some(cache) = cache_of(c) else { return };
         if (*c).vary.len > 0 {
             zone.header.fences.note_vary(cache.id());
@@ -160,9 +160,16 @@ unsafe extern "C" fn forget(data: *mut c_void) {
     });
 }
 
+/// A worker that has just come is storing nothing.
+pub(super) fn heed_nothing(worker: WorkerIdx) {
+    if let Some(zone) = worker::zone() {
+        zone.header.fences.heed(worker, zone.header.fences.newest());
+    }
+}
+
 /// Looks for answers that fences void, if there is a new one, and says so in the zone.
 pub(crate) fn heed() {
-    let Some(zone) = worker::main_conf().and_then(|main| main.zone.get()) else { return };
+    let Some(zone) = worker::zone() else { return };
     let Some(worker) = worker::worker() else { return };
     let Some(number) = zone.header.fences.pending(worker) else { return };
     let mut storing = FIRST.get();

@@ -5,11 +5,9 @@
 //! answer is "cannot tell", unless every possible cache is meant anyway. Cost: one record for each location that caches. Bound: nginx.conf.
 
 use super::nodes::Cache;
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::location::{self, Location, PASSING};
 use crate::ffi::base::nginx;
-use crate::ffi::conf::{MainConf, PincerModule};
-use nginx_sys::{ngx_conf_t, ngx_http_file_cache_t, ngx_shm_zone_t};
+use nginx_sys::{ngx_http_file_cache_t, ngx_shm_zone_t};
 use pincer_proto::v1::purge::Scope;
 
 /// google.rpc.Code NOT_FOUND: nothing here has this name.
@@ -47,17 +45,15 @@ fn cannot_tell<T>(message: String) -> Result<T, Refusal> {
 }
 
 /// Notes the caches of a location that is being merged.
-pub(crate) fn note(cf: *mut ngx_conf_t, location: &Location) {
+pub(super) fn note(places: &mut Vec<Place>, location: &Location) {
     let Some(handler) = location.handler() else { return };
-    // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
-    let main = unsafe { PincerModule::main_being_read(cf) };
     for (module, conf) in location.passing_by_module() {
         if !location::caches(conf) {
             continue;
         }
         // SAFETY: an upstream's configuration lives as long as that of the location that names it.
         let upstream = unsafe { conf.upstream.as_ref() };
-        main.cache_places.push(Place {
+        places.push(Place {
             location: location.name(),
             module,
             handler,
@@ -129,9 +125,8 @@ unsafe fn cache_of_checked(zone: &ngx_shm_zone_t) -> Option<Cache> {
 }
 
 /// The caches that `scope` means, each once.
-pub(crate) fn resolve(main: &MainConf, scope: &Scope) -> Result<Vec<Cache>, Refusal> {
+pub(crate) fn resolve(places: &[Place], scope: &Scope) -> Result<Vec<Cache>, Refusal> {
     let all = all_caches();
-    let places = &main.cache_places;
     let mut caches = match scope {
         Scope::EveryCache(()) if all.is_empty() => return unknown("nginx.conf has no cache".to_owned()),
         Scope::EveryCache(()) => all.iter().map(|(_, cache)| *cache).collect(),

@@ -3,22 +3,21 @@
 //! Only worker 0 runs a feed. During a reload the old and the new worker 0 both do; the lease in the zone decides who writes.
 //! What arrives is checked as a whole before anything changes. Never blocks: the thread hands over through a slot and an eventfd.
 
+use super::conf::Main;
+use super::hello::{core_conf, hello};
+use super::part::Answer;
+use super::restore::{publish, state_file};
 use crate::conf::control::ControlPlaneArgs;
-use crate::feed::declared::class as declared_class;
-use crate::feed::folder::Fault;
-use crate::feed::state::{self, StateFile};
-use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats, translate};
+use crate::feed::PurgeCommand;
+use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats};
 use crate::ffi::base::guard::guard;
-use crate::ffi::base::{bits, clock, log, nginx};
-use crate::ffi::cache::purge;
-use crate::ffi::conf::{self, MainConf};
-use crate::ffi::zone::{memory, wake, worker};
+use crate::ffi::base::{bits, clock, log};
+use crate::ffi::zone::{wake, worker};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::journal::Journal;
 use pincer_core::time::MonoNs;
-use pincer_core::trust::Trusted;
 use pincer_core::zone::Link;
-use pincer_proto::v1::{self, DeclaredPeer, DeclaredUpstream, Hello, Snapshot};
+use pincer_proto::v1;
 use std::cell::RefCell;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -28,7 +27,7 @@ const STOP_DEADLINE: Duration = Duration::from_millis(500);
 
 struct Running {
     feed: Feed,
-    main: &'static MainConf,
+    main: &'static Main,
     connection: *mut ngx_connection_t,
     /// Received while another worker held the lease: a dead one's lease is free within a second.
     waiting: Option<Received>,
@@ -40,90 +39,8 @@ thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// Puts the last good revision from disk into a zone that has none. In the master, as root; a
-/// damaged file is set aside, and one that others can write is not read.
-///
-/// `owner` is the user and group that workers run as.
-pub(crate) fn restore(main: &'static MainConf, owner: (u32, u32)) {
-    let (Some(file), Some(zone)) = (state_file(main, owner.0), main.zone.get()) else { return };
-    let prepared = file.prepare(is_root().then_some(owner));
-    zone.header.state_file.found(prepared.as_ref().err().and_then(Fault::distrust));
-    if let Err(fault) = prepared {
-        log_unusable(&file, &fault, zone.header.revision());
-        return;
-    }
-    if zone.header.revision() != 0 {
-        return;
-    }
-    match file.load() {
-        state::Loaded::Missing => {}
-        state::Loaded::Good(snapshot) => match publish(main, &snapshot) {
-            Ok(()) => log::write_cycle(
-                log::NGX_LOG_NOTICE,
-                &format!(
-                    "restores the last good revision, revision={}, file={}",
-                    snapshot.revision,
-                    file.path.display()
-                ),
-            ),
-            // Sound, but not for this configuration (a smaller zone, a peer no longer allowed): it may be again.
-            Err(reason) => log::write_cycle(
-                log::NGX_LOG_ERR,
-                &format!(
-                    "the last good revision does not fit the configuration, serves from nginx.conf, revision={}, file={}, reason={reason}",
-                    snapshot.revision,
-                    file.path.display()
-                ),
-            ),
-        },
-        state::Loaded::Damaged { reason } => set_aside(&file, &reason),
-        state::Loaded::Unreadable(fault) => {
-            zone.header.state_file.found(fault.distrust());
-            log_unusable(&file, &fault, 0);
-        }
-    }
-}
-
-/// The state file that `main` names, if it names one, and whose it may be: root's and, as `user`,
-/// the workers'.
-fn state_file(main: &MainConf, user: u32) -> Option<StateFile> {
-    // Only root becomes another user; all others' workers are what their master is.
-    let user = if is_root() { user } else { effective_user() };
-    main.state_path.clone().map(|path| StateFile { path, trusted: Trusted { user } })
-}
-
-fn effective_user() -> u32 {
-    // SAFETY: reads this process's own user, and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
-fn is_root() -> bool {
-    effective_user() == 0
-}
-
-/// `revision` is the one in force, 0 = none.
-fn log_unusable(file: &StateFile, fault: &Fault, revision: u64) {
-    let what = match fault.distrust() {
-        Some(_) => "refuses the state file, reads and writes nothing there until it is mended",
-        None => "cannot use the state file",
-    };
-    let serves = if revision == 0 { "serves from nginx.conf until the control plane is reached" } else { "serves on" };
-    let message = format!("{what}, {serves}, file={}, reason={fault}", file.path.display());
-    log::write_cycle(log::NGX_LOG_ERR, &message);
-}
-
-fn set_aside(file: &StateFile, reason: &str) {
-    let outcome = match file.set_aside() {
-        Ok(moved) => format!("moved to {}", moved.display()),
-        Err(fault) => format!("cannot be moved: {fault}"),
-    };
-    let path = file.path.display();
-    let message = format!("state file {path} is damaged ({reason}), {outcome}, serves from nginx.conf");
-    log::write_cycle(log::NGX_LOG_ERR, &message);
-}
-
 /// Starts the thread, in worker 0.
-pub(crate) fn start(main: &'static MainConf) {
+pub(crate) fn start(main: &'static Main) {
     let Some(plane) = &main.control_plane else { return };
     if worker::worker().is_none() {
         return;
@@ -134,7 +51,7 @@ pub(crate) fn start(main: &'static MainConf) {
     }
 }
 
-fn try_start(main: &'static MainConf, plane: &ControlPlaneArgs) -> std::io::Result<()> {
+fn try_start(main: &'static Main, plane: &ControlPlaneArgs) -> std::io::Result<()> {
     let loop_end = wake::eventfd().ok_or_else(std::io::Error::last_os_error)?;
     // SAFETY: duplicates a descriptor of ours, for the thread alone.
     let thread_end = unsafe { libc::fcntl(loop_end, libc::F_DUPFD_CLOEXEC, 0) };
@@ -150,12 +67,16 @@ fn try_start(main: &'static MainConf, plane: &ControlPlaneArgs) -> std::io::Resu
         .ok_or_else(|| std::io::Error::other("no free connection for the feed, raise worker_connections"))?;
     let config = Config {
         endpoints: plane.endpoints.clone(),
-        tls: main.tls.as_ref().map(copy_of),
-        hello: hello(main, plane),
+        tls: main.tls.get().map(copy_of),
+        hello: hello(
+            main,
+            plane,
+            main.memory.get().map(|memory| memory.instance_id.borrow().clone()).unwrap_or_default(),
+        ),
         state: state_file(main, core_conf().user),
         wake: wake_fd,
         seed: clock::entropy(),
-        applied_revision: main.zone.get().map_or(0, |zone| zone.header.revision()),
+        applied_revision: main.zone().map_or(0, |zone| zone.header.revision()),
     };
     match with_signals_blocked(|| Feed::start(config)) {
         Ok(feed) => {
@@ -194,56 +115,6 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The peers of nginx.conf, as the control plane hears of them.
-fn declared(main: &MainConf) -> Vec<DeclaredUpstream> {
-    let peer = |peer: &conf::DeclaredPeer| DeclaredPeer {
-        address: text(&peer.name),
-        server: text(&peer.server),
-        weight: peer.weight,
-        max_conns: peer.max_conns,
-        backup: peer.backup,
-        down: peer.down,
-    };
-    let upstream = |upstream: &&conf::UpstreamConf| DeclaredUpstream {
-        name: text(&upstream.name.borrow()),
-        peers: upstream.peers.borrow().iter().map(peer).collect(),
-    };
-    main.upstreams.borrow().iter().map(upstream).collect()
-}
-
-/// Who we are, and what nginx.conf declares.
-fn hello(main: &MainConf, plane: &ControlPlaneArgs) -> Hello {
-    Hello {
-        node: plane.node.clone().unwrap_or_else(host_name),
-        instance_id: main.instance_id.borrow().clone(),
-        module_version: env!("CARGO_PKG_VERSION").to_owned(),
-        nginx_version: text(nginx_sys::NGINX_VERSION.to_bytes()),
-        worker_processes: worker_processes(),
-        upstreams: declared(main),
-        classes: main.classes.iter().map(|class| declared_class(&class.name, &class.settings)).collect(),
-        ..Hello::default()
-    }
-}
-
-fn core_conf() -> &'static nginx_sys::ngx_core_conf_t {
-    // SAFETY: a worker's cycle is complete, and lives as long as the worker.
-    unsafe { nginx::core_conf(nginx_sys::ngx_cycle) }
-}
-
-fn worker_processes() -> u32 {
-    u32::try_from(core_conf().worker_processes).unwrap_or(1)
-}
-
-fn host_name() -> String {
-    // SAFETY: the cycle holds the host's name since its start.
-    let name = unsafe { nginx::bytes((*nginx_sys::ngx_cycle).hostname) };
-    text(name)
-}
-
 /// The thread has something: events, a snapshot, or a change of its connection. Or a graceful stop begins.
 unsafe extern "C" fn on_wake(event: *mut ngx_event_t) {
     guard("feed wake", (), || {
@@ -279,10 +150,12 @@ impl Running {
         }
         // SAFETY: the feed's own connection; nginx does not touch it once it is closed.
         unsafe { nginx_sys::ngx_close_connection(connection) };
-        if let (Some(zone), Some(worker)) = (self.main.zone.get(), worker::worker()) {
+        if let (Some(zone), Some(worker)) = (self.main.zone(), worker::worker()) {
             zone.feed_release(worker);
         }
-        purge::abandon();
+        for part in self.main.parts.borrow().iter() {
+            part.abandon();
+        }
         self.feed.begin_stop(STOP_DEADLINE);
     }
 
@@ -296,16 +169,23 @@ impl Running {
         }
         while let Some(command) = self.feed.take_purge() {
             let stream = command.stream;
-            if let Some(refused) = purge::submit(self.main, command) {
-                self.feed.purged(stream, refused);
+            if let Some(result) = self.command(command) {
+                self.feed.purged(stream, result);
             }
         }
+    }
+
+    /// Hands a command to the features: the one whose it is takes it.
+    fn command(&self, command: PurgeCommand) -> Option<v1::Purged> {
+        let answer = Answer { stream: command.stream, send: purged };
+        let part = self.main.parts.borrow().iter().copied().find(|part| part.takes_purges())?;
+        part.command(command, answer)
     }
 
     /// Tries again what came while another worker held the lease.
     fn retry(&mut self) {
         if let Some(received) = self.waiting.take()
-            && self.main.zone.get().is_some_and(|zone| zone.header.revision() <= received.snapshot.revision)
+            && self.main.zone().is_some_and(|zone| zone.header.revision() <= received.snapshot.revision)
         {
             self.publish(received);
         }
@@ -314,7 +194,7 @@ impl Running {
     /// Copies the state of the link, and of the state file, into the zone, for the status page, if
     /// this worker may.
     fn note_connection(&self) {
-        let (Some(zone), Some(worker)) = (self.main.zone.get(), worker::worker()) else { return };
+        let (Some(zone), Some(worker)) = (self.main.zone(), worker::worker()) else { return };
         let (status, now) = (self.feed.status(), clock::now());
         let moment = |at: Option<Instant>| at.map_or(MonoNs(0), |at| MonoNs(now.0.saturating_sub(age_ns(at))));
         let link = Link {
@@ -324,7 +204,7 @@ impl Running {
             pulse: moment(status.pulse),
             error: status.last_error.as_deref().unwrap_or_default(),
         };
-        if !zone.feed_report(worker, self.main.generation.get(), &link) {
+        if !zone.feed_report(worker, self.main.generation(), &link) {
             return;
         }
         if let Some(refused) = status.state_file {
@@ -334,16 +214,16 @@ impl Running {
 
     /// Whether this worker is the one whose link counts.
     fn holds(&self) -> bool {
-        let (Some(zone), Some(worker)) = (self.main.zone.get(), worker::worker()) else { return false };
-        zone.feed_holds(worker, self.main.generation.get())
+        let (Some(zone), Some(worker)) = (self.main.zone(), worker::worker()) else { return false };
+        zone.feed_holds(worker, self.main.generation())
     }
 
     /// Puts a snapshot into the zone and says so, or says why not.
     fn publish(&mut self, received: Received) {
-        let Some(zone) = self.main.zone.get() else { return };
+        let Some(zone) = self.main.zone() else { return };
         let Some(worker) = worker::worker() else { return };
         // A newer configuration's worker 0 writes from now on, and its own feed gets the same snapshot; or the holder has just died.
-        if !zone.feed_acquire(worker, self.main.generation.get()) {
+        if !zone.feed_acquire(worker, self.main.generation()) {
             self.waiting = Some(received);
             return;
         }
@@ -357,7 +237,7 @@ impl Running {
                 );
                 self.refusals.stands(clock::now());
                 self.feed.applied(revision, took);
-                worker::kick_all();
+                worker::slots_changed();
             }
             Err(reason) => {
                 zone.header.connection.refused();
@@ -377,18 +257,6 @@ fn age_ns(at: Instant) -> u64 {
     u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Checks the snapshot and puts it into the zone, all or nothing.
-fn publish(main: &MainConf, snapshot: &Snapshot) -> Result<(), String> {
-    let Some(zone) = main.zone.get() else { return Err("there is no zone".to_owned()) };
-    let rules = translate::Rules::new(&declared(main), main.allow_peers.clone());
-    let checked = rules.check(snapshot).map_err(|fault| fault.to_string())?;
-    // The wall clock says only how long keys have yet; from here on they are held to the monotonic one.
-    let now = translate::Now { wall: std::time::SystemTime::now(), mono: clock::now() };
-    checked.with_overlay(now, |overlay| {
-        memory::locked(main, || zone.overlay_apply(overlay, clock::now())).map_err(|error| error.to_string())
-    })
-}
-
 fn log_event(event: &Event) {
     let level = match event.level {
         Level::Error => log::NGX_LOG_ERR,
@@ -399,7 +267,7 @@ fn log_event(event: &Event) {
 }
 
 /// A purge that `stream` brought has ended.
-pub(crate) fn purged(stream: u64, purged: v1::Purged) {
+fn purged(stream: u64, purged: v1::Purged) {
     RUNNING.with_borrow(|running| {
         if let Some(running) = running.as_ref().filter(|running| !running.connection.is_null()) {
             running.feed.purged(stream, purged);
@@ -421,7 +289,7 @@ pub(crate) fn refresh() {
 pub(crate) fn report() {
     RUNNING.with_borrow_mut(|running| {
         if let Some(running) = running.as_mut().filter(|running| !running.connection.is_null())
-            && let Some(zone) = running.main.zone.get()
+            && let Some(zone) = running.main.zone()
         {
             running.note_connection();
             running.retry();

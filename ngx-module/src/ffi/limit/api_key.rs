@@ -3,9 +3,10 @@
 //! Looked up once for each request, in the table that the control plane feeds; the secret itself never leaves this file, and a log gets the first
 //! eight digits of its SHA-256 only.
 
+use super::conf::LimitModule;
 use super::hold::Record;
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::{clock, log, nginx};
-use crate::ffi::location;
 use nginx_sys::ngx_http_request_t;
 use pincer_core::zone::{KeyName, KeyVerdict, Zone};
 use sha2::{Digest, Sha256};
@@ -36,7 +37,7 @@ pub(crate) unsafe fn identify(r: *mut ngx_http_request_t, record: *mut Record) {
         if !matches!((*record).caller, Caller::NotAsked) {
             return;
         }
-        let Some(source) = location::of_request(r).and_then(|conf| conf.key.flatten()) else { return };
+        let Some(source) = LimitModule::location(r).and_then(|conf| conf.key.flatten()) else { return };
         // A source that asks for the key's class or tenant, by way of a map perhaps, finds nobody.
         (*record).caller = Caller::Nobody;
         let secret = without_scheme(nginx::complex_value(r, source).unwrap_or_default());

@@ -2,16 +2,17 @@
 //!
 //! Runs in the preaccess phase of main requests. The first location of a request where some limit applies decides, as with nginx's `limit_req`: internal
 //! redirects do not count again. Until then the caller is who the key of the present location says. What a request holds is given back when its pool goes,
-//! whatever way it ended; one that has to wait for its rate sleeps ([`limit_delay`]). Without a worker slot nothing is limited; a key that is required is asked
+//! whatever way it ended; one that has to wait for its rate sleeps ([`delay`]). Without a worker slot nothing is limited; a key that is required is asked
 //! for at every location, whatever fails. Cost: one record in the request's pool and [`Zone::limit_take`]. Bound: [`LIMITS_MAX`] limits for a request.
 
 use super::api_key::{self, Caller};
 use super::bandwidth::pacing;
+use super::conf::{ClassSource, Limit, LimitModule, Location};
 use super::{answer, class_header, delay};
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{clock, log, nginx};
-use crate::ffi::conf;
-use crate::ffi::location::{self, ClassSource, Limit, LocConf};
+use crate::ffi::zone::conf::{ZoneModule, of_request as zone_of};
 use crate::ffi::zone::worker;
 use crate::phase::refusal::Refusal;
 use arrayvec::ArrayVec;
@@ -106,7 +107,7 @@ pub(crate) unsafe fn find(main: *const ngx_http_request_t) -> Option<*mut Record
 unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
     // SAFETY: as the caller vouches.
     unsafe {
-        let zone = conf::of_request(main)?.zone.get()?;
+        let zone = zone_of(main)?;
         let record = Record {
             request: main,
             zone,
@@ -162,7 +163,7 @@ pub(crate) unsafe fn class_of(r: *const ngx_http_request_t) -> Option<ClassIdx> 
 
 unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx passes a live request to a phase's handler.
-    let location = unsafe { location::of_request(r).filter(|_| std::ptr::eq((*r).main, r)) };
+    let location = unsafe { LimitModule::location(r).filter(|_| std::ptr::eq((*r).main, r)) };
     let Some(location) = location else { return nginx::DECLINED };
     // A fault of ours costs no request, but neither does it let in one that has to show a key.
     let key_required = location.requires_key();
@@ -237,7 +238,7 @@ unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_in
 ///
 /// # Safety
 /// `r` is a live main request in a phase's handler, `record` its record; no reference into the record is alive while nginx evaluates variables.
-unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &LocConf, checks: &[Check]) -> ngx_int_t {
+unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &Location, checks: &[Check]) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     unsafe {
         let Some(worker) = (*record).worker else {
@@ -275,7 +276,11 @@ unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &LocCo
 ///
 /// # Safety
 /// As [`hold`].
-unsafe fn checks(r: *mut ngx_http_request_t, record: *const Record, location: &LocConf) -> ArrayVec<Check, LIMITS_MAX> {
+unsafe fn checks(
+    r: *mut ngx_http_request_t,
+    record: *const Record,
+    location: &Location,
+) -> ArrayVec<Check, LIMITS_MAX> {
     let mut checks = ArrayVec::new();
     for Limit { class, key, dry_run } in location.limits().iter().take(LIMITS_MAX) {
         // SAFETY: as the caller vouches; compiled values belong to this configuration.
@@ -300,7 +305,7 @@ unsafe fn checks(r: *mut ngx_http_request_t, record: *const Record, location: &L
 /// `r` is live.
 unsafe fn class_called(r: *const ngx_http_request_t, zone: &Zone<'_>, name: &[u8]) -> Option<ClassIdx> {
     // SAFETY: as the caller vouches.
-    let generation = unsafe { conf::of_request(r)?.generation.get() };
+    let generation = unsafe { ZoneModule::main(r)?.generation.get() };
     let found = if name.is_empty() { None } else { zone.class_find(name, generation) };
     found.or_else(|| zone.class_find(DEFAULT_CLASS, generation))
 }
@@ -383,7 +388,7 @@ unsafe fn identified(main: *mut ngx_http_request_t) -> Option<*mut Record> {
         let record = match find(main) {
             Some(record) => record,
             None => {
-                location::of_request(main)?.key.flatten()?;
+                LimitModule::location(main)?.key.flatten()?;
                 create(main)?
             }
         };

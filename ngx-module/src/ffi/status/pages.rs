@@ -1,9 +1,11 @@
 //! The pages `pincer_status` (JSON) and `pincer_metrics` (Prometheus). GET and HEAD only; nothing here is on the path of proxied requests.
 
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, nginx};
-use crate::ffi::conf;
+use crate::ffi::feed::conf::FeedModule;
 use crate::ffi::feed::running;
+use crate::ffi::zone::conf::ZoneModule;
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, ngx_chain_t,
     ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
@@ -58,10 +60,10 @@ unsafe fn serve(r: *mut ngx_http_request_t, render: Render) -> ngx_int_t {
         if discarded != nginx::OK {
             return discarded;
         }
-        let Some(main) = conf::of_request(r) else { return SERVER_ERROR };
+        let (Some(main), Some(plane)) = (ZoneModule::main(r), FeedModule::main(r)) else { return SERVER_ERROR };
         let Some(zone) = main.zone.get() else { return SERVER_ERROR };
         let addresses: Vec<String> =
-            main.control_plane.iter().flat_map(|plane| &plane.endpoints).map(ToString::to_string).collect();
+            plane.control_plane.iter().flat_map(|plane| &plane.endpoints).map(ToString::to_string).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         running::refresh();
         let now = clock::now();

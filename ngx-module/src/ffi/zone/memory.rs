@@ -3,12 +3,14 @@
 //! The zone is one slab allocation that is never freed, so records need no allocator. Reserving happens while a reload can still fail;
 //! peers are configured in `init_module`, when it no longer can, so a reload that fails changes no traffic.
 
+use super::conf::{Main, ZoneModule};
+use super::part::Counts;
+use super::slab::Slab;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{clock, log, nginx};
-use crate::ffi::conf::{DeclaredPeer, MainConf, PincerModule, UpstreamConf};
 use nginx_sys::{ngx_conf_t, ngx_int_t, ngx_shm_zone_t, ngx_slab_pool_t};
-use pincer_core::zone::{CLASSES_MAX, Header, Layout, PeerSpec, Settings, Zone};
+use pincer_core::zone::{CLASSES_MAX, Header, Layout, Zone};
 use std::ffi::c_void;
 
 /// A cache line: the alignment of the records.
@@ -18,12 +20,12 @@ const LINE: usize = 64;
 const PAGE: usize = 4096;
 
 /// Asks for the zone's memory; nginx calls `init_zone` once it is there.
-pub(crate) fn declare(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), String> {
-    let Some(args) = &main.zone_args else { return Ok(()) };
+pub(crate) fn declare(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
+    let Some(args) = &main.args else { return Ok(()) };
     // SAFETY: `cf` is live; the name's copy lives in the configuration's pool; `ngx_shared_memory_add` answers null or a live zone.
     unsafe {
         let mut name = nginx::pool_copy((*cf).pool, args.name.as_bytes()).ok_or("memory is out")?;
-        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, PincerModule::module().cast());
+        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, ZoneModule::module().cast());
         if zone.is_null() {
             return Err(format!("\"pincer_zone\" \"{}\" cannot be added", args.name));
         }
@@ -31,8 +33,8 @@ pub(crate) fn declare(cf: *mut ngx_conf_t, main: &mut MainConf) -> Result<(), St
             return Err(format!("\"pincer_zone\" \"{}\" is duplicate, one is needed", args.name));
         }
         (*zone).init = Some(init_zone);
-        (*zone).data = std::ptr::from_mut(main).cast();
-        main.shm_zone.set(Some(&*zone));
+        (*zone).data = std::ptr::from_ref(main).cast_mut().cast();
+        main.slab.set(Slab::of(&*zone));
     }
     Ok(())
 }
@@ -42,13 +44,13 @@ unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) 
     guard("zone init", nginx::ERROR, || {
         // SAFETY: nginx passes the zone of `declare`, whose data is the new configuration; one thread.
         let (pool, main) =
-            unsafe { ((*shm_zone).shm.addr.cast::<ngx_slab_pool_t>(), &*(*shm_zone).data.cast::<MainConf>()) };
+            unsafe { ((*shm_zone).shm.addr.cast::<ngx_slab_pool_t>(), &*(*shm_zone).data.cast::<Main>()) };
         // SAFETY: as above.
         let zone = unsafe { if old.is_null() { make(pool, main) } else { reuse(pool) } };
         match zone.and_then(|zone| adopt(zone, main).map(|()| zone)) {
             Ok(_) => nginx::OK,
             Err(message) => {
-                log::write_cycle(log::NGX_LOG_EMERG, &format!("{message} {}", main.zone_place));
+                log::write_cycle(log::NGX_LOG_EMERG, &format!("{message} {}", main.place));
                 nginx::ERROR
             }
         }
@@ -59,7 +61,7 @@ unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) 
 ///
 /// # Safety
 /// `pool` is the head of a fresh shared zone, mapped for its whole size.
-unsafe fn make(pool: *mut ngx_slab_pool_t, main: &MainConf) -> Result<&'static Zone<'static>, String> {
+unsafe fn make(pool: *mut ngx_slab_pool_t, main: &Main) -> Result<&'static Zone<'static>, String> {
     // SAFETY: as the caller vouches; a pool counts its free pages.
     let usable = unsafe { (*pool).pfree }.saturating_sub(1) * PAGE;
     let layout = Layout::for_bytes(usable.saturating_sub(LINE))
@@ -115,20 +117,17 @@ unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
 }
 
 /// Bytes of records for what nginx.conf declares.
-fn declared_bytes(main: &MainConf) -> usize {
-    let upstreams = main.upstreams.borrow();
-    let peers = upstreams.iter().map(|upstream| upstream.peers.borrow().len()).sum();
-    Layout::bytes_for(upstreams.len(), peers, main.classes.len())
+fn declared_bytes(main: &Main) -> usize {
+    let Counts { upstreams, peers, classes } = main.sum(|part| part.declared());
+    Layout::bytes_for(upstreams, peers, classes)
 }
 
-fn too_small(main: &MainConf, need_bytes: usize) -> String {
-    let size_kib = main.zone_args.as_ref().map_or(0, |args| args.size_bytes) / 1024;
+fn too_small(main: &Main, need_bytes: usize) -> String {
+    let size_kib = main.args.as_ref().map_or(0, |args| args.size_bytes) / 1024;
     let need_kib = Layout::size_kib(need_bytes);
-    let upstreams = main.upstreams.borrow();
-    let peers: usize = upstreams.iter().map(|upstream| upstream.peers.borrow().len()).sum();
-    let (count, classes) = (upstreams.len(), main.classes.len());
+    let Counts { upstreams, peers, classes } = main.sum(|part| part.declared());
     format!(
-        "\"pincer_zone\" size {size_kib}k is too small, {need_kib}k needed for {peers} peers in {count} upstreams and {classes} classes"
+        "\"pincer_zone\" size {size_kib}k is too small, {need_kib}k needed for {peers} peers in {upstreams} upstreams and {classes} classes"
     )
 }
 
@@ -140,19 +139,10 @@ fn instance_id(zone: &Zone<'_>) -> String {
 }
 
 /// Tells the configuration where its zone is, if there is room for it. Changes nothing in the zone: the reload may fail yet.
-fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
+fn adopt(zone: &'static Zone<'static>, main: &Main) -> Result<(), String> {
     main.zone.set(Some(zone));
     main.instance_id.replace(instance_id(zone));
-    let (mut upstreams, mut peers) = (0, 0);
-    for &upstream in main.upstreams.borrow().iter() {
-        let index = zone.upstream_find(&upstream.name.borrow());
-        upstreams += usize::from(index.is_none());
-        let declared = upstream.peers.borrow();
-        let is_fresh = |peer: &&DeclaredPeer| index.is_none_or(|index| zone.peer_find(index, &peer.sockaddr).is_none());
-        peers += declared.iter().filter(is_fresh).count();
-    }
-    let known = |name: &str| zone.class_find(name.as_bytes(), 0).is_some();
-    let classes = main.classes.iter().filter(|class| !known(&class.name)).count();
+    let Counts { upstreams, peers, classes } = main.sum(|part| part.missing(zone));
     let room = zone.room();
     if upstreams <= room.upstreams && peers <= room.peers && classes <= room.classes {
         return Ok(());
@@ -161,63 +151,30 @@ fn adopt(zone: &'static Zone<'static>, main: &MainConf) -> Result<(), String> {
     let peers_needed = zone.peers.len() + peers.saturating_sub(room.peers);
     let classes_needed = zone.classes.len() + classes.saturating_sub(room.classes);
     if classes_needed > CLASSES_MAX {
-        let have = main.classes.len();
+        let have = main.sum(|part| part.declared()).classes;
         return Err(format!(
             "\"pincer_class\": {have} classes are declared and others added at run time, {classes_needed} in all, at most {CLASSES_MAX} are allowed"
         ));
     }
     let need = declared_bytes(main);
-    if main.zone_args.as_ref().is_some_and(|args| Layout::size_kib(need) * 1024 > args.size_bytes) {
+    if main.args.as_ref().is_some_and(|args| Layout::size_kib(need) * 1024 > args.size_bytes) {
         return Err(too_small(main, need));
     }
     // What other configurations had in it takes the room, and more of that may come.
     Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed, classes_needed)))
 }
 
-/// Makes nginx.conf's peers those of the zone. In the master, once the configuration is in force.
-pub(crate) fn configure(main: &MainConf) -> Result<(), String> {
+/// Makes what nginx.conf declares that of the zone. In the master, once the configuration is in force.
+pub(crate) fn configure(main: &Main) -> Result<(), String> {
     let Some(zone) = main.zone.get() else { return Ok(()) };
+    let slab = main.slab.get();
     main.generation.set(zone.header.generation_begin());
-    let place = |upstream: &UpstreamConf, error| format!("upstream {}: {error}", upstream.place.borrow());
-    for &upstream in main.upstreams.borrow().iter() {
-        let index = locked(main, || zone.upstream_reserve(&upstream.name.borrow()));
-        upstream.index.set(Some(index.map_err(|error| place(upstream, error))?));
-        upstream.zone.set(Some(zone));
+    for part in main.parts.borrow().iter() {
+        part.reserve(zone, slab)?;
     }
-    let place_of_classes = |error| format!("\"pincer_class\": {error} {}", main.classes_place);
-    let mut classes = Vec::new();
-    for class in &main.classes {
-        let index = locked(main, || zone.class_reserve(class.name.as_bytes())).map_err(place_of_classes)?;
-        classes.push((index, class));
-    }
-    locked(main, || zone.retire(clock::now()));
-    for (index, class) in classes {
-        locked(main, || zone.class_configure(index, &class.settings, clock::now())).map_err(place_of_classes)?;
-    }
-    for &upstream in main.upstreams.borrow().iter() {
-        let Some(index) = upstream.index.get() else { continue };
-        let declared = upstream.peers.borrow();
-        let specs: Vec<PeerSpec<'_>> = declared.iter().map(DeclaredPeer::spec).collect();
-        let settings =
-            Settings { queue_size: upstream.queue.map_or(0, |queue| queue.size), signal: upstream.params().signal };
-        locked(main, || zone.upstream_configure(index, &settings, &specs, clock::now()))
-            .map_err(|error| place(upstream, error))?;
+    slab.locked(|| zone.retire(clock::now()));
+    for part in main.parts.borrow().iter() {
+        part.configure(zone, slab)?;
     }
     Ok(())
-}
-
-/// Runs a structural change under the slab mutex, which nginx's master frees when its holder dies.
-pub(crate) fn locked<T>(main: &MainConf, change: impl FnOnce() -> T) -> T {
-    let Some(shm_zone) = main.shm_zone.get() else { return change() };
-    let pool = shm_zone.shm.addr.cast::<ngx_slab_pool_t>();
-    // SAFETY: the zone's memory starts with its slab pool, whose mutex nginx has made.
-    unsafe { nginx_sys::ngx_shmtx_lock(&raw mut (*pool).mutex) };
-    // A panic in between must not keep the mutex: this process would go on and never give it back.
-    let changed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(change));
-    // SAFETY: locked above.
-    unsafe { nginx_sys::ngx_shmtx_unlock(&raw mut (*pool).mutex) };
-    match changed {
-        Ok(value) => value,
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
 }

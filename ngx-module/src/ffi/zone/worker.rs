@@ -1,14 +1,12 @@
 //! A process's life: the master prepares, a worker joins the zone, keeps house once a second, and leaves.
 
+use super::conf::{Main, ZoneModule};
+use super::part::WorkerPart;
 use super::{memory, wake};
-use crate::ffi::balance::queue;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::{count_in, guard};
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, log, nginx};
-use crate::ffi::cache::store;
-use crate::ffi::conf::{MainConf, PincerModule};
-use crate::ffi::feed::running;
 use nginx_sys::{ngx_cycle_t, ngx_event_t, ngx_msec_t};
 use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
@@ -21,7 +19,7 @@ const HOUSEKEEPING_MS: ngx_msec_t = 1_000;
 
 /// What this process is. Only its event loop's thread asks.
 struct Process {
-    main: Cell<Option<&'static MainConf>>,
+    main: Cell<Option<&'static Main>>,
     worker: Cell<Option<WorkerIdx>>,
     /// It found no slot at its start.
     refused: Cell<bool>,
@@ -43,12 +41,13 @@ pub(crate) fn worker() -> Option<WorkerIdx> {
 }
 
 /// The configuration that this worker runs.
-pub(crate) fn main_conf() -> Option<&'static MainConf> {
+fn main() -> Option<&'static Main> {
     PROCESS.main.get()
 }
 
-fn zone() -> Option<&'static Zone<'static>> {
-    main_conf()?.zone.get()
+/// The zone of the configuration that this worker runs.
+pub(crate) fn zone() -> Option<&'static Zone<'static>> {
+    main()?.zone.get()
 }
 
 /// Counts a request that is served without Pincer, and logs the first of this process.
@@ -67,7 +66,7 @@ pub(crate) fn count_fail_open() {
 /// In the master, when a configuration comes into force.
 pub(crate) fn in_force(cycle: *mut ngx_cycle_t) {
     // SAFETY: nginx passes the new cycle, whose configuration has been read.
-    let main = unsafe { PincerModule::main_in(cycle) };
+    let main = unsafe { ZoneModule::main_in(cycle) };
     let Some(main) = main.filter(|main| main.zone.get().is_some()) else { return };
     // SAFETY: as above.
     let core = unsafe { nginx::core_conf(cycle) };
@@ -75,7 +74,6 @@ pub(crate) fn in_force(cycle: *mut ngx_cycle_t) {
         // A running master must not die of it: the peers stay as they were.
         log::write_cycle(log::NGX_LOG_EMERG, &message);
     }
-    running::restore(main, (core.user, core.group));
     wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
     // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload, nothing else.
     unsafe {
@@ -94,7 +92,7 @@ unsafe extern "C" fn on_cycle_destroyed(_: *mut c_void) {
 pub(crate) fn worker_begins(cycle: *mut ngx_cycle_t) {
     clock::reseed();
     // SAFETY: the cycle this process runs for; its configuration lives as long as the process serves it.
-    let Some(main) = (unsafe { PincerModule::main_in(cycle) }) else { return };
+    let Some(main) = (unsafe { ZoneModule::main_in(cycle) }) else { return };
     let Some(zone) = main.zone.get() else { return };
     PROCESS.main.set(Some(main));
     count_in(&zone.header.counters.faults);
@@ -102,9 +100,9 @@ pub(crate) fn worker_begins(cycle: *mut ngx_cycle_t) {
     start_housekeeping();
 }
 
-/// Takes a slot in the zone, and starts the feed in worker 0. Without a slot requests are served by round robin; housekeeping tries again,
+/// Takes a slot in the zone, and runs what the parts do then. Without a slot requests are served by round robin; housekeeping tries again,
 /// since the workers of an older configuration give theirs back one by one.
-fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
+fn join(main: &'static Main, zone: &'static Zone<'static>) {
     reclaim();
     // Called again by housekeeping, until there is a slot.
     if worker().is_some() {
@@ -122,36 +120,31 @@ fn join(main: &'static MainConf, zone: &'static Zone<'static>) {
         }
         return;
     };
-    // A worker that has just come is storing nothing.
-    zone.header.fences.heed(worker, zone.header.fences.newest());
     if !wake::listen_slot(worker, on_kick) {
         log::write_cycle(
             log::NGX_LOG_WARN,
             "cannot listen for other workers, waiting requests will look for slots by timer",
         );
     }
-    // SAFETY: set by nginx before `init_process`.
-    if unsafe { nginx_sys::ngx_worker } == 0 {
-        running::start(main);
-    }
+    for_each_part(|part| part.joined(worker));
 }
 
 /// Joins late, unless this worker is about to leave.
 fn join_again() {
     // SAFETY: a word that only this process's signal handling and event loop write.
     let leaving = unsafe { nginx_sys::ngx_exiting } != 0;
-    if let (Some(main), Some(zone), None, false) = (main_conf(), zone(), worker(), leaving) {
+    if let (Some(main), Some(zone), None, false) = (main(), zone(), worker(), leaving) {
         join(main, zone);
     }
 }
 
 /// At a worker's end.
 pub(crate) fn worker_ends() {
-    running::stop();
+    for_each_part(WorkerPart::leaving);
     let Some(worker) = PROCESS.worker.take() else { return };
     if let Some(zone) = zone() {
         zone.worker_leave(worker);
-        kick_all();
+        slots_changed();
     }
 }
 
@@ -160,22 +153,25 @@ unsafe extern "C" fn on_kick(event: *mut ngx_event_t) {
     guard("kick", (), || {
         // SAFETY: nginx calls with the read event of the connection made in `wake::listen`.
         unsafe { wake::drain((*(*event).data.cast::<nginx_sys::ngx_connection_t>()).fd) };
-        let (Some(main), Some(zone), Some(worker)) = (main_conf(), zone(), worker()) else { return };
+        let (Some(zone), Some(worker)) = (zone(), worker()) else { return };
         if let Some(slot) = zone.workers.get(usize::from(worker.0)) {
             slot.kick_answered();
         }
-        store::heed();
-        for &upstream in main.upstreams.borrow().iter() {
-            queue::drain(upstream);
-        }
+        for_each_part(WorkerPart::woken);
     });
 }
 
-/// Has every worker with waiting requests look again: slots may have come from anywhere.
-pub(crate) fn kick_all() {
-    let (Some(main), Some(zone)) = (main_conf(), zone()) else { return };
-    for &upstream in main.upstreams.borrow().iter().filter(|upstream| upstream.queue.is_some()) {
-        queue::kick(upstream, zone);
+/// Slots of peers may have come free from anywhere.
+pub(crate) fn slots_changed() {
+    if let Some(zone) = zone() {
+        for_each_part(|part| part.slots_changed(zone));
+    }
+}
+
+fn for_each_part(call: impl Fn(&'static dyn WorkerPart)) {
+    let Some(main) = main() else { return };
+    for &part in main.worker_parts.borrow().iter() {
+        call(part);
     }
 }
 
@@ -195,8 +191,7 @@ unsafe extern "C" fn on_housekeeping(event: *mut ngx_event_t) {
     guard("housekeeping", (), || {
         reclaim();
         join_again();
-        store::heed();
-        running::report();
+        for_each_part(WorkerPart::each_second);
     });
     // SAFETY: the event has just fired and lives as long as the process.
     unsafe { nginx::arm(event, HOUSEKEEPING_MS) };
@@ -209,7 +204,7 @@ pub(crate) fn reclaim() {
     if reclaimed.workers > 0 {
         let message = format!("reclaims dead workers, workers={}, requests={}", reclaimed.workers, reclaimed.requests);
         log::write_cycle(log::NGX_LOG_NOTICE, &message);
-        kick_all();
+        slots_changed();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, nginx};
-use crate::ffi::conf::PincerModule;
+use crate::ffi::limit::conf::LimitModule;
 use crate::ffi::limit::hold::{self, Record};
 use nginx_sys::{
     ngx_chain_t, ngx_conf_t, ngx_event_pipe_t, ngx_event_t, ngx_http_output_body_filter_pt, ngx_http_request_t,
@@ -43,7 +43,7 @@ static NEXT: LoopStatic<Cell<ngx_http_output_body_filter_pt>> = LoopStatic::new(
 /// Puts the body filter in front of those installed so far, if anything is limited: nginx calls this before its gzip and postpone filters are.
 pub(crate) fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
     // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
-    if unsafe { PincerModule::main_read(cf) }.limits {
+    if unsafe { LimitModule::main_read(cf) }.in_use {
         install();
     }
     Ok(())
