@@ -18,7 +18,8 @@ mod waiters;
 
 use crate::conf::{DirectiveError, balance as balance_args};
 use crate::ffi::base::directive::{arguments, compile, once, place};
-use crate::ffi::base::feature::{self, Feature};
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::module;
 use crate::ffi::base::variable::{Variable, fill};
 use crate::ffi::zone::conf::needed_by;
 use crate::ffi::zone::part::WorkerPart;
@@ -32,7 +33,7 @@ use pincer_core::zone::Zone;
 use request::{AttemptTimes, ShownTime};
 use upstream::{BalanceModule, Main, UpstreamConf};
 
-feature::make_module!(
+module::module!(
     BalanceModule,
     c"ngx_http_pincer_balance_module",
     [in_upstream(c"pincer_balance", NGX_CONF_ANY, balance), in_upstream(c"pincer_queue", NGX_CONF_1MORE, queue_of),]

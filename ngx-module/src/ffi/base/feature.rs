@@ -43,7 +43,7 @@ pub(crate) trait Feature: Sized + 'static {
 
     const VARIABLES: &'static [Variable] = &[];
 
-    /// The feature as nginx knows it: [`crate::ffi::base::feature::module`] makes it.
+    /// The feature as nginx knows it.
     fn module() -> *mut ngx_module_t;
 
     /// All of `http {}` has been read: checks it, and puts handlers and filters into their places.
@@ -185,32 +185,6 @@ pub(crate) const fn module<F: Feature>(
         ..ngx_module_t::default()
     }
 }
-
-/// Makes a feature's module: `NAME` and `MODULE`, for the list of all modules. A directive is a
-/// function of [`directive`](crate::ffi::base::directive) with its arguments.
-macro_rules! make_module {
-    ($feature:ident, $name:literal, [$($level:ident($($argument:expr),* $(,)?)),* $(,)?]) => {
-        /// What nginx calls the module.
-        pub(crate) const NAME: &std::ffi::CStr = $name;
-
-        static DIRECTIVES: $crate::ffi::base::statics::NginxStatic<
-            [nginx_sys::ngx_command_t; [$(stringify!($level),)* ""].len()],
-        > = $crate::ffi::base::statics::NginxStatic::new([
-            $($crate::ffi::base::directive::$level::<$feature>($($argument),*),)*
-            nginx_sys::ngx_command_t::empty(),
-        ]);
-
-        static CONTEXT: $crate::ffi::base::statics::NginxStatic<nginx_sys::ngx_http_module_t> =
-            $crate::ffi::base::statics::NginxStatic::new($crate::ffi::base::feature::context::<$feature>());
-
-        pub(crate) static MODULE: $crate::ffi::base::statics::NginxStatic<nginx_sys::ngx_module_t> =
-            $crate::ffi::base::statics::NginxStatic::new($crate::ffi::base::feature::module::<$feature>(
-                &CONTEXT,
-                DIRECTIVES.get().cast(),
-            ));
-    };
-}
-pub(crate) use make_module;
 
 unsafe extern "C" fn create<T: Default>(cf: *mut ngx_conf_t) -> *mut c_void {
     guard("creating a configuration", std::ptr::null_mut(), || {

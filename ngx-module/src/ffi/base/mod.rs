@@ -11,6 +11,7 @@ pub(crate) mod headers;
 mod layout;
 pub(crate) mod location;
 pub(crate) mod log;
+pub(crate) mod module;
 pub(crate) mod nginx;
 pub(crate) mod page;
 pub(crate) mod phase;

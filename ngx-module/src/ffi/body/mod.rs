@@ -5,9 +5,9 @@ pub(crate) mod filter;
 mod give_way;
 pub(crate) mod head;
 
-use crate::ffi::base::feature::{self, Feature};
-use crate::ffi::base::nginx;
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill_bytes};
+use crate::ffi::base::{module, nginx};
 use conf::{BodyModule, Location, Main};
 use filter::Identity;
 use nginx_sys::ngx_http_request_t;
@@ -16,7 +16,7 @@ use nginx_sys::ngx_int_t;
 use nginx_sys::{NGX_CONF_1MORE, ngx_conf_t, ngx_module_t};
 use pincer_core::digest::Hex;
 
-feature::make_module!(
+module::module!(
     BodyModule,
     c"ngx_http_pincer_body_module",
     [anywhere(c"pincer_body_hash", NGX_CONF_1MORE, conf::body_hash)]

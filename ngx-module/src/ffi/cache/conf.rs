@@ -1,17 +1,32 @@
 //! What the feature keeps of the configuration.
 
-use super::passed::ProxyPlace;
 use super::zones::{self, Place};
 use crate::ffi::base::feature::{Feature, LocationConf};
 use crate::ffi::base::{location as base_location, log, nginx};
 use crate::ffi::body::conf::BodyModule;
 use crate::ffi::zone;
-use nginx_sys::ngx_conf_t;
+use nginx_sys::{ngx_conf_t, ngx_cycle_t};
 use pincer_core::digest::KeyContext;
 use std::cell::{Cell, OnceCell, RefCell};
 
 /// Cache keys and purges.
 pub(crate) struct CacheModule;
+
+/// Whose requests may have a URI of their own.
+const PROXY: &str = "ngx_http_proxy_module";
+
+/// Where the proxy module keeps its locations' configurations and its requests' contexts; `None` in an nginx without it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ProxyPlace(pub(super) Option<usize>);
+
+impl ProxyPlace {
+    /// # Safety
+    /// `cycle` is live and its modules are known.
+    pub(crate) unsafe fn of(cycle: *const ngx_cycle_t) -> Self {
+        // SAFETY: as the caller vouches.
+        Self(unsafe { nginx::module_named(cycle, PROXY).as_ref() }.map(|module| module.ctx_index))
+    }
+}
 
 #[derive(Default)]
 pub(crate) struct Main {

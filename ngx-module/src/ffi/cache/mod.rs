@@ -9,9 +9,9 @@ mod store;
 mod zones;
 
 use crate::feed::PurgeCommand;
-use crate::ffi::base::feature::{self, Feature};
-use crate::ffi::base::nginx;
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill_bytes};
+use crate::ffi::base::{module, nginx};
 use crate::ffi::zone::part::WorkerPart;
 use crate::ffi::{feed, zone};
 use conf::{CacheModule, Location, Main};
@@ -23,7 +23,7 @@ use pincer_core::digest::key_text;
 use pincer_core::zone::WorkerIdx;
 use pincer_proto::v1::Purged;
 
-feature::make_module!(CacheModule, c"ngx_http_pincer_cache_module", []);
+module::module!(CacheModule, c"ngx_http_pincer_cache_module", []);
 
 impl Feature for CacheModule {
     type Main = Main;
@@ -41,7 +41,7 @@ impl Feature for CacheModule {
         let main = unsafe { CacheModule::main_read(cf) };
         conf::check_cache_keys(cf);
         // SAFETY: nginx passes a live `ngx_conf_t`; its cycle's modules are known once directives are read.
-        main.proxy.set(unsafe { passed::ProxyPlace::of((*cf).cycle) });
+        main.proxy.set(unsafe { conf::ProxyPlace::of((*cf).cycle) });
         // SAFETY: as above.
         let _ = main.memory.set(unsafe { zone::conf::ZoneModule::main_read(cf) });
         zone::conf::register_worker(cf, main);

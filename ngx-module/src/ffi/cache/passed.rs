@@ -7,16 +7,9 @@ use super::conf::CacheModule;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::nginx;
 use nginx_sys::{
-    ngx_cycle_t, ngx_http_chunked_s, ngx_http_request_t, ngx_http_status_t, ngx_http_upstream_resolved_t,
-    ngx_http_upstream_t, ngx_str_t,
+    ngx_http_chunked_s, ngx_http_request_t, ngx_http_status_t, ngx_http_upstream_resolved_t, ngx_http_upstream_t,
+    ngx_str_t,
 };
-
-/// Whose requests may have a URI of their own.
-const PROXY: &str = "ngx_http_proxy_module";
-
-/// Where the proxy module keeps its locations' configurations and its requests' contexts; `None` in an nginx without it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ProxyPlace(Option<usize>);
 
 /// Where a request goes. The default stands for nobody knows.
 #[derive(Default)]
@@ -42,15 +35,6 @@ struct ProxyContext {
     host_header: ngx_str_t,
     port: ngx_str_t,
     uri: ngx_str_t,
-}
-
-impl ProxyPlace {
-    /// # Safety
-    /// `cycle` is live and its modules are known.
-    pub(crate) unsafe fn of(cycle: *const ngx_cycle_t) -> Self {
-        // SAFETY: as the caller vouches.
-        Self(unsafe { nginx::module_named(cycle, PROXY).as_ref() }.map(|module| module.ctx_index))
-    }
 }
 
 /// Where `r` goes from the location that it is in now; `None` if no module has said so yet, or one that keeps it in another way than nginx's own.

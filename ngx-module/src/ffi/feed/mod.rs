@@ -8,8 +8,8 @@ pub(crate) mod running;
 
 use crate::conf::{DirectiveError, control};
 use crate::ffi::base::directive::{arguments, full_path, once, place};
-use crate::ffi::base::feature::{self, Feature};
-use crate::ffi::base::nginx;
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::{module, nginx};
 use crate::ffi::zone;
 use crate::ffi::zone::conf::needed_by;
 use crate::ffi::zone::part::WorkerPart;
@@ -17,7 +17,7 @@ use conf::{FeedModule, Main};
 use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_TAKE1, ngx_conf_t, ngx_cycle_t, ngx_module_t};
 use pincer_core::zone::WorkerIdx;
 
-feature::make_module!(
+module::module!(
     FeedModule,
     c"ngx_http_pincer_feed_module",
     [

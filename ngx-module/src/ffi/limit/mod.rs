@@ -9,7 +9,8 @@ mod delay;
 mod directive;
 pub(crate) mod hold;
 
-use crate::ffi::base::feature::{self, Feature};
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::module;
 use crate::ffi::base::variable::{Variable, fill};
 use crate::ffi::{feed, zone};
 use conf::{LimitModule, Location, Main};
@@ -18,7 +19,7 @@ use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
 use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_TAKE1, ngx_conf_t, ngx_module_t};
 
-feature::make_module!(
+module::module!(
     LimitModule,
     c"ngx_http_pincer_limit_module",
     [

@@ -3,7 +3,8 @@
 mod pages;
 
 use crate::conf::DirectiveError;
-use crate::ffi::base::feature::{self, Feature};
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::module;
 use crate::ffi::base::variable::{Variable, fill};
 use crate::ffi::limit::conf::exempt_page;
 use crate::ffi::zone::conf::{needed_by, of_request as zone_of};
@@ -14,7 +15,7 @@ use nginx_sys::{NGX_CONF_NOARGS, ngx_conf_t, ngx_module_t};
 
 pub(crate) struct StatusModule;
 
-feature::make_module!(
+module::module!(
     StatusModule,
     c"ngx_http_pincer_status_module",
     [in_location(c"pincer_status", NGX_CONF_NOARGS, status), in_location(c"pincer_metrics", NGX_CONF_NOARGS, metrics),]

@@ -9,11 +9,12 @@ pub(crate) mod worker;
 
 use crate::conf::{DirectiveError, zone as zone_args};
 use crate::ffi::base::directive::{arguments, full_path, once, place};
-use crate::ffi::base::feature::{self, Feature};
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::module;
 use conf::{Main, ZoneModule};
 use nginx_sys::{NGX_CONF_1MORE, ngx_conf_t, ngx_cycle_t, ngx_module_t};
 
-feature::make_module!(ZoneModule, c"ngx_http_pincer_zone_module", [in_http(c"pincer_zone", NGX_CONF_1MORE, zone)]);
+module::module!(ZoneModule, c"ngx_http_pincer_zone_module", [in_http(c"pincer_zone", NGX_CONF_1MORE, zone)]);
 
 impl Feature for ZoneModule {
     type Main = Main;

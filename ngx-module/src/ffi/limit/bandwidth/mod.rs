@@ -4,13 +4,14 @@ pub(crate) mod filter;
 pub(crate) mod pacing;
 pub(crate) mod pieces;
 
-use crate::ffi::base::feature::{self, Feature};
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::module;
 use nginx_sys::{ngx_conf_t, ngx_module_t};
 
 /// A module for the place of its body filter alone.
 pub(crate) struct BandwidthModule;
 
-feature::make_module!(BandwidthModule, c"ngx_http_pincer_bandwidth_module", []);
+module::module!(BandwidthModule, c"ngx_http_pincer_bandwidth_module", []);
 
 impl Feature for BandwidthModule {
     type Main = ();
