@@ -4,7 +4,7 @@
 
 use super::request::RequestState;
 use crate::ffi::base::nginx;
-use crate::ffi::body::filter;
+use crate::ffi::body::identity;
 use pincer_core::limit::KeyHash;
 use pincer_core::zone::Fingerprint;
 
@@ -17,7 +17,7 @@ pub(crate) unsafe fn of(state: *const RequestState) -> Fingerprint {
     unsafe {
         let r = (*state).request;
         let length = (*(*r).main).headers_in.content_length_n.to_le_bytes();
-        let digest = filter::digest(r);
+        let digest = identity::digest(r);
         let parts = [
             nginx::bytes((*r).method_name),
             nginx::bytes((*r).uri),

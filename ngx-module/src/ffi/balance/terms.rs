@@ -3,14 +3,14 @@
 //! A request without a class waits as [`QueueClass::NONE`], under the terms of the directive alone. Never decides an order: that is the core's.
 
 use super::request::RequestState;
-use crate::ffi::limit::hold;
+use crate::ffi::limit::record;
 use pincer_core::turn::Terms;
 use pincer_core::zone::{ClassIdx, QueueClass, QueueRule, UpstreamIdx, WorkerIdx, Zone};
 
 /// The class that the request waits as: the one that was applied to it.
 pub(crate) fn class_of(state: &RequestState) -> QueueClass {
     // SAFETY: a record lives in its request's pool.
-    let applied = unsafe { hold::class_of(state.request) };
+    let applied = unsafe { record::class_of(state.request) };
     applied.map_or(QueueClass::NONE, |class| QueueClass(class.0.saturating_add(1)))
 }
 

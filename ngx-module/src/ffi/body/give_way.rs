@@ -30,12 +30,12 @@ pub(super) struct GivingWay {
     hashed: usize,
     /// All bytes hashed, modulo [`EVEN_BYTES`].
     uneven: usize,
-    /// The connection that is read through [`recv`], and how it was read before.
-    instead: Option<(*mut ngx_connection_t, ngx_recv_pt)>,
+    /// The connection that is read in another way, how it was read before, and how it is now.
+    pub(super) instead: Option<(*mut ngx_connection_t, ngx_recv_pt, Recv)>,
     /// The head's buffer holds the beginning of the body, to be read again.
     is_put_back: bool,
     /// What the connection's next read answers: found out with the last one, which had something to hand out.
-    failed: Option<isize>,
+    pub(super) failed: Option<isize>,
 }
 
 /// What begins each stream of HTTP/2, in every version of nginx; the whole of it is known only where nginx is built with HTTP/2.
@@ -50,14 +50,15 @@ struct StreamConnectionHead {
     connection: *mut ngx_connection_t,
 }
 
-type Recv = unsafe extern "C" fn(*mut ngx_connection_t, *mut u_char, usize) -> isize;
+/// How a connection is read.
+pub(super) type Recv = unsafe extern "C" fn(*mut ngx_connection_t, *mut u_char, usize) -> isize;
 
 impl GivingWay {
     /// `bytes` more of the body were hashed, and it goes on.
     ///
     /// # Safety
     /// `r` is live, its body is being read, and this is its own.
-    pub(super) unsafe fn hashed(&mut self, r: *mut ngx_http_request_t, bytes: usize) {
+    pub(super) unsafe fn hashed(&mut self, r: *mut ngx_http_request_t, bytes: usize, recv: Recv) {
         self.hashed += bytes;
         self.uneven = (self.uneven + bytes) % EVEN_BYTES;
         // SAFETY: as the caller vouches; a stream's connection outlives it.
@@ -68,18 +69,18 @@ impl GivingWay {
                     rest((*(*(*r).stream.cast::<StreamHead>()).connection).connection);
                 }
             } else if (*r).http_version <= nginx_sys::NGX_HTTP_VERSION_20 as ngx_uint_t {
-                self.read_through_us((*r).connection);
+                self.read_through_us((*r).connection, recv);
             }
         }
     }
 
     /// # Safety
     /// `connection` is live, and that of this request.
-    unsafe fn read_through_us(&mut self, connection: *mut ngx_connection_t) {
+    unsafe fn read_through_us(&mut self, connection: *mut ngx_connection_t, recv: Recv) {
         if self.instead.is_none() {
             // SAFETY: as the caller vouches.
             unsafe {
-                self.instead = Some((connection, (*connection).recv));
+                self.instead = Some((connection, (*connection).recv, recv));
                 (*connection).recv = Some(recv);
             }
         }
@@ -90,7 +91,12 @@ impl GivingWay {
     ///
     /// # Safety
     /// `r` is live, and nginx shows `chain` to the first of the request-body filters; this is the request's own.
-    pub(super) unsafe fn put_back(&mut self, r: *mut ngx_http_request_t, chain: *const ngx_chain_t) -> bool {
+    pub(super) unsafe fn put_back(
+        &mut self,
+        r: *mut ngx_http_request_t,
+        chain: *const ngx_chain_t,
+        recv: Recv,
+    ) -> bool {
         // SAFETY: as the caller vouches. A buffer that ends where the head's is read up to was cut out of that.
         unsafe {
             let (Some(part), Some(head), Some(body)) =
@@ -122,7 +128,7 @@ impl GivingWay {
             // Empty, so that nginx does not wait for somebody to use it.
             buffer.pos = buffer.last;
             self.is_put_back = true;
-            self.read_through_us((*r).connection);
+            self.read_through_us((*r).connection, recv);
             true
         }
     }
@@ -131,7 +137,7 @@ impl GivingWay {
     ///
     /// # Safety
     /// `r` is live, this is its own, and `buffer` has `size` bytes of room.
-    unsafe fn hand_out(&mut self, r: *mut ngx_http_request_t, buffer: *mut u_char, size: usize) -> usize {
+    pub(super) unsafe fn hand_out(&mut self, r: *mut ngx_http_request_t, buffer: *mut u_char, size: usize) -> usize {
         if !self.is_put_back {
             return 0;
         }
@@ -148,7 +154,7 @@ impl GivingWay {
     }
 
     /// Whether others are to be served now; asked once for each time.
-    fn is_due(&mut self) -> bool {
+    pub(super) fn is_due(&mut self) -> bool {
         let due = self.hashed >= TURN_BYTES;
         if due {
             self.hashed = 0;
@@ -157,7 +163,7 @@ impl GivingWay {
     }
 
     /// How much of `size` bytes of room is to be read: a large piece ends evenly.
-    fn piece(&self, size: usize) -> usize {
+    pub(super) fn piece(&self, size: usize) -> usize {
         let size = size.min(PIECE_BYTES);
         if size < 2 * EVEN_BYTES { size } else { size - (self.uneven + size) % EVEN_BYTES }
     }
@@ -167,51 +173,12 @@ impl GivingWay {
     /// # Safety
     /// The connection is live: at the latest at the end of its request.
     pub(super) unsafe fn end(&mut self) {
-        if let Some((connection, before)) = self.instead.take() {
+        if let Some((connection, before, ours)) = self.instead.take() {
             // SAFETY: as the caller vouches. Whoever has put something else there meanwhile keeps it.
             unsafe {
-                if (*connection).recv.is_some_and(|now| std::ptr::fn_addr_eq(now, recv as Recv)) {
+                if (*connection).recv.is_some_and(|now| std::ptr::fn_addr_eq(now, ours)) {
                     (*connection).recv = before;
                 }
-            }
-        }
-    }
-}
-
-/// Stands in for a connection's `recv` while a body is read and hashed.
-unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
-    // SAFETY: nginx calls with a live connection, whose data is one of the requests that it has while one of them reads its body, and with room for `size`
-    // bytes; the reference ends before anyone else runs.
-    unsafe {
-        let r = (*connection).data.cast::<ngx_http_request_t>();
-        let Some(giving_way) = super::filter::giving_way(r) else { return nginx::ERROR };
-        if let Some(answer) = (*giving_way).failed.take() {
-            return answer;
-        }
-        if (*giving_way).is_due() {
-            rest(connection);
-            return nginx::AGAIN;
-        }
-        let Some((_, Some(before))) = (*giving_way).instead else { return nginx::ERROR };
-        let size = (*giving_way).piece(size);
-        let first = (*giving_way).hand_out(r, buffer, size);
-        if first == 0 {
-            return before(connection, buffer, size);
-        }
-        let bytes = first.cast_signed();
-        if first == size {
-            // There may be more of it, of which no event will tell.
-            bits::event::set_ready((*connection).read, 1);
-            return bytes;
-        }
-        match before(connection, buffer.add(first), size - first) {
-            nginx::AGAIN => bytes,
-            more if more > 0 => bytes + more,
-            failed => {
-                (*giving_way).failed = Some(failed);
-                // nginx asks once more.
-                bits::event::set_ready((*connection).read, 1);
-                bytes
             }
         }
     }
@@ -221,7 +188,7 @@ unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char
 ///
 /// # Safety
 /// `connection` is live; closing it takes its events out of nginx's lists.
-unsafe fn rest(connection: *mut ngx_connection_t) {
+pub(super) unsafe fn rest(connection: *mut ngx_connection_t) {
     // SAFETY: as the caller vouches; the list is nginx's own and initialised in every worker.
     unsafe {
         let read = (*connection).read;

@@ -1,15 +1,20 @@
 //! Request bodies: hashed while they arrive.
 
+pub(crate) mod account;
 pub(crate) mod conf;
-pub(crate) mod filter;
+mod early;
+mod filter;
 mod give_way;
 pub(crate) mod head;
+pub(crate) mod identity;
+mod reading;
+mod record;
 
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill_bytes};
 use crate::ffi::base::{module, nginx};
 use conf::{BodyModule, Location, Main};
-use filter::Identity;
+use identity::Identity;
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
@@ -46,7 +51,7 @@ impl Feature for BodyModule {
 unsafe fn body_hash(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     unsafe {
-        match filter::identity(r) {
+        match identity::identity(r) {
             Some(Identity::Digest(digest)) => fill_bytes(r, value, digest.hex().as_ref()),
             Some(Identity::Token(token)) => fill_bytes(r, value, Hex::new(&token).as_ref()),
             None => nginx::ERROR,
@@ -58,5 +63,5 @@ unsafe fn body_hash(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_va
 /// As [`Getter`](crate::ffi::base::variable::Getter).
 unsafe fn uncacheable(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t) -> ngx_int_t {
     // SAFETY: as the caller vouches.
-    unsafe { fill_bytes(r, value, if filter::is_uncacheable(r) { b"1" } else { b"0" }) }
+    unsafe { fill_bytes(r, value, if identity::is_uncacheable(r) { b"1" } else { b"0" }) }
 }

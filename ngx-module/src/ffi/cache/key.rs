@@ -11,9 +11,9 @@ use super::passed;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::{location, nginx};
 use crate::ffi::body::conf::{BodyModule, Location};
-use crate::ffi::body::filter::{self, Identity};
 use crate::ffi::body::head;
-use crate::ffi::limit::hold;
+use crate::ffi::body::identity::{self, Identity};
+use crate::ffi::limit::who;
 use arrayvec::ArrayVec;
 use nginx_sys::{ngx_http_request_t, ngx_str_t};
 use pincer_core::digest::{KeyContext, abbreviated, normal_content_type};
@@ -32,14 +32,14 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
     // SAFETY: as the caller vouches; the strings live as long as the request.
     unsafe {
         let passed = passed::of(r);
-        let identity = if passed.is_some() { filter::identity(r) } else { filter::token(r) }?;
+        let identity = if passed.is_some() { identity::identity(r) } else { identity::token(r) }?;
         let names = [HOST, head::CONTENT_TYPE, head::CONTENT_ENCODING];
         let [mut host, content_type, content_encoding] = nginx::headers_in((*r).main, names, head::LINES);
         if r != (*r).main {
             // The body is the main request's; a module may have given a subrequest another Host.
             host = nginx::header_in(r, HOST, head::LINES);
         }
-        let class = hold::class_text(r).unwrap_or_default();
+        let class = who::class_text(r).unwrap_or_default();
         let (form, digest, content_type): (u8, &[u8], [&[u8]; 2]) = match &identity {
             Identity::Digest(digest) => {
                 let hashed = digest.hashed();

@@ -9,7 +9,7 @@ use super::nodes::Cache;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, nginx};
-use crate::ffi::body::filter;
+use crate::ffi::body::account;
 use crate::ffi::zone::worker;
 use nginx_sys::{
     ngx_http_cache_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
@@ -67,7 +67,7 @@ unsafe fn note(r: *mut ngx_http_request_t) {
         {
             return;
         }
-        filter::warn_of_a_key_without(r);
+        account::warn_of_a_key_without(r);
         let Some(zone) = worker::zone() else { return };
         let Some(cache) = cache_of(c) else { return };
         if (*c).vary.len > 0 {

@@ -1,7 +1,8 @@
 //! What clients hear of their limits: the headers `RateLimit-Policy`, `RateLimit`, `x-ratelimit-…-requests` on every answer that a rate was applied to, `Retry-After`
 //! on a refusal, and the refusal itself. They replace those of the same name that an upstream sent: a client hears of one limit. Where `error_page` names the status nginx answers in its own way, with our headers.
 
-use super::hold::{self, Record, Status};
+use super::record::{self, Record, Status};
+use super::who;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::headers::remove_header_out;
 use crate::ffi::base::statics::LoopStatic;
@@ -35,7 +36,7 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
         // SAFETY: nginx passes a live request.
         unsafe {
             if std::ptr::eq((*r).main, r)
-                && let Some(record) = hold::find(r)
+                && let Some(record) = record::find(r)
             {
                 add_headers(r, &*record);
             }
@@ -93,8 +94,8 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
 pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status: u16) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     unsafe {
-        let class = hold::class_text(r).unwrap_or_default();
-        hold::log_refusal(r, refusal, &class);
+        let class = who::class_text(r).unwrap_or_default();
+        who::log_refusal(r, refusal, &class);
         if refusal == Refusal::Unauthenticated {
             nginx::add_header_out(r, "WWW-Authenticate", "Bearer");
         }

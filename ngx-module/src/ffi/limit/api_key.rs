@@ -3,29 +3,15 @@
 //! Looked up once for each request, in the table that the control plane feeds; the secret itself never leaves this file, and a log gets the first
 //! eight digits of its SHA-256 only.
 
+use super::caller::Caller;
 use super::conf::LimitModule;
-use super::hold::Record;
+use super::record::Record;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::{clock, log, nginx};
 use nginx_sys::ngx_http_request_t;
-use pincer_core::zone::{KeyName, KeyVerdict, Zone};
+use pincer_core::zone::{KeyVerdict, Zone};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// What a request's API key says.
-#[derive(Debug)]
-pub(crate) enum Caller {
-    /// The location asks for none.
-    NotAsked,
-    /// There is none.
-    Nobody,
-    /// A valid one.
-    Known { tenant: KeyName, class: KeyName },
-    /// One that is not known, revoked or expired.
-    Unknown,
-    /// One that may not be used from the client's address.
-    Forbidden,
-}
 
 /// Looks up who calls, unless that is known already.
 ///

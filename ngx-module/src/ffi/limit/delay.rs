@@ -1,7 +1,7 @@
 //! Lets a request sleep until its rate allows it, as nginx's `limit_req` does: on the timer of its connection's write event, while the read event tells whether the
 //! client is still there. Never holds a reference into the record while nginx runs. Cost: one timer for each request that sleeps.
 
-use super::hold::{self, Record};
+use super::record::{self, Record};
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{NGX_HTTP_INTERNAL_SERVER_ERROR, ngx_http_request_t, ngx_int_t, ngx_msec_t};
 use pincer_core::time::MILLISECOND_NS;
@@ -50,7 +50,7 @@ unsafe extern "C" fn on_delay(r: *mut ngx_http_request_t) {
             nginx_sys::ngx_http_finalize_request(r, SERVER_ERROR);
             return;
         }
-        if let Some(record) = hold::find(r) {
+        if let Some(record) = record::find(r) {
             (*record).delayed = false;
         }
         (*r).read_event_handler = Some(nginx_sys::ngx_http_block_reading);

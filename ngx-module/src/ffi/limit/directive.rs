@@ -1,12 +1,12 @@
 //! The setters of the feature's directives.
 
 use super::conf::{ClassSource, Limit, LimitModule, Location, Main};
-use super::hold::LIMITS_MAX;
 use crate::conf::{DirectiveError, class as class_args, limit as limit_args};
 use crate::ffi::base::directive::{arguments, compile, once, place};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::zone::conf::needed_by;
 use nginx_sys::ngx_conf_t;
+use pincer_core::zone::LIMITS_MAX;
 
 pub(super) fn class(cf: *mut ngx_conf_t, main: &mut Main) -> Result<(), DirectiveError> {
     needed_by(cf, "pincer_class");

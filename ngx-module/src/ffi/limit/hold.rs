@@ -5,14 +5,14 @@
 //! whatever way it ended; one that has to wait for its rate sleeps ([`delay`]). Without a worker slot nothing is limited; a key that is required is asked
 //! for at every location, whatever fails. Cost: one record in the request's pool and [`Zone::limit_take`]. Bound: [`LIMITS_MAX`] limits for a request.
 
-use super::api_key::{self, Caller};
-use super::bandwidth::pacing;
+use super::caller::Caller;
 use super::conf::{ClassSource, Limit, LimitModule, Location};
-use super::{answer, class_header, delay};
+use super::record::{Record, Status, create, find};
+use super::who::{class_called, class_of_caller};
+use super::{answer, api_key, class_header, delay};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
-use crate::ffi::base::{clock, log, nginx};
-use crate::ffi::zone::conf::{ZoneModule, of_request as zone_of};
+use crate::ffi::base::{clock, nginx};
 use crate::ffi::zone::worker;
 use crate::phase::refusal::Refusal;
 use arrayvec::ArrayVec;
@@ -20,63 +20,11 @@ use nginx_sys::{
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SERVICE_UNAVAILABLE, ngx_conf_t, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
     ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_request_t, ngx_int_t,
 };
-use pincer_core::limit::{Flow, KeyHash, Quota};
-use pincer_core::zone::{Check, ClassIdx, Holds, Reason, Verdict, WorkerIdx, Zone};
-use std::ffi::c_void;
-
-pub(crate) use pincer_core::zone::LIMITS_MAX;
-
-/// The class of requests that name none, or one that is not known.
-const DEFAULT_CLASS: &[u8] = b"default";
+use pincer_core::limit::KeyHash;
+use pincer_core::zone::{Check, LIMITS_MAX, Reason, Verdict};
 
 const UNAVAILABLE: ngx_int_t = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t;
 const SERVER_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
-
-/// What became of a request at its limits, in nginx's words.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Status {
-    Passed,
-    Delayed,
-    Rejected,
-    RejectedDryRun,
-}
-
-impl Status {
-    /// As `$limit_req_status` says it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Passed => "PASSED",
-            Self::Delayed => "DELAYED",
-            Self::Rejected => "REJECTED",
-            Self::RejectedDryRun => "REJECTED_DRY_RUN",
-        }
-    }
-}
-
-/// What a main request is to its limits. In its pool, found again through the pool's cleanups.
-pub(crate) struct Record {
-    request: *mut ngx_http_request_t,
-    pub(crate) zone: &'static Zone<'static>,
-    /// `None` while this worker has no slot in the zone: keys are looked up, nothing is limited.
-    pub(crate) worker: Option<WorkerIdx>,
-    pub(crate) caller: Caller,
-    /// The first limit's class, or else the API key's.
-    pub(crate) class: Option<ClassIdx>,
-    /// Limits have applied: the caller is settled, and no other location's count.
-    checked: bool,
-    /// Refused for its key: what comes after that is an error page.
-    denied: bool,
-    /// It waits for its rate, and has not gone on.
-    pub(crate) delayed: bool,
-    pub(crate) status: Option<Status>,
-    pub(crate) quotas: ArrayVec<(ClassIdx, Quota), LIMITS_MAX>,
-    /// When a refused request may come again.
-    pub(crate) retry_after_ns: Option<u64>,
-    pub(crate) holds: Holds,
-    /// One for each of `holds`.
-    pub(crate) flows: [Flow; LIMITS_MAX],
-    pub(crate) pacing: pacing::Pacing,
-}
 
 /// Puts handlers and filters into their places.
 pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
@@ -88,77 +36,6 @@ pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
         ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
         handler,
     )
-}
-
-/// The main request's record, if it has one.
-///
-/// # Safety
-/// `main` is a live main request; the pointer is good as long as it, and only one reference is made of it at a time.
-pub(crate) unsafe fn find(main: *const ngx_http_request_t) -> Option<*mut Record> {
-    // SAFETY: as the caller vouches; all records of this cleanup are `Record`.
-    unsafe {
-        let is_it = |record: *const Record| std::ptr::eq((*record).request, main);
-        nginx::cleanup_find((*main).pool, on_pool_destroyed, is_it)
-    }
-}
-
-/// # Safety
-/// `main` is a live main request that has no record.
-unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record> {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let zone = zone_of(main)?;
-        let record = Record {
-            request: main,
-            zone,
-            worker: worker::worker(),
-            caller: Caller::NotAsked,
-            class: None,
-            checked: false,
-            denied: false,
-            delayed: false,
-            status: None,
-            quotas: ArrayVec::new(),
-            retry_after_ns: None,
-            holds: Holds::default(),
-            flows: [Flow::default(); LIMITS_MAX],
-            pacing: pacing::Pacing::default(),
-        };
-        nginx::cleanup_add((*main).pool, on_pool_destroyed, record)
-    }
-}
-
-/// The request's end: gives back what it holds.
-unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
-    guard("limits cleanup", (), || {
-        // SAFETY: nginx calls a cleanup once, with the record that `create` stored, before the pool's memory goes.
-        let mut record = unsafe {
-            let record = data.cast::<Record>();
-            pacing::stop(&raw mut (*record).pacing);
-            record.read()
-        };
-        let now = clock::now();
-        let zone = record.zone;
-        // Without a slot it holds nothing.
-        let Some(worker) = record.worker else { return };
-        for (held, flow) in record.holds.iter().zip(&mut record.flows) {
-            zone.bandwidth_end(held, flow, now);
-        }
-        if record.delayed {
-            zone.limit_withdraw(worker, record.holds, now);
-        } else {
-            zone.limit_release(worker, record.holds);
-        }
-    });
-}
-
-/// The class of `r` or of its main request, for the queue; `None` without one.
-///
-/// # Safety
-/// `r` is live.
-pub(crate) unsafe fn class_of(r: *const ngx_http_request_t) -> Option<ClassIdx> {
-    // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
-    unsafe { find((*r).main).and_then(|record| (*record).class) }
 }
 
 unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -299,25 +176,6 @@ unsafe fn checks(
     checks
 }
 
-/// The class called `name`, else the default one, if there is one.
-///
-/// # Safety
-/// `r` is live.
-unsafe fn class_called(r: *const ngx_http_request_t, zone: &Zone<'_>, name: &[u8]) -> Option<ClassIdx> {
-    // SAFETY: as the caller vouches.
-    let generation = unsafe { ZoneModule::main(r)?.generation.get() };
-    let found = if name.is_empty() { None } else { zone.class_find(name, generation) };
-    found.or_else(|| zone.class_find(DEFAULT_CLASS, generation))
-}
-
-/// # Safety
-/// `r` is live.
-unsafe fn class_of_caller(r: *const ngx_http_request_t, caller: &Caller, zone: &Zone<'_>) -> Option<ClassIdx> {
-    let Caller::Known { class, .. } = caller else { return None };
-    // SAFETY: as the caller vouches.
-    unsafe { class_called(r, zone, class) }
-}
-
 /// Puts class and tenant into the request's headers, and takes away what the client says of them.
 ///
 /// # Safety
@@ -334,75 +192,4 @@ unsafe fn tell_upstream(r: *mut ngx_http_request_t, record: *const Record) -> bo
         };
         class_header::replace(r, class, tenant)
     }
-}
-
-/// The name of the class that `r` is in, for `$pincer_class`: the one applied, or before that the API key's. Looks a key up if need be.
-///
-/// # Safety
-/// `r` is live.
-pub(crate) unsafe fn class_text(r: *mut ngx_http_request_t) -> Option<String> {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let record = identified((*r).main)?;
-        let mut name = [0; pincer_core::zone::NAME_MAX];
-        if let Some(class) = (*record).class.and_then(|class| (*record).zone.class(class)) {
-            return Some(String::from_utf8_lossy(class.name(&mut name)).into_owned());
-        }
-        match &(*record).caller {
-            Caller::Known { class, .. } => Some(String::from_utf8_lossy(class).into_owned()),
-            _ => None,
-        }
-    }
-}
-
-/// The tenant of the request's API key, for `$pincer_tenant`.
-///
-/// # Safety
-/// `r` is live.
-pub(crate) unsafe fn tenant_text(r: *mut ngx_http_request_t) -> Option<String> {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        match &(*identified((*r).main)?).caller {
-            Caller::Known { tenant, .. } => Some(String::from_utf8_lossy(tenant).into_owned()),
-            _ => None,
-        }
-    }
-}
-
-/// What became of the request at its limits, for `$pincer_limit_status`.
-///
-/// # Safety
-/// `r` is live.
-pub(crate) unsafe fn status_text(r: *const ngx_http_request_t) -> Option<&'static str> {
-    // SAFETY: as the caller vouches.
-    unsafe { (*find((*r).main)?).status.map(Status::name) }
-}
-
-/// The record of a main request that looks at API keys or limits, with the caller known.
-///
-/// # Safety
-/// `main` is a live main request.
-unsafe fn identified(main: *mut ngx_http_request_t) -> Option<*mut Record> {
-    // SAFETY: as the caller vouches; no reference into the record is alive while nginx evaluates the key's source.
-    unsafe {
-        let record = match find(main) {
-            Some(record) => record,
-            None => {
-                LimitModule::location(main)?.key.flatten()?;
-                create(main)?
-            }
-        };
-        api_key::identify(main, record);
-        Some(record)
-    }
-}
-
-/// Logs a refusal, without the key.
-///
-/// # Safety
-/// `r` is live.
-pub(crate) unsafe fn log_refusal(r: *const ngx_http_request_t, refusal: Refusal, class: &str) {
-    // SAFETY: as the caller vouches: a live request has a connection with a log.
-    let log = unsafe { (*(*r).connection).log };
-    log::write(log, log::NGX_LOG_INFO, &format!("refuses a request, reason={refusal:?}, class={class}"));
 }

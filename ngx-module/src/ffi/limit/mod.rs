@@ -3,11 +3,14 @@
 mod answer;
 mod api_key;
 pub(crate) mod bandwidth;
+mod caller;
 mod class_header;
 pub(crate) mod conf;
 mod delay;
 mod directive;
-pub(crate) mod hold;
+mod hold;
+pub(crate) mod record;
+pub(crate) mod who;
 
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
@@ -64,19 +67,19 @@ impl Feature for LimitModule {
 /// As [`Getter`](crate::ffi::base::variable::Getter).
 unsafe fn class(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t) -> ngx_int_t {
     // SAFETY: as the caller vouches.
-    unsafe { fill(r, value, &hold::class_text(r).unwrap_or_default()) }
+    unsafe { fill(r, value, &who::class_text(r).unwrap_or_default()) }
 }
 
 /// # Safety
 /// As [`Getter`](crate::ffi::base::variable::Getter).
 unsafe fn tenant(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t) -> ngx_int_t {
     // SAFETY: as the caller vouches.
-    unsafe { fill(r, value, &hold::tenant_text(r).unwrap_or_default()) }
+    unsafe { fill(r, value, &who::tenant_text(r).unwrap_or_default()) }
 }
 
 /// # Safety
 /// As [`Getter`](crate::ffi::base::variable::Getter).
 unsafe fn limit_status(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_value_t) -> ngx_int_t {
     // SAFETY: as the caller vouches.
-    unsafe { fill(r, value, hold::status_text(r).unwrap_or_default()) }
+    unsafe { fill(r, value, who::status_text(r).unwrap_or_default()) }
 }

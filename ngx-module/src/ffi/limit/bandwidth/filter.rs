@@ -16,7 +16,7 @@ use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, nginx};
 use crate::ffi::limit::conf::LimitModule;
-use crate::ffi::limit::hold::{self, Record};
+use crate::ffi::limit::record::{self, Record};
 use nginx_sys::{
     ngx_chain_t, ngx_conf_t, ngx_event_pipe_t, ngx_event_t, ngx_http_output_body_filter_pt, ngx_http_request_t,
     ngx_int_t, ngx_msec_t,
@@ -60,7 +60,7 @@ fn install() {
 unsafe extern "C" fn body_filter(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
     // SAFETY: nginx passes a live request, whose main request lives as long.
     let record = guard("bandwidth filter", None, || unsafe {
-        hold::find((*r).main).filter(|record| !(**record).holds.is_empty())
+        record::find((*r).main).filter(|record| !(**record).holds.is_empty())
     });
     match record {
         // SAFETY: the record is the live main request's.
@@ -244,7 +244,7 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
         let r = (*event).data.cast::<ngx_http_request_t>();
         let connection = (*r).connection;
         let write = (*connection).write;
-        let Some(record) = hold::find(r) else { return };
+        let Some(record) = record::find(r) else { return };
         let delayed = std::mem::take(&mut (*record).pacing.delays);
         if delayed {
             bits::event::set_delayed(write, 0);

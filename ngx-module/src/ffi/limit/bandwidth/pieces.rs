@@ -4,7 +4,7 @@
 //! of it. Reads sizes as nginx's `ngx_buf_size` does. Cost: one step for each buffer. Bound: pieces that are sent are used again.
 
 use crate::ffi::base::bits;
-use crate::ffi::limit::hold::Record;
+use crate::ffi::limit::record::Record;
 use nginx_sys::{ngx_buf_t, ngx_chain_t, ngx_http_request_t, off_t};
 use std::ffi::c_void;
 
