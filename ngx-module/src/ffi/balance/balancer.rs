@@ -6,7 +6,7 @@
 
 use super::request::{self, RequestState, Stage, Tried, demand};
 use super::upstream::{affinity, of_upstream};
-use super::{fingerprint, first_byte, grpc, queue, queue_end, session};
+use super::{fingerprint, first_byte, grpc, kick, queue, queue_end, session};
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, nginx};
 use crate::ffi::zone::worker;
@@ -116,7 +116,7 @@ unsafe fn get_ours(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> 
         }
         let claimed = this.zone.claim(index, this.worker, &demand(this, 1, 0), this.conf.params(), now);
         if (claimed.kick || lost) && can_wait {
-            queue::kick(this.conf, this.zone);
+            kick::kick(this.conf, this.zone);
         }
         match claimed.claim {
             Claim::Taken(ticket) => {
@@ -234,7 +234,7 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
     let fingerprint = is_telling.then(|| unsafe { fingerprint::of(state) });
     zone.release_known(ticket, state.worker, outcome, fingerprint, params, now, random);
     if state.conf.queue.is_some() {
-        queue::kick(state.conf, state.zone);
+        kick::kick(state.conf, state.zone);
     }
 }
 

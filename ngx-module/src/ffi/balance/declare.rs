@@ -4,7 +4,8 @@
 //! Round robin is initialised below, because it checks the upstream and is what serves a request
 //! when something of ours fails.
 
-use super::balancer::init_peer;
+use super::balancer::{abandon, init_peer};
+use super::queue;
 use super::upstream::{DeclaredPeer, Main, UpstreamConf, of_upstream};
 use crate::conf::DirectiveError;
 use crate::ffi::base::guard::guard;
@@ -22,6 +23,7 @@ use pincer_core::pick::THETA;
 use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{BalanceParams, PeerSpec, Settings, Zone, check_declared};
 use pincer_proto::v1;
+use std::ffi::c_void;
 use std::ptr::NonNull;
 
 /// nginx's defaults of `max_fails` and `fail_timeout`: a `server` line that says neither leaves the
@@ -70,11 +72,20 @@ unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_
             conf.host.set(NonNull::new(&raw mut (*upstream).host));
             conf.peers.replace(declared_peers(upstream));
             let _ = conf.params.set(params(conf));
+            conf.give_back.set(Some(give_back));
+            conf.local.serve_by(std::ptr::from_ref(conf).cast_mut().cast(), queue::on_drain, queue::on_tick);
             conf.initialised.set(true);
             (*upstream).peer.init = Some(init_peer);
         }
         nginx::OK
     })
+}
+
+/// # Safety
+/// `state` is a live record.
+unsafe fn give_back(state: *mut c_void) {
+    // SAFETY: as the caller vouches.
+    unsafe { abandon(state.cast()) };
 }
 
 /// # Safety

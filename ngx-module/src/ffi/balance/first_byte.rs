@@ -8,7 +8,7 @@
 
 use super::request::{self, Hook, RequestState, ShownTime, Stage};
 use super::upstream::BalanceModule;
-use super::{grpc, queue};
+use super::{grpc, kick};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
@@ -70,7 +70,7 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
         if (*u).headers_in.status_n == outcome::SWITCHING_PROTOCOLS {
             (*state).zone.upgraded(ticket, (*state).worker, (*state).conf.params(), now);
             if (*state).conf.queue.is_some() {
-                queue::kick((*state).conf, (*state).zone);
+                kick::kick((*state).conf, (*state).zone);
             }
         } else if signal == Signal::Header || (signal == Signal::FirstByte && !has_body) {
             (*state).zone.signal_seen(ticket, (*state).worker);
@@ -120,7 +120,7 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
     }
     // A first token may have made room for others.
     if this.conf.queue.is_some() {
-        queue::kick(this.conf, this.zone);
+        kick::kick(this.conf, this.zone);
     }
     this.first_byte_ns = first_byte_ns;
     if let Some(attempt) = this.attempt() {

@@ -6,11 +6,14 @@ mod declare;
 mod fingerprint;
 mod first_byte;
 mod grpc;
+mod kick;
+mod parking;
 mod placeholder;
 mod queue;
 mod queue_end;
 mod request;
 mod session;
+mod sessions;
 mod terms;
 mod unavailable;
 mod upstream;
@@ -73,7 +76,7 @@ impl WorkerPart for Main {
     /// Has every worker with waiting requests look again.
     fn slots_changed(&'static self, zone: &'static Zone<'static>) {
         for &upstream in self.upstreams.borrow().iter().filter(|upstream| upstream.queue.is_some()) {
-            queue::kick(upstream, zone);
+            kick::kick(upstream, zone);
         }
     }
 }

@@ -13,44 +13,23 @@
 //! wait counts against no time limit of nginx's. Bound: `pincer_queue size=` over all workers, and
 //! retries.
 
-use super::request::{Parking, RequestState, ShownTime, Stage, demand};
+use super::kick::{drain_later, is_stale, kick, kick_worker};
+use super::parking::{prepare_event, present, unlink};
+use super::request::{RequestState, Stage, demand, of_waiter};
 use super::terms::{Event, class_of, count, terms_of, timeout_ms};
-use super::upstream::{UpstreamConf, busy};
+use super::upstream::UpstreamConf;
 use super::{placeholder, queue_end};
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, nginx};
-use crate::ffi::zone::{wake, worker};
+use crate::ffi::zone::worker;
 use nginx_sys::{ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
-use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{Claim, Place, Ticket, UpstreamIdx, WorkerIdx, Zone};
 
 /// How often a worker with waiting requests looks by itself, in milliseconds.
 pub(crate) const TICK_MS: ngx_msec_t = 100;
 
-/// A worker that has not answered a kick for so long is passed over, until it does. A healthy loop answers in 0.1 ms.
-const KICK_STALE_NS: u64 = 30 * MILLISECOND_NS;
-
 /// Requests resumed in one go, before other events get their turn.
 const RESUMES_MAX: usize = 64;
-
-const AF_UNIX: libc::sa_family_t = 1;
-/// Length of an unnamed unix socket's address: its family alone.
-const SA_FAMILY_LEN: u32 = 2;
-const _: () = assert!(libc::AF_UNIX == 1 && size_of::<libc::sa_family_t>() == 2);
-
-/// The request's parking record, made if it never waited before; `None` when memory is out.
-///
-/// # Safety
-/// `state` is live and not parked.
-unsafe fn parking(state: *mut RequestState) -> Option<*mut Parking> {
-    // SAFETY: as the caller vouches; the pool answers null or memory aligned to a word, and zeroes are a value of the record.
-    unsafe {
-        if (*state).parking.is_null() {
-            (*state).parking = nginx_sys::ngx_pcalloc((*(*state).request).pool, size_of::<Parking>()).cast();
-        }
-        (!(*state).parking.is_null()).then(|| (*state).parking)
-    }
-}
 
 /// Lets the request wait: NGX_AGAIN, or NGX_BUSY when there is no place for it.
 ///
@@ -87,14 +66,14 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
     // SAFETY: as the caller vouches; events and link live in the record, which stays in the request's pool.
     unsafe {
         let Place { cell, class, sequence, .. } = place;
-        (*parking).cell = cell;
+        (*parking).waiter.cell = cell;
         (*parking).class = class;
-        (*parking).sequence = sequence;
-        (*parking).parked_at = now;
+        (*parking).waiter.sequence = sequence;
+        (*parking).waiter.parked_at = now;
         (*parking).parked_ms = nginx::current_msec();
-        (*parking).is_retry = is_retry;
-        conf.local.prepare(conf);
-        conf.local.append(parking);
+        (*parking).waiter.is_retry = is_retry;
+        conf.local.prepare();
+        conf.local.append(&raw mut (*parking).waiter);
         count(zone, index, worker, class, &Event::Entered);
         prepare_event(&raw mut (*parking).settle_event, state, on_settle);
         prepare_event(&raw mut (*parking).timeout_event, state, queue_end::on_timeout);
@@ -104,76 +83,6 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
         nginx::post(&raw mut (*parking).settle_event);
     }
     nginx::AGAIN
-}
-
-/// Gives nginx the placeholder to wait on; `None` when descriptors or memory are out.
-///
-/// # Safety
-/// `pc` and `state` belong to one live request that is not parked.
-pub(super) unsafe fn present(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> Option<*mut Parking> {
-    // SAFETY: as the caller vouches; the address lives in the record.
-    unsafe {
-        let parking = parking(state)?;
-        (*pc).connection = placeholder::open(pc)?;
-        (*parking).state = state;
-        (*parking).family = AF_UNIX;
-        (*pc).sockaddr = (&raw mut (*parking).family).cast();
-        (*pc).socklen = SA_FAMILY_LEN;
-        busy(&mut *pc, (*state).conf);
-        Some(parking)
-    }
-}
-
-pub(super) unsafe fn prepare_event(
-    event: *mut ngx_event_t,
-    state: *mut RequestState,
-    handler: unsafe extern "C" fn(*mut ngx_event_t),
-) {
-    // SAFETY: an event inside the live record, not in use.
-    unsafe {
-        event.write(std::mem::zeroed());
-        (*event).data = state.cast();
-        (*event).handler = Some(handler);
-        (*event).log = (*(*(*state).request).connection).log;
-    }
-}
-
-/// Takes the request out of the queue, with its events. The placeholder stays nginx's.
-///
-/// # Safety
-/// `state` is live and parked.
-pub(super) unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Event) {
-    // SAFETY: a parked record is in the list of its upstream.
-    unsafe {
-        let (parking, conf, zone) = ((*state).parking, (*state).conf, (*state).zone);
-        conf.local.remove(parking);
-        nginx::cancel(&raw mut (*parking).settle_event);
-        nginx::cancel(&raw mut (*parking).timeout_event);
-        (*state).stage = Stage::Idle;
-        let waited_ns = clock::now().since((*parking).parked_at);
-        // What nginx compares `proxy_next_upstream_timeout` with, and nothing else. By its own
-        // clock, so that the start never lies ahead of it.
-        let u = (*(*state).request).upstream;
-        if !u.is_null() {
-            let waited_ms = nginx::current_msec().saturating_sub((*parking).parked_ms);
-            (*u).peer.start_time = (*u).peer.start_time.wrapping_add(waited_ms);
-        }
-        if let Some(attempt) = (*state).attempt() {
-            attempt.queue = ShownTime::of_ns(waited_ns);
-        }
-        if let Some(index) = conf.index.get() {
-            let cell = (*parking).cell;
-            let worker = (*state).worker;
-            zone.queue_leave(index, worker, cell, conf.local.ends(cell));
-            if (*parking).is_retry {
-                zone.queue_retry_left(index, worker);
-            }
-            count(zone, index, worker, (*parking).class, &event(waited_ns));
-        }
-        if conf.local.is_empty() {
-            nginx::cancel(conf.local.tick_event.get());
-        }
-    }
 }
 
 /// The request gives up its place: the client left. A kick that it swallowed is passed on.
@@ -187,48 +96,6 @@ pub(crate) unsafe fn leave(state: *mut RequestState) {
         ((*state).conf, (*state).zone)
     };
     kick(conf, zone);
-}
-
-/// A slot may be free: has the worker whose turn it is look. Two loads when nothing waits.
-#[inline]
-pub(crate) fn kick(conf: &'static UpstreamConf, zone: &Zone<'_>) {
-    if let Some(index) = conf.index.get()
-        && zone.any_waiting(index)
-    {
-        kick_next(conf, zone, index);
-    }
-}
-
-#[cold]
-fn kick_next(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx) {
-    let now = clock::now();
-    let me = worker::worker();
-    let stale = |worker: WorkerIdx| Some(worker) != me && is_stale(zone, worker, now.0);
-    match zone.queue_next(index, &|class| terms_of(zone, class), stale) {
-        Some(turn) if Some(turn.worker) == me => drain_later(conf),
-        Some(turn) => kick_worker(zone, turn.worker, now.0),
-        None => {}
-    }
-}
-
-fn is_stale(zone: &Zone<'_>, worker: WorkerIdx, now_ns: u64) -> bool {
-    zone.workers.get(usize::from(worker.0)).is_some_and(|slot| slot.kick_stale(now_ns, KICK_STALE_NS))
-}
-
-fn kick_worker(zone: &Zone<'_>, worker: WorkerIdx, now_ns: u64) {
-    if let Some(slot) = zone.workers.get(usize::from(worker.0)) {
-        slot.kick_sent(now_ns);
-    }
-    if wake::kick(worker) {
-        zone.header.counters.kicks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
-/// Looks for slots later in this turn of the event loop.
-pub(crate) fn drain_later(conf: &'static UpstreamConf) {
-    conf.local.prepare(conf);
-    // SAFETY: the event lives in the configuration.
-    unsafe { nginx::post(conf.local.drain_event.get()) };
 }
 
 /// Sends away those who must give way, and hands out slots to this worker's waiting requests, as long as it is their turn.
@@ -252,7 +119,9 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
             }
             return;
         }
-        let Some(state) = conf.local.oldest(turn.cell) else { return };
+        let Some(waiter) = conf.local.oldest(turn.cell) else { return };
+        // SAFETY: what a list links is live.
+        let state = unsafe { of_waiter(waiter) };
         // SAFETY: the oldest of a list is live; the reference ends before nginx gets a turn.
         let demand = unsafe { demand(&*state, zone.waiting(index), conf.local.waited_ns(now)) };
         let claimed = zone.claim(index, me, &demand, conf.params(), now);
@@ -286,9 +155,9 @@ fn trim(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx, me: Wo
         if victim.worker != me {
             return kick_worker(zone, victim.worker, clock::now().0);
         }
-        let Some(state) = conf.local.newest_bounded(victim.cell) else { return };
+        let Some(waiter) = conf.local.newest_bounded(victim.cell) else { return };
         // SAFETY: the newest of a list is live and parked; it is not touched afterwards.
-        unsafe { queue_end::send_away(state) };
+        unsafe { queue_end::send_away(of_waiter(waiter)) };
     }
     drain_later(conf);
 }

@@ -5,7 +5,8 @@
 //! nginx does, and 503 where no peer takes requests. A retry that finds no peer gives its client
 //! the status that the last peer answered. All of it from the event loop, on the placeholder.
 
-use super::queue::{kick, prepare_event, present, unlink};
+use super::kick::kick;
+use super::parking::{prepare_event, present, unlink};
 use super::request::{Parking, RequestState, Stage};
 use super::terms::{Event, class_of, count};
 use super::upstream::busy;

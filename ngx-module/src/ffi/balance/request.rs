@@ -5,15 +5,15 @@
 
 use super::address::Address;
 use super::upstream::{BalanceModule, UpstreamConf};
+use super::waiters::Waiter;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::nginx;
 use nginx_sys::{
-    ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_queue_t,
-    ngx_recv_chain_pt, ngx_recv_pt,
+    ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_recv_chain_pt,
+    ngx_recv_pt,
 };
 use pincer_core::pick::Demand;
-use pincer_core::time::MonoNs;
 use pincer_core::zone::{QueueClass, Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
 use std::rc::Rc;
@@ -64,21 +64,25 @@ pub(crate) struct Parking {
     /// The placeholder's address, an unnamed unix socket's, so that nginx calls `free` for a waiting request too.
     pub(crate) family: libc::sa_family_t,
     pub(crate) state: *mut RequestState,
-    /// Its number in the queue, and when the wait began.
-    pub(crate) sequence: u64,
-    pub(crate) parked_at: MonoNs,
-    /// The same by nginx's clock.
+    /// What the worker's lists know of it.
+    pub(crate) waiter: Waiter,
+    /// When the wait began, by nginx's clock.
     pub(crate) parked_ms: ngx_msec_t,
-    /// It had a slot before, and waits beyond the queue's size.
-    pub(crate) is_retry: bool,
-    /// The class it waits as, and the list that it is in.
+    /// The class it waits as.
     pub(crate) class: QueueClass,
-    pub(crate) cell: u8,
-    pub(crate) link: ngx_queue_t,
     /// Posted right after parking: takes nginx's connect timer off, then looks for a slot.
     pub(crate) settle_event: ngx_event_t,
     /// The queue's timeout; not cancelable, so a draining worker stays for its waiters.
     pub(crate) timeout_event: ngx_event_t,
+}
+
+/// The request of a waiter.
+///
+/// # Safety
+/// `waiter` is that of a live [`Parking`].
+pub(super) unsafe fn of_waiter(waiter: *mut Waiter) -> *mut RequestState {
+    // SAFETY: as the caller vouches.
+    unsafe { (*waiter.byte_sub(std::mem::offset_of!(Parking, waiter)).cast::<Parking>()).state }
 }
 
 /// What the first-byte hook replaced.
@@ -266,7 +270,9 @@ unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
         // SAFETY: nginx calls a cleanup once, with the record stored above, before the pool's memory goes.
         unsafe {
             let state = data.cast::<RequestState>();
-            super::balancer::abandon(state);
+            if let Some(give_back) = (*state).conf.give_back.get() {
+                give_back(data);
+            }
             std::ptr::drop_in_place(state);
         }
     });

@@ -1,7 +1,7 @@
 //! An upstream that Pincer balances: what nginx.conf says of it, and what this worker keeps for it.
 
 use super::address::Addresses;
-use super::session::Sessions;
+use super::sessions::Sessions;
 use super::waiters::LocalQueue;
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::ffi::base::feature::Feature;
@@ -12,6 +12,7 @@ use nginx_sys::{
 };
 use pincer_core::zone::{BalanceParams, PeerSpec, Plan, UpstreamIdx, Zone};
 use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::LazyLock;
 
@@ -75,6 +76,8 @@ pub(crate) struct UpstreamConf {
     pub(crate) place: RefCell<String>,
     pub(crate) zone: Cell<Option<&'static Zone<'static>>>,
     pub(crate) initialised: Cell<bool>,
+    /// Takes back what a request, the pointer is to its record, still holds at its end.
+    pub(crate) give_back: Cell<Option<unsafe fn(*mut c_void)>>,
     pub(crate) addresses: RefCell<Addresses>,
     /// Requests that came to this worker, from a random start: every hundredth may explore.
     pub(crate) requests: Cell<u64>,

@@ -1,9 +1,10 @@
 //! Wakes another worker's event loop: one eventfd for each worker slot of the zone, made by the master and inherited by all workers.
 //!
-//! The set only grows, so workers of older configurations keep theirs; a worker that has no descriptor for a slot (it was forked
-//! before) does not kick it, and that slot's owner looks by itself every [`TICK_MS`](crate::ffi::balance::queue::TICK_MS). A write takes 55 µs to
-//! reach the other loop. Never blocks: the descriptors are non-blocking, and a full counter already means "woken".
-//! Bound: [`WORKERS_MAX`] descriptors.
+//! The set only grows, so workers of older configurations keep theirs; a worker that has no
+//! descriptor for a slot (it was forked before) does not kick it, and that slot's owner looks by
+//! itself ten times a second. A write takes 55 µs to reach the other loop. Never blocks: the
+//! descriptors are non-blocking, and a full counter already means "woken". Bound: [`WORKERS_MAX`]
+//! descriptors.
 
 use crate::ffi::base::{bits, log, nginx};
 use nginx_sys::{ngx_connection_t, ngx_event_t};
