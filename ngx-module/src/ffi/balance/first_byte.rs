@@ -10,38 +10,33 @@ use super::request::{self, Hook, RequestState, ShownTime, Stage};
 use super::upstream::BalanceModule;
 use super::{grpc, kick};
 use crate::ffi::base::feature::Feature;
+use crate::ffi::base::filter::{HeaderFilter, Next};
 use crate::ffi::base::guard::guard;
-use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, nginx};
 use crate::phase::outcome;
 use nginx_sys::{
-    NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
-    ngx_http_upstream_t, ngx_int_t, ngx_uint_t, off_t, u_char,
+    NGX_HTTP_HEAD, ngx_chain_t, ngx_connection_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_uint_t,
+    off_t, u_char,
 };
 use pincer_core::time::MonoNs;
 use pincer_core::zone::Signal;
-use std::cell::Cell;
 use std::ffi::c_void;
 
-/// The filter that stands after ours. Set by the master before it forks.
-static NEXT: LoopStatic<Cell<ngx_http_output_header_filter_pt>> = LoopStatic::new(Cell::new(None));
+static NEXT: Next = Next::new();
 
-/// Puts the header filter in front of all others.
-pub(crate) fn install() {
-    // SAFETY: configuration time, one thread.
-    unsafe {
-        NEXT.set(nginx_sys::ngx_http_top_header_filter);
-        nginx_sys::ngx_http_top_header_filter = Some(header_filter);
+/// Takes the times.
+pub(crate) struct FirstByte;
+
+impl HeaderFilter for FirstByte {
+    const PLACE: &'static str = "header filter";
+
+    fn next() -> &'static Next {
+        &NEXT
     }
-}
 
-unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a live request.
-    guard("header filter", (), || unsafe { observe(r) });
-    match NEXT.get() {
-        // SAFETY: the filter that nginx had installed before ours.
-        Some(next) => unsafe { next(r) },
-        None => nginx::OK,
+    unsafe fn see(r: *mut ngx_http_request_t) {
+        // SAFETY: as the caller vouches.
+        unsafe { observe(r) };
     }
 }
 

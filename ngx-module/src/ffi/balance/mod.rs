@@ -22,8 +22,8 @@ mod waiters;
 use crate::conf::{DirectiveError, balance as balance_args};
 use crate::ffi::base::directive::{arguments, compile, once, place};
 use crate::ffi::base::feature::Feature;
-use crate::ffi::base::module;
 use crate::ffi::base::variable::{Variable, fill};
+use crate::ffi::base::{filter, module};
 use crate::ffi::zone::conf::needed_by;
 use crate::ffi::zone::part::WorkerPart;
 use crate::ffi::{feed, zone};
@@ -61,7 +61,7 @@ impl Feature for BalanceModule {
         zone::conf::register(cf, main);
         zone::conf::register_worker(cf, main);
         feed::conf::register(cf, main);
-        first_byte::install();
+        filter::install::<first_byte::FirstByte>();
         Ok(())
     }
 }

@@ -7,8 +7,7 @@ use super::address::Address;
 use super::upstream::{BalanceModule, UpstreamConf};
 use super::waiters::Waiter;
 use crate::ffi::base::feature::Feature;
-use crate::ffi::base::guard::guard;
-use crate::ffi::base::nginx;
+use crate::ffi::base::{nginx, pool};
 use nginx_sys::{
     ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_recv_chain_pt,
     ngx_recv_pt,
@@ -216,7 +215,7 @@ pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut Reque
     // SAFETY: as the caller vouches. Subrequests share the main request's pool: each record names its own.
     unsafe {
         let is_it = |state: *const RequestState| (*state).request == request;
-        let found = nginx::cleanup_find((*request).pool, on_pool_destroyed, is_it)?;
+        let found = nginx::cleanup_find((*request).pool, is_it)?;
         BalanceModule::set_request_ctx(request, found.cast());
         Some(found)
     }
@@ -258,24 +257,25 @@ pub(crate) unsafe fn create(
     };
     // SAFETY: as the caller vouches.
     unsafe {
-        let state = nginx::cleanup_add((*request).pool, on_pool_destroyed, state)?;
+        let state = nginx::cleanup_add((*request).pool, state)?;
         BalanceModule::set_request_ctx(request, state.cast());
         Some(state)
     }
 }
 
-/// The request's end. Whatever it still holds is given back here, should nginx ever have forgotten to call `free`.
-unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
-    guard("request cleanup", (), || {
-        // SAFETY: nginx calls a cleanup once, with the record stored above, before the pool's memory goes.
+impl pool::Record for RequestState {
+    const PLACE: &'static str = "request cleanup";
+
+    /// The request's end. Whatever it still holds is given back here, should nginx ever have forgotten to call `free`.
+    unsafe fn end(record: *mut Self) {
+        // SAFETY: as the caller vouches.
         unsafe {
-            let state = data.cast::<RequestState>();
-            if let Some(give_back) = (*state).conf.give_back.get() {
-                give_back(data);
+            if let Some(give_back) = (*record).conf.give_back.get() {
+                give_back(record.cast());
             }
-            std::ptr::drop_in_place(state);
+            std::ptr::drop_in_place(record);
         }
-    });
+    }
 }
 
 /// What the pick must know of this request.

@@ -6,6 +6,7 @@ pub(crate) mod cycle;
 pub(crate) mod directive;
 pub(crate) mod event;
 pub(crate) mod feature;
+pub(crate) mod filter;
 pub(crate) mod guard;
 pub(crate) mod headers;
 mod layout;

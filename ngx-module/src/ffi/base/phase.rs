@@ -1,16 +1,43 @@
 //! Handlers of the phases of request processing.
 
+use super::guard::guard;
+use super::status::DECLINED;
 use super::text::elements;
 use nginx_sys::{ngx_http_conf_ctx_t, ngx_http_request_t, ngx_int_t};
 
-/// A handler of a phase of request processing.
-pub(crate) type PhaseHandler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
+/// Handles a request, in a phase of its processing or as its content.
+pub(crate) trait Handler {
+    /// For the log, should it panic.
+    const PLACE: &'static str;
 
-/// Adds `handler` to a phase of request processing.
-pub(crate) fn add_phase_handler(
+    /// # Safety
+    /// `r` is live.
+    unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t;
+
+    /// What nginx is to hear should `handle` panic.
+    ///
+    /// # Safety
+    /// `r` is live.
+    unsafe fn fault(_r: *const ngx_http_request_t) -> ngx_int_t {
+        DECLINED
+    }
+}
+
+/// `H` as nginx calls it.
+pub(crate) unsafe extern "C" fn handler<H: Handler>(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // Found out before: what panics may have ended the request.
+    // SAFETY: nginx passes a live request.
+    let fault = guard(H::PLACE, DECLINED, || unsafe { H::fault(r) });
+    // SAFETY: as above.
+    guard(H::PLACE, fault, || unsafe { H::handle(r) })
+}
+
+type PhaseHandler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
+
+/// Adds a handler to a phase of request processing.
+pub(crate) fn add_phase_handler<H: Handler>(
     cf: *mut nginx_sys::ngx_conf_t,
     phase: nginx_sys::ngx_http_phases,
-    handler: PhaseHandler,
 ) -> Result<(), String> {
     // SAFETY: `cf` is live, and its array of handlers too.
     unsafe {
@@ -18,19 +45,18 @@ pub(crate) fn add_phase_handler(
         if slot.is_null() {
             return Err("memory is out".to_owned());
         }
-        slot.write(Some(handler));
+        slot.write(Some(handler::<H>));
     }
     Ok(())
 }
 
-/// Adds `handler` to `phase`, to run right behind the first handler that stands in the phase `also` too; first of all when there is none.
-pub(crate) fn add_phase_handler_behind(
+/// Adds a handler to `phase`, to run right behind the first handler that stands in the phase `also` too; first of all when there is none.
+pub(crate) fn add_phase_handler_behind<H: Handler>(
     cf: *mut nginx_sys::ngx_conf_t,
     phase: nginx_sys::ngx_http_phases,
     also: nginx_sys::ngx_http_phases,
-    handler: PhaseHandler,
 ) -> Result<(), String> {
-    add_phase_handler(cf, phase, handler)?;
+    add_phase_handler::<H>(cf, phase)?;
     // SAFETY: `cf` is live, configuration is read by one thread, and the two arrays are different ones.
     let (present, others) = unsafe {
         let handlers: *const nginx_sys::ngx_array_t = phase_handlers(cf, phase);

@@ -1,5 +1,6 @@
 //! Memory of nginx's pools, and records that end with them.
 
+use super::guard::guard;
 use nginx_sys::{ngx_pool_t, ngx_str_t};
 use std::ffi::c_void;
 
@@ -61,43 +62,60 @@ pub(crate) unsafe fn pool_box<T>(pool: *mut ngx_pool_t, value: T) -> *mut T {
     boxed
 }
 
-/// The cleanup of a record that lives in a pool.
-pub(crate) type CleanupHandler = unsafe extern "C" fn(*mut c_void);
+/// What lives in a pool and ends with it.
+pub(crate) trait Record: Sized {
+    /// For the log, should it panic.
+    const PLACE: &'static str;
 
-/// Puts `record` into `pool`, whose end runs `handler` on it; `None` when memory is out. The handler also marks the record: see [`cleanup_find`].
+    /// The pool goes, and nobody uses the record any more.
+    ///
+    /// # Safety
+    /// `record` was put into the pool by [`cleanup_add`], and this is called once.
+    unsafe fn end(record: *mut Self);
+}
+
+/// The cleanup of records of one type, which it also marks: see [`cleanup_find`]. Never inlined, so
+/// that it has one address.
+#[inline(never)]
+unsafe extern "C" fn ended<R: Record>(data: *mut c_void) {
+    // SAFETY: nginx calls a cleanup once, with the record of `cleanup_add`, before the pool's memory goes.
+    guard(R::PLACE, (), || unsafe { R::end(data.cast()) });
+}
+
+/// Puts `record` into `pool`, with which it ends; `None` when memory is out.
 ///
 /// # Safety
 /// `pool` is live.
-pub(crate) unsafe fn cleanup_add<T>(pool: *mut ngx_pool_t, handler: CleanupHandler, record: T) -> Option<*mut T> {
-    const { assert!(align_of::<T>() <= nginx_sys::NGX_ALIGNMENT) };
+pub(crate) unsafe fn cleanup_add<R: Record>(pool: *mut ngx_pool_t, record: R) -> Option<*mut R> {
+    const { assert!(align_of::<R>() <= nginx_sys::NGX_ALIGNMENT) };
     // SAFETY: `pool` is live; the pool answers null or memory aligned to a word, which is written before anyone reads it.
     unsafe {
-        let cleanup = nginx_sys::ngx_pool_cleanup_add(pool, size_of::<T>());
+        let cleanup = nginx_sys::ngx_pool_cleanup_add(pool, size_of::<R>());
         if cleanup.is_null() {
             return None;
         }
-        let data = (*cleanup).data.cast::<T>();
+        let data = (*cleanup).data.cast::<R>();
         data.write(record);
-        (*cleanup).handler = Some(handler);
+        (*cleanup).handler = Some(ended::<R>);
         Some(data)
     }
 }
 
-/// The record in `pool` that [`cleanup_add`] put there with `handler` and that `is_it`: how to find it again when nginx has zeroed the module's context.
+/// The record in `pool` that [`cleanup_add`] put there and that `is_it`: how to find it again when nginx has zeroed the module's context.
 ///
 /// # Safety
-/// `pool` is live, and all records of `handler` are `T`.
-pub(crate) unsafe fn cleanup_find<T>(
+/// `pool` is live.
+pub(crate) unsafe fn cleanup_find<R: Record>(
     pool: *const ngx_pool_t,
-    handler: CleanupHandler,
-    is_it: impl Fn(*const T) -> bool,
-) -> Option<*mut T> {
+    is_it: impl Fn(*const R) -> bool,
+) -> Option<*mut R> {
+    let ours: unsafe extern "C" fn(*mut c_void) = ended::<R>;
     // SAFETY: the pool's cleanups are a list that only grows while the pool lives.
     unsafe {
         let mut cleanup = (*pool).cleanup;
         while !cleanup.is_null() {
-            let record = (*cleanup).data.cast::<T>();
-            if (*cleanup).handler.is_some_and(|other| std::ptr::fn_addr_eq(other, handler)) && is_it(record) {
+            let record = (*cleanup).data.cast::<R>();
+            if (*cleanup).handler.is_some_and(|other| std::ptr::fn_addr_eq(other, ours)) && is_it(record) {
                 return Some(record);
             }
             cleanup = (*cleanup).next;

@@ -4,7 +4,7 @@ use super::conf::BodyModule;
 use super::head::has_body;
 use super::record::find;
 use crate::ffi::base::feature::Feature;
-use crate::ffi::base::guard::guard;
+use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{log, nginx};
 use crate::ffi::zone::conf::of_request as zone_of;
 use nginx_sys::{ngx_http_request_t, ngx_int_t};
@@ -31,9 +31,13 @@ pub(crate) unsafe fn warn_of_a_key_without(r: *const ngx_http_request_t) {
 }
 
 /// The request's end: counts bodies that had no digest, and what the cache made of it.
-pub(super) unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
-    guard("counting a request", nginx::OK, || {
-        // SAFETY: nginx passes a live request.
+pub(super) struct Count;
+
+impl Handler for Count {
+    const PLACE: &'static str = "counting a request";
+
+    unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
+        // SAFETY: as the caller vouches.
         unsafe {
             let Some(zone) = zone_of(r) else { return nginx::OK };
             if BodyModule::location(r).is_none_or(|conf| conf.hashing().is_none()) {
@@ -49,5 +53,5 @@ pub(super) unsafe extern "C" fn count(r: *mut ngx_http_request_t) -> ngx_int_t {
             }
         }
         nginx::OK
-    })
+    }
 }

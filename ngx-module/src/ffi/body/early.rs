@@ -3,14 +3,18 @@
 use super::conf::{BodyModule, is_handled};
 use super::head::is_unread;
 use crate::ffi::base::feature::Feature;
-use crate::ffi::base::guard::guard;
+use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{NGX_HTTP_SPECIAL_RESPONSE, ngx_http_request_t, ngx_int_t};
 
 /// Before the content phase: reads the body where the order of things needs it.
-pub(super) unsafe extern "C" fn read_early(r: *mut ngx_http_request_t) -> ngx_int_t {
-    guard("reading the body early", nginx::DECLINED, || {
-        // SAFETY: nginx passes a live request, in a phase handler, which may read the body and suspend the phases.
+pub(super) struct ReadEarly;
+
+impl Handler for ReadEarly {
+    const PLACE: &'static str = "reading the body early";
+
+    unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
+        // SAFETY: as the caller vouches; in a phase handler, which may read the body and suspend the phases.
         unsafe {
             if r != (*r).main || !(*r).request_body.is_null() || bits::request::discard_body(r) != 0 || !is_unread(r) {
                 return nginx::DECLINED;
@@ -27,7 +31,7 @@ pub(super) unsafe extern "C" fn read_early(r: *mut ngx_http_request_t) -> ngx_in
             nginx_sys::ngx_http_finalize_request(r, nginx::DONE);
             nginx::DONE
         }
-    })
+    }
 }
 
 /// The body is there: the phases go on, and meet a request that has read its body.

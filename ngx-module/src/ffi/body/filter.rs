@@ -8,9 +8,9 @@
 //! ask for the digest before the end: with unbuffered proxying, `grpc_pass`, `try_files`, and handlers that we know nothing of.
 //! Cost: the digest, and one record in the request's pool. Bound: two records and [`BodyDigest`](pincer_core::digest::BodyDigest)'s buffers for each request.
 
-use super::account::count;
+use super::account::Count;
 use super::conf::{BodyModule, Location};
-use super::early::read_early;
+use super::early::ReadEarly;
 use super::head::declared_bytes;
 use super::identity::whole;
 use super::reading::recv;
@@ -37,8 +37,8 @@ pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
         NEXT.set(nginx_sys::ngx_http_top_request_body_filter);
         nginx_sys::ngx_http_top_request_body_filter = Some(filter);
     }
-    nginx::add_phase_handler(cf, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, read_early)?;
-    nginx::add_phase_handler(cf, ngx_http_phases_NGX_HTTP_LOG_PHASE, count)
+    nginx::add_phase_handler::<ReadEarly>(cf, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE)?;
+    nginx::add_phase_handler::<Count>(cf, ngx_http_phases_NGX_HTTP_LOG_PHASE)
 }
 
 /// What [`observe`] made of a part of a body.

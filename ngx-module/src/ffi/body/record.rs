@@ -3,11 +3,9 @@
 
 use super::give_way::GivingWay;
 use super::head::kind;
-use crate::ffi::base::guard::guard;
-use crate::ffi::base::nginx;
+use crate::ffi::base::{nginx, pool};
 use nginx_sys::ngx_http_request_t;
 use pincer_core::digest::{BodyDigest, Digest, Params};
-use std::ffi::c_void;
 
 /// Bytes of what stands for the digest of a request that has none.
 pub(super) const TOKEN_BYTES: usize = 32;
@@ -44,11 +42,7 @@ pub(super) struct Record {
 /// `main` is a live main request; the pointer is good as long as it, and only one reference is made of it at a time.
 pub(super) unsafe fn find(main: *const ngx_http_request_t) -> Option<*mut Record> {
     // SAFETY: as the caller vouches; the pool's cleanups are a list, ours carry a `Record`.
-    unsafe {
-        nginx::cleanup_find((*main).pool, on_pool_destroyed, |record: *const Record| {
-            std::ptr::eq((*record).request, main)
-        })
-    }
+    unsafe { nginx::cleanup_find((*main).pool, |record: *const Record| std::ptr::eq((*record).request, main)) }
 }
 
 /// Makes the main request's record; `None` when memory is out.
@@ -66,7 +60,7 @@ pub(super) unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record
         is_used: false,
     };
     // SAFETY: as the caller vouches.
-    unsafe { nginx::cleanup_add((*main).pool, on_pool_destroyed, record) }
+    unsafe { nginx::cleanup_add((*main).pool, record) }
 }
 
 /// The main request's record, made if it has none; `None` when memory is out.
@@ -78,15 +72,16 @@ pub(super) unsafe fn find_or_create(main: *mut ngx_http_request_t) -> Option<*mu
     unsafe { find(main).or_else(|| create(main)) }
 }
 
-unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
-    guard("body cleanup", (), || {
-        // SAFETY: nginx calls a cleanup once, with the record stored in `create`.
+impl pool::Record for Record {
+    const PLACE: &'static str = "body cleanup";
+
+    unsafe fn end(record: *mut Self) {
+        // SAFETY: as the caller vouches.
         unsafe {
-            let record = data.cast::<Record>();
             (*record).giving_way.end();
             std::ptr::drop_in_place(record);
         }
-    });
+    }
 }
 
 impl Streaming {

@@ -11,7 +11,7 @@ mod zones;
 use crate::feed::PurgeCommand;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill_bytes};
-use crate::ffi::base::{module, nginx};
+use crate::ffi::base::{filter, module, nginx};
 use crate::ffi::zone::part::WorkerPart;
 use crate::ffi::{feed, zone};
 use conf::{CacheModule, Location, Main};
@@ -47,7 +47,7 @@ impl Feature for CacheModule {
         zone::conf::register_worker(cf, main);
         feed::conf::register(cf, main);
         if !main.places.is_empty() {
-            store::install();
+            filter::install::<store::Stored>();
         }
         Ok(())
     }

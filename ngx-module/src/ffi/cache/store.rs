@@ -6,22 +6,18 @@
 //! record in the request's pool and one load for an answer that is stored; nothing for all others. Bound: the requests in flight.
 
 use super::nodes::Cache;
-use crate::ffi::base::guard::guard;
+use crate::ffi::base::filter::{HeaderFilter, Next};
 use crate::ffi::base::statics::LoopStatic;
-use crate::ffi::base::{bits, nginx};
+use crate::ffi::base::{bits, nginx, pool};
 use crate::ffi::body::account;
 use crate::ffi::zone::worker;
-use nginx_sys::{
-    ngx_http_cache_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
-};
+use nginx_sys::{ngx_http_cache_t, ngx_http_request_t, ngx_http_upstream_t};
 use pincer_core::zone::{FenceKey, WorkerIdx, Zone};
 use std::cell::Cell;
-use std::ffi::c_void;
 use std::ptr::{addr_eq, null_mut};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The filter that stands after ours. Set by the master before it forks.
-static NEXT: LoopStatic<Cell<ngx_http_output_header_filter_pt>> = LoopStatic::new(Cell::new(None));
+static NEXT: Next = Next::new();
 
 /// The first of the answers that are being stored.
 static FIRST: LoopStatic<Cell<*mut Storing>> = LoopStatic::new(Cell::new(null_mut()));
@@ -34,22 +30,19 @@ struct Storing {
     cache: *mut ngx_http_cache_t,
 }
 
-/// Puts the header filter in front of all others.
-pub(crate) fn install() {
-    // SAFETY: configuration time, one thread.
-    unsafe {
-        NEXT.set(nginx_sys::ngx_http_top_header_filter);
-        nginx_sys::ngx_http_top_header_filter = Some(header_filter);
-    }
-}
+/// Notes what is about to be kept.
+pub(crate) struct Stored;
 
-unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a live request.
-    guard("cache filter", (), || unsafe { note(r) });
-    match NEXT.get() {
-        // SAFETY: the filter that nginx had installed before ours.
-        Some(next) => unsafe { next(r) },
-        None => nginx::OK,
+impl HeaderFilter for Stored {
+    const PLACE: &'static str = "cache filter";
+
+    fn next() -> &'static Next {
+        &NEXT
+    }
+
+    unsafe fn see(r: *mut ngx_http_request_t) {
+        // SAFETY: as the caller vouches.
+        unsafe { note(r) };
     }
 }
 
@@ -123,41 +116,36 @@ unsafe fn void(zone: &Zone<'_>, u: *mut ngx_http_upstream_t, c: *mut ngx_http_ca
 /// # Safety
 /// `r` is live, the others are its own.
 unsafe fn watch(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream_t, cache: *mut ngx_http_cache_t) -> bool {
-    // SAFETY: as the caller vouches; a cleanup comes with memory of the size asked for, aligned to a word.
-    unsafe {
-        let cleanup = nginx_sys::ngx_pool_cleanup_add((*r).pool, size_of::<Storing>());
-        if cleanup.is_null() {
-            return false;
-        }
-        let storing = (*cleanup).data.cast::<Storing>();
-        let next = FIRST.replace(storing);
-        storing.write(Storing { previous: null_mut(), next, upstream, cache });
-        if let Some(next) = next.as_mut() {
-            next.previous = storing;
-        }
-        (*cleanup).handler = Some(forget);
+    let storing = Storing { previous: null_mut(), next: FIRST.get(), upstream, cache };
+    // SAFETY: as the caller vouches.
+    let Some(storing) = (unsafe { nginx::cleanup_add((*r).pool, storing) }) else { return false };
+    // SAFETY: the first so far is live, as each leaves the list before its pool goes.
+    if let Some(next) = unsafe { FIRST.replace(storing).as_mut() } {
+        next.previous = storing;
     }
     true
 }
 
-/// The request ends.
-unsafe extern "C" fn forget(data: *mut c_void) {
-    guard("cache cleanup", (), || {
-        // SAFETY: nginx calls once, with the record of `watch`; the neighbours are live, as each leaves the list before its pool goes.
+impl pool::Record for Storing {
+    const PLACE: &'static str = "cache cleanup";
+
+    /// The request ends.
+    unsafe fn end(record: *mut Self) {
+        // SAFETY: as the caller vouches; the neighbours are live, as each leaves the list before its pool goes.
         unsafe {
-            let Storing { previous, next, .. } = data.cast::<Storing>().read();
+            let Storing { previous, next, .. } = record.read();
             if let Some(next) = next.as_mut() {
                 next.previous = previous;
             }
             match previous.as_mut() {
                 Some(previous) => previous.next = next,
                 None => {
-                    debug_assert!(addr_eq(FIRST.get(), data));
+                    debug_assert!(addr_eq(FIRST.get(), record));
                     FIRST.set(next);
                 }
             }
         }
-    });
+    }
 }
 
 /// A worker that has just come is storing nothing.

@@ -3,37 +3,31 @@
 
 use super::record::{self, Record, Status};
 use super::who;
-use crate::ffi::base::guard::guard;
+use crate::ffi::base::filter::{HeaderFilter, Next};
 use crate::ffi::base::headers::remove_header_out;
-use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, nginx};
 use crate::phase::refusal::{self, Refusal};
-use nginx_sys::{
-    ngx_chain_t, ngx_http_err_page_t, ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_int_t, ngx_str_t,
-    ngx_uint_t, off_t,
-};
+use nginx_sys::{ngx_chain_t, ngx_http_err_page_t, ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t, off_t};
 use pincer_core::limit::{self, Quota};
 use pincer_core::zone::NAME_MAX;
-use std::cell::Cell;
 
-/// The filter that stands after ours. Set by the master before it forks.
-static NEXT: LoopStatic<Cell<ngx_http_output_header_filter_pt>> = LoopStatic::new(Cell::new(None));
+static NEXT: Next = Next::new();
 
 /// Statuses at which nginx closes the connection without an answer.
 const CLOSES: [u16; 2] = [444, 499];
 
-/// Puts the header filter in front of all others.
-pub(crate) fn install() {
-    // SAFETY: configuration time, one thread.
-    unsafe {
-        NEXT.set(nginx_sys::ngx_http_top_header_filter);
-        nginx_sys::ngx_http_top_header_filter = Some(header_filter);
-    }
-}
+/// Tells clients of their limits.
+pub(crate) struct Told;
 
-unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
-    guard("limits' header filter", (), || {
-        // SAFETY: nginx passes a live request.
+impl HeaderFilter for Told {
+    const PLACE: &'static str = "limits' header filter";
+
+    fn next() -> &'static Next {
+        &NEXT
+    }
+
+    unsafe fn see(r: *mut ngx_http_request_t) {
+        // SAFETY: as the caller vouches.
         unsafe {
             if std::ptr::eq((*r).main, r)
                 && let Some(record) = record::find(r)
@@ -41,11 +35,6 @@ unsafe extern "C" fn header_filter(r: *mut ngx_http_request_t) -> ngx_int_t {
                 add_headers(r, &*record);
             }
         }
-    });
-    match NEXT.get() {
-        // SAFETY: the filter that nginx had installed before ours.
-        Some(next) => unsafe { next(r) },
-        None => nginx::OK,
     }
 }
 

@@ -11,8 +11,8 @@ use super::record::{Record, Status, create, find};
 use super::who::{class_called, class_of_caller};
 use super::{answer, api_key, class_header, delay};
 use crate::ffi::base::feature::Feature;
-use crate::ffi::base::guard::guard;
-use crate::ffi::base::{clock, nginx};
+use crate::ffi::base::phase::Handler;
+use crate::ffi::base::{clock, filter, nginx};
 use crate::ffi::zone::worker;
 use crate::phase::refusal::Refusal;
 use arrayvec::ArrayVec;
@@ -28,24 +28,26 @@ const SERVER_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
 
 /// Puts handlers and filters into their places.
 pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
-    answer::install();
+    filter::install::<answer::Told>();
     // Behind the realip module's: a key may be bound to the client's address, which that finds here for `set_real_ip_from` of a location.
-    nginx::add_phase_handler_behind(
+    nginx::add_phase_handler_behind::<Hold>(
         cf,
         ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
         ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
-        handler,
     )
 }
 
-unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a live request to a phase's handler.
-    let location = unsafe { LimitModule::location(r).filter(|_| std::ptr::eq((*r).main, r)) };
-    let Some(location) = location else { return nginx::DECLINED };
-    // A fault of ours costs no request, but neither does it let in one that has to show a key.
-    let key_required = location.requires_key();
-    let fault = if key_required { UNAVAILABLE } else { nginx::DECLINED };
-    guard("limits", fault, || {
+/// Holds requests in the preaccess phase.
+struct Hold;
+
+impl Handler for Hold {
+    const PLACE: &'static str = "limits";
+
+    unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
+        // SAFETY: as the caller vouches.
+        let location = unsafe { LimitModule::location(r).filter(|_| std::ptr::eq((*r).main, r)) };
+        let Some(location) = location else { return nginx::DECLINED };
+        let key_required = location.requires_key();
         // SAFETY: as above.
         unsafe {
             let concerns_us = key_required || !location.limits().is_empty() || location.key.flatten().is_some();
@@ -55,7 +57,7 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
                     Some(record) => record,
                     None => {
                         worker::count_fail_open();
-                        return fault;
+                        return Self::fault(r);
                     }
                 },
                 // An upstream that is told classes elsewhere believes them from here, too.
@@ -87,7 +89,14 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
             }
             if checks.is_empty() { nginx::DECLINED } else { hold(r, record, location, &checks) }
         }
-    })
+    }
+
+    /// A fault of ours costs no request, but neither does it let in one that has to show a key.
+    unsafe fn fault(r: *const ngx_http_request_t) -> ngx_int_t {
+        // SAFETY: as the caller vouches.
+        let key_required = unsafe { LimitModule::location(r) }.is_some_and(Location::requires_key);
+        if key_required { UNAVAILABLE } else { nginx::DECLINED }
+    }
 }
 
 /// Lets a request go on whose key is good.

@@ -3,15 +3,13 @@
 
 use super::bandwidth::pacing;
 use super::caller::Caller;
-use crate::ffi::base::guard::guard;
-use crate::ffi::base::{clock, nginx};
+use crate::ffi::base::{clock, nginx, pool};
 use crate::ffi::zone::conf::of_request as zone_of;
 use crate::ffi::zone::worker;
 use arrayvec::ArrayVec;
 use nginx_sys::ngx_http_request_t;
 use pincer_core::limit::{Flow, Quota};
 use pincer_core::zone::{ClassIdx, Holds, LIMITS_MAX, WorkerIdx, Zone};
-use std::ffi::c_void;
 
 /// What became of a request at its limits, in nginx's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +65,7 @@ pub(crate) unsafe fn find(main: *const ngx_http_request_t) -> Option<*mut Record
     // SAFETY: as the caller vouches; all records of this cleanup are `Record`.
     unsafe {
         let is_it = |record: *const Record| std::ptr::eq((*record).request, main);
-        nginx::cleanup_find((*main).pool, on_pool_destroyed, is_it)
+        nginx::cleanup_find((*main).pool, is_it)
     }
 }
 
@@ -93,16 +91,17 @@ pub(super) unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record
             flows: [Flow::default(); LIMITS_MAX],
             pacing: pacing::Pacing::default(),
         };
-        nginx::cleanup_add((*main).pool, on_pool_destroyed, record)
+        nginx::cleanup_add((*main).pool, record)
     }
 }
 
-/// The request's end: gives back what it holds.
-unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
-    guard("limits cleanup", (), || {
-        // SAFETY: nginx calls a cleanup once, with the record that `create` stored, before the pool's memory goes.
+impl pool::Record for Record {
+    const PLACE: &'static str = "limits cleanup";
+
+    /// The request's end: gives back what it holds.
+    unsafe fn end(record: *mut Self) {
+        // SAFETY: as the caller vouches.
         let mut record = unsafe {
-            let record = data.cast::<Record>();
             pacing::stop(&raw mut (*record).pacing);
             record.read()
         };
@@ -118,7 +117,7 @@ unsafe extern "C" fn on_pool_destroyed(data: *mut c_void) {
         } else {
             zone.limit_release(worker, record.holds);
         }
-    });
+    }
 }
 
 /// The class of `r` or of its main request, for the queue; `None` without one.

@@ -5,6 +5,7 @@ mod pages;
 use crate::conf::DirectiveError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
+use crate::ffi::base::phase::{Handler, handler};
 use crate::ffi::base::variable::{Variable, fill};
 use crate::ffi::limit::conf::exempt_page;
 use crate::ffi::zone::conf::{needed_by, of_request as zone_of};
@@ -34,18 +35,14 @@ impl Feature for StatusModule {
 }
 
 fn status(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), DirectiveError> {
-    page(cf, "pincer_status", pages::status_handler)
+    page::<pages::StatusPage>(cf, "pincer_status")
 }
 
 fn metrics(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), DirectiveError> {
-    page(cf, "pincer_metrics", pages::metrics_handler)
+    page::<pages::MetricsPage>(cf, "pincer_metrics")
 }
 
-fn page(
-    cf: *mut ngx_conf_t,
-    directive: &'static str,
-    handler: unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> nginx_sys::ngx_int_t,
-) -> Result<(), DirectiveError> {
+fn page<P: Handler>(cf: *mut ngx_conf_t, directive: &'static str) -> Result<(), DirectiveError> {
     exempt_page(cf);
     needed_by(cf, directive);
     // SAFETY: a directive of a location; the context's `loc_conf` has a slot for the core module.
@@ -53,7 +50,7 @@ fn page(
         let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
         let index = nginx_sys::ngx_http_core_module.ctx_index;
         let location = (*(*context).loc_conf.add(index)).cast::<nginx_sys::ngx_http_core_loc_conf_t>();
-        (*location).handler = Some(handler);
+        (*location).handler = Some(handler::<P>);
     }
     Ok(())
 }

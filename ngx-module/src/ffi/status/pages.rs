@@ -1,7 +1,7 @@
 //! The pages `pincer_status` (JSON) and `pincer_metrics` (Prometheus). GET and HEAD only; nothing here is on the path of proxied requests.
 
 use crate::ffi::base::feature::Feature;
-use crate::ffi::base::guard::guard;
+use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{bits, clock, nginx};
 use crate::ffi::feed::conf::FeedModule;
 use crate::ffi::feed::running;
@@ -23,14 +23,36 @@ struct Page {
     content_type: &'static str,
 }
 
-pub(crate) unsafe extern "C" fn status_handler(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a live request.
-    guard("pincer_status", SERVER_ERROR, || unsafe { serve(r, status_page) })
+/// `pincer_status`.
+pub(super) struct StatusPage;
+
+impl Handler for StatusPage {
+    const PLACE: &'static str = "pincer_status";
+
+    unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
+        // SAFETY: as the caller vouches.
+        unsafe { serve(r, status_page) }
+    }
+
+    unsafe fn fault(_: *const ngx_http_request_t) -> ngx_int_t {
+        SERVER_ERROR
+    }
 }
 
-pub(crate) unsafe extern "C" fn metrics_handler(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a live request.
-    guard("pincer_metrics", SERVER_ERROR, || unsafe { serve(r, metrics_page) })
+/// `pincer_metrics`.
+pub(super) struct MetricsPage;
+
+impl Handler for MetricsPage {
+    const PLACE: &'static str = "pincer_metrics";
+
+    unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
+        // SAFETY: as the caller vouches.
+        unsafe { serve(r, metrics_page) }
+    }
+
+    unsafe fn fault(_: *const ngx_http_request_t) -> ngx_int_t {
+        SERVER_ERROR
+    }
 }
 
 fn status_page(snapshot: &ZoneSnapshot, context: &status::Context<'_>, _: &[u8]) -> Option<Page> {
