@@ -1,17 +1,17 @@
 //! What of the module only a C compiler knows, asked of the headers of the nginx that it is built
 //! for.
 //!
-//! Compiles `src/ffi/bits.c`. Has C say where each field of `src/ffi/layout.txt` is and how large,
-//! and writes that as assertions for `src/ffi/layout.rs`: the build fails where Rust's structures
-//! are not C's. `nginx-sys` says which headers these are. The program that says it is run, so host
-//! and target are one machine.
+//! Compiles `src/ffi/base/bits.c`. Has C say where each field of `src/ffi/base/layout.txt` is and
+//! how large, and writes that as assertions for `src/ffi/base/layout.rs`: the build fails where
+//! Rust's structures are not C's. `nginx-sys` says which headers these are. The program that says
+//! it is run, so host and target are one machine.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const BITS: &str = "src/ffi/bits.c";
-const FIELDS: &str = "src/ffi/layout.txt";
+const BITS: &str = "src/ffi/base/bits.c";
+const FIELDS: &str = "src/ffi/base/layout.txt";
 
 fn main() {
     for file in ["build.rs", BITS, FIELDS] {

@@ -5,7 +5,7 @@
 //! Two programs print where everything is, one in C and one in Rust over what `nginx-sys` makes of
 //! the same headers; no line may differ. Bit fields are compared too and only counted: bindgen 0.72
 //! has those of a request elsewhere from nginx 1.29.3 on, which is why the module reads them in C
-//! (`ngx-module/src/ffi/bits.c`), and tidy holds it to that. Cost: some seconds for each nginx.
+//! (`ngx-module/src/ffi/base/bits.c`), and tidy holds it to that. Cost: some seconds for each nginx.
 
 #[path = "layout/bindings.rs"]
 mod bindings;
@@ -109,7 +109,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_build_checks_every_field_that_the_module_uses() {
-    let listed = std::fs::read_to_string(root().join("ngx-module/src/ffi/layout.txt")).unwrap();
+    let listed = std::fs::read_to_string(root().join("ngx-module/src/ffi/base/layout.txt")).unwrap();
     let listed: Vec<(&str, BTreeSet<&str>)> = listed
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -138,5 +138,5 @@ fn the_build_checks_every_field_that_the_module_uses() {
         missing.extend(has.map(|field| format!("{name}: {field}")));
     }
     assert!(listed.len() > 50 && used.len() > 200, "{} structures, {} names", listed.len(), used.len());
-    assert!(missing.is_empty(), "add to ngx-module/src/ffi/layout.txt: {missing:#?}");
+    assert!(missing.is_empty(), "add to ngx-module/src/ffi/base/layout.txt: {missing:#?}");
 }

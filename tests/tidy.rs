@@ -125,8 +125,7 @@ fn the_core_forbids_unsafe_and_knows_no_clock_randomness_or_io() {
 #[test]
 fn every_directive_and_variable_is_documented() {
     let readme = read(&root().join("README.md"));
-    let directives = read(&root().join("ngx-module/src/ffi/module.rs"));
-    let variables = read(&root().join("ngx-module/src/ffi/variables.rs"));
+    let sources: String = tracked("ngx-module/src/ffi", ".rs").iter().map(|path| read(path)).collect();
     let quoted = |text: &str, open: &str| -> BTreeSet<String> {
         let after = text.split(open).skip(1);
         after
@@ -135,9 +134,9 @@ fn every_directive_and_variable_is_documented() {
             .map(str::to_owned)
             .collect()
     };
-    let directives = quoted(&directives, "c\"");
-    let variables = quoted(&variables, "(\"");
-    assert!(directives.len() >= 11 && variables.len() >= 3, "{directives:?} {variables:?}");
+    let directives = quoted(&sources, "c\"");
+    let variables = quoted(&sources, "Variable::new(\"");
+    assert!(directives.len() >= 17 && variables.len() >= 9, "{directives:?} {variables:?}");
     for name in directives {
         assert!(readme.contains(&format!("`{name}")), "README.md does not document the directive {name}");
     }

@@ -65,7 +65,7 @@ pub enum Got {
     Busy,
 }
 
-/// A request's record, as ffi/request.rs has it.
+/// A request's record, as ffi/balance/request.rs has it.
 #[derive(Default)]
 pub struct Record {
     worker: usize,

@@ -1,4 +1,4 @@
-//! Requests that wait: ffi/queue.rs.
+//! Requests that wait: ffi/balance/queue.rs.
 
 use super::super::world::MS;
 use super::{Got, Module, QUEUE_SIZE, Sabotage, Wake, Worker, clock, terms};

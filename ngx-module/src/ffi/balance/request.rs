@@ -1,0 +1,358 @@
+//! What the module keeps for a request: its place in the queue, the slot it holds, and the times that variables show.
+//!
+//! One record for each request or subrequest, in the request's pool, found again through the pool's cleanups when nginx has
+//! zeroed the module's context (internal redirects do). Bound: [`ATTEMPTS_MAX`] attempts are remembered.
+
+use super::address::Address;
+use super::upstream::{BalanceModule, UpstreamConf};
+use super::waiters::Waiter;
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::{nginx, pool};
+use nginx_sys::{
+    ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_recv_chain_pt,
+    ngx_recv_pt,
+};
+use pincer_core::pick::{Demand, PeerSet, Why};
+use pincer_core::zone::{QueueClass, Ticket, UpstreamIdx, WorkerIdx, Zone};
+use std::ffi::c_void;
+use std::rc::Rc;
+
+/// Attempts whose times are kept for the variables; later ones are served all the same. At most 8: `redirects` has a bit for each.
+pub(crate) const ATTEMPTS_MAX: usize = 4;
+
+/// Where the attempt stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// No attempt is under way.
+    Idle,
+    /// In the queue, on a placeholder connection.
+    Parked,
+    /// On a placeholder connection, about to hear that there is no place in the queue.
+    TurnedAway,
+    /// A slot has come; nginx is about to ask for the peer.
+    Granted,
+    /// A peer serves the request.
+    Holding,
+}
+
+/// The times of one attempt, as the variables show them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct AttemptTimes {
+    pub(crate) first_byte: ShownTime,
+    pub(crate) queue: ShownTime,
+}
+
+/// A time in milliseconds, or none; kept small, since every request has some. Longest: 49 days.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ShownTime(u32);
+
+impl ShownTime {
+    /// From nanoseconds.
+    pub(crate) fn of_ns(ns: u64) -> Self {
+        Self(u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
+    /// Milliseconds; `None` if there was no such time.
+    pub(crate) fn ms(self) -> Option<u32> {
+        self.0.checked_sub(1)
+    }
+}
+
+/// Peers of an upstream that were full when an attempt's peer was picked.
+#[derive(Clone, Copy)]
+pub(crate) struct Full {
+    /// Index of the upstream, plus one; 0 = no peer was full.
+    upstream: u32,
+    peers: Tried,
+}
+
+/// What a waiting request needs besides; made when it first waits.
+pub(crate) struct Parking {
+    /// The placeholder's address, an unnamed unix socket's, so that nginx calls `free` for a waiting request too.
+    pub(crate) family: libc::sa_family_t,
+    pub(crate) state: *mut RequestState,
+    /// What the worker's lists know of it.
+    pub(crate) waiter: Waiter,
+    /// When the wait began, by nginx's clock.
+    pub(crate) parked_ms: ngx_msec_t,
+    /// The class it waits as.
+    pub(crate) class: QueueClass,
+    /// Posted right after parking: takes nginx's connect timer off, then looks for a slot.
+    pub(crate) settle_event: ngx_event_t,
+    /// The queue's timeout; not cancelable, so a draining worker stays for its waiters.
+    pub(crate) timeout_event: ngx_event_t,
+}
+
+/// The request of a waiter.
+///
+/// # Safety
+/// `waiter` is that of a live [`Parking`].
+pub(super) unsafe fn of_waiter(waiter: *mut Waiter) -> *mut RequestState {
+    // SAFETY: as the caller vouches.
+    unsafe { (*waiter.byte_sub(std::mem::offset_of!(Parking, waiter)).cast::<Parking>()).state }
+}
+
+/// What the first-byte hook replaced.
+#[derive(Clone, Copy)]
+pub(crate) enum Hook {
+    /// The reading functions of the peer's connection.
+    Connection { connection: *mut ngx_connection_t, recv: ngx_recv_pt, recv_chain: ngx_recv_chain_pt },
+    /// grpc's reading of frames: both functions take the one context.
+    Frames { upstream: *mut ngx_http_upstream_t, init: InputFilterInit, filter: InputFilter, context: *mut c_void },
+}
+
+/// The peers that failed a request, in words that are aligned as nginx's pools align.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tried([u64; 2]);
+
+impl Tried {
+    /// Adds peer `index` of the upstream.
+    pub(crate) fn add(&mut self, index: u8) {
+        self.0[usize::from(index >> 6 & 1)] |= 1 << (index & 63);
+    }
+
+    /// All at once.
+    pub(crate) fn of(set: pincer_core::pick::PeerSet) -> Self {
+        let word = |shift: u32| u64::try_from(set >> shift & pincer_core::pick::PeerSet::from(u64::MAX)).unwrap_or(0);
+        Self([word(0), word(64)])
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == [0, 0]
+    }
+
+    /// As the pick wants it.
+    pub(crate) fn set(self) -> pincer_core::pick::PeerSet {
+        pincer_core::pick::PeerSet::from(self.0[0]) | pincer_core::pick::PeerSet::from(self.0[1]) << 64
+    }
+}
+
+/// nginx's `u->input_filter_init`.
+pub(crate) type InputFilterInit = Option<unsafe extern "C" fn(*mut c_void) -> ngx_int_t>;
+/// nginx's `u->input_filter`.
+pub(crate) type InputFilter = Option<unsafe extern "C" fn(*mut c_void, isize) -> ngx_int_t>;
+
+// nginx's pools align to a word.
+const _: () = assert!(
+    align_of::<RequestState>() <= nginx_sys::NGX_ALIGNMENT && align_of::<Parking>() <= nginx_sys::NGX_ALIGNMENT
+);
+
+/// The record. Kept small: nginx's pool of a request has a few hundred bytes left, and the next block costs more than all we do.
+pub(crate) struct RequestState {
+    pub(crate) request: *mut ngx_http_request_t,
+    pub(crate) conf: &'static UpstreamConf,
+    pub(crate) zone: &'static Zone<'static>,
+    pub(crate) ticket: Option<Ticket>,
+    /// 0 = has not come.
+    pub(crate) header_ns: u64,
+    /// 0 = has not come.
+    pub(crate) first_byte_ns: u64,
+    pub(crate) worker: WorkerIdx,
+    pub(crate) stage: Stage,
+    /// Peers that failed this request in this round, and those that have no line left for it.
+    pub(crate) tried: Tried,
+    /// Times that the request has been sent to every peer that had a line left.
+    pub(crate) round: u8,
+    /// The request's number in this worker's upstream: decides whether it may explore.
+    pub(crate) number: u64,
+    /// The hash of the affinity variable; 0 = none.
+    pub(crate) affinity: u64,
+    /// Round robin's data, once a fault of ours made it serve this request; else null.
+    pub(crate) fallback: *mut c_void,
+    /// A failure on this side (no socket, no memory): not the peer's fault.
+    pub(crate) local_fault: bool,
+    /// A kept connection turned out to be stale.
+    pub(crate) had_stale: bool,
+    /// The name that nginx shows of the first attempt's peer, and its address.
+    pub(crate) address: Option<Rc<Address>>,
+    pub(crate) parking: *mut Parking,
+    /// What the first-byte hook replaced; null = no hook is on. The record is made when one is first put on.
+    pub(crate) hook: *mut Hook,
+    pub(crate) attempts: [AttemptTimes; ATTEMPTS_MAX],
+    pub(crate) attempts_len: u8,
+    /// Bit i: attempt i is the first after an internal redirect, shown behind a colon.
+    pub(crate) redirects: u8,
+    /// The next attempt is such a one.
+    pub(crate) redirect_pending: bool,
+    /// Of each attempt: why its peer was picked, as a [`Why`], plus one; 0 = none was.
+    whys: [u8; ATTEMPTS_MAX],
+    /// `pincer_slot off`: its peers are asked without a slot.
+    pub(crate) takes_no_slot: bool,
+    /// Of each attempt: what was full. Null until something was.
+    full: *mut [Full; ATTEMPTS_MAX],
+}
+
+impl RequestState {
+    /// Whether the short way of a claim is open to it.
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.affinity == 0 && self.tried.is_empty()
+    }
+
+    /// Whether it may explore a peer that was not heard of for a while.
+    pub(crate) fn explores(&self) -> bool {
+        self.number.is_multiple_of(pincer_core::pick::EXPLORE_ONE_IN)
+    }
+
+    /// The attempt that is under way, for its times.
+    pub(crate) fn attempt(&mut self) -> Option<&mut AttemptTimes> {
+        let last = self.attempts_len.checked_sub(1)?;
+        self.attempts.get_mut(usize::from(last))
+    }
+
+    /// Notes why the peer of the attempt that is under way was picked.
+    pub(crate) fn note_why(&mut self, why: Why) {
+        let last = usize::from(self.attempts_len.wrapping_sub(1));
+        if let Some(noted) = self.whys.get_mut(last) {
+            *noted = why as u8 + 1;
+        }
+    }
+
+    /// Notes which peers were full at that pick. Without memory nothing was.
+    #[inline]
+    pub(crate) fn note_full(&mut self, peers: PeerSet) {
+        if peers != 0 {
+            self.keep_full(peers);
+        }
+    }
+
+    #[cold]
+    fn keep_full(&mut self, peers: PeerSet) {
+        let (Some(index), Some(last)) = (self.conf.index.get(), self.attempts_len.checked_sub(1)) else { return };
+        // SAFETY: the request is live, and with it its pool; zeroes are a value of the record,
+        // which is as long as the request.
+        let full = unsafe {
+            if self.full.is_null() {
+                self.full = nginx_sys::ngx_pcalloc((*self.request).pool, size_of::<[Full; ATTEMPTS_MAX]>()).cast();
+            }
+            self.full.as_mut()
+        };
+        if let Some(noted) = full.and_then(|full| full.get_mut(usize::from(last))) {
+            *noted = Full { upstream: u32::from(index.0) + 1, peers: Tried::of(peers) };
+        }
+    }
+
+    /// Of all attempts so far: why the peer was picked and which peers of which upstream were full,
+    /// and whether it is the first attempt after an internal redirect.
+    pub(crate) fn picks(&self) -> impl Iterator<Item = (Option<usize>, Option<(UpstreamIdx, PeerSet)>, bool)> {
+        // SAFETY: null or a record that is as long as the request.
+        let full = unsafe { self.full.as_ref() };
+        let full_at = move |index: usize| {
+            let full = full?.get(index)?;
+            let upstream = u16::try_from(full.upstream.checked_sub(1)?).ok()?;
+            Some((UpstreamIdx(upstream), full.peers.set()))
+        };
+        let noted = self.whys.iter().take(usize::from(self.attempts_len)).enumerate();
+        noted.map(move |(index, why)| {
+            (why.checked_sub(1).map(usize::from), full_at(index), self.redirects >> index & 1 == 1)
+        })
+    }
+
+    /// Begins another attempt's times.
+    pub(crate) fn attempt_begin(&mut self) {
+        let redirected = std::mem::take(&mut self.redirect_pending);
+        if usize::from(self.attempts_len) < ATTEMPTS_MAX {
+            self.redirects |= u8::from(redirected) << self.attempts_len;
+            self.attempts_len += 1;
+        }
+    }
+
+    /// The times of all attempts so far, and whether each is the first after an internal redirect.
+    pub(crate) fn times(&self) -> impl Iterator<Item = (&AttemptTimes, bool)> {
+        let attempts = self.attempts.iter().take(usize::from(self.attempts_len));
+        attempts.enumerate().map(|(index, times)| (times, self.redirects >> index & 1 == 1))
+    }
+}
+
+/// The record of `request`, if it has one.
+///
+/// # Safety
+/// `request` is live; the pointer is good as long as the request, and only one reference is made of it at a time.
+pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut RequestState> {
+    // SAFETY: `request` is live.
+    let state = unsafe { BalanceModule::request_ctx(request) };
+    if !state.is_null() {
+        return Some(state.cast());
+    }
+    // SAFETY: as the caller vouches. Subrequests share the main request's pool: each record names its own.
+    unsafe {
+        let is_it = |state: *const RequestState| (*state).request == request;
+        let found = nginx::cleanup_find((*request).pool, is_it)?;
+        BalanceModule::set_request_ctx(request, found.cast());
+        Some(found)
+    }
+}
+
+/// Makes the record of `request`; `None` when memory is out.
+///
+/// # Safety
+/// `request` is live and has none yet.
+pub(crate) unsafe fn create(
+    request: *mut ngx_http_request_t,
+    conf: &'static UpstreamConf,
+    zone: &'static Zone<'static>,
+    worker: WorkerIdx,
+) -> Option<*mut RequestState> {
+    let state = RequestState {
+        request,
+        conf,
+        zone,
+        worker,
+        stage: Stage::Idle,
+        ticket: None,
+        header_ns: 0,
+        first_byte_ns: 0,
+        tried: Tried::default(),
+        round: 0,
+        number: 0,
+        affinity: 0,
+        fallback: std::ptr::null_mut(),
+        local_fault: false,
+        had_stale: false,
+        address: None,
+        parking: std::ptr::null_mut(),
+        hook: std::ptr::null_mut(),
+        attempts: [AttemptTimes::default(); ATTEMPTS_MAX],
+        attempts_len: 0,
+        redirects: 0,
+        redirect_pending: false,
+        whys: [0; ATTEMPTS_MAX],
+        takes_no_slot: false,
+        full: std::ptr::null_mut(),
+    };
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let state = nginx::cleanup_add((*request).pool, state)?;
+        BalanceModule::set_request_ctx(request, state.cast());
+        Some(state)
+    }
+}
+
+impl pool::Record for RequestState {
+    const PLACE: &'static str = "request cleanup";
+
+    /// The request's end. Whatever it still holds is given back here, should nginx ever have forgotten to call `free`.
+    unsafe fn end(record: *mut Self) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if let Some(give_back) = (*record).conf.give_back.get() {
+                give_back(record.cast());
+            }
+            std::ptr::drop_in_place(record);
+        }
+    }
+}
+
+/// What the pick must know of this request.
+pub(crate) fn demand(state: &RequestState, queued: u32, waited_ns: u64) -> Demand {
+    Demand {
+        queued,
+        can_wait: state.conf.queue.is_some(),
+        affinity: (state.affinity != 0).then_some(state.affinity),
+        tried: state.tried.set(),
+        random: state.number,
+        waited_ns,
+        waits: state.stage == Stage::Parked,
+        ..Demand::default()
+    }
+}

@@ -1,0 +1,170 @@
+//! Hashes request bodies while they arrive: a request-body filter that looks at every buffer once and changes none, but for what comes with the head, which it
+//! asks for again with the rest ([`give_way`](super::give_way)).
+//!
+//! A digest counts only once the last buffer has passed, nginx has stored it, and it is all that the client said it would send: a body that was cut off,
+//! that nginx threw away before it answered from an `error_page`, or whose temporary file could not be written, has none. Neither has one that was read
+//! where `pincer_body_hash` is off or different, nor one that a module put into a subrequest. Who has no digest has a token of its own, so that a cache
+//! key is never shared by accident. The body is read early (in the precontent phase, after access control) only in locations whose handler would
+//! ask for the digest before the end: with unbuffered proxying, `grpc_pass`, `try_files`, and handlers that we know nothing of.
+//! Cost: the digest, and one record in the request's pool. Bound: two records and [`BodyDigest`](pincer_core::digest::BodyDigest)'s buffers for each request.
+
+use super::account::Count;
+use super::conf::{BodyModule, Location};
+use super::early::ReadEarly;
+use super::head::declared_bytes;
+use super::identity::whole;
+use super::reading::recv;
+use super::record::{Record, Stage, Streaming, create, find};
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::guard::guard;
+use crate::ffi::base::statics::LoopStatic;
+use crate::ffi::base::{bits, nginx};
+use crate::ffi::zone::conf::of_request as zone_of;
+use nginx_sys::{
+    ngx_chain_t, ngx_conf_t, ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE,
+    ngx_http_request_body_filter_pt, ngx_http_request_t, ngx_int_t,
+};
+use pincer_core::digest::Digest;
+use std::cell::Cell;
+
+/// The filter that stands after ours. Set by the master before it forks.
+static NEXT: LoopStatic<Cell<ngx_http_request_body_filter_pt>> = LoopStatic::new(Cell::new(None));
+
+/// Puts the filter in front of all others, and the handlers into their phases.
+pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
+    // SAFETY: configuration time, one thread.
+    unsafe {
+        NEXT.set(nginx_sys::ngx_http_top_request_body_filter);
+        nginx_sys::ngx_http_top_request_body_filter = Some(filter);
+    }
+    nginx::add_phase_handler::<ReadEarly>(cf, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE)?;
+    nginx::add_phase_handler::<Count>(cf, ngx_http_phases_NGX_HTTP_LOG_PHASE)
+}
+
+/// What [`observe`] made of a part of a body.
+enum Observed {
+    /// It is nginx's, and more may come.
+    Part,
+    /// It is nginx's, and was the last of this request's body, whose digest counts once nginx has stored it.
+    End { record: *mut Record, digest: Digest, bytes: u64 },
+    /// It comes again, together with more.
+    PutBack,
+}
+
+/// Sees every part of every body before it is stored.
+unsafe extern "C" fn filter(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
+    // SAFETY: nginx passes a live request and a chain of live buffers.
+    let observed = guard("body filter", Observed::Part, || unsafe { observe(r, chain) });
+    if matches!(observed, Observed::PutBack) {
+        return nginx::OK;
+    }
+    let answer = match NEXT.get() {
+        // SAFETY: the filter that nginx had installed before ours.
+        Some(next) => unsafe { next(r, chain) },
+        None => nginx::OK,
+    };
+    if let Observed::End { record, digest, bytes } = observed
+        && answer == nginx::OK
+    {
+        // SAFETY: the record lives as long as the request, which a filter does not end.
+        guard("body filter's end", (), || unsafe { settle(record, digest, bytes) });
+    }
+    answer
+}
+
+/// Whether nginx shows bodies to [`filter`] first: what it puts back, no other module's filter has seen.
+fn is_first() -> bool {
+    type Filter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_chain_t) -> ngx_int_t;
+    // SAFETY: set while nginx reads its configuration, read by the worker's one thread.
+    let first = unsafe { nginx_sys::ngx_http_top_request_body_filter };
+    first.is_some_and(|first| std::ptr::fn_addr_eq(first, filter as Filter))
+}
+
+/// Takes the chain into the digest.
+///
+/// # Safety
+/// As [`filter`].
+unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observed {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let record = match find(r) {
+            Some(record) => record,
+            None => {
+                // Nothing is kept of requests whose bodies nobody wants hashed.
+                let wanted = BodyModule::location(r).is_some_and(|conf| conf.hashing().is_some());
+                match wanted.then(|| create(r)).flatten() {
+                    Some(record) => record,
+                    None => return Observed::Part,
+                }
+            }
+        };
+        let mut streaming = match std::mem::replace(&mut (*record).stage, Stage::Over) {
+            Stage::Before => {
+                (*record).params = BodyModule::location(r).and_then(Location::hashing);
+                None
+            }
+            Stage::Reading(streaming) => Some(streaming),
+            Stage::Over => return Observed::Part,
+        };
+        let Some(params) = (*record).params else { return Observed::Part };
+        if streaming.is_none() && is_first() && (*record).giving_way.put_back(r, chain, recv) {
+            (*record).stage = Stage::Before;
+            return Observed::PutBack;
+        }
+        let mut hashed = 0;
+        let mut link = chain;
+        while let Some(part) = link.as_ref() {
+            let bytes = nginx::buffered(part.buf).unwrap_or_default();
+            if bits::buf::last_buf(part.buf) != 0 {
+                (*record).giving_way.end();
+                let (digest, bytes) = match &mut streaming {
+                    Some(streaming) => {
+                        let digest = streaming.digest();
+                        digest.update(params, bytes);
+                        (digest.finish(params), digest.bytes())
+                    }
+                    None => (whole(r, params, bytes), bytes.len() as u64),
+                };
+                return Observed::End { record, digest, bytes };
+            }
+            if !bytes.is_empty() {
+                if streaming.is_none() {
+                    streaming = Streaming::begin(r, params);
+                }
+                let Some(streaming) = &mut streaming else { return Observed::Part };
+                streaming.digest().update(params, bytes);
+            }
+            hashed += bytes.len();
+            link = part.next;
+        }
+        (*record).giving_way.hashed(r, hashed, recv);
+        (*record).stage = streaming.map_or(Stage::Before, Stage::Reading);
+        Observed::Part
+    }
+}
+
+/// The body is complete, and nginx has stored it: its digest counts if it is of all that the client said it would send.
+///
+/// # Safety
+/// `record` is live.
+unsafe fn settle(record: *mut Record, digest: Digest, bytes: u64) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let r = (*record).request;
+        let is_chunked = bits::headers_in::chunked(&raw const (*r).headers_in) != 0;
+        if !is_chunked && declared_bytes(r).is_some_and(|all| all != bytes) {
+            // nginx had thrown some of it away before anyone asked for it: a body over `client_max_body_size`, with `error_page 413`.
+            return;
+        }
+        let read = (*r).request_body;
+        if !is_chunked && !read.is_null() && (*read).received > 0 && u64::try_from((*read).received) != Ok(bytes) {
+            // A body without a length over HTTP/2, the beginning of which was read when nobody wanted a digest.
+            return;
+        }
+        (*record).digest = Some(digest);
+        let params = (*record).params;
+        if let Some((params, zone)) = params.zip(zone_of(r)) {
+            zone.header.bodies.hashed(params.algorithm, digest.hashed(), bytes);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Where nginx's module that passes a request on will send it, known from when that module's handler has run.
+//!
+//! Where a variable names the place (`proxy_pass http://$backend`), the proxy module keeps what it evaluated in a context of its own, whose layout is not in nginx's
+//! headers: it is looked at where it has been in every version since 1.1.4, and believed only if what can be checked there is as it must be.
+
+use super::conf::CacheModule;
+use crate::ffi::base::feature::Feature;
+use crate::ffi::base::nginx;
+use nginx_sys::{
+    ngx_http_chunked_s, ngx_http_request_t, ngx_http_status_t, ngx_http_upstream_resolved_t, ngx_http_upstream_t,
+    ngx_str_t,
+};
+
+/// Where a request goes. The default stands for nobody knows.
+#[derive(Default)]
+pub(crate) struct Passed<'a> {
+    /// `http://`, `https://`, `fastcgi://` and the like.
+    pub(crate) schema: &'a [u8],
+    /// The upstream's name, or a host.
+    pub(crate) host: &'a [u8],
+    /// 0 where the name has none.
+    pub(crate) port: u16,
+    /// Path and arguments as a variable gave them; empty where it gave none, and where `proxy_pass` has no variable.
+    pub(crate) uri: &'a [u8],
+}
+
+/// The beginning of `ngx_http_proxy_ctx_t`.
+#[repr(C)]
+struct ProxyContext {
+    status: ngx_http_status_t,
+    chunked: ngx_http_chunked_s,
+    /// Schema, host and port.
+    key_start: ngx_str_t,
+    schema: ngx_str_t,
+    host_header: ngx_str_t,
+    port: ngx_str_t,
+    uri: ngx_str_t,
+}
+
+/// Where `r` goes from the location that it is in now; `None` if no module has said so yet, or one that keeps it in another way than nginx's own.
+///
+/// # Safety
+/// `r` is live; what is answered lives as long as it.
+pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> {
+    // SAFETY: as the caller vouches; `loc_conf` and `ctx` have a slot for every http module. nginx makes an upstream for a request whenever a handler passes it on, and
+    // sets what is read here before it asks for a cache's key.
+    unsafe {
+        let upstream = (*r).upstream.as_ref()?;
+        let named = upstream.conf.as_ref()?;
+        // After a redirect the upstream is still that of the location before. Each module's configuration of a location begins with the upstream's.
+        let is_here = |place: usize| *(*r).loc_conf.add(place) == upstream.conf.cast();
+        let proxy = CacheModule::main(r)?.proxy.get().0.filter(|place| is_here(*place));
+        if proxy.is_none() && !(0..nginx_sys::ngx_http_max_module).any(is_here) {
+            return None;
+        }
+        let schema = nginx::bytes(upstream.schema);
+        let Some(resolved) = upstream.resolved.as_ref() else {
+            let named = named.upstream.as_ref()?;
+            return Some(Passed { schema, host: nginx::bytes(named.host), port: named.port, uri: &[] });
+        };
+        let uri = match proxy {
+            Some(place) => {
+                let context = (*(*r).ctx.add(place)).cast::<ProxyContext>();
+                evaluated_uri(context.as_ref()?, upstream, resolved)?
+            }
+            None => &[],
+        };
+        Some(Passed { schema, host: nginx::bytes(resolved.host), port: resolved.port, uri })
+    }
+}
+
+/// The URI that the proxy module evaluated for this upstream; `None` if the context is not laid out as we know it.
+///
+/// # Safety
+/// All three are of one live request; what is answered lives as long as it.
+unsafe fn evaluated_uri<'a>(
+    context: &ProxyContext,
+    upstream: &ngx_http_upstream_t,
+    resolved: &ngx_http_upstream_resolved_t,
+) -> Option<&'a [u8]> {
+    let (start, schema) = (context.key_start, upstream.schema);
+    let host = context.host_header;
+    // One text, `http://host:port/uri`, is cut into these; to a unix socket the host is the constant "localhost".
+    let begins = start.data == schema.data && start.len > schema.len;
+    let has_host = host.data == resolved.host.data || host.len == b"localhost".len();
+    if !begins || !has_host {
+        return None;
+    }
+    // SAFETY: as the caller vouches, and the context is what it seems.
+    let uri = unsafe { nginx::bytes(context.uri) };
+    (uri.is_empty() || uri.starts_with(b"/")).then_some(uri)
+}
