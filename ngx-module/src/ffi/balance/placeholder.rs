@@ -4,8 +4,8 @@
 //! handler has run, neither the request nor the connection may be touched.
 
 use crate::ffi::base::bits;
+use crate::ffi::base::eventfd::eventfd;
 use crate::ffi::base::statics::LoopStatic;
-use crate::ffi::zone::wake;
 use nginx_sys::{ngx_connection_t, ngx_http_upstream_t, ngx_peer_connection_t};
 use std::cell::Cell;
 
@@ -15,7 +15,7 @@ static UNWATCHED: LoopStatic<Cell<i32>> = LoopStatic::new(Cell::new(-1));
 /// A descriptor for a waiting request's placeholder: a duplicate of one that no event loop watches.
 fn descriptor() -> Option<i32> {
     if UNWATCHED.get() < 0 {
-        UNWATCHED.set(wake::eventfd()?);
+        UNWATCHED.set(eventfd()?);
     }
     // SAFETY: duplicates a descriptor of ours.
     let copy = unsafe { libc::fcntl(UNWATCHED.get(), libc::F_DUPFD_CLOEXEC, 0) };

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod cycle;
 pub(crate) mod directive;
 pub(crate) mod event;
+pub(crate) mod eventfd;
 pub(crate) mod feature;
 pub(crate) mod filter;
 pub(crate) mod guard;

@@ -11,8 +11,8 @@ use crate::conf::control::ControlPlaneArgs;
 use crate::feed::PurgeCommand;
 use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats};
 use crate::ffi::base::guard::guard;
-use crate::ffi::base::{bits, clock, log};
-use crate::ffi::zone::{wake, worker};
+use crate::ffi::base::{bits, clock, eventfd, log};
+use crate::ffi::zone::worker;
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::journal::Journal;
 use pincer_core::time::MonoNs;
@@ -52,7 +52,7 @@ pub(crate) fn start(main: &'static Main) {
 }
 
 fn try_start(main: &'static Main, plane: &ControlPlaneArgs) -> std::io::Result<()> {
-    let loop_end = wake::eventfd().ok_or_else(std::io::Error::last_os_error)?;
+    let loop_end = eventfd::eventfd().ok_or_else(std::io::Error::last_os_error)?;
     // SAFETY: duplicates a descriptor of ours, for the thread alone.
     let thread_end = unsafe { libc::fcntl(loop_end, libc::F_DUPFD_CLOEXEC, 0) };
     if thread_end < 0 {
@@ -63,7 +63,7 @@ fn try_start(main: &'static Main, plane: &ControlPlaneArgs) -> std::io::Result<(
     }
     // SAFETY: just made, and nobody else owns it.
     let wake_fd = unsafe { OwnedFd::from_raw_fd(thread_end) };
-    let connection = wake::listen(loop_end, on_wake, wake::Lifetime::UntilStop)
+    let connection = eventfd::listen(loop_end, on_wake, eventfd::Lifetime::UntilStop)
         .ok_or_else(|| std::io::Error::other("no free connection for the feed, raise worker_connections"))?;
     let config = Config {
         endpoints: plane.endpoints.clone(),
@@ -132,7 +132,7 @@ unsafe extern "C" fn on_wake(event: *mut ngx_event_t) {
             });
             return;
         }
-        wake::drain(descriptor);
+        eventfd::drain(descriptor);
         RUNNING.with_borrow_mut(|running| {
             if let Some(running) = running {
                 running.serve();

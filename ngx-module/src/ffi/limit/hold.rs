@@ -3,7 +3,7 @@
 //! Runs in the preaccess phase of main requests. The first location of a request where some limit applies decides, as with nginx's `limit_req`: internal
 //! redirects do not count again. Until then the caller is who the key of the present location says. What a request holds is given back when its pool goes,
 //! whatever way it ended; one that has to wait for its rate sleeps ([`delay`]). Without a worker slot nothing is limited; a key that is required is asked
-//! for at every location, whatever fails. Cost: one record in the request's pool and [`Zone::limit_take`]. Bound: [`LIMITS_MAX`] limits for a request.
+//! for at every location, whatever fails. Cost: one record in the request's pool and [`Zone::limit_take`](pincer_core::zone::Zone::limit_take). Bound: [`LIMITS_MAX`] limits for a request.
 
 use super::caller::Caller;
 use super::conf::{ClassSource, Limit, LimitModule, Location};

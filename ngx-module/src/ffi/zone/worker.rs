@@ -6,7 +6,7 @@ use super::{memory, wake};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::{count_in, guard};
 use crate::ffi::base::statics::LoopStatic;
-use crate::ffi::base::{bits, clock, log, nginx};
+use crate::ffi::base::{bits, clock, eventfd, log, nginx};
 use nginx_sys::{ngx_cycle_t, ngx_event_t, ngx_msec_t};
 use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
@@ -151,8 +151,8 @@ pub(crate) fn worker_ends() {
 /// Another worker says that a slot may be free for a request that waits here.
 unsafe extern "C" fn on_kick(event: *mut ngx_event_t) {
     guard("kick", (), || {
-        // SAFETY: nginx calls with the read event of the connection made in `wake::listen`.
-        unsafe { wake::drain((*(*event).data.cast::<nginx_sys::ngx_connection_t>()).fd) };
+        // SAFETY: nginx calls with the read event of the connection made in `eventfd::listen`.
+        unsafe { eventfd::drain((*(*event).data.cast::<nginx_sys::ngx_connection_t>()).fd) };
         let (Some(zone), Some(worker)) = (zone(), worker()) else { return };
         if let Some(slot) = zone.workers.get(usize::from(worker.0)) {
             slot.kick_answered();

@@ -1,4 +1,4 @@
-//! Paces the answers of a class with a bandwidth: a body filter that lets through what [`Zone::bandwidth_grant`] gives and keeps the rest.
+//! Paces the answers of a class with a bandwidth: a body filter that lets through what [`Zone::bandwidth_grant`](pincer_core::zone::Zone::bandwidth_grant) gives and keeps the rest.
 //!
 //! Stands behind nginx's postpone and gzip filters, in a module of its own, where one chain of the main request holds all that goes out, in its order: what
 //! subrequests bring (slices, SSI, additions) is paced with it, and what counts is what is sent. nginx's own `limit_rate` works one filter further on. The request
