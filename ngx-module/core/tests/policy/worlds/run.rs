@@ -301,6 +301,7 @@ impl Run<'_, '_> {
         };
         let (first_ns, rest_ns) = (first_ns as u64, rest_ns as u64);
         self.plans[a] = Some(Plan::Served { was_slow: cold.is_some() });
+        self.history.serve(world, p, self.now, self.now + first_ns);
         self.at(self.now + first_ns, Event::Header(a));
         self.at(self.now + first_ns + rest_ns, Event::End(a));
     }
