@@ -11,6 +11,12 @@
 //! [`PATIENCE`] service times long, but never beyond the bound of [`super::patience`], and goes
 //! over the share then, because a lost slot costs everyone. In a group with a peer that has no
 //! limit nobody waits.
+//!
+//! In a pool that is unknown as a whole (WebSockets, answers without a body) load tells little: a
+//! peer that refuses at once, or closes what it has just opened, has none. There the round robin
+//! decides, and load only within it: one that has had [`AHEAD`] requests more than its share takes
+//! no more before the others have had theirs, unless they are full. So what a restart or chance
+//! made uneven is evened for as long as that lasts, and who is always idle gets its share.
 
 use super::field::{Field, bits};
 use super::rule::Choice;
@@ -20,6 +26,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Service times for which a request waits rather than go to a peer that has had its share: at a load of 0.8 on 8 slots a canary of 1 % then has 1.3 %.
 const PATIENCE: f64 = 3.0;
+
+/// Requests by which an unknown peer may be ahead of its share by weight. Its credit then is within
+/// the bound of [`settle`].
+const AHEAD: i64 = 2;
 
 /// How much the group owes a peer, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,8 +98,8 @@ impl Entrant {
 /// Chooses among `members`, of which at least one is free.
 pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice {
     let (mut full, mut least_ns): (PeerSet, u64) = (0, u64::MAX);
-    // Of peers of which nothing is known only what has shown its signal is a load: one that refuses
-    // at once is idle, and must not be attractive for that.
+    // Of peers of which nothing is known only what has shown its signal is a load: without that, a
+    // peer that refuses at once is no idler than one that is asked.
     let load = |i: usize| {
         let peer = &field.peers[i];
         u64::from(if field.is_learned() { peer.in_flight } else { peer.in_flight.saturating_sub(peer.pending) })
@@ -111,7 +121,12 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
         let credit = peer.wrr_current.saturating_add(i64::from(peer.weight));
         Entrant { peer: i, in_flight: load(i), quota, credit }
     };
-    let Some(best) = Entrant::best(bits(members & !full).map(entrant), quotas, in_flight, false) else {
+    let mut free = members & !full;
+    if !field.is_learned() {
+        let ahead = bits(free).filter(|&i| is_ahead(&field.peers[i], weights)).fold(0, |set: PeerSet, i| set | 1 << i);
+        free = if free == ahead { free } else { free & !ahead };
+    }
+    let Some(best) = Entrant::best(bits(free).map(entrant), quotas, in_flight, false) else {
         return Choice::AllFull;
     };
     // Where a member has no limit, what the others' limits leave undone is for it to do.
@@ -125,6 +140,12 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
         }
     }
     Choice::Take { peer: best.peer, ties: members }
+}
+
+/// Whether one request more would put the peer further ahead of its share than [`AHEAD`].
+const fn is_ahead(peer: &PeerView, weights: u64) -> bool {
+    let weights = weights.cast_signed();
+    peer.wrr_current.saturating_add(peer.weight as i64).saturating_sub(weights) < -AHEAD * weights
 }
 
 const fn places_of(peer: &PeerView) -> u64 {
@@ -159,8 +180,8 @@ pub fn settle<'a>(
         let gain = i64::from(weight(i)) - if i == chosen { total } else { 0 };
         let cell = credit(i);
         let new = cell.fetch_add(gain, Relaxed).saturating_add(gain);
-        if new.abs() > 2 * total {
-            cell.store(2 * total * new.signum(), Relaxed);
+        if new.abs() > AHEAD * total {
+            cell.store(AHEAD * total * new.signum(), Relaxed);
         }
     }
 }

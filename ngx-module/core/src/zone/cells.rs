@@ -139,9 +139,7 @@ impl UpstreamWorker {
     /// Zeroes everything; returns the requests that waited.
     pub fn clear(&self) -> u32 {
         (0..CELLS).for_each(|cell| self.empty(cell));
-        if self.retries.load(SeqCst) != 0 {
-            self.retries.store(0, SeqCst);
-        }
+        self.retries.store(0, SeqCst);
         self.waiting.swap(0, SeqCst)
     }
 }

@@ -69,6 +69,8 @@ struct Decision {
     due: Option<u64>,
     /// When the request was shown.
     shown: u64,
+    /// Nobody was dead then, so the book was right about what the zone has.
+    booked: bool,
 }
 
 struct Worker {
@@ -250,7 +252,8 @@ impl<'a> Model<'a> {
             Some(turn) if turn.worker == self.workers[i].w => {
                 let due = self.book.deadline(turn.class);
                 let shown = self.book.shown.get(&turn.sequence).map_or(0, |(_, _, moment)| *moment);
-                let decision = Decision { turn, moment: self.moment, grants: self.book.grants, due, shown };
+                let (grants, booked) = (self.book.grants, self.dead.is_empty());
+                let decision = Decision { turn, moment: self.moment, grants, due, shown, booked };
                 self.workers[i].steps.push_front(Step::Claim(decision));
             }
             Some(_) if self.zone.any_free(self.u, &PARAMS, NOW) => self.kick(),
@@ -282,6 +285,10 @@ impl<'a> Model<'a> {
         let terms = self.book.terms(turn.class);
         self.zone.queue_granted(self.u, &turn, &terms, NOW);
         self.book.grant(turn.class, decision.due);
+        if !decision.booked {
+            // The books may have been settled since that look; its deadline was not of the same.
+            self.book_base(turn.class);
+        }
     }
 
     /// Takes request number `at` out of the list `cell`.
@@ -362,10 +369,13 @@ impl<'a> Model<'a> {
         let grants = upstream.grants.load(ORDER);
         assert!(grants.abs_diff(self.book.grants) <= u64::from(self.pids), "{grants} {}", self.book.grants);
         self.book.grants = grants;
-        for class in (0..CLASSES).map(QueueClass) {
-            let base = upstream.base(class).unwrap().load(ORDER);
-            self.book.bases.insert(class, base >> 16);
-        }
+        (0..CLASSES).map(QueueClass).for_each(|class| self.book_base(class));
+    }
+
+    /// Takes what the deadlines of `class` count from over from the zone.
+    fn book_base(&mut self, class: QueueClass) {
+        let base = self.zone.upstream(self.u).unwrap().base(class).unwrap().load(ORDER);
+        self.book.bases.insert(class, base >> 16);
     }
 
     fn busy(&self) -> Vec<usize> {

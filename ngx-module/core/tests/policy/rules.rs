@@ -132,8 +132,20 @@ fn of_peers_that_are_all_unknown_the_idle_one_is_no_better_than_the_one_that_is_
     assert_eq!(shared(&[asked, unknown()], 100), [50, 50]);
     let has_none_free = PeerView { in_flight: 4, pending: 4, pending_age_ns: MS, wrr_current: 2, ..unknown() };
     assert_eq!(shared(&[has_none_free, unknown()], 100), [0, 100], "at full width: nobody waits");
+}
+
+#[test]
+fn of_peers_that_are_all_unknown_one_that_is_idle_for_ever_gets_two_requests_more_than_its_share() {
     let holds_websockets = PeerView { in_flight: 3, ..unknown() };
-    assert_eq!(shared(&[holds_websockets, unknown()], 100), [0, 100]);
+    assert_eq!(shared(&[holds_websockets, unknown()], 4), [0, 4]);
+    assert_eq!(shared(&[holds_websockets, unknown()], 1_000), [498, 502]);
+    let without_limit = PeerView { max_conns: 0, slots: 0, ..unknown() };
+    let heavy = PeerView { weight: 9, in_flight: 300, ..without_limit };
+    assert_eq!(shared(&[heavy, without_limit], 1_000), [898, 102]);
+    let pool = [PeerView { in_flight: 50, ..without_limit }, without_limit, PeerView { weight: 2, ..without_limit }];
+    let shares = shared(&pool, 1_000);
+    assert!(shares.iter().zip([250, 250, 500]).all(|(&share, due)| share.abs_diff(due) <= 4), "{shares:?}");
+    assert_eq!(shared(&[full(unknown()), unknown()], 100), [0, 100], "but nobody waits beside a free slot");
 }
 
 #[test]

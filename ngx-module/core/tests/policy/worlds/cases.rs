@@ -85,6 +85,11 @@ fn sockets() -> World {
     world(traffic, vec![replica(0), replica(0), failing])
 }
 
+/// WebSockets of 4 s alone, which give no sample ever.
+fn only_sockets(replicas: Vec<Replica>) -> World {
+    world(Traffic { mix: [0.0, 0.0, 1.0], socket_ns: 4.0 * S as f64, ..streams(5.0) }, replicas)
+}
+
 /// `max_fails=3 fail_timeout=10000s`, three failures, and a reload.
 fn long_fail_timeout() -> World {
     let failing = spelled(8, 10 * S, 15 * S, What::Refuse);
@@ -99,6 +104,7 @@ pub fn cases() -> Vec<Case> {
     use Invariant::*;
     let case = |name, invariant, is_broken, world| Case { name, invariant, is_broken, world };
     let never_sampled = |what| world(shorts(60.0), vec![replica(8), spelled(8, 0, EVER, what)]);
+    let refused = |max_conns, what| only_sockets(vec![replica(max_conns), spelled(max_conns, 0, EVER, what)]);
     let uneven = || vec![replica(30), replica(30), Replica { weight: 3, ..replica(4) }];
     let burst = Burst { at_ns: 20 * S, count: 50, within_ns: 10 * MS, marked: false };
     let mixed = Traffic { mix: [0.97, 0.03, 0.0], bursts: vec![burst], ..streams(40.0) };
@@ -107,6 +113,9 @@ pub fn cases() -> Vec<Case> {
         case("never-sampled: a 404 at once", Attractive, false, never_sampled(What::Status(404))),
         case("never-sampled: an empty 200 at once", Attractive, false, never_sampled(What::Empty)),
         case("never-sampled: a 500 at once", Failing, false, never_sampled(What::Status(500))),
+        case("WebSockets: a 404 at once", Attractive, false, refused(0, What::Status(404))),
+        case("WebSockets: a 404 at once, with slots", Attractive, false, refused(64, What::Status(404))),
+        case("WebSockets: closed right after the 101", Attractive, false, refused(64, What::Empty)),
         case("a gRPC status in the trailers of a 200", Failing, false, never_sampled(What::GrpcStatus(14))),
         case("an answer that breaks off after its first token", Failing, false, never_sampled(What::Cut)),
         case("waits-beside-free-slots: weight 3 with 4 slots of 64", Waits, false, world(mixed, uneven())),

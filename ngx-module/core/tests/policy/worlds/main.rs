@@ -8,7 +8,7 @@
 //! - `cargo test -p pincer-core --test worlds`: 200 worlds, always the same.
 //! - `STRICT=1`: nothing is excused.
 //! - `make soak`: 10,000 worlds; `WORLDS=n` says how many, `FROM=seed` where they begin,
-//!   `LIST=name` lists all that broke an invariant.
+//!   `LIST=name` lists all that broke an invariant, `LIST=all` those that broke any.
 //! - `SEED=n`: that world alone, told second by second. With `SHRINK=name` (of an invariant) the
 //!   world is first made as small as it can be while it still breaks that one. `CASE=part of its
 //!   name` tells a case of [`cases`].
@@ -126,7 +126,7 @@ fn worlds_keep_the_invariants() {
         let most = known.filter(|_| !is_strict).map_or(0, |known| excused(known, count));
         let seeds: Vec<u64> = examples.iter().map(|(seed, _)| *seed).take(EXAMPLES).collect();
         eprintln!("{name}: {judged} worlds put it to the test, {broken} break it: SEED={seeds:?}");
-        if std::env::var("LIST").is_ok_and(|listed| listed == name) {
+        if std::env::var("LIST").is_ok_and(|listed| listed == name || listed == "all") {
             examples.iter().for_each(|(seed, violation)| eprintln!("  SEED={seed} {violation}"));
         }
         if *broken > most {

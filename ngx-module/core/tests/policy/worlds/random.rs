@@ -50,15 +50,18 @@ pub fn world(seed: u64) -> World {
 }
 
 fn traffic(rng: &mut SmallRng) -> Traffic {
-    let mix = match rng.random_range(0..10) {
+    let mix = match rng.random_range(0..11) {
         0..4 => [1.0, 0.0, 0.0],
         4..7 => {
             let streams = rng.random_range(0.1..0.6);
             [1.0 - streams, streams, 0.0]
         }
         7..9 => [0.0, 1.0, 0.0],
-        _ => [0.6, 0.35, 0.05],
+        9 => [0.6, 0.35, 0.05],
+        // A pool that stays unknown as a whole.
+        _ => [0.0, 0.0, 1.0],
     };
+    let socket_s = if mix[2] == 1.0 { log_uniform(rng, 1.0, 30.0) } else { rng.random_range(60.0..180.0) };
     let short_ns = log_uniform(rng, 20.0, 400.0) * MS as f64;
     Traffic {
         per_s: 1.0,
@@ -66,7 +69,7 @@ fn traffic(rng: &mut SmallRng) -> Traffic {
         short_ns,
         token_ns: short_ns * log_uniform(rng, 0.2, 1.0),
         rest_ns: log_uniform(rng, 0.5, 6.0) * S as f64,
-        socket_ns: rng.random_range(60.0..180.0) * S as f64,
+        socket_ns: socket_s * S as f64,
         cv: *[0.0, 0.3, 0.6].choose(rng).unwrap(),
         marked: 0.0,
         leavers: if rng.random_bool(0.2) { 0.02 } else { 0.0 },
@@ -258,7 +261,11 @@ pub fn arrivals(world: &World) -> Vec<Arrival> {
         let marked = rng.random::<f64>() < traffic.marked;
         arrivals.push(arrival(traffic, rng, at as u64, kind, marked));
     }
-    let kind = if traffic.mix[1] > 0.0 { Kind::Stream } else { Kind::Short };
+    let kind = match traffic.mix {
+        [_, streams, _] if streams > 0.0 => Kind::Stream,
+        [shorts, _, _] if shorts > 0.0 => Kind::Short,
+        _ => Kind::Socket,
+    };
     for burst in &traffic.bursts {
         for _ in 0..burst.count {
             let at = burst.at_ns + rng.random_range(0..burst.within_ns);

@@ -297,10 +297,11 @@ impl Run<'_, '_> {
         let (first_ns, rest_ns) = match kind {
             Kind::Short => (traffic.short_ns * work * factor, 0.0),
             Kind::Stream => (traffic.token_ns * work * factor, traffic.rest_ns * work * factor),
-            Kind::Socket => (traffic.token_ns * work * factor, traffic.socket_ns),
+            Kind::Socket => (traffic.token_ns * work * factor, traffic.socket_ns * work),
         };
         let (first_ns, rest_ns) = (first_ns as u64, rest_ns as u64);
         self.plans[a] = Some(Plan::Served { was_slow: cold.is_some() });
+        self.history.serve(world, p, self.now, self.now + first_ns);
         self.at(self.now + first_ns, Event::Header(a));
         self.at(self.now + first_ns + rest_ns, Event::End(a));
     }
@@ -311,6 +312,7 @@ impl Run<'_, '_> {
         let (Some(plan), true) = (self.plans[a], self.holding[r] == Some(a)) else { return };
         let (status, has_body) = match plan {
             Plan::Spelled(What::Status(status)) => (status, !matches!(status, 204 | 302)),
+            Plan::Spelled(What::Empty) if self.arrivals[r].kind == Kind::Socket => (101, true),
             Plan::Spelled(What::Empty | What::GrpcStatus(_)) => (200, false),
             _ if self.arrivals[r].kind == Kind::Socket => (101, true),
             _ => (200, true),
@@ -361,7 +363,10 @@ impl Run<'_, '_> {
                     on,
                 )
             }
-            Plan::Spelled(What::Empty) => (Facts { status: 200, complete: true, ..Facts::default() }, 200, false),
+            Plan::Spelled(What::Empty) => {
+                let status = if kind == Kind::Socket { 101 } else { 200 };
+                (Facts { status: usize::from(status), complete: true, ..Facts::default() }, status, false)
+            }
             Plan::Spelled(What::GrpcStatus(grpc)) => {
                 (Facts { status: 200, grpc_status: Some(grpc), complete: true, ..Facts::default() }, 200, false)
             }

@@ -67,7 +67,9 @@ fn simplify(world: &mut World, change: usize) -> bool {
 }
 
 fn halve(replica: &mut Replica) {
-    replica.places = (replica.places / 2).max(1);
+    // Where nobody can know of the places, few of them are another world: see `random`.
+    let least = if replica.max_conns == 0 { replica.places.min(8) } else { 1 };
+    replica.places = (replica.places / 2).max(least);
     replica.max_conns = replica.max_conns.min(replica.places);
 }
 

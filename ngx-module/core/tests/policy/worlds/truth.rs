@@ -67,6 +67,8 @@ pub struct Life {
     pub warm_at: Option<u64>,
     /// For each spell, when the first good answer to a request came that began after it.
     pub healed_at: Vec<Option<u64>>,
+    /// For each spell, when the last answer comes that it makes slow; 0 = none.
+    pub slow_until: Vec<u64>,
 }
 
 /// All that happened.
@@ -81,7 +83,10 @@ pub struct History {
 
 impl History {
     pub fn new(world: &World, requests: usize) -> Self {
-        let life = |replica: &Replica| Life { healed_at: vec![None; replica.spells.len()], ..Life::default() };
+        let life = |replica: &Replica| {
+            let spells = replica.spells.len();
+            Life { healed_at: vec![None; spells], slow_until: vec![0; spells], ..Life::default() }
+        };
         Self {
             attempts: vec![],
             requests: vec![Request::default(); requests],
@@ -112,6 +117,21 @@ impl History {
         }
     }
 
+    /// Replica `p` begins to work on a request, and shows its first token at `token_at`.
+    pub fn serve(&mut self, world: &World, p: usize, at: u64, token_at: u64) {
+        for (spell, slow_until) in world.replicas[p].spells.iter().zip(&mut self.lives[p].slow_until) {
+            if spell.what.meaning() == Meaning::Slow && (spell.from_ns..spell.to_ns).contains(&at) {
+                *slow_until = token_at.max(*slow_until);
+            }
+        }
+    }
+
+    /// When the slow spell of `p` is over: a replica is slow for as long as it works on a request
+    /// that it began in it, and until then nobody can know better.
+    pub fn slow_until(&self, world: &World, p: usize, spell: usize) -> u64 {
+        world.replicas[p].spells[spell].to_ns.max(self.lives[p].slow_until[spell])
+    }
+
     /// See the file's header.
     pub fn is_settled(&self, world: &World, p: usize, at: u64) -> bool {
         let (replica, life) = (&world.replicas[p], &self.lives[p]);
@@ -133,15 +153,15 @@ impl History {
     /// Whether no spell affects it, and time enough has passed since the last one. Failures of
     /// marked requests everywhere are not its fault.
     fn is_well(&self, world: &World, p: usize, at: u64) -> bool {
-        let is_over = |(spell, healed_at): (&Spell, &Option<u64>)| {
+        let is_over = |(index, spell): (usize, &Spell)| {
             at < spell.from_ns
                 || (spell.whom == Whom::Marked && world.marked_everywhere())
                 || match spell.what.meaning() {
-                    Meaning::Slow => at >= spell.to_ns.saturating_add(SLOW_SETTLES_NS),
-                    _ => healed_at.is_some_and(|healed| healed + EJECTED_SETTLES_NS <= at),
+                    Meaning::Slow => at >= self.slow_until(world, p, index).saturating_add(SLOW_SETTLES_NS),
+                    _ => self.lives[p].healed_at[index].is_some_and(|healed| healed + EJECTED_SETTLES_NS <= at),
                 }
         };
-        world.replicas[p].spells.iter().zip(&self.lives[p].healed_at).all(is_over)
+        world.replicas[p].spells.iter().enumerate().all(is_over)
     }
 
     /// Whether nothing was ever wrong with it.

@@ -66,7 +66,8 @@ pub struct Spell {
 pub enum What {
     /// Answers with this status at once, with a body where the status has one.
     Status(u16),
-    /// Answers 200 at once, with `Content-Length: 0`.
+    /// Answers 200 at once, with `Content-Length: 0`; a WebSocket it upgrades, and closes it at
+    /// once.
     Empty,
     /// Answers 200 at once; the trailers have this `grpc-status`, and there is no message.
     GrpcStatus(u16),
@@ -122,7 +123,7 @@ pub struct Traffic {
     pub token_ns: f64,
     /// From the first token to the end.
     pub rest_ns: f64,
-    /// How long a WebSocket is held.
+    /// How long a WebSocket of work 1 is held.
     pub socket_ns: f64,
     /// Work is lognormal, of mean 1 and this coefficient of variation.
     pub cv: f64,
@@ -133,7 +134,8 @@ pub struct Traffic {
     pub bursts: Vec<Burst>,
 }
 
-/// Streams (short requests where there are none) that come at once, besides the others.
+/// Streams (short requests or WebSockets where there are none) that come at once, besides the
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Burst {
     pub at_ns: u64,

@@ -2,7 +2,8 @@
 //!
 //! **3. A slowed peer that is well again has at least 80 % of its fair share 15 s later; an ejected
 //! one 10 s after its first good answer.** Until then the others carry its load, and its operator
-//! has paid for a replica that idles. An ejected peer is tried again 32 s + a quarter after the
+//! has paid for a replica that idles. A slowed peer is well when it no longer works on a request
+//! that it began while it was slow: what it shows until then is slow. An ejected peer is tried again 32 s + a quarter after the
 //! last trial at the latest, so its first good answer is due within 45 s where requests come.
 //!
 //! **4. Shares by weight among like peers are within ±20 % over 1,000 requests.** Weights are how a
@@ -46,11 +47,11 @@ pub fn judge(world: &World, history: &mut History) {
     }
     let mut verdicts = vec![];
     for (p, replica) in world.replicas.iter().enumerate() {
-        for (spell, healed_at) in replica.spells.iter().zip(&history.lives[p].healed_at) {
-            match (spell.what.meaning(), healed_at) {
+        for (index, spell) in replica.spells.iter().enumerate() {
+            match (spell.what.meaning(), history.lives[p].healed_at[index]) {
                 (Meaning::Slow, _) if spell.to_ns >= world.span_ns => {}
                 (Meaning::Slow, _) => {
-                    let from = spell.to_ns + SLOW_SETTLES_NS;
+                    let from = history.slow_until(world, p, index) + SLOW_SETTLES_NS;
                     verdicts.push((Invariant::HealsSlow, from, lags(world, history, p, from)));
                 }
                 (_, Some(at)) => {
