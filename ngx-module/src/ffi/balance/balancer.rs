@@ -6,8 +6,8 @@
 
 use super::request::{self, RequestState, Stage, Tried, demand};
 use super::upstream::{BalanceModule, affinity, of_upstream};
-use crate::ffi::base::feature::Feature;
 use super::{breaker_log, fingerprint, first_byte, grpc, kick, queue, queue_end, session};
+use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, nginx};
 use crate::ffi::zone::worker;

@@ -8,8 +8,8 @@ use crate::ffi::base::feature::{Feature, LocationConf};
 use crate::ffi::base::location::Location as NginxLocation;
 use crate::ffi::base::{clock, nginx};
 use nginx_sys::{
-    ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t,
-    ngx_str_t,
+    ngx_conf_t, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
+    ngx_peer_connection_t, ngx_str_t,
 };
 use pincer_core::zone::{BalanceParams, PeerSpec, Plan, UpstreamIdx, Zone};
 use std::cell::{Cell, OnceCell, RefCell};
