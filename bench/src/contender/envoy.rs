@@ -8,7 +8,8 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Options, Programs, Server, WORKERS, text};
+use super::kind::{Options, Server, WORKERS, text};
+use super::programs::Programs;
 
 /// Out of the way.
 const NO_LIMIT: u32 = 1_000_000;

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{CONNECTIONS_MAX, Contender, OVERLOAD_WAIT, Options, Programs, Server, WORKERS};
+use super::kind::{self, CONNECTIONS_MAX, Contender, OVERLOAD_WAIT, Options, Server, WORKERS};
+use super::programs::Programs;
 
 /// Writes haproxy.cfg into `folder`; gives the command that runs it.
 pub fn prepare(
@@ -58,5 +59,5 @@ backend replicas
     );
     let conf = folder.join("haproxy.cfg");
     std::fs::write(&conf, text)?;
-    Ok(vec![super::text(programs.haproxy()?), "-db".into(), "-f".into(), super::text(&conf)])
+    Ok(vec![kind::text(programs.haproxy()?), "-db".into(), "-f".into(), kind::text(&conf)])
 }

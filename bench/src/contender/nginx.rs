@@ -9,7 +9,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{CONNECTIONS_MAX, Contender, OVERLOAD_PLACES, OVERLOAD_WAIT, Options, Programs, Server, WORKERS, text};
+use super::kind::{CONNECTIONS_MAX, Contender, OVERLOAD_PLACES, OVERLOAD_WAIT, Options, Server, WORKERS, text};
+use super::programs::Programs;
 
 /// What of the configuration differs between contenders, or between scenarios.
 pub struct Conf<'a> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Contender;
+use super::kind::Contender;
 
 /// The programs that were found.
 #[derive(Clone, Debug)]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::bodies::{BODY_BYTES_MAX, Key, body, ensure_cached};
-use super::cost::{CLIENT_CORE, PROXY_CORE, Slice, slice_from, start_pinned};
+use super::cost::{Slice, slice_from, start_pinned};
+use super::cpu::{CLIENT_CORE, PROXY_CORE};
 use super::instructions;
 use super::plain::Backend;
 use crate::client::Client;

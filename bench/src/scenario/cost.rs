@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::cpu::{CLIENT_CORE, PROXY_CORE, pinned};
 use super::plain::{Backend, PEERS, Prepared, VARIANTS, Variant};
 use crate::contender::{Programs, Running, root_folder};
 use crate::process::cpu_time;
@@ -69,17 +70,6 @@ pub fn start_pinned(prepared: Prepared) -> Result<Running> {
     command.extend(prepared.command);
     Running::start(&command, prepared.address, prepared.folder)
 }
-
-/// The start of a command line that keeps to one core, on a machine that has two.
-pub fn pinned(core: usize) -> Vec<String> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < 2 { Vec::new() } else { ["taskset", "-c", &core.to_string()].map(String::from).to_vec() }
-}
-
-/// The core of the proxy's worker.
-pub const PROXY_CORE: usize = 0;
-/// The core of whatever sends requests, where the proxy has the other.
-pub const CLIENT_CORE: usize = 1;
 
 /// Lets wrk, on a core of its own, keep the proxy busy, with these further arguments. An answer other than 2xx or 3xx is an error.
 pub fn slice(wrk: &Path, arguments: &[String], proxy: &Running, seconds: u32) -> Result<Slice> {

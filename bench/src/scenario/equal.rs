@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seeds;
+use super::seeds::seeds;
 use crate::contender::Contender;
 use crate::oracle;
 use crate::pool::Pool;

@@ -5,6 +5,7 @@
 mod bodies;
 mod body_hits;
 mod cost;
+mod cpu;
 mod equal;
 mod faults;
 mod instructions;
@@ -12,6 +13,7 @@ mod limiter;
 mod overload;
 mod plain;
 mod pools;
+mod seeds;
 mod slow_bodies;
 mod sse;
 mod upload_stall;
@@ -97,9 +99,4 @@ impl Scenario {
             Scenario::Limiter => limiter::run(stage, verdicts),
         }
     }
-}
-
-/// Seeds of so many heats. The first is not 0, which would leave the first lane first.
-fn seeds(count: u64) -> Vec<u64> {
-    (1..=count).collect()
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seeds;
+use super::seeds::seeds;
 use crate::client::Fate;
 use crate::contender::Contender;
 use crate::pool::Pool;

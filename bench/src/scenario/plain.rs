@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use tempfile::TempDir;
 
-use super::cost::{CLIENT_CORE, pinned};
+use super::cpu::{CLIENT_CORE, pinned};
 use crate::contender::nginx::{Conf, balance_of, command, load_module, write};
 use crate::contender::{Contender, Options, Programs, Running, Server};
 use crate::process::free_address;

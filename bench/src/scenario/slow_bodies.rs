@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::bodies::{PASSED, prepare};
-use super::cost::{CLIENT_CORE, pinned, slice, start_pinned};
+use super::cost::{slice, start_pinned};
+use super::cpu::{CLIENT_CORE, pinned};
 use super::plain::Backend;
 use crate::contender::on_path;
 use crate::process::Process;

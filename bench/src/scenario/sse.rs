@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seeds;
+use super::seeds::seeds;
 use crate::contender::{Contender, Options};
 use crate::pool::Pool;
 use crate::replica::Behaviour;
