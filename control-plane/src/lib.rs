@@ -26,6 +26,7 @@ pub mod pem;
 pub mod plan;
 pub mod plane;
 pub mod purge;
+pub mod refusal;
 pub mod serve;
 pub mod service;
 pub mod store;

@@ -23,8 +23,9 @@ use crate::{
     hello::Hello,
     metrics::{Metrics, Outcome},
     model::{Changes, Config},
-    plan::{self, Op, Refusal},
+    plan::{self, Op},
     purge::Purges,
+    refusal::Refusal,
     store::{NodeRecord, Store, StoreError},
 };
 

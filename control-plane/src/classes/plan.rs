@@ -9,7 +9,7 @@ use crate::{
     declared::Declared,
     model::{Config, Full, Replaced},
     names,
-    plan::{Refusal, check_etag},
+    refusal::{Refusal, check_etag},
 };
 
 /// What an operator asks. Names and values are checked before.

@@ -6,7 +6,7 @@ use super::{Hash, Old, Record};
 use crate::{
     model::{Config, Full, Replaced},
     names,
-    plan::{Refusal, check_etag},
+    refusal::{Refusal, check_etag},
 };
 
 /// What is asked. Names and values are checked before.

@@ -23,7 +23,7 @@ use crate::{
     fleet::Fleet,
     names, plan,
     plane::Plane,
-    words,
+    refusal, words,
 };
 
 /// Paths of a mask at most.
@@ -66,7 +66,7 @@ fn render(name: &str, declared: &Declared, record: Option<&Record>, sums: &Sums)
     v1::Class {
         name: names::class_name(name),
         settings: Some(settings.to_proto()),
-        etag: plan::etag_of(record.map_or(0, |r| r.revision)),
+        etag: refusal::etag_of(record.map_or(0, |r| r.revision)),
         revision: record.map_or(0, |r| r.revision),
         added: record.is_some_and(|r| r.added),
         declared: declared.map(|d| d.settings.to_proto()),

@@ -10,8 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     fleet::ForgetError,
     keys, names,
-    plan::Refusal,
     plane::{ChangeError, ForgetNodeError},
+    refusal::Refusal,
 };
 
 /// The domain of every `ErrorInfo`.

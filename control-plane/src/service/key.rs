@@ -18,6 +18,7 @@ use crate::{
     },
     names, plan,
     plane::{Changed, Plane, wall_s},
+    refusal,
 };
 
 /// How long the secret before a rotation stays valid if the caller doesn't say.
@@ -36,7 +37,7 @@ fn render(id: &str, record: &Record, now_s: i64) -> v1::Key {
         class: record.class.clone(),
         cidrs: record.cidrs.clone(),
         expire_time: record.expire_s.map(time),
-        etag: plan::etag_of(record.revision),
+        etag: refusal::etag_of(record.revision),
         revision: record.revision,
         state: state.into(),
         fingerprint: record.sha256.fingerprint(),

@@ -10,7 +10,7 @@ use crate::{
     declared::{self, Declared},
     fleet::{Fleet, Instance, Node, Progress},
     model::{Config, Record, State},
-    names, plan,
+    names, refusal,
 };
 
 fn duration(value: Duration) -> prost_types::Duration {
@@ -126,7 +126,7 @@ pub fn peer(
         weight: settings.weight.map(u32::from),
         max_conns: settings.max_conns.map(u32::from),
         state: State::to_proto(settings.state).into(),
-        etag: plan::etag(record),
+        etag: refusal::etag(record),
         revision: record.map_or(0, |r| r.revision),
         added: record.is_some_and(|r| r.added),
         declared: declared.map(|d| d.spec.clone()),
