@@ -4,13 +4,14 @@
 //! environment. Pure but for reading the environment and `DIR/endpoint`.
 
 mod class;
+mod setting;
 
 use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args as ArgGroup, Parser, Subcommand, ValueEnum};
 use pincer_proto::limits;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::{
     client::{self, Target},
     dev::{self, Name},
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use class::{ClassSettingsArgs, ClassVerb, KeyVerb};
+pub use setting::Setting;
 
 /// When only certificates are given.
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:9443";
@@ -291,23 +293,6 @@ pub struct PeerArgs {
     pub upstream: String,
     /// IPv4:port, [IPv6]:port or unix:/path
     pub address: String,
-}
-
-/// A value, or the wish to have nginx.conf's again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setting<T> {
-    To(T),
-    Unset,
-}
-
-impl<T> Setting<T> {
-    /// The value; `None` for unset.
-    pub fn value(self) -> Option<T> {
-        match self {
-            Self::To(value) => Some(value),
-            Self::Unset => None,
-        }
-    }
 }
 
 #[derive(Debug, ArgGroup)]

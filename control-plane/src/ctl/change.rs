@@ -9,25 +9,17 @@ use std::{
 use pincer_proto::v1;
 
 use super::{
-    Client, Failure, Output,
-    args::{Noun, PeerArgs, PeerVerb, Setting, SettingsArgs},
-    class, file, print, refused, show, upstream_name, wait,
+    args::{Noun, Output, PeerArgs, PeerVerb, Setting, SettingsArgs},
+    class,
+    failure::Failure,
+    file,
+    output::print,
+    pages::Client,
+    refused,
+    request::{Change, upstream_name},
+    show, wait,
 };
 use crate::{model::State, names};
-
-/// A change, ready to be sent.
-pub enum Change {
-    Update(v1::UpdatePeerRequest),
-    Create(v1::CreatePeerRequest),
-    Delete(v1::DeletePeerRequest),
-    Apply(v1::ApplyUpstreamsRequest),
-    UpdateClass(v1::UpdateClassRequest),
-    DeleteClass(v1::DeleteClassRequest),
-    CreateKey(v1::CreateKeyRequest),
-    RotateKey(v1::RotateKeyRequest),
-    RevokeKey(v1::RevokeKeyRequest),
-    DeleteKey(v1::DeleteKeyRequest),
-}
 
 /// Reads the command; `None` if it changes nothing.
 pub fn prepare(noun: &Noun) -> Result<Option<Change>, Failure> {

@@ -5,10 +5,12 @@ use std::time::SystemTime;
 use pincer_proto::v1;
 
 use super::{
-    Client, Failure, Output, PAGE_SIZE,
-    args::{ClassSettingsArgs, ClassVerb, KeyVerb},
-    change::Change,
-    print, show,
+    args::{ClassSettingsArgs, ClassVerb, KeyVerb, Output},
+    failure::Failure,
+    output::print,
+    pages::{Client, PAGE_SIZE},
+    request::Change,
+    show,
 };
 use crate::names;
 

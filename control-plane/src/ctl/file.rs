@@ -30,7 +30,7 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use super::Failure;
+use super::failure::Failure;
 use crate::{classes::Settings, model::State, names, words};
 
 /// Far more than the largest request that the control plane takes.

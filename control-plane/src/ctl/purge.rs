@@ -13,9 +13,11 @@ use pincer_proto::{limits, v1};
 use tonic::Code;
 
 use super::{
-    Failure, Output,
-    args::{Key, PurgeArgs},
-    node_name, print, show, upstream_name,
+    args::{Key, Output, PurgeArgs},
+    failure::Failure,
+    output::print,
+    request::{node_name, upstream_name},
+    show,
 };
 use crate::client::{self, Target};
 

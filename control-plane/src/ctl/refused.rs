@@ -11,7 +11,7 @@ use std::{
 use pincer_proto::v1;
 use tokio::time;
 
-use super::{Client, show};
+use super::{pages::Client, show::table};
 use crate::names;
 
 /// For a look that the change doesn't depend on.
@@ -39,7 +39,7 @@ fn line(node: &v1::Node, revision: u64) -> Option<String> {
         if refused < revision { format!(", and has not answered revision {revision} yet") } else { String::new() };
     let line =
         format!("node {name} refuses revision {refused}: {reason}; it keeps serving revision {applied}{unanswered}");
-    Some(show::plain(&line))
+    Some(table::plain(&line))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use pincer_proto::v1;
 use serde::Serialize;
 use tokio::time;
 
-use super::{Client, Failure, Output, print_text, show};
+use super::{args::Output, failure::Failure, output::print_text, pages::Client, show::table};
 use crate::names;
 
 /// What became of a revision in a node.
@@ -43,12 +43,12 @@ pub struct NodeWait {
 impl NodeWait {
     fn line(&self) -> String {
         let what = match (self.outcome, &self.error) {
-            (Outcome::Applied, _) => format!("applied in {}", show::time(self.ms.map(|ms| ms / 1e3))),
+            (Outcome::Applied, _) => format!("applied in {}", table::time(self.ms.map(|ms| ms / 1e3))),
             (Outcome::Refused, error) => format!("refused: {}", error.as_deref().unwrap_or("without a reason")),
             (Outcome::Pending, _) => "not in time".to_owned(),
             (Outcome::Disconnected, _) => "disconnected".to_owned(),
         };
-        show::plain(&format!("node {} {what}", self.node)) + "\n"
+        table::plain(&format!("node {} {what}", self.node)) + "\n"
     }
 
     fn is_settled(&self) -> bool {

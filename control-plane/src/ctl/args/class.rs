@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args as ArgGroup, Subcommand, builder::NonEmptyStringValueParser};
 
-use super::Setting;
+use super::setting::Setting;
 use crate::{
     classes::{FIELDS, Settings},
     names, words,

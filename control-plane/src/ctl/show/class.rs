@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pincer_proto::v1;
 use serde::{Serialize, Serializer};
 
-use super::{Table, columns, last, row, seconds, time};
+use super::table::{Table, columns, last, plain, row, seconds, time};
 use crate::{
     classes::{FIELDS, Settings},
     words,
@@ -144,7 +144,7 @@ impl Table for Class {
         }
         let head = format!(
             "{}: {}, declared by {} nodes, {} in flight, {} waiting, {} passed, {} rejected, etag {}\n",
-            super::plain(&self.class),
+            plain(&self.class),
             self.origin(),
             self.declaring_nodes,
             self.count(|s| s.in_flight),
@@ -177,26 +177,5 @@ impl Table for Classes {
         let mut rows = vec![header.collect()];
         rows.extend(self.classes.iter().map(Class::row));
         columns(&rows)
-    }
-}
-
-/// What `apply` changed of a class.
-#[derive(Debug, Serialize)]
-pub struct ClassChange {
-    change: &'static str,
-    class: String,
-    description: String,
-}
-
-impl From<&v1::PeerChange> for ClassChange {
-    fn from(c: &v1::PeerChange) -> Self {
-        Self { change: super::kind(c), class: last(&c.name, 1), description: c.description.clone() }
-    }
-}
-
-impl ClassChange {
-    /// One line for people.
-    pub fn line(&self, would: &str) -> String {
-        format!("class {}: {would}{} {}", self.class, self.change, self.description)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use pincer_proto::v1::{self, key::State};
 use serde::Serialize;
 
-use super::{Table, columns, last, plain, row};
+use super::table::{Table, columns, last, plain, row};
 
 /// A key.
 #[derive(Debug, Serialize)]

@@ -3,7 +3,7 @@
 use pincer_proto::v1;
 use serde::Serialize;
 
-use super::{Table, columns, last, plain, row, seconds, time};
+use super::table::{Table, columns, last, plain, row, seconds, time};
 use crate::model::State;
 
 /// An upstream.

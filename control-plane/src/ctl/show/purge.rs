@@ -4,7 +4,7 @@ use pincer_proto::v1;
 use serde::Serialize;
 use tonic::Code;
 
-use super::{Table, columns, milliseconds, row, time};
+use super::table::{Table, columns, last, milliseconds, row, time};
 
 /// What one nginx did.
 #[derive(Debug, Serialize)]
@@ -39,7 +39,7 @@ impl From<&v1::PurgeResult> for Result {
             Some(_) => "failed",
         };
         Self {
-            node: super::last(&result.node, 1),
+            node: last(&result.node, 1),
             instance: result.instance_id.clone(),
             outcome,
             removed: result.removed,
@@ -59,7 +59,7 @@ impl Purged {
             bytes: sum(|result| result.bytes),
             dry_run,
             nodes: answer.results.iter().map(Result::from).collect(),
-            not_connected: answer.not_connected.iter().map(|name| super::last(name, 1)).collect(),
+            not_connected: answer.not_connected.iter().map(|name| last(name, 1)).collect(),
         }
     }
 }
