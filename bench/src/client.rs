@@ -1,9 +1,12 @@
-//! The open-loop load generator: each request leaves at its intended time, whatever became of those before it.
+//! The open-loop load generator: each request leaves at its intended time, whatever became of those
+//! before it.
 //!
-//! Latency is measured from the *intended* start, so time lost in the generator or in a full accept queue counts (a closed loop, or one
-//! that measures from the real start, hides exactly the waits that matter: "coordinated omission"). Connections are kept alive and taken
-//! last in, first out. A request never waits for a connection: if none is idle a new one is opened.
-//! Bound: `OUTSTANDING_MAX` requests in flight per contender; further ones are counted as unfinished and never sent.
+//! Latency is measured from the *intended* start, so time lost in the generator or in a full accept
+//! queue counts (a closed loop, or one that measures from the real start, hides exactly the waits
+//! that matter: "coordinated omission"). Connections are kept alive and taken last in, first out. A
+//! request never waits for a connection: if none is idle a new one is opened.
+//! Bound: `OUTSTANDING_MAX` requests in flight per contender; further ones are counted as
+//! unfinished and never sent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +22,8 @@ use crate::http::Connection;
 use crate::timer::Timers;
 use crate::trace::{Arrival, Class};
 
-/// A contender with more requests in flight than this is collapsing, and would starve the rest of file descriptors.
+/// A contender with more requests in flight than this is collapsing, and would starve the rest of
+/// file descriptors.
 pub const OUTSTANDING_MAX: usize = 1_500;
 
 /// What became of one request. Times are absolute; the caller knows the intended one.
@@ -61,7 +65,8 @@ impl Client {
         Client { body: Some(body), ..Self::new(address) }
     }
 
-    /// Sends one request of `work` and reads its answer. An answer broken off has `done` unset and keeps its status.
+    /// Sends one request of `work` and reads its answer. An answer broken off has `done` unset and
+    /// keeps its status.
     pub async fn ask(&self, work: f64) -> Sample {
         self.ask_as(work, None).await
     }
@@ -105,7 +110,8 @@ impl Client {
         [head.as_bytes(), body].concat()
     }
 
-    /// Sends `trace` from `start` on and waits for the answers until `end`. Samples come in the trace's order.
+    /// Sends `trace` from `start` on and waits for the answers until `end`. Samples come in the
+    /// trace's order.
     pub async fn replay(&self, trace: Arc<[Arrival]>, start: Instant, end: Instant, timers: Timers) -> Vec<Sample> {
         let samples = Arc::new(Mutex::new(vec![Sample::default(); trace.len()]));
         let mut running = JoinSet::new();

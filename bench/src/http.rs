@@ -1,7 +1,9 @@
-//! The little of HTTP/1.1 that a load generator and a replica need: heads, lengths, chunks, over keepalive connections.
+//! The little of HTTP/1.1 that a load generator and a replica need: heads, lengths, chunks, over
+//! keepalive connections.
 //!
-//! Written to be cheap, since clients, proxies and replicas share the machine's cores: one buffer per connection, no header map.
-//! Never meant for the open network: it trusts the proxies that the benchmark itself started. Bound: a head of `HEAD_BYTES_MAX`.
+//! Written to be cheap, since clients, proxies and replicas share the machine's cores: one buffer
+//! per connection, no header map. Never meant for the open network: it trusts the proxies that the
+//! benchmark itself started. Bound: a head of `HEAD_BYTES_MAX`.
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::AsyncReadExt;
@@ -55,7 +57,8 @@ impl Connection {
         }
     }
 
-    /// Reads a body to its end, calling `first` once, when its first byte is here. An empty body never calls it.
+    /// Reads a body to its end, calling `first` once, when its first byte is here. An empty body
+    /// never calls it.
     pub async fn body(&mut self, body: Body, mut first: impl FnMut()) -> Result<()> {
         match body {
             Body::Length(0) => Ok(()),

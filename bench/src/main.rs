@@ -1,7 +1,8 @@
-//! Measures Pincer side by side with nginx, HAProxy, Envoy and an oracle. See README.md beside this crate's manifest for the method.
+//! Measures Pincer side by side with nginx, HAProxy, Envoy and an oracle. See README.md beside this
+//! crate's manifest for the method.
 //!
-//! One runtime thread drives clients and replicas; the contenders are processes of their own. Ends with the promises kept and broken, and with
-//! status 1 if a full run broke one.
+//! One runtime thread drives clients and replicas; the contenders are processes of their own. Ends
+//! with the promises kept and broken, and with status 1 if a full run broke one.
 
 mod client;
 mod contender;
@@ -39,7 +40,8 @@ struct Arguments {
     /// Short runs for a look; they prove nothing, and broken promises don't count.
     #[arg(long)]
     quick: bool,
-    /// Write every request of every lane to a file of its own in this folder: at, work, status, fate, latency, first byte, replica.
+    /// Write every request of every lane to a file of its own in this folder: at, work, status,
+    /// fate, latency, first byte, replica.
     #[arg(long, value_name = "FOLDER")]
     dump: Option<PathBuf>,
 }

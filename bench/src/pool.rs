@@ -1,6 +1,8 @@
-//! What the replicas of a scenario are: slots, mean service time, and the capacity that follows from them.
+//! What the replicas of a scenario are: slots, mean service time, and the capacity that follows
+//! from them.
 //!
-//! Pure values. A pool is built once per scenario and given to every contender and to the oracle alike.
+//! Pure values. A pool is built once per scenario and given to every contender and to the oracle
+//! alike.
 
 use std::time::Duration;
 

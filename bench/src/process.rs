@@ -1,7 +1,9 @@
-//! Child processes that never outlive the benchmark, and what the kernel says of their use of the processor.
+//! Child processes that never outlive the benchmark, and what the kernel says of their use of the
+//! processor.
 //!
-//! Started through setpriv(1), so that the kernel ends them when this process dies; stopped with SIGTERM, awaited, and killed only when that
-//! does not help. Never signals a process it did not start. Bound: `STOP_WAIT` per child.
+//! Started through setpriv(1), so that the kernel ends them when this process dies; stopped with
+//! SIGTERM, awaited, and killed only when that does not help. Never signals a process it did not
+//! start. Bound: `STOP_WAIT` per child.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -44,7 +46,8 @@ impl Process {
         Ok(Process { child, name: command.join(" ") })
     }
 
-    /// Waits until something accepts connections at `address`; an error with the log's end when the child ends first.
+    /// Waits until something accepts connections at `address`; an error with the log's end when the
+    /// child ends first.
     pub fn listening(&mut self, address: SocketAddr, log: &Path) -> Result<()> {
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
@@ -78,7 +81,8 @@ impl Process {
         }
         let start = Instant::now();
         while start.elapsed() < STOP_WAIT {
-            // Again and again: an nginx that is one process may look for a signal just before it comes, and then wait for the next event.
+            // Again and again: an nginx that is one process may look for a signal just before it
+            // comes, and then wait for the next event.
             if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::TERM);
             }
@@ -108,7 +112,8 @@ pub fn free_address() -> Result<SocketAddr> {
 /// Processor time that `pid` has used, in the kernel's ticks of 10 ms; zero when it is gone.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name, in parentheses, may hold spaces; user and system time are the 12th and 13th fields after it.
+    // The name, in parentheses, may hold spaces; user and system time are the 12th and 13th fields
+    // after it.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
@@ -137,14 +142,16 @@ impl Meter {
 fn machine_ticks() -> (u64, u64) {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().next().unwrap_or_default();
-    // user nice system idle iowait irq softirq steal; the guest fields after these are counted in user already.
+    // user nice system idle iowait irq softirq steal; the guest fields after these are counted in
+    // user already.
     let ticks: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
     let total: u64 = ticks.iter().sum();
     let idle: u64 = ticks.iter().skip(3).take(2).sum();
     (total - idle, total)
 }
 
-/// Allows this process and its children as many file descriptors as the machine gives; keeps what there is otherwise.
+/// Allows this process and its children as many file descriptors as the machine gives; keeps what
+/// there is otherwise.
 pub fn raise_descriptor_limit(wanted: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);

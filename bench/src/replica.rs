@@ -1,7 +1,10 @@
-//! Replicas in this process: slots, a queue first in first out, and a service time that is slept, not burnt.
+//! Replicas in this process: slots, a queue first in first out, and a service time that is slept,
+//! not burnt.
 //!
-//! A request names its work in `X-Work`, so every contender's replicas have the same to do whoever got the request. What a replica does can be
-//! changed while it runs. It notes when each slot worked, and for whom. It never knows which contender it serves. Answers carry `X-Replica`, the replica's place in its pool.
+//! A request names its work in `X-Work`, so every contender's replicas have the same to do whoever
+//! got the request. What a replica does can be changed while it runs. It notes when each slot
+//! worked, and for whom. It never knows which contender it serves. Answers carry `X-Replica`, the
+//! replica's place in its pool.
 //! Cost: two writes and a timer per request. Bound: connections are the proxies'.
 
 use std::net::SocketAddr;
@@ -27,7 +30,8 @@ pub enum Behaviour {
         /// Service time of work 1.
         mean: Duration,
     },
-    /// Sends the head at once, the first event after `first`, then one every `EVENT_GAP`, the last after `length`.
+    /// Sends the head at once, the first event after `first`, then one every `EVENT_GAP`, the last
+    /// after `length`.
     Stream {
         /// Time to the first event.
         first: Duration,

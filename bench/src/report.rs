@@ -1,7 +1,7 @@
 //! Tables of what the contenders showed, and the verdict on each promise.
 //!
-//! A row holds medians over rounds. Ratios are medians of the rounds' own ratios, since only within a round were arrivals and work the same.
-//! Pure but for printing.
+//! A row holds medians over rounds. Ratios are medians of the rounds' own ratios, since only within
+//! a round were arrivals and work the same. Pure but for printing.
 
 use std::time::Duration;
 
@@ -76,7 +76,8 @@ pub fn find<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
     rows.iter().find(|row| row.name == name)
 }
 
-/// Prints the rows, the ratios of Pincer to each of them, and those of each to the row called "oracle", where there are such rows.
+/// Prints the rows, the ratios of Pincer to each of them, and those of each to the row called
+/// "oracle", where there are such rows.
 pub fn print(rows: &[Row]) {
     let oracle = find(rows, "oracle");
     let pincer = find(rows, Contender::Pincer.name());
@@ -125,7 +126,8 @@ impl Verdicts {
         self.judge(what, figure, limit, figure >= limit, "at least");
     }
 
-    /// Judges a paired ratio of the first row by its median over rounds, and shows how far the rounds lay apart.
+    /// Judges a paired ratio of the first row by its median over rounds, and shows how far the
+    /// rounds lay apart.
     pub fn ratio(&mut self, what: &str, spread: Spread, limit: f64) {
         let what = format!("{what} (rounds {:.3} to {:.3})", spread.low, spread.high);
         self.at_most(&what, spread.median, limit);

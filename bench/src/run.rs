@@ -1,9 +1,12 @@
-//! Runs contenders side by side: every lane gets the same arrivals and the same work at the same time, on replicas of its own.
+//! Runs contenders side by side: every lane gets the same arrivals and the same work at the same
+//! time, on replicas of its own.
 //!
-//! A *heat* is one trace replayed by all contenders at once; a *round* is one or more heats at once. Lanes are shifted against each other by
-//! a fraction of the mean gap between arrivals, so that a trace's bursts don't hit the machine from all lanes in the same instant, and the
-//! order rotates from heat to heat. Everything is started anew for each heat: nothing is learned from the one before.
-//! Never chooses what is measured: a scenario does. Bound: lanes × `client::OUTSTANDING_MAX` requests in flight.
+//! A *heat* is one trace replayed by all contenders at once; a *round* is one or more heats at
+//! once. Lanes are shifted against each other by a fraction of the mean gap between arrivals, so
+//! that a trace's bursts don't hit the machine from all lanes in the same instant, and the order
+//! rotates from heat to heat. Everything is started anew for each heat: nothing is learned from the
+//! one before. Never chooses what is measured: a scenario does. Bound: lanes ×
+//! `client::OUTSTANDING_MAX` requests in flight.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -25,7 +28,8 @@ use crate::trace::{Arrival, Class, Shape, draw};
 /// From the last proxy's start to the first arrival.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// A round with the cores busier than this measured the machine too: waits for a core begin to show in p99.
+/// A round with the cores busier than this measured the machine too: waits for a core begin to show
+/// in p99.
 const BUSY_MAX: f64 = 0.5;
 
 /// What every scenario needs: the programs and the clock.
@@ -87,7 +91,8 @@ pub struct Outcome {
     pub status: u16,
     /// Answered, failed, unfinished.
     pub fate: Fate,
-    /// From the intended start to the end of the answer; for an unfinished request, to the end of the heat.
+    /// From the intended start to the end of the answer; for an unfinished request, to the end of
+    /// the heat.
     pub latency: Duration,
     /// From the intended start to the first byte of the body; None without one.
     pub first_byte: Option<Duration>,
@@ -99,7 +104,8 @@ pub struct Outcome {
 
 /// One trace, replayed by all.
 pub struct Heat {
-    /// The arrivals that all of them got, but for those who are sent a part of it ([`Contender::share_of`]).
+    /// The arrivals that all of them got, but for those who are sent a part of it
+    /// ([`Contender::share_of`]).
     pub trace: Arc<[Arrival]>,
     /// Per contender, the outcomes in the trace's order.
     pub lanes: Vec<(Contender, Vec<Outcome>)>,
@@ -146,7 +152,8 @@ impl Stage {
 }
 
 impl Stage {
-    /// Writes the requests of `heats` as comma-separated lines, if they are to be kept; times in seconds.
+    /// Writes the requests of `heats` as comma-separated lines, if they are to be kept; times in
+    /// seconds.
     fn keep(&self, heats: &[Heat], seeds: &[u64]) -> Result<()> {
         let Some(folder) = &self.dump else { return Ok(()) };
         std::fs::create_dir_all(folder)?;
@@ -163,7 +170,8 @@ impl Stage {
 }
 
 impl Experiment {
-    /// An experiment in which replicas serve by the work of each request, at `load` of the pool's capacity.
+    /// An experiment in which replicas serve by the work of each request, at `load` of the pool's
+    /// capacity.
     pub fn of_work(pool: Pool, load: f64, work_cv: f64, span: Duration) -> Self {
         let behaviours = pool.0.iter().map(|replica| Behaviour::Work { mean: replica.mean }).collect();
         let rate_per_s = load * pool.capacity_per_s();
@@ -266,7 +274,8 @@ impl Lane {
         let end = start + experiment.shape.span + experiment.drain;
         let changes = experiment.changes.clone();
         async move {
-            // Taken whole: a block that captured only the fields it names would stop the contender right here.
+            // Taken whole: a block that captured only the fields it names would stop the contender
+            // right here.
             let lane = self;
             let trace = lane.contender.share_of(trace);
             let client = Client::new(lane.running.address);
@@ -330,7 +339,8 @@ pub fn servers(pool: &Pool, replicas: &[Replica]) -> Vec<Server> {
         .collect()
 }
 
-/// How the round went for the machine: a round that kept it busy measured the machine and not the policies.
+/// How the round went for the machine: a round that kept it busy measured the machine and not the
+/// policies.
 fn conditions(meter: &Meter, stage: &Stage, heats: &[Heat]) -> String {
     let sorted = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);

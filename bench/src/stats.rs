@@ -1,7 +1,8 @@
 //! Summaries of latencies, and medians of what the rounds gave.
 //!
-//! Pure. Percentiles are the nearest rank, never interpolated. Ratios are taken within a round, where both sides had the same
-//! arrivals and work, and only then is the median over rounds taken: what a round's trace adds to both sides cancels.
+//! Pure. Percentiles are the nearest rank, never interpolated. Ratios are taken within a round,
+//! where both sides had the same arrivals and work, and only then is the median over rounds taken:
+//! what a round's trace adds to both sides cancels.
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
-//! Rate classes as the control plane keeps them: what nodes declare, what operators set, what is in force.
+//! Rate classes as the control plane keeps them: what nodes declare, what operators set, what is in
+//! force.
 //!
-//! Pure: no I/O, no clock. Every field of a class may be unset, which is nginx.conf's, or for an added class the default. Bound: `limits::CLASSES_MAX` classes.
+//! Pure: no I/O, no clock. Every field of a class may be unset, which is nginx.conf's, or for an
+//! added class the default. Bound: `limits::CLASSES_MAX` classes.
 
 pub mod plan;
 
@@ -11,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// What a class without `priority` has.
 const PRIORITY_DEFAULT: u8 = 100;
-/// What a class without `share` has, in percent. It is not counted in the sum that may not pass 100.
+/// What a class without `share` has, in percent. It is not counted in the sum that may not pass
+/// 100.
 const SHARE_DEFAULT: u8 = 5;
 
 /// The time that a rate counts over.
@@ -38,7 +41,8 @@ impl Rate {
     pub const UNLIMITED: Self = Self { requests: 0, per: Period::Second };
 }
 
-/// The fields of a class; `None` = unset. The store's format: fields may be added, never given another meaning.
+/// The fields of a class; `None` = unset. The store's format: fields may be added, never given
+/// another meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
@@ -244,7 +248,8 @@ fn timeout_ms(given: prost_types::Duration) -> Result<u32, Fault> {
     })
 }
 
-/// All that is kept of a class. The store's format: fields may be added, never given another meaning.
+/// All that is kept of a class. The store's format: fields may be added, never given another
+/// meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// What was set.

@@ -87,7 +87,8 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether what was given is wrong, not the network or the server. A `--dev` folder without an endpoint has no pincerd yet.
+    /// Whether what was given is wrong, not the network or the server. A `--dev` folder without an
+    /// endpoint has no pincerd yet.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent(_) | Self::EndpointFile(_) | Self::NotStarted(_) => false,

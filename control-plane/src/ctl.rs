@@ -1,8 +1,10 @@
 //! pincerctl: the operators' command over `ControlService`.
 //!
-//! Exit status: 0 done; 2 usage: the command, a name or a value is wrong, what is named doesn't exist, or the certificate isn't an operator's; 3 conflict: an etag
-//! is old, it exists already, or its state forbids it; 4 pincerd is not reachable; 5 a node refused the revision or didn't acknowledge it in time (the
-//! change is made all the same), or a purge is not complete; 1 anything else. Results go to stdout, all else to stderr. Bound: `client`'s deadlines.
+//! Exit status: 0 done; 2 usage: the command, a name or a value is wrong, what is named doesn't
+//! exist, or the certificate isn't an operator's; 3 conflict: an etag is old, it exists already, or
+//! its state forbids it; 4 pincerd is not reachable; 5 a node refused the revision or didn't
+//! acknowledge it in time (the change is made all the same), or a purge is not complete; 1 anything
+//! else. Results go to stdout, all else to stderr. Bound: `client`'s deadlines.
 
 mod args;
 mod change;
@@ -72,7 +74,8 @@ async fn run(args: Args) -> Result<(), Failure> {
     explained(done, target).await
 }
 
-/// `done`; where the transport failed, pincerd is asked whether it refuses the certificate, which such an error doesn't always say.
+/// `done`; where the transport failed, pincerd is asked whether it refuses the certificate, which
+/// such an error doesn't always say.
 async fn explained(done: Result<(), Failure>, target: Target) -> Result<(), Failure> {
     let is_transport = |status: &Status| std::error::Error::source(status).is_some();
     if !matches!(&done, Err(Failure::Call(status)) if is_transport(status)) {

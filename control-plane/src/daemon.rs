@@ -1,7 +1,8 @@
 //! pincerd's command line, and its life: open the store, listen, say so, serve until told to end.
 //!
-//! Says that it is ready on one line of stdout, `pincerd ready grpc=ADDRESS http=ADDRESS`, when both sockets listen; logs go to stderr. Refuses what it can't do
-//! before it listens. Bound: see `serve`.
+//! Says that it is ready on one line of stdout, `pincerd ready grpc=ADDRESS http=ADDRESS`, when
+//! both sockets listen; logs go to stderr. Refuses what it can't do before it listens. Bound: see
+//! `serve`.
 
 use std::{
     io,
@@ -35,7 +36,8 @@ pub struct Args {
     /// Where /healthz and /metrics are, by plain HTTP; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9444")]
     pub http_listen: SocketAddr,
-    /// For trying out on one machine: makes certificates in DIR, keeps the store there, and writes the addresses to DIR/endpoint
+    /// For trying out on one machine: makes certificates in DIR, keeps the store there, and writes
+    /// the addresses to DIR/endpoint
     #[arg(long, value_name = "DIR", conflicts_with_all = ["store", "certificate", "certificate_key", "client_ca"])]
     pub dev: Option<PathBuf>,
     /// Where settings are kept: embedded:PATH

@@ -1,8 +1,9 @@
 //! The union of what all nodes' nginx.conf declare, for looking peers up.
 //!
-//! Pure. Built anew by `fleet`, never changed in place. Where nodes differ, the last one is shown: `fleet` puts those that are away first, and of equals the
-//! one that said Hello last to the end.
-//! Cost: building visits every declared peer of every node. Bound: `NODES_MAX` × `PEERS_PER_NODE_MAX`.
+//! Pure. Built anew by `fleet`, never changed in place. Where nodes differ, the last one is shown:
+//! `fleet` puts those that are away first, and of equals the one that said Hello last to the end.
+//! Cost: building visits every declared peer of every node. Bound: `NODES_MAX` ×
+//! `PEERS_PER_NODE_MAX`.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
-//! Certificates for trying things out on one machine: `ca.pem` and, signed by it, a server's, a node's and an operator's.
+//! Certificates for trying things out on one machine: `ca.pem` and, signed by it, a server's, a
+//! node's and an operator's.
 //!
-//! Not for production, and their names say so: loopback only, 30 days, and the CA's key is thrown away, so nobody can sign more. A set that is whole
-//! and has a day left is used again; otherwise all of it is made anew. Keys have mode 0600, the
-//! folder 0700. A folder in which others could put a key or a store is refused. Cost: four key
-//! pairs, some milliseconds.
+//! Not for production, and their names say so: loopback only, 30 days, and the CA's key is thrown
+//! away, so nobody can sign more. A set that is whole and has a day left is used again; otherwise
+//! all of it is made anew. Keys have mode 0600, the folder 0700. A folder in which others could put
+//! a key or a store is refused. Cost: four key pairs, some milliseconds.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},

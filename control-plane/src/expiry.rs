@@ -1,8 +1,10 @@
-//! Makes the revisions that only the clock asks for: an API key whose time is over, or the secret before a rotation whose overlap is.
+//! Makes the revisions that only the clock asks for: an API key whose time is over, or the secret
+//! before a rotation whose overlap is.
 //!
-//! Nodes hold the ends of secrets themselves, by a clock that is not set; this takes what has ended out of their tables. Sleeps until the next end that the
-//! settings in force know, but looks again every `LOOK_INTERVAL`, since the wall clock may be set. Cost: a look over the keys. Never fails for good: what the
-//! disk refuses is tried again.
+//! Nodes hold the ends of secrets themselves, by a clock that is not set; this takes what has ended
+//! out of their tables. Sleeps until the next end that the settings in force know, but looks again
+//! every `LOOK_INTERVAL`, since the wall clock may be set. Cost: a look over the keys. Never fails
+//! for good: what the disk refuses is tried again.
 
 use std::{sync::Arc, time::Duration};
 

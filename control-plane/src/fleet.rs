@@ -1,10 +1,13 @@
 //! The nodes: who is connected, what each has applied or refused, and what all of them declare.
 //!
-//! A node is known by its name and stays known when it leaves. A *session* is one stream; an *instance* is one shared zone, which two sessions
-//! feed for a while after a reload, so an instance has applied what any of its sessions acknowledged. Pure: the wall clock comes in as an argument and is
-//! only shown. Every change gets a number, so that a watcher can ask for what changed since.
-//! Cost: what all declare is put together when it is asked for, and kept until a node that declares something else, or nodes that do not agree, come or
-//! go. Bound: `NODES_MAX`, `SESSIONS_PER_NODE_MAX`; the longest silent node makes room.
+//! A node is known by its name and stays known when it leaves. A *session* is one stream; an
+//! *instance* is one shared zone, which two sessions feed for a while after a reload, so an
+//! instance has applied what any of its sessions acknowledged. Pure: the wall clock comes in as an
+//! argument and is only shown. Every change gets a number, so that a watcher can ask for what
+//! changed since.
+//! Cost: what all declare is put together when it is asked for, and kept until a node that declares
+//! something else, or nodes that do not agree, come or go. Bound: `NODES_MAX`,
+//! `SESSIONS_PER_NODE_MAX`; the longest silent node makes room.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -135,7 +138,8 @@ impl Fleet {
         Self { nodes: nodes.collect(), ..Self::default() }
     }
 
-    /// What all nodes declare. Where they differ, a connected node's word is shown before that of one that is away, and of equals the later Hello's.
+    /// What all nodes declare. Where they differ, a connected node's word is shown before that of
+    /// one that is away, and of equals the later Hello's.
     pub fn declared(&self) -> Arc<Declared> {
         Arc::clone(self.declared.get_or_init(|| Arc::new(self.declare())))
     }

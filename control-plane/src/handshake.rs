@@ -1,7 +1,9 @@
 //! Asks pincerd why it ended a connection: whether it refuses the certificate.
 //!
-//! With TLS 1.3 a client learns that only after its own handshake is done, in an answer that HTTP/2 loses when it is writing just then. So, once a
-//! call has failed, this shakes hands again and only reads. Never sends anything but the handshake. Blocks: call it from a thread that may. Bound: `TIMEOUT` for each step.
+//! With TLS 1.3 a client learns that only after its own handshake is done, in an answer that HTTP/2
+//! loses when it is writing just then. So, once a call has failed, this shakes hands again and only
+//! reads. Never sends anything but the handshake. Blocks: call it from a thread that may. Bound:
+//! `TIMEOUT` for each step.
 
 use std::{
     io::{self, Read as _},
@@ -20,7 +22,8 @@ use crate::{client::Target, pem};
 /// For an answer that is on its way already.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The alert by which pincerd refuses `target`'s certificate; `None` if it doesn't, or nobody is there.
+/// The alert by which pincerd refuses `target`'s certificate; `None` if it doesn't, or nobody is
+/// there.
 pub fn refusal(target: &Target) -> Option<AlertDescription> {
     let (host, _) = target.host_and_port()?;
     let name = ServerName::try_from(host.to_owned()).ok()?;

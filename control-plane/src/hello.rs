@@ -1,7 +1,8 @@
 //! Checks what a node says of itself before any of it is kept.
 //!
-//! Pure. Refuses the whole Hello for any fault: a node that declares nonsense is not half known. An address that an upstream declares twice counts once,
-//! as its first. Cost: one pass. Bound: `pincer_proto::limits`.
+//! Pure. Refuses the whole Hello for any fault: a node that declares nonsense is not half known. An
+//! address that an upstream declares twice counts once, as its first. Cost: one pass. Bound:
+//! `pincer_proto::limits`.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,10 @@
-//! API keys as the control plane keeps them: who holds one, its class, from where and until when. Of a secret only the SHA-256 is ever here.
+//! API keys as the control plane keeps them: who holds one, its class, from where and until when.
+//! Of a secret only the SHA-256 is ever here.
 //!
-//! A key has one secret, and for a while after a rotation the one before as well. Whether a secret is told to nodes stands in the record; the clock changes
-//! records only through `plan::Op::Expire`, so that a secret which ends makes a revision like any other change. Pure: no I/O, no clock.
+//! A key has one secret, and for a while after a rotation the one before as well. Whether a secret
+//! is told to nodes stands in the record; the clock changes records only through
+//! `plan::Op::Expire`, so that a secret which ends makes a revision like any other change. Pure: no
+//! I/O, no clock.
 //! Bound: `limits::KEYS_MAX`.
 
 pub mod plan;

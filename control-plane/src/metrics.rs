@@ -1,6 +1,7 @@
 //! What pincerd counts, as Prometheus reads it.
 //!
-//! Labels are fixed words, never a node's or an upstream's name. Cost: one atomic add a count. Bound: a fixed number of series.
+//! Labels are fixed words, never a node's or an upstream's name. Cost: one atomic add a count.
+//! Bound: a fixed number of series.
 
 use std::{fmt, sync::atomic::AtomicU64};
 

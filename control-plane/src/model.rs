@@ -1,6 +1,7 @@
 //! What operators have set, as one value per revision, and the snapshot that nodes get of it.
 //!
-//! Pure: no I/O, no clock. Never holds what nodes declare; that is `fleet`'s. Cost: a change copies the maps, a few hundred entries in practice.
+//! Pure: no I/O, no clock. Never holds what nodes declare; that is `fleet`'s. Cost: a change copies
+//! the maps, a few hundred entries in practice.
 //! Bound: `check` refuses whatever would pass `pincer_proto::limits`.
 
 use std::collections::BTreeMap;
@@ -69,7 +70,8 @@ pub struct Settings {
     pub state: Option<State>,
 }
 
-/// All that is kept of a peer. The store's format: fields may be added, never given another meaning.
+/// All that is kept of a peer. The store's format: fields may be added, never given another
+/// meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// What was set.
@@ -102,7 +104,8 @@ pub struct Change {
     pub after: Option<Record>,
 }
 
-/// A change of something that has a name; `None` = no record. `after`'s revision is given by `Config::with_all`.
+/// A change of something that has a name; `None` = no record. `after`'s revision is given by
+/// `Config::with_all`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced<T> {
     /// The name.

@@ -1,8 +1,9 @@
 //! Turns what an operator asks into changes of records, or says why not.
 //!
-//! Pure: the settings and the declarations in force come in as arguments, nothing is changed here. A request that would change nothing gives
-//! no changes, so no revision is made; only "active" is news each time it is said. Cost: the peers
-//! of the upstreams that are named. Bound: `PEERS_PER_UPSTREAM_MAX`.
+//! Pure: the settings and the declarations in force come in as arguments, nothing is changed here.
+//! A request that would change nothing gives no changes, so no revision is made; only "active" is
+//! news each time it is said. Cost: the peers of the upstreams that are named. Bound:
+//! `PEERS_PER_UPSTREAM_MAX`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,9 +1,11 @@
 //! The control plane's one state: settings, store and fleet, and the order in which they change.
 //!
-//! A change is planned, written to disk, then published, one at a time and to its end even if the caller leaves. Readers take the published value
-//! without waiting. What is published goes out through a latest-value channel: a stream that doesn't read holds up nobody and misses nothing
+//! A change is planned, written to disk, then published, one at a time and to its end even if the
+//! caller leaves. Readers take the published value without waiting. What is published goes out
+//! through a latest-value channel: a stream that doesn't read holds up nobody and misses nothing
 //! but the states between. Never sends a node a lower revision than it has.
-//! Cost: one fsync a change. Bound: those of `model`, `plan` and `fleet`; `MADE_MAX` remembered times.
+//! Cost: one fsync a change. Bound: those of `model`, `plan` and `fleet`; `MADE_MAX` remembered
+//! times.
 
 use std::{
     collections::VecDeque,
@@ -210,13 +212,15 @@ impl Plane {
         self.published.send_replace(published);
     }
 
-    /// Lets a node's stream in: who has the session must [`Plane::leave`]. It is told revisions only after [`Plane::keep_nodes`].
+    /// Lets a node's stream in: who has the session must [`Plane::leave`]. It is told revisions
+    /// only after [`Plane::keep_nodes`].
     pub fn join(&self, hello: Hello) -> Result<Joined, JoinError> {
         self.floor.fetch_max(hello.applied_revision, Ordering::AcqRel);
         self.change_fleet(|fleet| fleet.join(hello, wall_s()))
     }
 
-    /// Keeps what nodes declare, unless the disk refuses; then it is known only for as long as the process lives.
+    /// Keeps what nodes declare, unless the disk refuses; then it is known only for as long as the
+    /// process lives.
     pub async fn keep_nodes(&self, names: &[String]) {
         for name in names {
             if let Err(error) = self.keep_node(name).await {
@@ -294,7 +298,8 @@ impl Plane {
     }
 }
 
-/// `config` with the revisions from before `changes`, for an answer about a change that was not made.
+/// `config` with the revisions from before `changes`, for an answer about a change that was not
+/// made.
 fn unstamped(mut config: Config, changes: &Changes, revision: u64) -> Config {
     config.revision = revision;
     for change in &changes.classes {

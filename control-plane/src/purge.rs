@@ -1,9 +1,11 @@
 //! Purges on their way: which streams are open, what each was asked, and who waits for the answer.
 //!
-//! A purge goes to one stream of each instance, the newest (after a reload that is the new worker's); when that one ends without an answer, to the
-//! one before, as a purge may be made twice. Nothing is kept for a node that is away. What a cache's key says is not known here, only its digest, and
-//! never printed. Cost: one message and one answer for each instance. Bound: `CALLS_MAX` purges at once, `limits::PURGES_MAX` on one stream,
-//! the caller's timeout and `GRACE`.
+//! A purge goes to one stream of each instance, the newest (after a reload that is the new
+//! worker's); when that one ends without an answer, to the one before, as a purge may be made
+//! twice. Nothing is kept for a node that is away. What a cache's key says is not known here, only
+//! its digest, and never printed. Cost: one message and one answer for each instance. Bound:
+//! `CALLS_MAX` purges at once, `limits::PURGES_MAX` on one stream, the caller's timeout and
+//! `GRACE`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -78,7 +80,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// The node's answer. One that nobody waits for, or that another stream was asked for, is dropped.
+    /// The node's answer. One that nobody waits for, or that another stream was asked for, is
+    /// dropped.
     pub fn answered(&self, purged: v1::Purged) {
         let mut board = self.purges.board.lock();
         if board.pending.get(&purged.id).is_some_and(|pending| pending.line == self.number)

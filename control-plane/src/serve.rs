@@ -1,7 +1,8 @@
 //! Listens: gRPC with mutual TLS, and HTTP for health and metrics.
 //!
-//! A connection without a client certificate of the CA ends in the handshake. Connections past `CONNECTIONS_MAX` wait to be accepted. A peer that vanished is
-//! noticed by HTTP/2 pings. Bound: the constants here; `STOP_TIMEOUT` for connections that don't end when told to.
+//! A connection without a client certificate of the CA ends in the handshake. Connections past
+//! `CONNECTIONS_MAX` wait to be accepted. A peer that vanished is noticed by HTTP/2 pings. Bound:
+//! the constants here; `STOP_TIMEOUT` for connections that don't end when told to.
 
 use std::{
     io,

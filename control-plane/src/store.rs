@@ -1,8 +1,10 @@
 //! Where the settings, the revision and the known nodes outlive the process: one redb file.
 //!
-//! A commit is on disk when `commit` returns, and holds either all of a revision or nothing of it; that is redb's promise (copy on write, checksums,
-//! fsync), so kill -9 at any moment loses nothing that was answered. One process at a time: redb locks the file.
-//! Cost: one or two fsyncs a change. Blocks: call it from a thread that may. Bound: `PEERS_PER_UPSTREAM_MAX` × `UPSTREAMS_MAX` records.
+//! A commit is on disk when `commit` returns, and holds either all of a revision or nothing of it;
+//! that is redb's promise (copy on write, checksums, fsync), so kill -9 at any moment loses nothing
+//! that was answered. One process at a time: redb locks the file.
+//! Cost: one or two fsyncs a change. Blocks: call it from a thread that may. Bound:
+//! `PEERS_PER_UPSTREAM_MAX` × `UPSTREAMS_MAX` records.
 
 use std::{
     fs::{File, OpenOptions},

@@ -1,6 +1,8 @@
-//! The settings of a class, and times, as people write them: `100r/s`, `512k`, `nodelay`, `10s`, `90d`. As nginx.conf has them.
+//! The settings of a class, and times, as people write them: `100r/s`, `512k`, `nodelay`, `10s`,
+//! `90d`. As nginx.conf has them.
 //!
-//! Pure. Every word that is printed is read back as the same value. Cost: one pass over the text. Bound: the ranges in `pincer_proto::limits`.
+//! Pure. Every word that is printed is read back as the same value. Cost: one pass over the text.
+//! Bound: the ranges in `pincer_proto::limits`.
 
 use std::time::Duration;
 
@@ -139,7 +141,8 @@ pub fn settings(settings: &Settings) -> [Option<String>; FIELDS.len()] {
     ]
 }
 
-/// Sets a field by its name and word; `Err` says what is wrong with the word. Unknown names are refused.
+/// Sets a field by its name and word; `Err` says what is wrong with the word. Unknown names are
+/// refused.
 pub fn set(settings: &mut Settings, field: &str, word: &str) -> Result<(), String> {
     let byte = |max| parse_count(word, max).map(|number| u8::try_from(number).unwrap_or(u8::MAX));
     match field {

@@ -33,7 +33,8 @@ pub const ERROR_BYTES_MAX: usize = 1024;
 /// The highest `weight` and `max_conns`.
 pub const PEER_VALUE_MAX: u32 = 65_535;
 
-/// The highest `Hello.applied_revision` that is believed: a number that JSON's readers hold exactly, and far from wrapping.
+/// The highest `Hello.applied_revision` that is believed: a number that JSON's readers hold
+/// exactly, and far from wrapping.
 pub const REVISION_MAX: u64 = (1 << 53) - 1;
 
 /// Declared peers of all upstreams of one node.

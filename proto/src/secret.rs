@@ -1,4 +1,5 @@
-//! Keeps secrets of API keys, and keys of caches, out of whatever prints messages: logs, traces, failed assertions.
+//! Keeps secrets of API keys, and keys of caches, out of whatever prints messages: logs, traces,
+//! failed assertions.
 
 use std::fmt;
 

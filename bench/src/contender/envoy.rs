@@ -1,6 +1,7 @@
 //! Envoy's configuration: one listener, one static cluster, `LEAST_REQUEST` with its defaults.
 //!
-//! Its circuit breakers are raised out of the way and its route timeout of 15 s is off. Reads and writes nothing but the folder it is given.
+//! Its circuit breakers are raised out of the way and its route timeout of 15 s is off. Reads and
+//! writes nothing but the folder it is given.
 
 use std::net::SocketAddr;
 use std::path::Path;

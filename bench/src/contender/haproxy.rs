@@ -1,4 +1,5 @@
-//! HAProxy's configuration: `leastconn`, without and with a queue per backend behind each server's `maxconn`, and with VIPs first in it.
+//! HAProxy's configuration: `leastconn`, without and with a queue per backend behind each server's
+//! `maxconn`, and with VIPs first in it.
 //!
 //! Reads and writes nothing but the folder it is given.
 

@@ -9,7 +9,8 @@ use crate::trace::{Arrival, Class};
 /// Workers (threads, for HAProxy and Envoy) of every contender.
 pub const WORKERS: usize = 2;
 
-/// Connections a worker of nginx, or the whole of HAProxy, may hold: well over `client::OUTSTANDING_MAX`, and within 20,000 descriptors.
+/// Connections a worker of nginx, or the whole of HAProxy, may hold: well over
+/// `client::OUTSTANDING_MAX`, and within 20,000 descriptors.
 pub const CONNECTIONS_MAX: usize = 8_192;
 
 /// How long a request waits at most with the contenders of an overload that have a queue.
@@ -39,7 +40,8 @@ pub enum Contender {
     LeastTimeInflight,
     /// HAProxy `leastconn`.
     Haproxy,
-    /// HAProxy `leastconn` with each server's `maxconn` at its slots: the rest waits in HAProxy's queue.
+    /// HAProxy `leastconn` with each server's `maxconn` at its slots: the rest waits in HAProxy's
+    /// queue.
     HaproxyQueue,
     /// The same, and each server's weight set by hand to its true capacity.
     HaproxyQueueWeighted,

@@ -1,7 +1,9 @@
-//! The contenders: what each is called, which program it needs, and how one is started in front of a pool's replicas.
+//! The contenders: what each is called, which program it needs, and how one is started in front of
+//! a pool's replicas.
 //!
-//! Every contender gets the same replicas (of its own), the same number of workers and the same generous limits: nothing but its choice of
-//! replica and its queue may differ. One that is not installed is left out with a line that says so. Bound: `START_WAIT` per start.
+//! Every contender gets the same replicas (of its own), the same number of workers and the same
+//! generous limits: nothing but its choice of replica and its queue may differ. One that is not
+//! installed is left out with a line that says so. Bound: `START_WAIT` per start.
 
 mod envoy;
 mod haproxy;

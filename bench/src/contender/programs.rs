@@ -1,6 +1,7 @@
 //! Where the contenders' programs are, and which contenders can therefore run.
 //!
-//! Looks at the search path, at the virtual environment that bench/setup.sh fills, and beside this very program for the module. Never installs.
+//! Looks at the search path, at the virtual environment that bench/setup.sh fills, and beside this
+//! very program for the module. Never installs.
 
 use std::path::{Path, PathBuf};
 
@@ -101,7 +102,8 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The module that was built with the same profile as this program, so that one is not measured against the other's old build.
+/// The module that was built with the same profile as this program, so that one is not measured
+/// against the other's old build.
 fn module() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let module = program.parent()?.join("libngx_http_pincer_module.so");

@@ -1,8 +1,11 @@
-//! Cache keys that stand on the request's body, in one nginx that differs in nothing else: what the scenarios about bodies share.
+//! Cache keys that stand on the request's body, in one nginx that differs in nothing else: what the
+//! scenarios about bodies share.
 //!
-//! Every variant answers POSTs from nginx's cache; the replica behind it answers from memory and ignores bodies. `$request_body` is given what it needs to work
-//! at all: a body buffer that holds the whole body, and a `proxy_buffer_size` that holds the key, since nginx refuses longer ones. Over 64 KB it does not work all
-//! the same: the place of the answer in the cache's file, after the key, is kept in 16 bits, so each request is a miss.
+//! Every variant answers POSTs from nginx's cache; the replica behind it answers from memory and
+//! ignores bodies. `$request_body` is given what it needs to work at all: a body buffer that holds
+//! the whole body, and a `proxy_buffer_size` that holds the key, since nginx refuses longer ones.
+//! Over 64 KB it does not work all the same: the place of the answer in the cache's file, after the
+//! key, is kept in 16 bits, so each request is a miss.
 //! Bound: bodies of [`BODY_BYTES_MAX`].
 
 use std::sync::Arc;
@@ -40,7 +43,8 @@ pub struct Key {
     pub bytes_max: usize,
 }
 
-/// Nearly the size of the key with which a header of nginx's cache files cannot say any more where the answer begins.
+/// Nearly the size of the key with which a header of nginx's cache files cannot say any more where
+/// the answer begins.
 const KEY_BYTES_MAX: usize = 63 << 10;
 
 impl Key {
@@ -150,7 +154,8 @@ http {{
     Ok(Prepared { command, address, folder })
 }
 
-/// Fails unless the second of two equal POSTs comes from the cache: or what is measured would be something else.
+/// Fails unless the second of two equal POSTs comes from the cache: or what is measured would be
+/// something else.
 pub async fn ensure_cached(name: &str, running: &Running, body: &Arc<[u8]>) -> Result<()> {
     let client = Client::posting(running.address, Arc::clone(body));
     client.ask(1.0).await;

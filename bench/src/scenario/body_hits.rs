@@ -1,10 +1,14 @@
-//! Cache hits by the request's body: what the key costs, beside nginx's own `$request_body` and beside a key that ignores the body.
+//! Cache hits by the request's body: what the key costs, beside nginx's own `$request_body` and
+//! beside a key that ignores the body.
 //!
-//! Closed loop with wrk, as in [`super::cost`], in turns that rotate; then instructions of one hit under callgrind, as in [`super::instructions`]. Every
-//! request is a hit, so the replica is asked once a variant. The instructions are shown and not judged: callgrind does not see the kernel, which does most of a hit. The bodies are random letters, sent again and again.
+//! Closed loop with wrk, as in [`super::cost`], in turns that rotate; then instructions of one hit
+//! under callgrind, as in [`super::instructions`]. Every request is a hit, so the replica is asked
+//! once a variant. The instructions are shown and not judged: callgrind does not see the kernel,
+//! which does most of a hit. The bodies are random letters, sent again and again.
 //!
-//! Hits per second are taken with wrk on the other core. Processor time is taken with wrk on the worker's own: a wrk that waits on another core must be woken there,
-//! which costs the worker a microsecond or more and happens the more often, the longer a hit takes.
+//! Hits per second are taken with wrk on the other core. Processor time is taken with wrk on the
+//! worker's own: a wrk that waits on another core must be woken there, which costs the worker a
+//! microsecond or more and happens the more often, the longer a hit takes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +35,8 @@ const OVER_CONSTANT_MAX: f64 = 1.2;
 /// Places in [`Key::ALL`].
 const CONSTANT: usize = 0;
 const REQUEST_BODY: usize = 1;
-/// The key that README.md tells to use, and the one that knows no more of a request than `$request_body` does.
+/// The key that README.md tells to use, and the one that knows no more of a request than
+/// `$request_body` does.
 const JUDGED: [usize; 2] = [2, 3];
 
 /// `body_hits`.
@@ -73,7 +78,8 @@ type Turns = Vec<Vec<Slice>>;
 
 /// With wrk on a core of its own, and on the worker's.
 async fn measure(stage: &Stage, backend: &Backend, wrk: &Path, body: &Arc<[u8]>) -> Result<[Turns; 2]> {
-    // Short slices and many: those of a turn, which are compared, are but a few seconds apart, and a shared machine's pace changes from one second to the next.
+    // Short slices and many: those of a turn, which are compared, are but a few seconds apart, and
+    // a shared machine's pace changes from one second to the next.
     let (slice_s, turns) = if stage.quick { (1, 6) } else { (1, 30) };
     let folder = tempfile::tempdir()?;
     let arguments = ["-s".to_owned(), script(folder.path(), body)?.display().to_string()];

@@ -1,8 +1,10 @@
-//! What Pincer costs a request: requests per second and processor time against plain nginx, and the time of one pick.
+//! What Pincer costs a request: requests per second and processor time against plain nginx, and the
+//! time of one pick.
 //!
-//! Closed loop with wrk, since only a saturated worker shows its cost. The proxy's single worker has a core of its own; wrk and the replicas,
-//! an nginx that answers from memory, share the other. Variants take turns in short slices, in an order that rotates, so that whatever else the
-//! machine does falls on all of them.
+//! Closed loop with wrk, since only a saturated worker shows its cost. The proxy's single worker
+//! has a core of its own; wrk and the replicas, an nginx that answers from memory, share the other.
+//! Variants take turns in short slices, in an order that rotates, so that whatever else the machine
+//! does falls on all of them.
 
 use std::path::Path;
 use std::process::Command;
@@ -71,7 +73,8 @@ pub fn start_pinned(prepared: Prepared) -> Result<Running> {
     Running::start(&command, prepared.address, prepared.folder)
 }
 
-/// Lets wrk, on a core of its own, keep the proxy busy, with these further arguments. An answer other than 2xx or 3xx is an error.
+/// Lets wrk, on a core of its own, keep the proxy busy, with these further arguments. An answer
+/// other than 2xx or 3xx is an error.
 pub fn slice(wrk: &Path, arguments: &[String], proxy: &Running, seconds: u32) -> Result<Slice> {
     slice_from(CLIENT_CORE, wrk, arguments, proxy, seconds)
 }
@@ -123,7 +126,8 @@ fn report(names: &[&str], slices: &[Vec<Slice>], verdicts: &mut Verdicts) {
     }
 }
 
-/// The core's micro-benchmarks: the example's name, its arguments, and what its nanoseconds are if a promise is made of them.
+/// The core's micro-benchmarks: the example's name, its arguments, and what its nanoseconds are if
+/// a promise is made of them.
 const EXAMPLES: [(&str, &[&str], Option<&str>); 2] =
     [("pick_bench", &[], Some("a pick among 8 peers, ns")), ("zone_bench", &["8", "4"], None)];
 
@@ -133,7 +137,8 @@ const RUNS: usize = 5;
 /// What a pick may take.
 const PICK_NS_MAX: f64 = 200.0;
 
-/// `pick`: the core's own micro-benchmarks. Only the pick itself is judged, not the claim and the release around it.
+/// `pick`: the core's own micro-benchmarks. Only the pick itself is judged, not the claim and the
+/// release around it.
 pub fn pick(verdicts: &mut Verdicts) -> Result<()> {
     for (name, arguments, promise) in EXAMPLES {
         if !root_folder().join("ngx-module/core/examples").join(format!("{name}.rs")).exists() {

@@ -1,4 +1,5 @@
-//! Equal replicas: what `least_conn` does well must not get worse, and each replica must get its share.
+//! Equal replicas: what `least_conn` does well must not get worse, and each replica must get its
+//! share.
 
 use std::time::Duration;
 

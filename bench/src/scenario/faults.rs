@@ -1,6 +1,8 @@
-//! Replicas that misbehave and recover: one that answers 500 at once, and one that is slow for a while.
+//! Replicas that misbehave and recover: one that answers 500 at once, and one that is slow for a
+//! while.
 //!
-//! A replica that fails in no time looks like the fastest and emptiest one; a slow one, left alone, never gets the chance to show that it is well again.
+//! A replica that fails in no time looks like the fastest and emptiest one; a slow one, left alone,
+//! never gets the chance to show that it is well again.
 
 use std::time::Duration;
 
@@ -99,7 +101,8 @@ pub async fn healing(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
     Ok(())
 }
 
-/// What the bad replica got of the requests meant to start between the two, over what an equal share would be.
+/// What the bad replica got of the requests meant to start between the two, over what an equal
+/// share would be.
 fn fair_part(heat: &Heat, place: usize, from: Duration, to: Duration) -> f64 {
     let outcomes = &heat.lanes[place].1;
     let all = within(outcomes, from, to).count().max(1) as f64;

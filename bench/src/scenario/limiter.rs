@@ -1,7 +1,8 @@
-//! The rate limiter's own benchmark, which is the core's `limit_bench`: checks a second beside a mutex and a tree, instructions of one check, and a flood of
-//! random keys.
+//! The rate limiter's own benchmark, which is the core's `limit_bench`: checks a second beside a
+//! mutex and a tree, instructions of one check, and a flood of random keys.
 //!
-//! It prints sentences; this reads the numbers in them and holds them to the promises. Of several runs the best counts: what else the machine does only takes.
+//! It prints sentences; this reads the numbers in them and holds them to the promises. Of several
+//! runs the best counts: what else the machine does only takes.
 
 use std::path::Path;
 use std::process::Command;
@@ -71,7 +72,8 @@ impl Said {
     /// Reads what the benchmark printed; None when it speaks otherwise.
     fn read(text: &str) -> Option<Self> {
         let threads = text.lines().find(|line| line.starts_with("2 threads"))?;
-        // Three ratios: of the check of a rate whose hash is ready, which is what is promised; of all that a request takes; and of that with the hash.
+        // Three ratios: of the check of a rate whose hash is ready, which is what is promised; of
+        // all that a request takes; and of that with the hash.
         let faster = threads.split_whitespace().rev().nth(2)?.strip_suffix('x')?.parse().ok()?;
         let floods: Vec<&str> = text.lines().filter(|line| line.contains("random keys of")).collect();
         let mut said = Said { faster, look_up_ns: 0.0, rate: 1.0 };

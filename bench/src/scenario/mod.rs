@@ -1,6 +1,8 @@
-//! The scenarios: each sets up a comparison, prints its table, and judges the promises that it can show.
+//! The scenarios: each sets up a comparison, prints its table, and judges the promises that it can
+//! show.
 //!
-//! A scenario never stops at a broken promise: it prints it and goes on. Promises are the project's; their numbers are constants here.
+//! A scenario never stops at a broken promise: it prints it and goes on. Promises are the
+//! project's; their numbers are constants here.
 
 mod bodies;
 mod body_hits;

@@ -1,11 +1,15 @@
-//! Three times what a pool can serve: do VIPs notice, does everybody else still get something, and does any slot stand still?
+//! Three times what a pool can serve: do VIPs notice, does everybody else still get something, and
+//! does any slot stand still?
 //!
-//! The yardstick is Pincer sent nothing but the same VIPs' requests: an idle pool. With all slots busy even the first in line must wait until one is free:
-//! of N slots of mean work W the next one on average after W/N, and behind other VIPs of load v (their part of the capacity) W/N/(1 - v) in all. Here that is
-//! 31 ms with W = 400 ms; beside the 99th percentile of the work itself, 5.7 W, it is little. With work that is always the same, or few slots, it would
-//! not be: no order of the queue can help there. So the table shows the wait by itself, too.
+//! The yardstick is Pincer sent nothing but the same VIPs' requests: an idle pool. With all slots
+//! busy even the first in line must wait until one is free: of N slots of mean work W the next one
+//! on average after W/N, and behind other VIPs of load v (their part of the capacity) W/N/(1 - v)
+//! in all. Here that is 31 ms with W = 400 ms; beside the 99th percentile of the work itself, 5.7
+//! W, it is little. With work that is always the same, or few slots, it would not be: no order of
+//! the queue can help there. So the table shows the wait by itself, too.
 //!
-//! In a second part VIPs alone ask for more than there is: now the others live by the share that they are promised.
+//! In a second part VIPs alone ask for more than there is: now the others live by the share that
+//! they are promised.
 
 use std::time::Duration;
 
@@ -77,7 +81,8 @@ pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
     Ok(())
 }
 
-/// One comparison: per contender what its lane showed, heat by heat. `size` is the seconds measured and the heats.
+/// One comparison: per contender what its lane showed, heat by heat. `size` is the seconds measured
+/// and the heats.
 async fn part(
     stage: &Stage,
     vip_part: f64,
@@ -206,7 +211,8 @@ fn judge_vips(lanes: &[(Contender, Vec<Shown>)], verdicts: &mut Verdicts) {
 
 fn judge_share(lanes: &[(Contender, Vec<Shown>)], verdicts: &mut Verdicts) {
     let Some((who, rounds)) = lanes.iter().find(|(who, _)| *who == Contender::PincerClasses) else { return };
-    // Of the slots' grants, to one: what a grant is worth is drawn, and the window cuts through some.
+    // Of the slots' grants, to one: what a grant is worth is drawn, and the window cuts through
+    // some.
     let least = median(rounds, |s| s.free_grants + 1.0 / s.served.max(1.0));
     verdicts.at_least(&format!("{}: the free class' part of the grants, VIPs in excess", who.name()), least, SHARE);
     let busy = median(rounds, |s| s.busy);

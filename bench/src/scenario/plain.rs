@@ -1,7 +1,9 @@
-//! Plain nginx and Pincer in the same nginx, for the comparisons of cost: the variants, and the replicas behind them.
+//! Plain nginx and Pincer in the same nginx, for the comparisons of cost: the variants, and the
+//! replicas behind them.
 //!
-//! All variants share one configuration but for the upstream's balancing lines and `load_module`; plain means `proxy_pass` to an upstream with
-//! `zone` and keepalive. The replicas are one nginx that answers from memory on `PEERS` ports.
+//! All variants share one configuration but for the upstream's balancing lines and `load_module`;
+//! plain means `proxy_pass` to an upstream with `zone` and keepalive. The replicas are one nginx
+//! that answers from memory on `PEERS` ports.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -51,7 +53,8 @@ impl Variant {
         !programs.available(&[self.contender]).is_empty()
     }
 
-    /// Writes its configuration for the first `peers` replicas: one worker beneath a master, or one process alone.
+    /// Writes its configuration for the first `peers` replicas: one worker beneath a master, or one
+    /// process alone.
     pub fn prepare(&self, programs: &Programs, backend: &Backend, peers: usize, master: bool) -> Result<Prepared> {
         let is_pincer = self.name.starts_with("pincer");
         let mut main = if is_pincer { load_module(programs)? } else { String::new() };

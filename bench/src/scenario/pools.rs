@@ -1,7 +1,8 @@
-//! Fast and slow replicas in one pool, the case Pincer exists for: 2 of 4 slots, and 6 of 2 slots that are ten times slower.
+//! Fast and slow replicas in one pool, the case Pincer exists for: 2 of 4 slots, and 6 of 2 slots
+//! that are ten times slower.
 //!
-//! At 100 ms and 1 s every contender runs; at 6 s and 60 s only those that stay stable, with several traces at once, since at about one
-//! request a second a single trace says little.
+//! At 100 ms and 1 s every contender runs; at 6 s and 60 s only those that stay stable, with
+//! several traces at once, since at about one request a second a single trace says little.
 
 use std::time::Duration;
 

@@ -1,12 +1,16 @@
-//! A thousand bodies that come drop by drop (slowhttptest), and what they cost the others: time of wrk's requests, and memory of the worker.
+//! A thousand bodies that come drop by drop (slowhttptest), and what they cost the others: time of
+//! wrk's requests, and memory of the worker.
 //!
-//! One worker on a core of its own, started anew for each measurement so that its memory is its own. wrk asks for something small on the other core, first alone, then with
-//! the slow bodies there. Lanes: bodies that are not hashed, hashed as they come, and by their parts.
+//! One worker on a core of its own, started anew for each measurement so that its memory is its
+//! own. wrk asks for something small on the other core, first alone, then with the slow bodies
+//! there. Lanes: bodies that are not hashed, hashed as they come, and by their parts.
 //!
-//! slowhttptest sends its thousand pieces in a burst each second, from wrk's core; `nice` lets wrk go first there, since what counts is the wait for nginx. On a shared machine wrk's
-//! p99 is either below 1 ms or at the 3 to 4 ms for which something else had the core, with slow bodies and without, in about half of the turns each; their medians are thrown
-//! like dice. Such noise only adds, so many short turns are taken and the lower quartiles of both are compared; the medians are shown beside them.
-//! slowhttptest is of Debian's package of that name.
+//! slowhttptest sends its thousand pieces in a burst each second, from wrk's core; `nice` lets wrk
+//! go first there, since what counts is the wait for nginx. On a shared machine wrk's p99 is either
+//! below 1 ms or at the 3 to 4 ms for which something else had the core, with slow bodies and
+//! without, in about half of the turns each; their medians are thrown like dice. Such noise only
+//! adds, so many short turns are taken and the lower quartiles of both are compared; the medians
+//! are shown beside them. slowhttptest is of Debian's package of that name.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -83,7 +87,8 @@ fn one(stage: &Stage, backend: &Backend, place: usize, wrk: &Path, slow: &Path, 
     let (connections, url) = (CONNECTIONS.to_string(), format!("http://{}/slow", running.address));
     let mut words = pinned(CLIENT_CORE);
     words.extend(["nice", "-n", "19", &slow.display().to_string()].map(String::from));
-    // A body of 8 KB that comes in pieces of up to 64 bytes a second, from clients that come within two seconds.
+    // A body of 8 KB that comes in pieces of up to 64 bytes a second, from clients that come within
+    // two seconds.
     words.extend(["-B", "-c", &connections, "-r", "500", "-i", "1", "-x", "32", "-s", "8192"].map(String::from));
     words.extend(["-l", "600", "-v", "0", "-f", kind, "-u", &url].map(String::from));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -1,4 +1,5 @@
-//! Streams whose head comes at once: who looks at the head sees three equal replicas, while one makes every client wait 4 s for a token.
+//! Streams whose head comes at once: who looks at the head sees three equal replicas, while one
+//! makes every client wait 4 s for a token.
 
 use std::time::Duration;
 

@@ -1,9 +1,12 @@
-//! Small requests beside a large upload whose body is hashed: whether hashing keeps the event loop from serving others.
+//! Small requests beside a large upload whose body is hashed: whether hashing keeps the event loop
+//! from serving others.
 //!
-//! One worker on a core of its own. One client uploads without a pause, as fast as nginx takes it; small requests come every two milliseconds, planned beforehand,
-//! and their times show how long the loop was away. Lanes take turns: no upload, one that is not hashed, and one for each way to hash. nginx reads an upload
-//! for as long as there is something to read, so it is away for a while without us too: the lane that is not hashed is the measure.
-//! The answer does not wait for the replica: bodies are read, hashed and stored, not passed on.
+//! One worker on a core of its own. One client uploads without a pause, as fast as nginx takes it;
+//! small requests come every two milliseconds, planned beforehand, and their times show how long
+//! the loop was away. Lanes take turns: no upload, one that is not hashed, and one for each way to
+//! hash. nginx reads an upload for as long as there is something to read, so it is away for a while
+//! without us too: the lane that is not hashed is the measure. The answer does not wait for the
+//! replica: bodies are read, hashed and stored, not passed on.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +27,8 @@ use crate::trace::Arrival;
 
 /// An upload of the lanes that take any body.
 const UPLOAD_BYTES: usize = 64 << 20;
-/// Members of the JSON object of its lane, in an order that is not that of their keys: about 1 MB, the most that is parsed by default.
+/// Members of the JSON object of its lane, in an order that is not that of their keys: about 1 MB,
+/// the most that is parsed by default.
 const MEMBERS: usize = 16_384;
 /// Between two small requests.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -152,7 +156,8 @@ fn bytes() -> Vec<u8> {
 
 /// An object with many members whose keys begin alike and come in no order.
 fn object() -> Vec<u8> {
-    // 7919 is prime and no divisor of the count, which is the most that one object may have: every number comes once.
+    // 7919 is prime and no divisor of the count, which is the most that one object may have: every
+    // number comes once.
     let members = (0..MEMBERS).map(|number| {
         format!("\"a-name-that-is-as-long-as-needed-for-a-megabyte-{:06}\":{number}", number * 7919 % MEMBERS)
     });

@@ -1,4 +1,5 @@
-//! Turns what an operator asks of a class into changes of records, or says why not. As `crate::plan` for peers, and as pure.
+//! Turns what an operator asks of a class into changes of records, or says why not. As
+//! `crate::plan` for peers, and as pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -175,8 +176,8 @@ impl View<'_> {
         Ok(changes)
     }
 
-    /// Refuses a burst or a delay that a change brings where no rate is in force, as nginx -t does. One that was there before holds up nothing, so a rate may
-    /// be lifted without it.
+    /// Refuses a burst or a delay that a change brings where no rate is in force, as nginx -t does.
+    /// One that was there before holds up nothing, so a rate may be lifted without it.
     fn check_rate(&self, change: &Change) -> Result<(), Refusal> {
         let settings = |record: Option<Record>| record.map(|record| record.settings).unwrap_or_default();
         let (before, after) = (settings(change.before), settings(change.after));
@@ -190,7 +191,8 @@ impl View<'_> {
         }
     }
 
-    /// Refuses changes after which there would be too many classes, or some node's shares would be more than all.
+    /// Refuses changes after which there would be too many classes, or some node's shares would be
+    /// more than all.
     fn check(&self, changes: &[Change]) -> Result<(), Refusal> {
         let mut records: BTreeMap<&str, Record> =
             self.config.classes.iter().map(|(name, record)| (name.as_str(), *record)).collect();
@@ -210,7 +212,8 @@ impl View<'_> {
         if is_felt { self.check_nodes(&records) } else { Ok(()) }
     }
 
-    /// On each node by itself, since nodes may declare different classes; and on one that declares none.
+    /// On each node by itself, since nodes may declare different classes; and on one that declares
+    /// none.
     fn check_nodes(&self, records: &BTreeMap<&str, Record>) -> Result<(), Refusal> {
         let bare = BTreeMap::new();
         for declares in self.declared.shares.iter().chain([&bare]) {

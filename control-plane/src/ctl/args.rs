@@ -1,7 +1,8 @@
 //! pincerctl's command line, and where it finds pincerd.
 //!
-//! For each of endpoint, CA, certificate and key: its own flag, else `--dev`, else its environment variable, else `PINCER_DEV_DIR`. A flag always beats the
-//! environment. Pure but for reading the environment and `DIR/endpoint`.
+//! For each of endpoint, CA, certificate and key: its own flag, else `--dev`, else its environment
+//! variable, else `PINCER_DEV_DIR`. A flag always beats the environment. Pure but for reading the
+//! environment and `DIR/endpoint`.
 
 mod class;
 mod setting;
@@ -134,7 +135,8 @@ pub enum Noun {
         #[command(subcommand)]
         verb: CacheVerb,
     },
-    /// Make the settings of the upstreams in a file, and all classes if it has any, exactly those in the file, in one revision
+    /// Make the settings of the upstreams in a file, and all classes if it has any, exactly those
+    /// in the file, in one revision
     Apply {
         /// YAML or JSON; - for standard input
         #[arg(short, long, value_name = "FILE")]
@@ -175,7 +177,8 @@ pub enum UpstreamVerb {
 pub enum NodeVerb {
     /// All nodes, and what they have applied
     List,
-    /// Forget a node that is gone for good, and what it declared; one that is connected is not forgotten
+    /// Forget a node that is gone for good, and what it declared; one that is connected is not
+    /// forgotten
     Delete {
         /// As in node list
         node: String,
@@ -184,7 +187,8 @@ pub enum NodeVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum CacheVerb {
-    /// Remove one answer, or all, from the caches of an upstream or a location, on every connected node, now
+    /// Remove one answer, or all, from the caches of an upstream or a location, on every connected
+    /// node, now
     Purge(PurgeArgs),
 }
 
@@ -226,7 +230,8 @@ pub struct PlaceArgs {
 #[derive(Debug, ArgGroup)]
 #[group(required = true, multiple = false)]
 pub struct EntriesArgs {
-    /// The entry of this key, as proxy_cache_key renders it; - for one line of standard input, which other users of this machine cannot see
+    /// The entry of this key, as proxy_cache_key renders it; - for one line of standard input,
+    /// which other users of this machine cannot see
     // `--key` is the certificate's.
     #[arg(long, value_name = "KEY")]
     pub cache_key: Option<Key>,
@@ -297,7 +302,8 @@ pub struct PeerArgs {
 
 #[derive(Debug, ArgGroup)]
 pub struct SettingsArgs {
-    /// Share of the requests among peers of like speed, 0 to 65535; 0: no new ones; "unset": nginx.conf's
+    /// Share of the requests among peers of like speed, 0 to 65535; 0: no new ones; "unset":
+    /// nginx.conf's
     #[arg(long, value_name = "N", value_parser = parse_number, allow_negative_numbers = true)]
     pub weight: Option<Setting<u32>>,
     /// Requests at once, 0 to 65535; 0: unlimited; "unset": nginx.conf's
@@ -326,7 +332,8 @@ fn parse_state(text: &str) -> Result<Setting<State>, String> {
     }
 }
 
-/// A time as nginx writes it, of one unit: `500ms`, `10s`, `1m`, `1h`; without a unit seconds. At most a day.
+/// A time as nginx writes it, of one unit: `500ms`, `10s`, `1m`, `1h`; without a unit seconds. At
+/// most a day.
 fn parse_time(text: &str) -> Result<Duration, String> {
     const DAY_MS: u64 = 24 * 3600 * 1000;
     const NEED: &str = "is not a time as 5s or 500ms";

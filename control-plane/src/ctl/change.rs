@@ -1,4 +1,5 @@
-//! The commands that make a revision: checked as far as possible before anything is sent, then made, then waited for.
+//! The commands that make a revision: checked as far as possible before anything is sent, then
+//! made, then waited for.
 
 use std::{
     io,
@@ -137,7 +138,8 @@ async fn send_other(client: &mut Client, change: Change) -> Result<show::Change,
     Ok(done)
 }
 
-/// Makes the change, prints it, and waits for the nodes if asked to; if not, says which of them refuse what they are sent.
+/// Makes the change, prints it, and waits for the nodes if asked to; if not, says which of them
+/// refuse what they are sent.
 pub async fn run(client: &mut Client, change: Change, output: Output, limit: Option<Duration>) -> Result<(), Failure> {
     let warning = match &change {
         Change::CreateKey(v1::CreateKeyRequest { key: Some(key), .. }) => {

@@ -77,8 +77,9 @@ async fn list(client: &mut Client) -> Result<Vec<v1::Class>, Failure> {
     }
 }
 
-/// What to warn of when a key is made for `class`: that no node declares it and no operator has added it. `None` also when the classes cannot be listed: that costs
-/// the warning, not the command.
+/// What to warn of when a key is made for `class`: that no node declares it and no operator has
+/// added it. `None` also when the classes cannot be listed: that costs the warning, not the
+/// command.
 pub async fn warning_of_unknown(client: &mut Client, class: &str) -> Option<String> {
     let known = list(client).await.ok()?;
     let is_it =

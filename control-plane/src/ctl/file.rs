@@ -7,13 +7,15 @@
 //!       "127.0.0.1:8001": { weight: 9, max_conns: 4, state: active }
 //!       "127.0.0.1:8009": { add: true }
 //! classes:
-//!   vip: { rate: 100r/s, burst: 20, delay: nodelay, concurrency: 8, bandwidth: 10m, priority: 0, share: 50, queue: 100, queue_timeout: 10s }
+//!   vip: { rate: 100r/s, burst: 20, delay: nodelay, concurrency: 8, bandwidth: 10m,
+//!          priority: 0, share: 50, queue: 100, queue_timeout: 10s }
 //!   default: { rate: 30r/m }
 //! ```
 //!
-//! For each upstream named it says all settings: a peer that is left out goes back to nginx.conf's, or is removed if it was added. `classes` are all
-//! classes, in the same sense; without it they are left alone. Unknown words are refused. A
-//! file that starts with `{` is read as JSON. Bound: `FILE_BYTES_MAX`.
+//! For each upstream named it says all settings: a peer that is left out goes back to nginx.conf's,
+//! or is removed if it was added. `classes` are all classes, in the same sense; without it they are
+//! left alone. Unknown words are refused. A file that starts with `{` is read as JSON.
+//! Bound: `FILE_BYTES_MAX`.
 
 use std::{
     collections::BTreeSet,
@@ -88,7 +90,8 @@ struct Peer {
     etag: String,
 }
 
-/// Reads a map as pairs, so that a key given twice reaches the control plane, which refuses it, and isn't dropped in silence.
+/// Reads a map as pairs, so that a key given twice reaches the control plane, which refuses it, and
+/// isn't dropped in silence.
 fn pairs<'de, D: Deserializer<'de>, V: Deserialize<'de>>(deserializer: D) -> Result<Vec<(String, V)>, D::Error> {
     struct Pairs<V>(PhantomData<V>);
 

@@ -1,7 +1,8 @@
 //! `cache purge`: asks the nodes to remove entries from nginx's caches, and says what came of it.
 //!
-//! A node that is known and not connected keeps its entries, so that is a failure, as is a node that could not do all of it. A node that has no such
-//! cache, while another has, is none. The key is never printed. Bound: the timeout, and `GRACE` for the way.
+//! A node that is known and not connected keeps its entries, so that is a failure, as is a node
+//! that could not do all of it. A node that has no such cache, while another has, is none. The key
+//! is never printed. Bound: the timeout, and `GRACE` for the way.
 
 use std::{
     io::{self, BufRead as _, Read as _},

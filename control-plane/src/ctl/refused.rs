@@ -1,7 +1,9 @@
-//! After a change that nobody waits for: which connected nodes refuse revisions, by what they have said so far.
+//! After a change that nobody waits for: which connected nodes refuse revisions, by what they have
+//! said so far.
 //!
-//! A refused setting stays in the way of every later revision, so a change may be made and never arrive. Never fails and never changes the exit status: the
-//! change is made. Cost: one call. Bound: `TIMEOUT`.
+//! A refused setting stays in the way of every later revision, so a change may be made and never
+//! arrive. Never fails and never changes the exit status: the change is made. Cost: one call.
+//! Bound: `TIMEOUT`.
 
 use std::{
     io::{self, Write as _},
@@ -17,7 +19,8 @@ use crate::names;
 /// For a look that the change doesn't depend on.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Prints a line for each connected node whose last word is a refusal; nothing if pincerd doesn't say.
+/// Prints a line for each connected node whose last word is a refusal; nothing if pincerd doesn't
+/// say.
 pub async fn tell(client: &mut Client, revision: u64) {
     // A watch begins with all nodes, however many pages a list of them would have.
     let first = async { client.watch(v1::WatchRequest {}).await?.into_inner().message().await };

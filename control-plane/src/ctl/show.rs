@@ -1,7 +1,8 @@
 //! Results as people and as programs read them.
 //!
-//! The JSON's field names are relied on by scripts: fields may be added, never renamed. A table never passes on a control character that a node sent.
-//! Pure. Cost: one pass to measure the columns, one to print.
+//! The JSON's field names are relied on by scripts: fields may be added, never renamed. A table
+//! never passes on a control character that a node sent. Pure. Cost: one pass to measure the
+//! columns, one to print.
 
 mod change;
 mod class;

@@ -1,7 +1,9 @@
-//! `--wait`: follows the nodes until each has acknowledged a revision, refused it, or the time is over.
+//! `--wait`: follows the nodes until each has acknowledged a revision, refused it, or the time is
+//! over.
 //!
-//! Waits for every instance that is connected, and for those that were when the wait began: one that drops its connection meanwhile hasn't acknowledged. A newer
-//! revision counts. Cost: one stream. Bound: the time given.
+//! Waits for every instance that is connected, and for those that were when the wait began: one
+//! that drops its connection meanwhile hasn't acknowledged. A newer revision counts. Cost: one
+//! stream. Bound: the time given.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,7 +58,8 @@ impl NodeWait {
     }
 }
 
-/// Waits for `revision`, made at `made`. Prints each node as it answers if `output` is for people. The rest is in what it returns.
+/// Waits for `revision`, made at `made`. Prints each node as it answers if `output` is for people.
+/// The rest is in what it returns.
 pub async fn run(
     client: &mut Client,
     revision: u64,

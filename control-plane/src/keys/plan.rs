@@ -1,4 +1,5 @@
-//! Turns what an operator, or the clock, asks of API keys into changes of records, or says why not. Pure: `now_s` comes in as an argument.
+//! Turns what an operator, or the clock, asks of API keys into changes of records, or says why not.
+//! Pure: `now_s` comes in as an argument.
 
 use pincer_proto::limits;
 

@@ -1,7 +1,9 @@
-//! Makes secrets of API keys: `pk_`, 256 random bits as 43 characters, and 6 of a checksum by which scanners and people tell a real one from a typo
-//! without asking anybody (as GitHub's tokens do, 2021).
+//! Makes secrets of API keys: `pk_`, 256 random bits as 43 characters, and 6 of a checksum by which
+//! scanners and people tell a real one from a typo without asking anybody (as GitHub's tokens do,
+//! 2021).
 //!
-//! Whoever holds one passes it on at once and keeps only its hash: it has no `Debug` that shows it and no `Display`. Cost: a call of the system's randomness.
+//! Whoever holds one passes it on at once and keeps only its hash: it has no `Debug` that shows it
+//! and no `Display`. Cost: a call of the system's randomness.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Rate classes, as operators read and change them: translates between the wire and `classes`, and decides nothing else.
+//! Rate classes, as operators read and change them: translates between the wire and `classes`, and
+//! decides nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

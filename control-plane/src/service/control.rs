@@ -1,6 +1,7 @@
 //! `pincer.v1.ControlService`: what operators read and change.
 //!
-//! Translates; `plan` decides. Every list is a page. Cost: a list of upstreams or peers looks at the last stats of every connected node.
+//! Translates; `plan` decides. Every list is a page. Cost: a list of upstreams or peers looks at
+//! the last stats of every connected node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,7 +64,8 @@ impl Control {
             _ => return Err(Status::internal("not a change of one peer")),
         };
         let changed = self.change(op, validate_only).await?;
-        // A leftover whose last setting was unset is gone: answered as it was left, without settings.
+        // A leftover whose last setting was unset is gone: answered as it was left, without
+        // settings.
         let gone = Record { revision: changed.revision, ..Record::default() };
         let record = changed.config.record(&upstream, &address).copied().unwrap_or(gone);
         Ok(Response::new(self.peer(&upstream, &address, Some(&record))?))

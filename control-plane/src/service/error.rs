@@ -1,4 +1,5 @@
-//! Errors as operators get them (AIP-193): a code, a sentence that says what to do, and a reason that programs can tell apart.
+//! Errors as operators get them (AIP-193): a code, a sentence that says what to do, and a reason
+//! that programs can tell apart.
 //!
 //! A fault of the disk is logged here, once; the caller's own faults are not.
 

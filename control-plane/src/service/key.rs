@@ -1,4 +1,5 @@
-//! API keys, as operators read and change them. The only place where a secret is made and shown; it goes from here into one answer and nowhere else.
+//! API keys, as operators read and change them. The only place where a secret is made and shown; it
+//! goes from here into one answer and nowhere else.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,8 @@
 //! `pincer.v1.NodeService`: the stream of one nginx.
 //!
-//! Two halves. `listen` reads what the node says, in a task of its own. `speak` is the answer's body, polled only when the connection has room: it
-//! hands over the newest snapshot there is, so a stuck node holds one connection's buffers and nothing else. Either half's end ends the other.
+//! Two halves. `listen` reads what the node says, in a task of its own. `speak` is the answer's
+//! body, polled only when the connection has room: it hands over the newest snapshot there is, so a
+//! stuck node holds one connection's buffers and nothing else. Either half's end ends the other.
 //! Cost per revision: one copy of the snapshot. Bound: `HELLO_TIMEOUT`; no queue.
 
 use std::{

@@ -1,7 +1,8 @@
-//! Pages of a sorted list (AIP-158). A token holds the last key of its page, so a list that changes between pages skips and repeats nothing
-//! that stayed.
+//! Pages of a sorted list (AIP-158). A token holds the last key of its page, so a list that changes
+//! between pages skips and repeats nothing that stayed.
 //!
-//! Pure. A page ends at its size or at `PAGE_BYTES_MAX`, whichever comes first, but has one entry at least. Cost: entries rendered.
+//! Pure. A page ends at its size or at `PAGE_BYTES_MAX`, whichever comes first, but has one entry
+//! at least. Cost: entries rendered.
 
 use prost::Message;
 use tonic::Status;

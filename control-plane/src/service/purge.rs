@@ -1,6 +1,7 @@
 //! PurgeCache: reads the request, has the nodes asked, and tells what came of it.
 //!
-//! The text of a key ends here: nodes get its digest. Neither is ever printed. Cost: one MD5 of the text. Bound: `limits`, `purge::CALLS_MAX`.
+//! The text of a key ends here: nodes get its digest. Neither is ever printed. Cost: one MD5 of the
+//! text. Bound: `limits`, `purge::CALLS_MAX`.
 
 use std::{sync::Arc, time::Duration};
 

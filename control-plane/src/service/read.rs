@@ -1,6 +1,8 @@
-//! Reads what operators send: names, values and masks, into `plan::Op`. Says which field is wrong, and how.
+//! Reads what operators send: names, values and masks, into `plan::Op`. Says which field is wrong,
+//! and how.
 //!
-//! Pure. Cost: one pass. Bound: `PEERS_PER_UPSTREAM_MAX` and `UPSTREAMS_MAX` entries, checked first.
+//! Pure. Cost: one pass. Bound: `PEERS_PER_UPSTREAM_MAX` and `UPSTREAMS_MAX` entries, checked
+//! first.
 
 use pincer_proto::{limits, v1};
 use prost_types::FieldMask;

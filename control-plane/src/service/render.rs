@@ -1,6 +1,7 @@
 //! Resources as operators see them, from settings, declarations and nodes' last words.
 //!
-//! Pure. Cost: a peer's summary looks at the last stats of every connected instance. Bound: those of the inputs.
+//! Pure. Cost: a peer's summary looks at the last stats of every connected instance. Bound: those
+//! of the inputs.
 
 use std::{collections::HashMap, time::Duration};
 

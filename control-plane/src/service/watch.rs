@@ -1,7 +1,8 @@
-//! What a watching operator is sent: the newest revision and the nodes that changed since the last answer.
+//! What a watching operator is sent: the newest revision and the nodes that changed since the last
+//! answer.
 //!
-//! Nothing is queued: each answer is made when the stream is read, of what is then. Cost: a look over the nodes per answer. Bound: `NODES_MAX` nodes,
-//! without the names of their upstreams.
+//! Nothing is queued: each answer is made when the stream is read, of what is then. Cost: a look
+//! over the nodes per answer. Bound: `NODES_MAX` nodes, without the names of their upstreams.
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
@@ -63,7 +64,8 @@ impl Watcher {
     }
 
     fn answer(&mut self) -> WatchResponse {
-        // First marked as seen, then looked at: a change between the two is told twice rather than never.
+        // First marked as seen, then looked at: a change between the two is told twice rather than
+        // never.
         let revision = self.revisions.borrow_and_update().config.revision;
         self.fleet.mark_unchanged();
         let seen = if self.is_first { None } else { Some(self.seen) };

@@ -1,4 +1,5 @@
-//! The command line of `class` and `key`. A value is checked here, by the words that `crate::words` reads, before anything is sent.
+//! The command line of `class` and `key`. A value is checked here, by the words that `crate::words`
+//! reads, before anything is sent.
 
 use std::time::Duration;
 
@@ -57,13 +58,16 @@ fn word(field: &'static str) -> impl Fn(&str) -> Result<Word, String> + Clone {
 
 #[derive(Debug, ArgGroup)]
 pub struct ClassSettingsArgs {
-    /// Requests let in per key, as 100r/s or 30r/m, or unlimited; "unset", here as below: nginx.conf's
+    /// Requests let in per key, as 100r/s or 30r/m, or unlimited; "unset", here as below:
+    /// nginx.conf's
     #[arg(long, value_name = "RATE", value_parser = word("rate"), allow_hyphen_values = true)]
     pub rate: Option<Word>,
-    /// Requests above the rate, which must be in force or come with it, that are not refused, 0 to 1000000
+    /// Requests above the rate, which must be in force or come with it, that are not refused, 0 to
+    /// 1000000
     #[arg(long, value_name = "N", value_parser = word("burst"), allow_negative_numbers = true)]
     pub burst: Option<Word>,
-    /// How many of the burst pass at once, 0 to 1000000, or nodelay: all; the others wait as long as the rate demands
+    /// How many of the burst pass at once, 0 to 1000000, or nodelay: all; the others wait as long
+    /// as the rate demands
     #[arg(long, value_name = "N", value_parser = word("delay"), allow_negative_numbers = true)]
     pub delay: Option<Word>,
     /// Requests at once per key, 0 to 1000000; 0: unlimited
@@ -128,7 +132,8 @@ pub enum KeyVerb {
         /// Its name [default: one is made up]
         #[arg(long, value_parser = id)]
         id: Option<String>,
-        /// Where it may be used from, as 10.0.0.0/8; up to 16, by commas or again and again [default: anywhere]
+        /// Where it may be used from, as 10.0.0.0/8; up to 16, by commas or again and again
+        /// [default: anywhere]
         #[arg(long = "cidr", value_name = "BLOCK", value_delimiter = ',', value_parser = cidr)]
         cidrs: Vec<String>,
         /// When it ends, as 90d or 12h [default: never]
