@@ -54,9 +54,7 @@ pub async fn main() -> u8 {
 
 async fn run(args: Args) -> Result<(), Failure> {
     if args.wait.is_some() && !args.noun.is_change() {
-        return Err(Failure::Usage(
-            "--wait goes with the commands that change peers, classes or keys, and with apply".to_owned(),
-        ));
+        return Err(Failure::Usage("--wait goes with the commands that change peers, classes or keys, and with apply"));
     }
     let prepared = change::prepare(&args.noun)?;
     let (output, noun) = (args.output, args.noun);
@@ -118,6 +116,6 @@ async fn look(client: &mut Client, noun: Noun, output: Output) -> Result<(), Fai
         Noun::Class { verb } => class::look(client, &verb, output).await,
         Noun::Key { .. } => class::list_keys(client, output).await,
         Noun::Watch => watch::run(client, output).await,
-        Noun::Peer { .. } | Noun::Apply { .. } | Noun::Cache { .. } => Err(Failure::Usage("nothing to do".to_owned())),
+        Noun::Peer { .. } | Noun::Apply { .. } | Noun::Cache { .. } => Err(Failure::Usage("nothing to do")),
     }
 }

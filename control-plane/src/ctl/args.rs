@@ -5,6 +5,7 @@
 //! environment and `DIR/endpoint`.
 
 mod class;
+mod fault;
 mod setting;
 
 use std::{env, ffi::OsString, path::PathBuf, time::Duration};
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use class::{ClassSettingsArgs, ClassVerb, KeyVerb};
+use fault::Fault;
 pub use setting::Setting;
 
 /// When only certificates are given.
@@ -82,12 +84,13 @@ impl TargetArgs {
     /// Where pincerd is, after flags and environment.
     pub fn resolve(self) -> Result<Target, Failure> {
         let dev_variable = variable("PINCER_DEV_DIR");
-        let file = |flag: Option<PathBuf>, name: &str, option: &str, in_dev: fn(&PathBuf) -> PathBuf| {
-            flag.or_else(|| self.dev.as_ref().map(in_dev))
-                .or_else(|| variable(name))
-                .or_else(|| dev_variable.as_ref().map(in_dev))
-                .ok_or_else(|| Failure::Usage(format!("say who you are: {option} FILE or {name}, or --dev DIR")))
-        };
+        let file =
+            |flag: Option<PathBuf>, name: &'static str, option: &'static str, in_dev: fn(&PathBuf) -> PathBuf| {
+                flag.or_else(|| self.dev.as_ref().map(in_dev))
+                    .or_else(|| variable(name))
+                    .or_else(|| dev_variable.as_ref().map(in_dev))
+                    .ok_or(Failure::NoIdentity { option, variable: name })
+            };
         let ca = file(self.ca, "PINCER_CA", "--ca", |dev| dev.join(dev::CA_FILE))?;
         let certificate = file(self.cert, "PINCER_CERT", "--cert", |dev| Name::Operator.certificate(dev))?;
         let key = file(self.key, "PINCER_KEY", "--key", |dev| Name::Operator.key(dev))?;
@@ -314,42 +317,41 @@ pub struct SettingsArgs {
     pub state: Option<Setting<State>>,
 }
 
-fn parse_number(text: &str) -> Result<Setting<u32>, String> {
+fn parse_number(text: &str) -> Result<Setting<u32>, Fault> {
     match text.parse() {
         _ if text == "unset" => Ok(Setting::Unset),
         Ok(number) if number <= limits::PEER_VALUE_MAX => Ok(Setting::To(number)),
-        _ => Err(format!("is not 0 to {} or \"unset\"", limits::PEER_VALUE_MAX)),
+        _ => Err(Fault::Number),
     }
 }
 
-fn parse_state(text: &str) -> Result<Setting<State>, String> {
+fn parse_state(text: &str) -> Result<Setting<State>, Fault> {
     match text {
         "active" => Ok(Setting::To(State::Active)),
         "draining" => Ok(Setting::To(State::Draining)),
         "down" => Ok(Setting::To(State::Down)),
         "unset" => Ok(Setting::Unset),
-        _ => Err("is not active, draining, down or \"unset\"".to_owned()),
+        _ => Err(Fault::State),
     }
 }
 
 /// A time as nginx writes it, of one unit: `500ms`, `10s`, `1m`, `1h`; without a unit seconds. At
 /// most a day.
-fn parse_time(text: &str) -> Result<Duration, String> {
+fn parse_time(text: &str) -> Result<Duration, Fault> {
     const DAY_MS: u64 = 24 * 3600 * 1000;
-    const NEED: &str = "is not a time as 5s or 500ms";
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_ms = match &text[digits.len()..] {
-        _ if digits.is_empty() => return Err(NEED.to_owned()),
+        _ if digits.is_empty() => return Err(Fault::Time),
         "ms" => 1,
         "s" | "" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("has another unit than ms, s, m, h".to_owned()),
+        _ => return Err(Fault::TimeUnit),
     };
-    let number: u64 = digits.parse().map_err(|_| NEED.to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| Fault::Time)?;
     match number.checked_mul(unit_ms) {
         Some(time_ms) if time_ms <= DAY_MS => Ok(Duration::from_millis(time_ms)),
-        _ => Err("is more than a day".to_owned()),
+        _ => Err(Fault::TimeTooLong),
     }
 }
 

@@ -41,8 +41,8 @@ pub fn prepare(noun: &Noun) -> Result<Option<Change>, Failure> {
     }))
 }
 
-fn address(peer: &PeerArgs) -> Result<String, Failure> {
-    names::parse_address(&peer.address).map_err(|fault| Failure::Usage(fault.to_string()))
+fn address(peer: &PeerArgs) -> Result<String, names::Fault> {
+    names::parse_address(&peer.address)
 }
 
 fn peer_name(peer: &PeerArgs) -> Result<String, Failure> {
@@ -68,7 +68,7 @@ fn settings(given: &SettingsArgs) -> (v1::Peer, Vec<String>) {
 fn update(peer: &PeerArgs, given: &SettingsArgs, etag: Option<String>) -> Result<Change, Failure> {
     let (settings, paths) = settings(given);
     if paths.is_empty() {
-        return Err(Failure::Usage("say what to set: --weight, --max-conns or --state".to_owned()));
+        return Err(Failure::Usage("say what to set: --weight, --max-conns or --state"));
     }
     let peer = v1::Peer { name: peer_name(peer)?, etag: etag.unwrap_or_default(), ..settings };
     let update_mask = Some(prost_types::FieldMask { paths });

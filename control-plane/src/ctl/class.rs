@@ -15,7 +15,7 @@ use super::{
 use crate::names;
 
 fn name(class: &str) -> Result<String, Failure> {
-    names::check_class(class).map_err(|fault| Failure::Usage(fault.to_string()))?;
+    names::check_class(class)?;
     Ok(names::class_name(class))
 }
 
@@ -35,7 +35,7 @@ pub fn prepare(verb: &ClassVerb) -> Result<Option<Change>, Failure> {
 fn set(class: &str, given: &ClassSettingsArgs, etag: Option<&str>) -> Result<Change, Failure> {
     let (settings, fields) = given.read();
     if fields.is_empty() {
-        return Err(Failure::Usage("say what to set: --rate, --burst and so on, see class set --help".to_owned()));
+        return Err(Failure::Usage("say what to set: --rate, --burst and so on, see class set --help"));
     }
     let class = v1::Class {
         name: name(class)?,
@@ -60,7 +60,7 @@ pub async fn look(client: &mut Client, verb: &ClassVerb, output: Output) -> Resu
             let class = client.get_class(v1::GetClassRequest { name: name(class)? }).await?.into_inner();
             print(output, &show::Class::from(&class))
         }
-        ClassVerb::Set { .. } | ClassVerb::Delete { .. } => Err(Failure::Usage("nothing to do".to_owned())),
+        ClassVerb::Set { .. } | ClassVerb::Delete { .. } => Err(Failure::Usage("nothing to do")),
     }
 }
 
@@ -93,7 +93,7 @@ pub async fn warning_of_unknown(client: &mut Client, class: &str) -> Option<Stri
 
 /// Reads a command about a key; `None` if it changes nothing.
 pub fn prepare_key(verb: &KeyVerb) -> Result<Option<Change>, Failure> {
-    let too_long = |_| Failure::Usage("the time is too long".to_owned());
+    let too_long = |_| Failure::Usage("the time is too long");
     Ok(match verb {
         KeyVerb::List => None,
         KeyVerb::Create { tenant, class, id, cidrs, expires } => {

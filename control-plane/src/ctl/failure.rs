@@ -5,14 +5,20 @@ use std::{io, path::PathBuf};
 use rustls::AlertDescription;
 use tonic::{Code, Status};
 
-use super::show::table::plain;
-use crate::{causes, client::ConnectError};
+use super::{file::FileFault, show::table::plain};
+use crate::{causes, client::ConnectError, names};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("{0}")]
-    Usage(String),
+    Usage(&'static str),
+    #[error("say who you are: {option} FILE or {variable}, or --dev DIR")]
+    NoIdentity { option: &'static str, variable: &'static str },
+    #[error(transparent)]
+    Name(#[from] names::Fault),
+    #[error(transparent)]
+    File(#[from] FileFault),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("{}", told(.0))]
@@ -24,12 +30,16 @@ pub enum Failure {
     Certificate { endpoint: String, certificate: PathBuf, alert: AlertDescription },
     #[error("revision {revision} is made, but {why}")]
     NotApplied { revision: u64, why: &'static str },
-    #[error("{0}")]
-    NotPurged(String),
+    #[error("the purge is not complete: {failed} nodes failed, {away} known nodes are not connected{}", advice(*.away))]
+    NotPurged { failed: usize, away: usize },
     #[error("cannot write the result: {0}")]
     Write(#[from] io::Error),
     #[error("cannot write the result: {0}")]
     Json(#[from] serde_json::Error),
+}
+
+fn advice(away: usize) -> &'static str {
+    if away > 0 { " (node delete forgets those that are gone for good)" } else { "" }
 }
 
 /// What the server said; a transport's error with all its causes.
@@ -43,7 +53,7 @@ fn told(status: &Status) -> String {
 impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::NoIdentity { .. } | Self::Name(_) | Self::File(_) => 2,
             Self::Connect(error) if error.is_usage() => 2,
             Self::Connect(_) | Self::Certificate { .. } => 4,
             Self::Call(status) => match status.code() {
@@ -52,7 +62,7 @@ impl Failure {
                 Code::Internal | Code::DataLoss | Code::Unimplemented => 1,
                 _ => 2,
             },
-            Self::NotApplied { .. } | Self::NotPurged(_) => 5,
+            Self::NotApplied { .. } | Self::NotPurged { .. } => 5,
             // Nobody reads any more, as in `pincerctl watch | head`.
             Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Write(_) | Self::Json(_) => 1,

@@ -23,7 +23,7 @@ use std::{
     fs::File,
     io::{self, Read},
     marker::PhantomData,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use pincer_proto::v1;
@@ -32,7 +32,6 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use super::failure::Failure;
 use crate::{classes::Settings, model::State, names, words};
 
 /// Far more than the largest request that the control plane takes.
@@ -114,28 +113,53 @@ fn pairs<'de, D: Deserializer<'de>, V: Deserialize<'de>>(deserializer: D) -> Res
     deserializer.deserialize_map(Pairs(PhantomData))
 }
 
-/// Reads the file; `-` is standard input.
-pub fn read(path: &Path) -> Result<v1::ApplyUpstreamsRequest, Failure> {
-    let failed = |why: &dyn fmt::Display| Failure::Usage(format!("{}: {why}", path.display()));
-    let mut text = String::new();
-    let source: io::Result<Box<dyn Read>> =
-        if path == Path::new("-") { Ok(Box::new(io::stdin())) } else { File::open(path).map(|f| Box::new(f) as _) };
-    let source = source.map_err(|error| failed(&error))?;
-    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(failed(&format!("is longer than {FILE_BYTES_MAX} bytes")));
-    }
-    parse(&text).map_err(|why| failed(&why))
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {fault}", path.display())]
+pub struct FileFault {
+    path: PathBuf,
+    fault: Box<Fault>,
 }
 
-fn parse(text: &str) -> Result<v1::ApplyUpstreamsRequest, String> {
-    let document: Document = if text.trim_start().starts_with('{') {
-        serde_json::from_str(text).map_err(|error| error.to_string())?
-    } else {
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())?
-    };
+/// What is wrong, the file's name apart. The fault of whoever wrote the file, but for `Read`.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The system does not let it be read, or it is no text.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    #[error("is longer than {FILE_BYTES_MAX} bytes")]
+    TooLong,
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Yaml(#[from] serde_saphyr::Error),
+    #[error("it names neither upstreams nor classes")]
+    Empty,
+    #[error("class {class}: {field} is given twice")]
+    Twice { class: String, field: String },
+    #[error("class {class}: {field}: {word:?} {fault}")]
+    Word { class: String, field: String, word: String, fault: words::Fault },
+}
+
+/// Reads the file; `-` is standard input.
+pub fn read(path: &Path) -> Result<v1::ApplyUpstreamsRequest, FileFault> {
+    let read = text_of(path).and_then(|text| parse(&text));
+    read.map_err(|fault| FileFault { path: path.to_owned(), fault: Box::new(fault) })
+}
+
+fn text_of(path: &Path) -> Result<String, Fault> {
+    let mut text = String::new();
+    let source: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX { Err(Fault::TooLong) } else { Ok(text) }
+}
+
+fn parse(text: &str) -> Result<v1::ApplyUpstreamsRequest, Fault> {
+    let document: Document =
+        if text.trim_start().starts_with('{') { serde_json::from_str(text)? } else { serde_saphyr::from_str(text)? };
     if document.upstreams.is_empty() && document.classes.is_none() {
-        return Err("it names neither upstreams nor classes".to_owned());
+        return Err(Fault::Empty);
     }
     let classes = document.classes.map(|classes| classes.into_iter().map(class).collect::<Result<_, _>>());
     Ok(v1::ApplyUpstreamsRequest {
@@ -145,7 +169,7 @@ fn parse(text: &str) -> Result<v1::ApplyUpstreamsRequest, String> {
     })
 }
 
-fn class((name, given): (String, Option<Class>)) -> Result<v1::ApplyClass, String> {
+fn class((name, given): (String, Option<Class>)) -> Result<v1::ApplyClass, Fault> {
     let (mut settings, mut etag, mut seen) = (Settings::default(), String::new(), BTreeSet::new());
     for (field, value) in given.unwrap_or_default().fields {
         let text = match value {
@@ -154,14 +178,15 @@ fn class((name, given): (String, Option<Class>)) -> Result<v1::ApplyClass, Strin
             Some(Scalar::Text(text)) => text,
         };
         if !seen.insert(field.clone()) {
-            return Err(format!("class {name}: {field} is given twice"));
+            return Err(Fault::Twice { class: name, field });
         }
         if field == "etag" {
             etag = text;
             continue;
         }
-        let shown = names::cut(&text, 100);
-        words::set(&mut settings, &field, &text).map_err(|need| format!("class {name}: {field}: {shown:?} {need}"))?;
+        if let Err(fault) = words::set(&mut settings, &field, &text) {
+            return Err(Fault::Word { class: name, field, word: names::cut(&text, 100).to_owned(), fault });
+        }
     }
     Ok(v1::ApplyClass { name: names::class_name(&name), settings: Some(settings.to_proto()), etag })
 }

@@ -41,7 +41,7 @@ pub fn prepare(args: &PurgeArgs) -> Result<v1::PurgeCacheRequest, Failure> {
     };
     let node = args.node.as_deref().map(node_name).transpose()?.unwrap_or_default();
     let timeout = args.timeout.map(prost_types::Duration::try_from).transpose();
-    let timeout = timeout.map_err(|_| Failure::Usage("--timeout is too long".to_owned()))?;
+    let timeout = timeout.map_err(|_| Failure::Usage("--timeout is too long"))?;
     let (scope, entries) = (Some(scope), Some(entries));
     Ok(v1::PurgeCacheRequest { scope, entries, node, timeout, validate_only: args.dry_run })
 }
@@ -69,24 +69,14 @@ pub async fn run(target: &Target, request: v1::PurgeCacheRequest, output: Output
     let validate_only = request.validate_only;
     let answer = client.purge_cache(request).await?.into_inner();
     print(output, &show::Purged::new(&answer, validate_only))?;
-    match left(&answer) {
-        Some(why) => Err(Failure::NotPurged(why)),
-        None => Ok(()),
-    }
+    check_complete(&answer)
 }
 
-/// What is not done.
-fn left(answer: &v1::PurgeCacheResponse) -> Option<String> {
+fn check_complete(answer: &v1::PurgeCacheResponse) -> Result<(), Failure> {
     let is_failure =
         |result: &&v1::PurgeResult| result.error.as_ref().is_some_and(|error| error.code != i32::from(Code::NotFound));
-    let failed = answer.results.iter().filter(is_failure).count();
-    match (failed, answer.not_connected.len()) {
-        (0, 0) => None,
-        (failed, away) => {
-            let advice = if away > 0 { " (node delete forgets those that are gone for good)" } else { "" };
-            Some(format!(
-                "the purge is not complete: {failed} nodes failed, {away} known nodes are not connected{advice}"
-            ))
-        }
+    match (answer.results.iter().filter(is_failure).count(), answer.not_connected.len()) {
+        (0, 0) => Ok(()),
+        (failed, away) => Err(Failure::NotPurged { failed, away }),
     }
 }

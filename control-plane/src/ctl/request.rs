@@ -20,11 +20,11 @@ pub enum Change {
 }
 
 pub fn upstream_name(upstream: &str) -> Result<String, Failure> {
-    names::check_upstream(upstream).map_err(|fault| Failure::Usage(fault.to_string()))?;
+    names::check_upstream(upstream)?;
     Ok(names::upstream_name(upstream))
 }
 
 pub fn node_name(node: &str) -> Result<String, Failure> {
-    names::check_node(node).map_err(|fault| Failure::Usage(fault.to_string()))?;
+    names::check_node(node)?;
     Ok(names::node_name(node))
 }

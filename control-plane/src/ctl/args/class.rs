@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args as ArgGroup, Subcommand, builder::NonEmptyStringValueParser};
 
-use super::setting::Setting;
+use super::{fault::Fault, setting::Setting};
 use crate::{
     classes::{FIELDS, Settings},
     names, words,
@@ -46,13 +46,13 @@ pub enum ClassVerb {
 /// A checked value of a class, as written.
 pub type Word = Setting<String>;
 
-fn word(field: &'static str) -> impl Fn(&str) -> Result<Word, String> + Clone {
+fn word(field: &'static str) -> impl Fn(&str) -> Result<Word, Fault> + Clone {
     move |text: &str| {
         if text == "unset" {
             return Ok(Setting::Unset);
         }
         let checked = words::set(&mut Settings::default(), field, text);
-        checked.map(|()| Setting::To(text.to_owned())).map_err(|need| format!("{need} or \"unset\""))
+        checked.map(|()| Setting::To(text.to_owned())).map_err(Fault::ClassSetting)
     }
 }
 
@@ -172,26 +172,26 @@ pub enum KeyVerb {
     },
 }
 
-fn checked(text: &str, check: impl Fn(&str) -> Result<(), names::Fault>) -> Result<String, String> {
-    check(text).map(|()| text.to_owned()).map_err(|fault| fault.to_string())
+fn checked(text: &str, check: impl Fn(&str) -> Result<(), names::Fault>) -> Result<String, names::Fault> {
+    check(text).map(|()| text.to_owned())
 }
 
-fn tenant(text: &str) -> Result<String, String> {
+fn tenant(text: &str) -> Result<String, names::Fault> {
     checked(text, names::check_tenant)
 }
 
-fn class(text: &str) -> Result<String, String> {
+fn class(text: &str) -> Result<String, names::Fault> {
     checked(text, names::check_class)
 }
 
-fn id(text: &str) -> Result<String, String> {
+fn id(text: &str) -> Result<String, names::Fault> {
     checked(text, names::check_key)
 }
 
-fn cidr(text: &str) -> Result<String, String> {
-    names::parse_cidr(text).map_err(|fault| fault.to_string())
+fn cidr(text: &str) -> Result<String, names::Fault> {
+    names::parse_cidr(text)
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+fn span(text: &str) -> Result<Duration, words::Fault> {
     words::parse_span(text, SPAN_MAX)
 }
