@@ -1,10 +1,11 @@
 //! pincerctl: the operators' command over `ControlService`.
 //!
-//! Exit status: 0 done; 2 usage: the command, a name or a value is wrong, what is named doesn't
-//! exist, or the certificate isn't an operator's; 3 conflict: an etag is old, it exists already, or
-//! its state forbids it; 4 pincerd is not reachable; 5 a node refused the revision or didn't
-//! acknowledge it in time (the change is made all the same), or a purge is not complete; 1 anything
-//! else. Results go to stdout, all else to stderr. Bound: `client`'s deadlines.
+//! Exit status: 0 success; 2 usage: the command, a name or a value is wrong, the named resource
+//! doesn't exist, or the certificate isn't an operator's; 3 conflict: the etag is old, the resource
+//! exists already, or its state forbids the change; 4 pincerd is not reachable; 5 a node refused
+//! the revision or didn't acknowledge it in time (the change is made all the same), or a purge is
+//! not complete; 1 any other failure. Results go to stdout, all messages to stderr. Bound:
+//! `client`'s deadlines.
 
 mod args;
 mod change;
@@ -67,13 +68,13 @@ async fn run(args: Args) -> Result<(), Failure> {
     let mut client = client::control(target.connect().await?);
     let done = match prepared {
         Some(change) => change::run(&mut client, change, output, args.wait).await,
-        None => look(&mut client, noun, output).await,
+        None => query(&mut client, noun, output).await,
     };
     explained(done, target).await
 }
 
-/// `done`; where the transport failed, pincerd is asked whether it refuses the certificate, which
-/// such an error doesn't always say.
+/// Returns `done`. If the transport failed, its error does not always say why; so pincerd is asked
+/// whether it refuses the certificate.
 async fn explained(done: Result<(), Failure>, target: Target) -> Result<(), Failure> {
     let is_transport = |status: &Status| std::error::Error::source(status).is_some();
     if !matches!(&done, Err(Failure::Call(status)) if is_transport(status)) {
@@ -89,7 +90,7 @@ async fn explained(done: Result<(), Failure>, target: Target) -> Result<(), Fail
 }
 
 /// The commands that make no revision.
-async fn look(client: &mut Client, noun: Noun, output: Output) -> Result<(), Failure> {
+async fn query(client: &mut Client, noun: Noun, output: Output) -> Result<(), Failure> {
     match noun {
         Noun::Upstream { verb: UpstreamVerb::List } => {
             let upstreams = list_upstreams(client).await?;
@@ -113,7 +114,7 @@ async fn look(client: &mut Client, noun: Noun, output: Output) -> Result<(), Fai
             client.delete_node(v1::DeleteNodeRequest { name: node_name(&node)?, validate_only: false }).await?;
             print(output, &show::Forgotten { node })
         }
-        Noun::Class { verb } => class::look(client, &verb, output).await,
+        Noun::Class { verb } => class::query(client, &verb, output).await,
         Noun::Key { .. } => class::list_keys(client, output).await,
         Noun::Watch => watch::run(client, output).await,
         Noun::Peer { .. } | Noun::Apply { .. } | Noun::Cache { .. } => Err(Failure::Usage("nothing to do")),

@@ -1,11 +1,12 @@
-//! Pincer's control plane: what operators set, kept on disk and fed to every nginx as numbered
-//! revisions.
+//! Pincer's control plane: stores the settings of operators on disk and sends them to every nginx
+//! as numbered revisions.
 //!
 //! `model`, `plan`, `declared`, `hello`, `fleet` and `names` are logic without I/O; `store` is the
 //! disk; `purge` are the commands on their way; `plane` is the one state and its order of changes;
 //! `service` and `serve` are the network; `ctl` is the operators' command; `client` is for whoever
-//! calls it; `pem`, `causes` and `handshake` say what is wrong with a certificate. Never touches a
-//! request's path: nginx serves with this away. Bounds: `pincer_proto::limits`, `fleet`, `serve`.
+//! calls it; `pem`, `causes` and `handshake` say what is wrong with a certificate. It is not on the
+//! path of a request: nginx serves requests without it. Bounds: `pincer_proto::limits`, `fleet`,
+//! `serve`.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
-//! What operators have set, as one value per revision, and the snapshot that nodes get of it.
+//! The settings of operators, as one value per revision, and the snapshot of them that nodes get.
 //!
-//! Pure: no I/O, no clock. Never holds what nodes declare; that is `fleet`'s. Cost: a change copies
-//! the maps, a few hundred entries in practice.
-//! Bound: `check` refuses whatever would pass `pincer_proto::limits`.
+//! Pure: no I/O, no clock. It never holds declarations of nodes, which are in `fleet`. Cost: a
+//! change copies the maps, a few hundred entries in practice.
+//! Bound: `check` refuses settings that exceed `pincer_proto::limits`.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{classes, keys};
 
-/// What an operator wants of a peer; unset is nginx.conf's.
+/// The state that an operator sets for a peer. If it is unset, that of nginx.conf applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Takes requests.
+    /// The peer receives requests.
     Active,
-    /// Takes no new ones.
+    /// The peer receives no new requests.
     Draining,
     /// As `down` in nginx.conf.
     Down,
@@ -85,7 +85,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether nodes have to be told of it.
+    /// Whether the record is sent to nodes.
     fn says_anything(&self) -> bool {
         self.added || self.settings != Settings::default()
     }
@@ -165,7 +165,7 @@ pub struct Config {
     pub keys: BTreeMap<String, keys::Record>,
 }
 
-/// A bound that a change would pass.
+/// A change would exceed a bound. The caller's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {count} would be more than the {max} allowed")]
 pub struct Full {
@@ -183,7 +183,7 @@ impl Config {
         self.upstreams.get(upstream)?.get(address)
     }
 
-    /// This with `changes`, as `revision`. Marks each changed record with it.
+    /// The settings after `changes`, as `revision`. Each changed record gets this revision.
     #[must_use]
     pub fn with(&self, changes: &[Change], revision: u64, created_s: i64) -> Self {
         let mut next = Self { revision, created_s, ..self.clone() };
@@ -236,7 +236,7 @@ impl Config {
         Ok(())
     }
 
-    /// What nodes are told: sorted, and only what says anything.
+    /// The snapshot for nodes: sorted, without empty records.
     pub fn snapshot(&self) -> v1::Snapshot {
         let upstreams = self.upstreams.iter().filter_map(|(name, peers)| {
             let peers: Vec<_> =

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use pincer_proto::limits;
 
-/// Why a name was refused. The caller's fault, always.
+/// Why a name was refused. Always the caller's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// It has another shape.
@@ -15,7 +15,7 @@ pub enum Fault {
     Form {
         /// What was named.
         what: &'static str,
-        /// The name, cut to what can be shown.
+        /// The name, shortened for the message.
         given: String,
         /// The form it has to have.
         need: &'static str,
@@ -25,7 +25,7 @@ pub enum Fault {
     Length {
         /// What was named.
         what: &'static str,
-        /// The name, cut to what can be shown.
+        /// The name, shortened for the message.
         given: String,
         /// Its length.
         bytes: usize,
@@ -97,8 +97,8 @@ pub fn check_tenant(name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks a block of addresses and returns it as `10.0.0.0/8` or `fd00::/8`, with nothing behind
-/// the prefix. An address alone is a block of one.
+/// Checks a block of addresses and returns it as `10.0.0.0/8` or `fd00::/8`, with all bits after
+/// the prefix cleared. A single address is a block of one address.
 pub fn parse_cidr(text: &str) -> Result<String, Fault> {
     let bad = || form("block", text, "a block of addresses as 10.0.0.0/8 or fd00::/8");
     check_length("block", text, limits::CIDR_BYTES_MAX)?;

@@ -1,8 +1,8 @@
 //! Certificates and keys from PEM files, checked before TLS gets them, so that an error names the
 //! file and what is wrong with it.
 //!
-//! Whether the other side trusts a certificate is seen only in the handshake. Cost: each file is
-//! read and parsed once more.
+//! Only the handshake shows whether the other side trusts a certificate. Cost: each file is read
+//! and parsed once more.
 
 use std::{
     fs, io,

@@ -1,9 +1,9 @@
-//! Turns what an operator asks into changes of records, or says why not.
+//! Turns a request of an operator into changes of records, or refuses it.
 //!
 //! Pure: the settings and the declarations in force come in as arguments, nothing is changed here.
-//! A request that would change nothing gives no changes, so no revision is made; only "active" is
-//! news each time it is said. Cost: the peers of the upstreams that are named. Bound:
-//! `PEERS_PER_UPSTREAM_MAX`.
+//! A request that would change nothing gives no changes, so no revision is made. The one exception
+//! is the state "active", which makes a revision each time it is set. Cost: the peers of the
+//! upstreams that are named. Bound: `PEERS_PER_UPSTREAM_MAX`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::{
     refusal::{Refusal, check_etag},
 };
 
-/// What an operator asks. Names and values are checked before.
+/// A request of an operator. Its names and values have been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Add a peer.
@@ -40,7 +40,7 @@ pub enum Op {
         settings: Settings,
         /// Which fields.
         mask: Mask,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
     /// Remove a peer that was added.
@@ -49,7 +49,7 @@ pub enum Op {
         upstream: String,
         /// The peer's address.
         address: String,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
     /// Replace all settings of some upstreams.
@@ -91,11 +91,11 @@ pub struct DesiredPeer {
     pub settings: Settings,
     /// Add it if it isn't there.
     pub add: bool,
-    /// What the caller saw.
+    /// The etag that the caller has read; `None` = any.
     pub etag: Option<String>,
 }
 
-/// What `op` changes, of every kind.
+/// The changes of every kind that `op` makes.
 pub fn plan_all(op: &Op, config: &Config, declared: &Declared) -> Result<Changes, Refusal> {
     match op {
         Op::Class(op) => Ok(Changes { classes: classes::plan::plan(op, config, declared)?, ..Changes::default() }),
@@ -113,7 +113,7 @@ pub fn plan_all(op: &Op, config: &Config, declared: &Declared) -> Result<Changes
     }
 }
 
-/// What `op` changes of peers. Empty when all is as asked already.
+/// The changes of peers that `op` makes. Empty if nothing changes.
 pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>, Refusal> {
     let view = View { config, declared };
     let changes = match op {
@@ -130,8 +130,8 @@ pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>
     Ok(changes)
 }
 
-/// Whether an operator says of a peer that it is active: a revision of its own, even where it was
-/// said before, since nodes try a peer again that failed meanwhile.
+/// Whether an operator sets a peer to active. This makes a revision even if the peer was active
+/// before, since it lets a node try a peer again that failed meanwhile.
 fn is_renewal(op: &Op) -> bool {
     matches!(op, Op::Update { settings, mask, .. } if mask.state && settings.state == Some(State::Active))
 }
@@ -212,7 +212,7 @@ impl View<'_> {
         Ok(vec![self.change(upstream, address, self.kept(upstream, address, Record { settings, ..record }))])
     }
 
-    /// `record`, unless it says nothing about a peer that nobody declares any more.
+    /// `record`, unless it has no settings and belongs to a peer that no node declares any more.
     fn kept(&self, upstream: &str, address: &str, record: Record) -> Option<Record> {
         let says_anything = record.added || record.settings != Settings::default();
         (says_anything || self.is_declared(upstream, address)).then_some(record)

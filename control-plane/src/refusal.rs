@@ -7,22 +7,22 @@ use crate::{
     names,
 };
 
-/// Why a request was refused. The caller's fault, or another operator was faster.
+/// Why a request was refused. Always the caller's fault, or another operator was faster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No node declares the upstream.
     #[error("no node declares an upstream {0:?}")]
     NoUpstream(String),
-    /// Nobody declares or added the peer.
+    /// No node declares the peer, and no operator added it.
     #[error("{0} is declared by no node and was not added: add it first")]
     NoPeer(String),
-    /// Nobody declares or added the peer that is to be removed.
+    /// No node declares the peer to be removed, and no operator added it.
     #[error("there is no {0}, no node declares it and it was not added: nothing to remove")]
     NoPeerToRemove(String),
     /// The peer is there already.
     #[error("{0} exists already")]
     Exists(String),
-    /// The caller saw an older state.
+    /// The caller has read an older state.
     #[error("{name} was changed since: its etag is {current:?}, not {given:?}")]
     Stale {
         /// The peer.
@@ -37,10 +37,10 @@ pub enum Refusal {
         "{0} is declared in nginx.conf, removing its settings would send it requests again: set its state to down instead"
     )]
     Declared(String),
-    /// Nobody declares or added the class.
+    /// No node declares the class, and no operator added it.
     #[error("{0} is declared by no node and was not added: add it first")]
     NoClass(String),
-    /// Nobody declares or added the class that is to be deleted.
+    /// No node declares the class to be deleted, and no operator added it.
     #[error("there is no {0}, no node declares it and it was not added: nothing to delete")]
     NoClassToDelete(String),
     /// A burst or a delay without a rate.
@@ -48,20 +48,20 @@ pub enum Refusal {
     NoRate {
         /// The class.
         class: String,
-        /// What was set of it.
+        /// The field that was set.
         field: &'static str,
     },
     /// The class comes from nginx.conf, and nothing was set.
     #[error("{0} is declared in nginx.conf and nothing of it was set: there is nothing to remove")]
     DeclaredClass(String),
-    /// More is promised than there is.
+    /// The shares of a node's classes exceed 100 %.
     #[error("the classes of a node would have shares of {0} % in all, at most 100 % are allowed")]
     Shares(u32),
     /// No such key.
     #[error("{0} is not known")]
     NoKey(String),
     /// The key is revoked or expired.
-    #[error("{0} has ended: make a new one")]
+    #[error("{0} is revoked or expired: create a new key")]
     KeyEnded(String),
     /// The key is valid.
     #[error("{0} is valid: revoke it first")]
@@ -69,7 +69,7 @@ pub enum Refusal {
     /// The request names a peer, an upstream or a class twice.
     #[error("{0} is named twice")]
     Twice(String),
-    /// A bound would be passed.
+    /// A bound would be exceeded.
     #[error(transparent)]
     Full(#[from] Full),
 }
@@ -84,7 +84,8 @@ pub fn etag_of(revision: u64) -> String {
     format!("r{revision}")
 }
 
-/// Compares what a caller saw, if they say, with the record of `name` that `revision` changed last.
+/// Compares the etag that a caller gave, if any, with that of the record `name`, which `revision`
+/// changed last.
 pub fn check_etag(given: Option<&str>, revision: u64, name: impl FnOnce() -> String) -> Result<(), Refusal> {
     let current = etag_of(revision);
     match given {

@@ -1,7 +1,7 @@
-//! The settings of a class, and times, as people write them: `100r/s`, `512k`, `nodelay`, `10s`,
-//! `90d`. As nginx.conf has them.
+//! The settings of a class, and times, as people and nginx.conf write them: `100r/s`, `512k`,
+//! `nodelay`, `10s`, `90d`.
 //!
-//! Pure. Every word that is printed is read back as the same value. Cost: one pass over the text.
+//! Pure. Every printed word is read back as the same value. Cost: one pass over the text.
 //! Bound: the ranges in `pincer_proto::limits`.
 
 use std::time::Duration;
@@ -10,12 +10,12 @@ use pincer_proto::limits;
 
 use crate::classes::{FIELDS, Period, Rate, Settings};
 
-/// For what has no bound.
+/// The word for a value without a bound.
 const UNLIMITED: &str = "unlimited";
-/// For a burst that nobody waits in.
+/// The word for a burst without delay.
 const NODELAY: &str = "nodelay";
 
-/// What is wrong with a word. The fault of whoever wrote it; the texts go after the word.
+/// The fault of a word, and of whoever wrote it. The message follows the word.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// It is no rate, or the rate is out of range.

@@ -381,7 +381,7 @@ async fn a_frozen_pincerd_is_unreachable_and_not_an_endless_wait() {
     let told = daemon.ctl(&["node", "list"]).await;
     signal(daemon.pid(), "CONT");
     assert_eq!(told.code, 4, "{told:?}");
-    assert!(told.errors.contains("does not answer"), "{told:?}");
+    assert!(told.errors.contains("does not respond"), "{told:?}");
 }
 
 #[tokio::test]

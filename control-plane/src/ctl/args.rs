@@ -1,8 +1,8 @@
 //! pincerctl's command line, and where it finds pincerd.
 //!
-//! For each of endpoint, CA, certificate and key: its own flag, else `--dev`, else its environment
-//! variable, else `PINCER_DEV_DIR`. A flag always beats the environment. Pure but for reading the
-//! environment and `DIR/endpoint`.
+//! The endpoint, the CA, the certificate and the key come from the first of these that is set: the
+//! flag, `--dev`, the environment variable, `PINCER_DEV_DIR`. A flag takes precedence over the
+//! environment. Pure but for reading the environment and `DIR/endpoint`.
 
 mod class;
 mod fault;
@@ -24,7 +24,7 @@ pub use class::{ClassSettingsArgs, ClassVerb, KeyVerb};
 use fault::Fault;
 pub use setting::Setting;
 
-/// When only certificates are given.
+/// The endpoint if only certificates are given.
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:9443";
 
 /// Reads and changes what Pincer's control plane feeds to nginx.
@@ -105,7 +105,7 @@ impl TargetArgs {
     }
 }
 
-/// What a command is about.
+/// The noun of a command.
 #[derive(Debug, Subcommand)]
 pub enum Noun {
     /// Upstreams that nginx declares
@@ -190,8 +190,8 @@ pub enum NodeVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum CacheVerb {
-    /// Remove one answer, or all, from the caches of an upstream or a location, on every connected
-    /// node, now
+    /// Remove one response, or all, from the caches of an upstream or a location, on every
+    /// connected node, now
     Purge(PurgeArgs),
 }
 
@@ -272,7 +272,7 @@ pub enum PeerVerb {
         peer: PeerArgs,
         #[command(flatten)]
         settings: SettingsArgs,
-        /// Only if the peer's etag is this still
+        /// Fail unless this is the peer's current etag
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         #[arg(long)]
         etag: Option<String>,
@@ -288,7 +288,7 @@ pub enum PeerVerb {
     Remove {
         #[command(flatten)]
         peer: PeerArgs,
-        /// Only if the peer's etag is this still
+        /// Fail unless this is the peer's current etag
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         #[arg(long)]
         etag: Option<String>,

@@ -1,5 +1,5 @@
-//! The commands that make a revision: checked as far as possible before anything is sent, then
-//! made, then waited for.
+//! The commands that make a revision. Each is checked as far as possible before it is sent; then it
+//! is made, and its nodes are waited for.
 
 use std::{
     io,
@@ -138,8 +138,8 @@ async fn send_other(client: &mut Client, change: Change) -> Result<show::Change,
     Ok(done)
 }
 
-/// Makes the change, prints it, and waits for the nodes if asked to; if not, says which of them
-/// refuse what they are sent.
+/// Makes the change, prints it, and waits for the nodes with `--wait`. Without `--wait` it reports
+/// the nodes that refuse revisions.
 pub async fn run(client: &mut Client, change: Change, output: Output, limit: Option<Duration>) -> Result<(), Failure> {
     let warning = match &change {
         Change::CreateKey(v1::CreateKeyRequest { key: Some(key), .. }) => {
@@ -150,13 +150,13 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
     let mut done = send(client, change).await?;
     let made = Instant::now();
     if let Some(warning) = warning {
-        // The secret is to be shown even where nobody reads this.
+        // The secret is printed even if stderr is closed.
         let _ = writeln!(io::stderr(), "pincerctl: warning: {warning}");
     }
     let Some(limit) = limit else {
         print(output, &done)?;
         if !done.dry_run {
-            refused::tell(client, done.revision).await;
+            refused::report(client, done.revision).await;
         }
         return Ok(());
     };
@@ -166,7 +166,7 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
     let nodes = match wait::run(client, done.revision, made, limit, output).await {
         Ok(nodes) => nodes,
         Err(failure) => {
-            // A secret is shown once, whatever becomes of the waiting.
+            // The secret is printed even if the wait fails, since it is shown only once.
             if output == Output::Json && done.secret.is_some() {
                 print(output, &done)?;
             }
@@ -174,7 +174,7 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
         }
     };
     if nodes.is_empty() {
-        // Nobody to wait for is no failure, but worth a word.
+        // It is no failure if no node is connected, but the operator should know.
         writeln!(io::stderr(), "pincerctl: no node is connected")?;
     }
     let verdict = wait::verdict(done.revision, &nodes);

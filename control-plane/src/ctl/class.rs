@@ -53,7 +53,7 @@ fn set(class: &str, given: &ClassSettingsArgs, etag: Option<&str>) -> Result<Cha
 }
 
 /// Prints what was asked for, if it changes nothing.
-pub async fn look(client: &mut Client, verb: &ClassVerb, output: Output) -> Result<(), Failure> {
+pub async fn query(client: &mut Client, verb: &ClassVerb, output: Output) -> Result<(), Failure> {
     match verb {
         ClassVerb::List => print(output, &show::Classes::from(list(client).await?)),
         ClassVerb::Get { class } => {
@@ -77,9 +77,8 @@ async fn list(client: &mut Client) -> Result<Vec<v1::Class>, Failure> {
     }
 }
 
-/// What to warn of when a key is made for `class`: that no node declares it and no operator has
-/// added it. `None` also when the classes cannot be listed: that costs the warning, not the
-/// command.
+/// The warning for a new key whose class no node declares and no operator has added. `None` also if
+/// the classes cannot be listed: the command does not fail for a warning.
 pub async fn warning_of_unknown(client: &mut Client, class: &str) -> Option<String> {
     let known = list(client).await.ok()?;
     let is_it =

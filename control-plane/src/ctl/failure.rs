@@ -21,7 +21,7 @@ pub enum Failure {
     File(#[from] FileFault),
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("{}", told(.0))]
+    #[error("{}", message_of(.0))]
     Call(#[from] Status),
     #[error(
         "pincerd at {endpoint} refuses the certificate in {}: {alert:?}; its --client-ca has to have signed it, for clients, and it must not have expired",
@@ -42,8 +42,8 @@ fn advice(away: usize) -> &'static str {
     if away > 0 { " (node delete forgets those that are gone for good)" } else { "" }
 }
 
-/// What the server said; a transport's error with all its causes.
-fn told(status: &Status) -> String {
+/// The server's message, or a transport's error with all its causes.
+fn message_of(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => format!("pincerd is not reachable: {}", plain(&causes::of(source))),
         None => plain(status.message()),
@@ -63,7 +63,7 @@ impl Failure {
                 _ => 2,
             },
             Self::NotApplied { .. } | Self::NotPurged { .. } => 5,
-            // Nobody reads any more, as in `pincerctl watch | head`.
+            // The reader has closed the pipe, as in `pincerctl watch | head`.
             Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Write(_) | Self::Json(_) => 1,
         }

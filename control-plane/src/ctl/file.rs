@@ -12,9 +12,10 @@
 //!   default: { rate: 30r/m }
 //! ```
 //!
-//! For each upstream named it says all settings: a peer that is left out goes back to nginx.conf's,
-//! or is removed if it was added. `classes` are all classes, in the same sense; without it they are
-//! left alone. Unknown words are refused. A file that starts with `{` is read as JSON.
+//! The file has all settings of each upstream that it names: a peer that is left out gets the
+//! values of nginx.conf again, or is removed if it was added. In the same way `classes` has all
+//! classes; without `classes` they keep their settings. Unknown words are refused. A file that
+//! starts with `{` is read as JSON.
 //! Bound: `FILE_BYTES_MAX`.
 
 use std::{
@@ -89,8 +90,8 @@ struct Peer {
     etag: String,
 }
 
-/// Reads a map as pairs, so that a key given twice reaches the control plane, which refuses it, and
-/// isn't dropped in silence.
+/// Reads a map as pairs, so that a name given twice is refused by the control plane and not dropped
+/// in silence.
 fn pairs<'de, D: Deserializer<'de>, V: Deserialize<'de>>(deserializer: D) -> Result<Vec<(String, V)>, D::Error> {
     struct Pairs<V>(PhantomData<V>);
 
@@ -121,19 +122,20 @@ pub struct FileFault {
     fault: Box<Fault>,
 }
 
-/// What is wrong, the file's name apart. The fault of whoever wrote the file, but for `Read`.
+/// The fault, without the file's name. It is the fault of whoever wrote the file, except for
+/// `Read`.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     /// The system does not let it be read, or it is no text.
     #[error(transparent)]
     Read(#[from] io::Error),
-    #[error("is longer than {FILE_BYTES_MAX} bytes")]
+    #[error("the file is longer than {FILE_BYTES_MAX} bytes")]
     TooLong,
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Yaml(#[from] serde_saphyr::Error),
-    #[error("it names neither upstreams nor classes")]
+    #[error("the file names neither upstreams nor classes")]
     Empty,
     #[error("class {class}: {field} is given twice")]
     Twice { class: String, field: String },

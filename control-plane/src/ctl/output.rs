@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{args::Output, failure::Failure, show::table::Table};
 
-/// Prints a result, whole.
+/// Prints a complete result.
 pub fn print<T: Serialize + Table>(output: Output, result: &T) -> Result<(), Failure> {
     let text = match output {
         Output::Table => result.table(),

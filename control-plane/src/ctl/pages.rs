@@ -7,7 +7,7 @@ use super::failure::Failure;
 
 pub type Client = ControlServiceClient<Channel>;
 
-/// Entries asked for at once.
+/// Entries per page.
 pub const PAGE_SIZE: i32 = 1000;
 
 pub async fn list_upstreams(client: &mut Client) -> Result<Vec<v1::Upstream>, Failure> {

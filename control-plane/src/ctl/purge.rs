@@ -1,8 +1,8 @@
-//! `cache purge`: asks the nodes to remove entries from nginx's caches, and says what came of it.
+//! `cache purge`: asks the nodes to remove entries from nginx's caches, and prints their results.
 //!
-//! A node that is known and not connected keeps its entries, so that is a failure, as is a node
-//! that could not do all of it. A node that has no such cache, while another has, is none. The key
-//! is never printed. Bound: the timeout, and `GRACE` for the way.
+//! The command fails if a known node is not connected, since the node keeps its entries, or if a
+//! node could not remove all entries. It does not fail if a node has no such cache while another
+//! node has it. The key is never printed. Bound: the timeout, and `GRACE` for the way.
 
 use std::{
     io::{self, BufRead as _, Read as _},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::client::{self, Target};
 
-/// What the way takes, beside what nodes may take.
+/// The time for the call itself, beyond the timeout of the nodes.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Reads the command.
@@ -61,21 +61,21 @@ fn text(key: &Key) -> Result<Vec<u8>, Failure> {
     Ok(line)
 }
 
-/// Has it done, prints what came of it, and fails if anything is left.
+/// Sends the request, prints the results, and fails if entries are left.
 pub async fn run(target: &Target, request: v1::PurgeCacheRequest, output: Output) -> Result<(), Failure> {
     let limit = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
     let limit = limit.unwrap_or(Duration::from_millis(limits::PURGE_MS_DEFAULT)).saturating_add(GRACE);
     let mut client = client::control(target.connect_patiently(limit).await?);
     let validate_only = request.validate_only;
-    let answer = client.purge_cache(request).await?.into_inner();
-    print(output, &show::Purged::new(&answer, validate_only))?;
-    check_complete(&answer)
+    let response = client.purge_cache(request).await?.into_inner();
+    print(output, &show::Purged::new(&response, validate_only))?;
+    check_complete(&response)
 }
 
-fn check_complete(answer: &v1::PurgeCacheResponse) -> Result<(), Failure> {
+fn check_complete(response: &v1::PurgeCacheResponse) -> Result<(), Failure> {
     let is_failure =
         |result: &&v1::PurgeResult| result.error.as_ref().is_some_and(|error| error.code != i32::from(Code::NotFound));
-    match (answer.results.iter().filter(is_failure).count(), answer.not_connected.len()) {
+    match (response.results.iter().filter(is_failure).count(), response.not_connected.len()) {
         (0, 0) => Ok(()),
         (failed, away) => Err(Failure::NotPurged { failed, away }),
     }

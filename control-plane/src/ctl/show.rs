@@ -1,8 +1,7 @@
-//! Results as people and as programs read them.
+//! Results, as tables for people and as JSON for programs.
 //!
-//! The JSON's field names are relied on by scripts: fields may be added, never renamed. A table
-//! never passes on a control character that a node sent. Pure. Cost: one pass to measure the
-//! columns, one to print.
+//! Scripts rely on the names of JSON fields: fields may be added, never renamed. Tables replace
+//! control characters that a node sent. Pure. Cost: one pass to measure the columns, one to print.
 
 mod change;
 mod class;

@@ -1,5 +1,5 @@
-//! API keys, as operators read and change them. The only place where a secret is made and shown; it
-//! goes from here into one answer and nowhere else.
+//! API keys, as operators read and change them. Only this file makes and shows secrets: a secret
+//! goes into one response and nowhere else.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     refusal,
 };
 
-/// How long the secret before a rotation stays valid if the caller doesn't say.
+/// How long the previous secret stays valid after a rotation that names no overlap.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// The longest overlap.
 const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -114,7 +114,7 @@ async fn change(plane: &Arc<Plane>, op: Op, validate_only: bool) -> Result<Chang
     plane.change(plan::Op::Key(op), validate_only).await.map_err(error::change)
 }
 
-/// Makes the change, and only then lets go of the secret.
+/// Makes the change, and only then returns the secret.
 async fn with_secret(
     plane: &Arc<Plane>,
     id: &str,

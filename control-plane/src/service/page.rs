@@ -9,9 +9,9 @@ use tonic::Status;
 
 use super::error;
 
-/// Entries of a page if the caller doesn't say.
+/// Entries of a page without `page_size`.
 const PAGE_SIZE_DEFAULT: usize = 100;
-/// Entries of a page at most; more is cut to it.
+/// The largest page. A larger `page_size` counts as this.
 const PAGE_SIZE_MAX: usize = 1000;
 /// Encoded bytes after which a page ends: a quarter of what a message may have.
 const PAGE_BYTES_MAX: usize = pincer_proto::limits::MESSAGE_BYTES_MAX / 4;

@@ -1,4 +1,5 @@
-//! Resources as operators see them, from settings, declarations and nodes' last words.
+//! Resources as operators see them, made from settings, declarations and the last messages of
+//! nodes.
 //!
 //! Pure. Cost: a peer's summary looks at the last stats of every connected instance. Bound: those
 //! of the inputs.
@@ -56,7 +57,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Of one upstream.
+    /// The same for one upstream.
     pub fn of(fleet: &Fleet, upstream: &str) -> Self {
         let mut sums = Self::default();
         let instances = fleet.nodes().values().flat_map(|node| node.instances.values());
@@ -109,7 +110,7 @@ pub fn upstream(name: &str, declared: Option<&declared::Upstream>, config: &Conf
     }
 }
 
-/// A peer; `None` if nobody knows it.
+/// A peer; `None` if no node declares it and it has no settings.
 pub fn peer(
     upstream: &str,
     address: &str,

@@ -1,10 +1,10 @@
-//! What is wrong with the value of an argument. Always the fault of whoever typed it.
+//! The faults in the value of an argument. Always the fault of whoever typed it.
 
 use pincer_proto::limits;
 
 use crate::words;
 
-/// The texts go after the value and the argument's name.
+/// The message follows the value and the argument's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     #[error("is not 0 to {} or \"unset\"", limits::PEER_VALUE_MAX)]

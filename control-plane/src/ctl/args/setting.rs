@@ -1,6 +1,6 @@
-//! What a flag may say of a setting.
+//! The value of a flag that sets a field.
 
-/// A value, or the wish to have nginx.conf's again.
+/// A value, or `unset`: the value of nginx.conf applies again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting<T> {
     To(T),

@@ -1,4 +1,4 @@
-//! A change, as printed: what it changed, the revision, and what became of it in the nodes.
+//! A change, as printed: the fields that changed, the revision, and its outcome in the nodes.
 
 use pincer_proto::v1;
 use serde::Serialize;
@@ -87,7 +87,7 @@ pub struct Change {
     /// Its new secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
-    /// What the nodes made of it, with `--wait`.
+    /// The outcome in the nodes, with `--wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<Vec<NodeWait>>,
 }
@@ -109,7 +109,7 @@ impl Table for Change {
             text += &(key.line() + "\n");
         }
         if let Some(Secret(secret)) = &self.secret {
-            text += &format!("secret {secret}\nkeep it now: it is shown this once and kept nowhere\n");
+            text += &format!("secret {secret}\nstore it now: the secret is shown only once and stored nowhere\n");
         }
         let nothing =
             self.changes.as_ref().is_some_and(Vec::is_empty) && self.class_changes.as_ref().is_none_or(Vec::is_empty);

@@ -17,7 +17,7 @@ struct Words([Option<String>; FIELDS.len()]);
 
 impl Words {
     fn of(settings: Option<&v1::ClassSettings>) -> Self {
-        // What the control plane sends is in range; anything else is shown as unset.
+        // The control plane sends values in range; any other value is shown as unset.
         Self(words::settings(&Settings::from_proto(settings.copied()).unwrap_or_default()))
     }
 
@@ -97,7 +97,7 @@ impl Class {
         }
     }
 
-    /// What is in force; a star and what nginx.conf says where an operator has set it.
+    /// The value in force. Where an operator has set it: with a star, and the value of nginx.conf.
     fn cell(&self, field: usize) -> String {
         let value = self.effective.at(field).unwrap_or("-");
         let declared = self.default.as_ref().and_then(|default| default.at(field));

@@ -1,4 +1,4 @@
-//! API keys, as printed; and the one secret that is, once.
+//! API keys, as printed, and a new secret, which is printed once.
 
 use std::fmt;
 

@@ -1,10 +1,10 @@
-//! What all tables are made of: columns, and the words for names, times and numbers.
+//! The parts of tables: columns, names, times and numbers.
 //!
-//! No cell passes on a control character.
+//! Cells contain no control characters.
 
-/// A result that has a form for people.
+/// A result that can be printed as a table.
 pub trait Table {
-    /// Lines, each ended.
+    /// The lines, each with its newline.
     fn table(&self) -> String;
 }
 
@@ -13,7 +13,7 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Lines up columns, two spaces apart.
+/// Aligns columns, two spaces apart.
 pub fn columns(rows: &[Vec<String>]) -> String {
     let width = |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
