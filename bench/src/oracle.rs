@@ -2,11 +2,11 @@
 //! sizes.
 //!
 //! The oracle knows every backlog and every request's work and sends each arrival where it would
-//! finish first (central greedy, earliest completion). The blind one knows only each replica's
-//! mean: one central queue, first in first out, whose head takes a slow free replica only when
-//! waiting for a faster one would cost more (a threshold rule; for two classes of servers a
-//! threshold is optimal: Lin and Kumar 1984); the threshold is the best of a grid, chosen with
-//! hindsight for this very trace.
+//! finish first (central greedy, earliest completion). The blind policy knows only each replica's
+//! mean. It has one central queue, first in first out. The head of the queue takes a slow free
+//! replica only when waiting for a faster one would cost more: a threshold rule, which is optimal
+//! for two classes of servers (Lin and Kumar 1984). The threshold is the best of a grid for this
+//! trace, chosen with hindsight.
 //!
 //! Both are ideal: no network, no proxy, no rounding. Cost: O(requests × replicas) per policy.
 //! Bound: the trace's length.

@@ -1,5 +1,4 @@
-//! What the replicas of a scenario are: slots, mean service time, and the capacity that follows
-//! from them.
+//! The replicas of a scenario: slots, mean service time, and the capacity that follows from them.
 //!
 //! Pure values. A pool is built once per scenario and given to every contender and to the oracle
 //! alike.

@@ -1,9 +1,8 @@
-//! Child processes that never outlive the benchmark, and what the kernel says of their use of the
-//! processor.
+//! Child processes that never outlive the benchmark, and their processor time.
 //!
-//! Started through setpriv(1), so that the kernel ends them when this process dies; stopped with
-//! SIGTERM, awaited, and killed only when that does not help. Never signals a process it did not
-//! start. Bound: `STOP_WAIT` per child.
+//! Children are started through setpriv(1), so that the kernel ends them when this process dies.
+//! They are stopped with SIGTERM, awaited, and killed only if they do not end. Only processes that
+//! this module started are signalled. Bound: `STOP_WAIT` per child.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -19,10 +18,10 @@ const STOP_WAIT: Duration = Duration::from_secs(20);
 /// A proxy is given this long to listen. Under valgrind a start takes some seconds.
 const START_WAIT: Duration = Duration::from_secs(60);
 
-/// Between two looks at a condition that nothing announces.
+/// The interval at which a condition is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// SIGTERM is sent again after so many looks.
+/// SIGTERM is sent again after so many polls.
 const TERM_EVERY: u32 = 25;
 
 /// A running child; dropping it stops it.
@@ -62,7 +61,7 @@ impl Process {
         Ok(())
     }
 
-    /// The process id. setpriv replaces itself, so it is the program's own.
+    /// The process id. setpriv replaces itself by the program, so the id is the program's.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -81,7 +80,7 @@ impl Process {
         }
         let start = Instant::now();
         while start.elapsed() < STOP_WAIT {
-            // Again and again: an nginx that is one process may look for a signal just before it
+            // SIGTERM is repeated: an nginx without a master may check for signals just before one
             // comes, and then wait for the next event.
             if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::TERM);
@@ -104,7 +103,7 @@ impl Drop for Process {
     }
 }
 
-/// An address of the loopback that nothing listens on now.
+/// A free address of the loopback.
 pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
@@ -150,8 +149,8 @@ fn machine_ticks() -> (u64, u64) {
     (total - idle, total)
 }
 
-/// Allows this process and its children as many file descriptors as the machine gives; keeps what
-/// there is otherwise.
+/// Raises the limit of file descriptors of this process and its children to the most that the
+/// machine allows. If that fails, the limit stays.
 pub fn raise_descriptor_limit(wanted: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);

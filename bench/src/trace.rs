@@ -28,9 +28,9 @@ pub struct Arrival {
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Of someone who goes first.
+    /// A request of a VIP, which goes first.
     Vip,
-    /// Of everybody else.
+    /// Any other request.
     Free,
 }
 

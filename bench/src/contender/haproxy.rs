@@ -1,7 +1,7 @@
 //! HAProxy's configuration: `leastconn`, without and with a queue per backend behind each server's
 //! `maxconn`, and with VIPs first in it.
 //!
-//! Reads and writes nothing but the folder it is given.
+//! Only the given folder is written.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub fn prepare(
         writeln!(lines, "    server s{index} {}{limit}{weight}", server.address)?;
     }
     let retry = if options.retry { "retries 1\n    option redispatch 1\n    retry-on 500" } else { "retries 0" };
-    // Without it HAProxy may hold back the small pieces of a stream for some 100 ms.
+    // Without this option HAProxy may hold back small pieces of a stream for some 100 ms.
     let streaming = if options.unbuffered { "option http-no-delay" } else { "" };
     let priority = contender == Contender::HaproxyPriority;
     let wait = if priority { OVERLOAD_WAIT } else { "1h" };

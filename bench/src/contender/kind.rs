@@ -1,4 +1,4 @@
-//! The contenders by name, and what all of their configurations are told.
+//! The contenders by name, and the values that all of their configurations share.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,11 +49,11 @@ pub enum Contender {
     Envoy,
     /// Pincer with a class for VIPs, which go first, and one for the rest.
     PincerClasses,
-    /// The same, sent nothing but the VIPs' requests: what these take while nobody is in their way.
+    /// The same, but only the VIPs' requests are sent: their latency without other traffic.
     PincerVipsAlone,
     /// Pincer with a bounded queue that knows no classes.
     PincerOneQueue,
-    /// Debian's nginx, `least_conn` with `max_conns`: what finds no slot gets 502.
+    /// Debian's nginx, `least_conn` with `max_conns`: a request without a slot gets 502.
     NginxMaxConns,
     /// HAProxy with `maxconn` at the slots and `set-priority-class` for VIPs.
     HaproxyPriority,
@@ -64,18 +64,18 @@ pub enum Contender {
 pub struct Server {
     /// Where the replica listens.
     pub address: SocketAddr,
-    /// What it serves at once: `max_conns` or `maxconn` of those contenders that take one.
+    /// Requests that it serves at once: `max_conns` or `maxconn` of the contenders that have one.
     pub slots: usize,
-    /// Its share of the pool's capacity, 1 to 256, for the one contender that is told.
+    /// Its share of the pool's capacity, 1 to 256, for the one contender that is given it.
     pub weight: usize,
 }
 
-/// What a scenario asks of every contender's configuration.
+/// Options of a scenario for the configuration of every contender.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Try a second replica after a 500.
     pub retry: bool,
-    /// Pass a stream on as it comes.
+    /// Pass a stream on without buffering.
     pub unbuffered: bool,
 }
 
@@ -119,7 +119,8 @@ impl Contender {
         }
     }
 
-    /// The part of the trace that is sent to it: all, but for the one who serves VIPs alone.
+    /// The part of the trace that is sent to it: all of it, except for the contender that serves
+    /// VIPs alone.
     pub fn share_of(self, trace: Arc<[Arrival]>) -> Arc<[Arrival]> {
         if self != Contender::PincerVipsAlone {
             return trace;

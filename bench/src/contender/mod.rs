@@ -1,9 +1,9 @@
-//! The contenders: what each is called, which program it needs, and how one is started in front of
-//! a pool's replicas.
+//! Contenders: their names, the programs that they need, and their start in front of a pool's
+//! replicas.
 //!
 //! Every contender gets the same replicas (of its own), the same number of workers and the same
-//! generous limits: nothing but its choice of replica and its queue may differ. One that is not
-//! installed is left out with a line that says so. Bound: `START_WAIT` per start.
+//! generous limits: only its choice of replica and its queue differ. A contender that is not
+//! installed is left out, and a line says so. Bound: `START_WAIT` per start.
 
 mod envoy;
 mod haproxy;
@@ -20,7 +20,7 @@ use crate::process::{Process, free_address};
 pub use kind::{Contender, Options, Server};
 pub use programs::{Programs, on_path, root_folder};
 
-/// A start is tried so often.
+/// Attempts to start a contender.
 const STARTS_MAX: usize = 3;
 
 /// A contender that runs; dropping it stops it and removes its files.
@@ -33,9 +33,9 @@ pub struct Running {
 }
 
 impl Contender {
-    /// Starts it in front of `servers`. An error says what its program said.
+    /// Starts it in front of `servers`. An error contains the output of its program.
     pub fn start(self, programs: &Programs, servers: &[Server], options: Options) -> Result<Running> {
-        // Another process may take the port between the look and the start.
+        // Another process may take the port between the check and the start.
         let mut tried = self.try_start(programs, servers, options);
         for _ in 1..STARTS_MAX {
             if tried.is_ok() {

@@ -2,8 +2,7 @@
 //! `least_time`.
 //!
 //! All share one text but for the lines of the upstream: `zone` (so that workers share what they
-//! know), keepalive to client and replica, no access log. Reads and writes nothing but the folder
-//! it is given.
+//! know), keepalive to client and replica, no access log. Only the given folder is written.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -14,7 +13,7 @@ use anyhow::Result;
 use super::kind::{CONNECTIONS_MAX, Contender, OVERLOAD_PLACES, OVERLOAD_WAIT, Options, Server, WORKERS, text};
 use super::programs::Programs;
 
-/// What of the configuration differs between contenders, or between scenarios.
+/// The parts of the configuration that differ between contenders or scenarios.
 pub struct Conf<'a> {
     /// Lines of the main context: `load_module`, `master_process`.
     pub main: &'a str,
@@ -59,8 +58,8 @@ pub fn load_module(programs: &Programs) -> Result<String> {
     Ok(format!("load_module {};", text(programs.module()?)))
 }
 
-/// Lines of the http context. The class is taken from a header, since all that is measured is the
-/// queue; who faces clients takes it from a key.
+/// Lines of the http context. The class is taken from a header, since only the queue is measured;
+/// with real clients it comes from a key.
 fn http_of(contender: Contender) -> &'static str {
     match contender {
         Contender::PincerClasses | Contender::PincerVipsAlone => {

@@ -1,7 +1,7 @@
-//! Where the contenders' programs are, and which contenders can therefore run.
+//! Finds the contenders' programs, and so the contenders that can run.
 //!
-//! Looks at the search path, at the virtual environment that bench/setup.sh fills, and beside this
-//! very program for the module. Never installs.
+//! It searches the search path, the virtual environment that bench/setup.sh fills, and for the
+//! module the folder of this program. It installs nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ impl Programs {
         }
     }
 
-    /// Those of `wanted` that can run; says which cannot, and what they lack.
+    /// Those of `wanted` that can run. For the others it prints what is missing.
     pub fn available(&self, wanted: &[Contender]) -> Vec<Contender> {
         let (can, cannot): (Vec<_>, Vec<_>) = wanted.iter().partition(|contender| self.needs(**contender).is_ok());
         for contender in cannot {
@@ -95,7 +95,8 @@ pub fn root_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A program of the search path, or of the folders of system programs, which are often not in it.
+/// A program of the search path, or of the folders of system programs, which are often not part of
+/// it.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);

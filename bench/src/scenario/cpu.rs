@@ -2,7 +2,7 @@
 
 /// The core of the proxy's worker.
 pub const PROXY_CORE: usize = 0;
-/// The core of whatever sends requests, where the proxy has the other.
+/// The core of the program that sends requests; the proxy has the other core.
 pub const CLIENT_CORE: usize = 1;
 
 /// The start of a command line that keeps to one core, on a machine that has two.

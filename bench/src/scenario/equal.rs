@@ -1,5 +1,5 @@
-//! Equal replicas: what `least_conn` does well must not get worse, and each replica must get its
-//! share.
+//! Equal replicas: latencies must not be worse than those of `least_conn`, and each replica must
+//! get its share.
 
 use std::time::Duration;
 

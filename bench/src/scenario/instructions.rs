@@ -1,4 +1,4 @@
-//! Instructions per request, counted by callgrind: free of the noise that times have.
+//! Instructions per request, counted by callgrind, which have no noise as times have.
 //!
 //! A single-process nginx serves a number of requests one after the other on one connection, then
 //! more of them in a second run; the difference over the difference in requests is the cost of one
@@ -40,7 +40,7 @@ pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
     Ok(())
 }
 
-/// What all counts of one table share.
+/// Values that all counts of one table share.
 struct Bench<'a> {
     stage: &'a Stage,
     backend: &'a Backend,
@@ -93,7 +93,7 @@ pub async fn per_request(
         let running = Running::start(&command, prepared.address, prepared.folder)?;
         let client = client(running.address);
         for _ in 0..requests {
-            ensure!(client.ask(1.0).await.fate() == Fate::Answered, "{name}: a request failed");
+            ensure!(client.ask(1.0).await.fate() == Fate::Succeeded, "{name}: a request failed");
         }
         // Ends the process, which writes the profile.
         drop(running);

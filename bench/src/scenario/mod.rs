@@ -1,8 +1,8 @@
 //! The scenarios: each sets up a comparison, prints its table, and judges the promises that it can
 //! show.
 //!
-//! A scenario never stops at a broken promise: it prints it and goes on. Promises are the
-//! project's; their numbers are constants here.
+//! A scenario does not stop at a broken promise: it prints the promise and goes on. Promises are
+//! the project's; their numbers are constants here.
 
 mod bodies;
 mod body_hits;
@@ -37,9 +37,9 @@ pub enum Scenario {
     Pool6s,
     /// Equal replicas: nothing to gain, nothing to lose.
     Equal,
-    /// Streams whose head comes at once and whose first token does not.
+    /// Streams whose headers come at once and whose first token does not.
     Sse,
-    /// One replica of four answers 500 at once.
+    /// One replica of four responds with 500 at once.
     Fail500,
     /// A replica that is slow for ten seconds and heals.
     Heal,
@@ -53,7 +53,7 @@ pub enum Scenario {
     /// Small requests beside a large upload that is hashed.
     #[value(name = "upload_stall")]
     UploadStall,
-    /// Small requests beside a thousand bodies that come drop by drop.
+    /// Small requests beside a thousand bodies that arrive very slowly.
     #[value(name = "slow_bodies")]
     SlowBodies,
     /// The micro-benchmark of a pick.
@@ -65,7 +65,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// All but those that take very long.
+    /// All scenarios except those that take very long.
     pub const DEFAULT: [Scenario; 13] = [
         Scenario::Pick,
         Scenario::Limiter,

@@ -1,5 +1,5 @@
-//! Three times what a pool can serve: do VIPs notice, does everybody else still get something, and
-//! does any slot stand still?
+//! Three times the load that a pool can serve: do VIPs notice, do other clients still get their
+//! share, and is any slot idle?
 //!
 //! The yardstick is Pincer sent nothing but the same VIPs' requests: an idle pool. With all slots
 //! busy even the first in line must wait until one is free: of N slots of mean work W the next one
@@ -38,7 +38,7 @@ const VIP_PARTS: [f64; 2] = [0.2, 0.8];
 /// Until queues are full.
 const WARM_UP: Duration = Duration::from_secs(8);
 
-/// What VIPs may notice of the others: their p99 over that of an idle pool.
+/// The most that other clients may cost VIPs: the VIPs' p99 over that of an idle pool.
 const VIP_P99_MAX: f64 = 1.10;
 
 /// The part of the slots that the free class is promised.
@@ -47,7 +47,7 @@ const SHARE: f64 = 0.05;
 /// The part of the slots' time that must be worked.
 const BUSY_MIN: f64 = 0.98;
 
-/// What one lane showed in one heat.
+/// The result of one lane in one heat.
 struct Shown {
     vip: Summary,
     /// 99th percentile of what a VIP waited beyond its own work, seconds.
@@ -109,7 +109,7 @@ fn shown(heat: &Heat, place: usize, experiment: &Experiment) -> Shown {
         outcomes.iter().filter(|outcome| outcome.class == Some(class)).copied().collect()
     };
     let (vip, free) = (of(Class::Vip), of(Class::Free));
-    let measured = vip.iter().filter(|o| o.at >= WARM_UP && o.fate == Fate::Answered);
+    let measured = vip.iter().filter(|o| o.at >= WARM_UP && o.fate == Fate::Succeeded);
     let waits = measured.map(|outcome| outcome.latency.saturating_sub(MEAN.mul_f64(outcome.work)));
     let slots = Worked::of(&heat.served[place], experiment.shape.span);
     Shown {
@@ -158,7 +158,7 @@ fn total(rounds: &[Shown], figure: impl Fn(&Shown) -> usize) -> usize {
     rounds.iter().map(figure).sum()
 }
 
-/// Neither answered well nor at all.
+/// Failed or not finished.
 fn lost(summary: &Summary) -> usize {
     summary.errors + summary.unfinished
 }

@@ -3,7 +3,7 @@
 //!
 //! All variants share one configuration but for the upstream's balancing lines and `load_module`;
 //! plain means `proxy_pass` to an upstream with `zone` and keepalive. The replicas are one nginx
-//! that answers from memory on `PEERS` ports.
+//! that responds from memory on `PEERS` ports.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::contender::nginx::{Conf, balance_of, command, load_module, write};
 use crate::contender::{Contender, Options, Programs, Running, Server};
 use crate::process::free_address;
 
-/// Replicas there are, and so the most peers an upstream can have.
+/// The number of replicas, and so the most peers of an upstream.
 pub const PEERS: usize = 8;
 
 /// Slots told to the variant that uses them: enough that nothing ever waits.
@@ -48,7 +48,7 @@ pub struct Prepared {
 }
 
 impl Variant {
-    /// Whether its programs are there; says so when not.
+    /// Whether its programs are installed; prints a line if not.
     pub fn can_run(&self, programs: &Programs) -> bool {
         !programs.available(&[self.contender]).is_empty()
     }
@@ -78,7 +78,7 @@ impl Variant {
     }
 }
 
-/// The replicas: they answer at once.
+/// The replicas, which respond at once.
 pub struct Backend {
     /// Where they listen.
     pub addresses: Vec<SocketAddr>,

@@ -1,9 +1,9 @@
-//! A thousand bodies that come drop by drop (slowhttptest), and what they cost the others: time of
-//! wrk's requests, and memory of the worker.
+//! A thousand bodies that arrive very slowly (slowhttptest), and their cost: the time of wrk's
+//! requests, and the memory of the worker.
 //!
 //! One worker on a core of its own, started anew for each measurement so that its memory is its
-//! own. wrk asks for something small on the other core, first alone, then with the slow bodies
-//! there. Lanes: bodies that are not hashed, hashed as they come, and by their parts.
+//! own. wrk sends small requests from the other core, first alone, then with the slow bodies there.
+//! Lanes: bodies that are not hashed, hashed as they come, and by their parts.
 //!
 //! slowhttptest sends its thousand pieces in a burst each second, from wrk's core; `nice` lets wrk
 //! go first there, since what counts is the wait for nginx. On a shared machine wrk's p99 is either
@@ -29,9 +29,9 @@ use crate::stats::{Spread, quantile};
 
 /// Slow clients.
 const CONNECTIONS: usize = 1_000;
-/// What nginx is told to keep of a body in memory.
+/// The size of nginx's buffer for a body in memory.
 const BUFFER_BYTES: usize = 16 << 10;
-/// What a slow client may cost beside its buffer.
+/// The most memory that a slow client may cost beside its buffer.
 const MORE_BYTES_MAX: usize = 8 << 10;
 /// wrk's p99 beside the slow bodies over wrk's alone.
 const P99_MAX: f64 = 2.0;

@@ -1,4 +1,4 @@
-//! Streams whose head comes at once: who looks at the head sees three equal replicas, while one
+//! Streams whose headers come at once: by the headers three replicas are equal, but one of them
 //! makes every client wait 4 s for a token.
 
 use std::time::Duration;
