@@ -21,7 +21,7 @@ pub enum Measure {
 
 /// One row of a table: a contender or a simulated yardstick, with a summary per round.
 pub struct Row {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// One per round, in order.
     pub rounds: Vec<Summary>,

@@ -60,7 +60,7 @@ pub struct Change {
 
 /// All that one side-by-side comparison is made of.
 pub struct Experiment {
-    /// The replicas, and the slots that contenders are told.
+    /// The replicas, and the slots in the configurations of the contenders.
     pub pool: Pool,
     /// The behaviour of each replica, in the pool's order.
     pub behaviours: Vec<Behaviour>,

@@ -32,7 +32,7 @@ pub enum Period {
 pub struct Rate {
     /// 0 = unlimited.
     pub requests: u32,
-    /// Per what.
+    /// The period.
     pub per: Period,
 }
 
@@ -105,7 +105,7 @@ impl Mask {
     }
 }
 
-/// What is wrong with a value.
+/// A value of a class that is out of range. The fault of whoever set it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{given} is not {need}")]
 pub struct Fault {
@@ -252,7 +252,7 @@ fn timeout_ms(given: prost_types::Duration) -> Result<u32, Fault> {
 /// meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// What was set.
+    /// The settings that operators made.
     #[serde(default)]
     pub settings: Settings,
     /// An operator added the class.

@@ -50,9 +50,9 @@ pub enum ConnectError {
     /// A certificate or a key cannot be read.
     #[error("cannot read {path}: {source}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// `DIR/endpoint` is not there.
@@ -64,7 +64,7 @@ pub enum ConnectError {
     /// Not an address.
     #[error("{endpoint:?} is not of the form HOST:PORT")]
     Endpoint {
-        /// What was given.
+        /// The endpoint as given.
         endpoint: String,
     },
     /// A certificate or key can't be used.
@@ -76,9 +76,9 @@ pub enum ConnectError {
     /// There is no server, or not the right one.
     #[error("cannot reach pincerd at {endpoint}: {}", causes::of(source))]
     Unreachable {
-        /// Where.
+        /// The endpoint.
         endpoint: String,
-        /// Why.
+        /// The cause.
         source: tonic::transport::Error,
     },
     /// The server does not respond.

@@ -64,9 +64,9 @@ pub enum DaemonError {
     /// A kind of store that doesn't exist, or not in this version.
     #[error("--store {given}: {why}; use embedded:PATH")]
     StoreKind {
-        /// What was given.
+        /// The value of `--store`.
         given: String,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
     /// With `--dev`, an address that other machines may reach.
@@ -75,9 +75,9 @@ pub enum DaemonError {
          folder for trying out; to listen elsewhere give --store, --certificate, --certificate-key and --client-ca instead of --dev"
     )]
     NotLoopback {
-        /// Which of the two.
+        /// The flag.
         flag: &'static str,
-        /// What was given.
+        /// The address as given.
         address: SocketAddr,
     },
     /// The store.
@@ -92,9 +92,9 @@ pub enum DaemonError {
     /// An address that can't be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// Stdout is closed, or a signal handler cannot be installed.

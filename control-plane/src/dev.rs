@@ -47,19 +47,19 @@ pub enum DevError {
     /// A file or the folder.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// Other users can write into the folder for the keys.
     #[error("--dev {} is no place for keys and a store, a folder of one's own is needed: {}: {why}", folder.display(), path.display())]
     Distrusted {
-        /// What was given.
+        /// The folder as given.
         folder: PathBuf,
         /// What is wrong: the folder, one above it, or a link.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: Distrust,
     },
     /// Making a certificate.

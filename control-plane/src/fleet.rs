@@ -134,7 +134,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// The fleet as the store has it, nobody connected.
+    /// The fleet as the store has it, with no node connected.
     pub fn restored(records: Vec<(String, NodeRecord)>) -> Self {
         let nodes = records.into_iter().map(|(name, record)| (name, Node { record, ..Node::default() }));
         Self { nodes: nodes.collect(), ..Self::default() }

@@ -22,9 +22,9 @@ pub enum Fault {
     /// A list has too many entries.
     #[error("hello has {count} {what}, at most {max} are allowed")]
     TooMany {
-        /// Of what.
+        /// The kind of entries.
         what: &'static str,
-        /// How many.
+        /// The number of entries.
         count: usize,
         /// The bound.
         max: usize,
@@ -32,9 +32,9 @@ pub enum Fault {
     /// An upstream has too many peers.
     #[error("hello's upstream {upstream:?} has {count} peers, at most {} are allowed", limits::PEERS_PER_UPSTREAM_MAX)]
     Peers {
-        /// Which.
+        /// The upstream.
         upstream: String,
-        /// How many.
+        /// The number of entries.
         count: usize,
     },
     /// The Hello declares an upstream twice.
@@ -46,7 +46,7 @@ pub enum Fault {
     /// A value of a class is out of range.
     #[error("hello's class {class:?}: {}: {fault}", fault.field)]
     Class {
-        /// Which.
+        /// The class.
         class: String,
         /// Its value.
         fault: classes::Fault,

@@ -68,7 +68,7 @@ pub struct Old {
 /// meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Who holds it.
+    /// The holder of the key.
     pub tenant: String,
     /// The class of the key's requests.
     pub class: String,

@@ -37,7 +37,7 @@ pub struct Metrics {
     pub nodes_connected: Gauge<u64, AtomicU64>,
     /// Nodes known.
     pub nodes_known: Gauge<u64, AtomicU64>,
-    /// Secrets of API keys that nodes are told.
+    /// Secrets of API keys that are sent to nodes.
     pub keys: Gauge<u64, AtomicU64>,
     /// Snapshots handed to streams.
     pub snapshots: Counter,

@@ -74,7 +74,7 @@ pub struct Settings {
 /// meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// What was set.
+    /// The settings that operators made.
     #[serde(default)]
     pub settings: Settings,
     /// An operator added the peer.
@@ -98,9 +98,9 @@ pub struct Change {
     pub upstream: String,
     /// The peer's address.
     pub address: String,
-    /// What was.
+    /// The record before the change.
     pub before: Option<Record>,
-    /// What will be.
+    /// The record after the change.
     pub after: Option<Record>,
 }
 
@@ -110,9 +110,9 @@ pub struct Change {
 pub struct Replaced<T> {
     /// The name.
     pub id: String,
-    /// What was.
+    /// The record before the change.
     pub before: Option<T>,
-    /// What will be.
+    /// The record after the change.
     pub after: Option<T>,
 }
 
@@ -128,12 +128,12 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Nothing changes.
+    /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty() && self.classes.is_empty() && self.keys.is_empty()
     }
 
-    /// Both.
+    /// Adds the changes of `more`.
     pub fn merge(&mut self, more: Self) {
         self.peers.extend(more.peers);
         self.classes.extend(more.classes);
@@ -169,9 +169,9 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {count} would be more than the {max} allowed")]
 pub struct Full {
-    /// What there is too much of.
+    /// The kind of entries.
     pub what: String,
-    /// How much there would be.
+    /// The number that there would be.
     pub count: usize,
     /// The bound.
     pub max: usize,

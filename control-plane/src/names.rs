@@ -13,7 +13,7 @@ pub enum Fault {
     /// It has another shape.
     #[error("{what} {given:?} is not of the form {need}")]
     Form {
-        /// What was named.
+        /// The kind of name.
         what: &'static str,
         /// The name, shortened for the message.
         given: String,
@@ -23,7 +23,7 @@ pub enum Fault {
     /// It is too long.
     #[error("{what} {given:?} has {bytes} bytes, at most {max} are allowed")]
     Length {
-        /// What was named.
+        /// The kind of name.
         what: &'static str,
         /// The name, shortened for the message.
         given: String,

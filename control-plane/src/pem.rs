@@ -23,17 +23,17 @@ pub enum PemError {
     /// It can't be read.
     #[error("cannot read {path}: {source}")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// It holds something else.
     #[error("cannot use {path}: {why}")]
     Unusable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why, and what is needed.
+        /// The reason, and the need.
         why: String,
     },
 }

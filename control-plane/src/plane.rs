@@ -103,7 +103,7 @@ pub struct Plane {
     stopping: watch::Sender<bool>,
     /// Purges that nodes have not finished.
     pub purges: Arc<Purges>,
-    /// What is counted.
+    /// The counters.
     pub metrics: Metrics,
 }
 
@@ -157,7 +157,7 @@ impl Plane {
         look(&self.fleet.lock())
     }
 
-    /// Becomes true when the process has been told to end.
+    /// Becomes true when the process is to end.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.subscribe()
     }

@@ -118,9 +118,9 @@ impl Drop for Waiting<'_> {
 /// The command for every node.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// Where.
+    /// The caches.
     pub scope: v1::purge::Scope,
-    /// What.
+    /// The entries.
     pub entries: v1::purge::Entries,
     /// How long a node may take.
     pub timeout: Duration,

@@ -29,7 +29,7 @@ pub enum Refusal {
         name: String,
         /// The etag in force.
         current: String,
-        /// The caller's.
+        /// The etag that the caller gave.
         given: String,
     },
     /// The peer comes from nginx.conf.

@@ -88,7 +88,7 @@ pub enum StoreError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file of another version.
@@ -118,9 +118,9 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Which.
+        /// The name of the record.
         key: String,
-        /// Why.
+        /// The cause.
         source: serde_json::Error,
     },
     /// A record that can't be written.
@@ -131,7 +131,7 @@ pub enum StoreError {
     Redb {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<redb::Error>,
     },
     /// A number that doesn't fit.
@@ -139,7 +139,7 @@ pub enum StoreError {
     Number {
         /// The file.
         path: PathBuf,
-        /// Which.
+        /// The number.
         what: &'static str,
     },
 }

@@ -18,7 +18,7 @@ impl fmt::Debug for CacheKey {
     }
 }
 
-/// Tells who guesses a key that he is right.
+/// Whoever guesses a cache key can check the guess by its digest.
 impl fmt::Debug for CacheKeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheKeyDigest").finish_non_exhaustive()

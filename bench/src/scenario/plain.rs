@@ -19,7 +19,7 @@ use crate::process::free_address;
 /// The number of replicas, and so the most peers of an upstream.
 pub const PEERS: usize = 8;
 
-/// Slots told to the variant that uses them: enough that nothing ever waits.
+/// Slots of the variant that uses them: so many that no request ever waits.
 const SLOTS: usize = 64;
 
 /// One configuration whose cost is measured.

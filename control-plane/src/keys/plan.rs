@@ -15,11 +15,11 @@ use crate::{
 pub struct Op {
     /// Seconds since 1970.
     pub now_s: i64,
-    /// What is to be done.
+    /// The request.
     pub kind: Kind,
 }
 
-/// What is to be done.
+/// A request about keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Make a key.
@@ -28,21 +28,21 @@ pub enum Kind {
         id: String,
         /// The holder. Times in it are ignored.
         holder: Holder,
-        /// Its secret's.
+        /// The SHA-256 of its secret.
         sha256: Hash,
     },
-    /// Give it another secret.
+    /// Replace the secret of a key.
     Rotate {
         /// Its id.
         id: String,
-        /// The new secret's.
+        /// The SHA-256 of the new secret.
         sha256: Hash,
         /// How long the old one stays valid.
         overlap_s: i64,
         /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
-    /// End it.
+    /// Revoke a key.
     Revoke {
         /// Its id.
         id: String,
@@ -63,13 +63,13 @@ pub enum Kind {
 /// The holder of a key, and what the key permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Who.
+    /// The tenant.
     pub tenant: String,
     /// The class.
     pub class: String,
-    /// From where.
+    /// The client addresses that may use the key; empty = any address.
     pub cidrs: Vec<String>,
-    /// Until when.
+    /// When the key expires, in seconds since 1970; `None` = never.
     pub expire_s: Option<i64>,
 }
 

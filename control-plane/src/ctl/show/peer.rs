@@ -229,7 +229,7 @@ pub struct UpstreamAndPeers {
 }
 
 impl UpstreamAndPeers {
-    /// Both.
+    /// From the upstream and its peers.
     pub fn new(upstream: &v1::Upstream, peers: Vec<v1::Peer>) -> Self {
         Self { upstream: upstream.into(), peers: Peers::from(peers).peers }
     }
