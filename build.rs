@@ -1,8 +1,9 @@
 //! Asks the nginx that the end-to-end tests will run (`nginx -V`) for its version and features.
 //!
-//! Exports `PINCER_NGINX_VERSION` ("1.22.1", empty when no nginx answers) and `PINCER_NGINX_ARGUMENTS` (its configure
-//! arguments) to the harness. Warns when nginx is missing, or when the headers the module is built from are another version's:
-//! nginx refuses such a module. Never fails and downloads nothing. Cost: one `nginx -V`.
+//! Exports `PINCER_NGINX_VERSION` ("1.22.1", empty when no nginx answers) and
+//! `PINCER_NGINX_ARGUMENTS` (its configure arguments) to the harness. Warns when nginx is missing,
+//! or when the headers the module is built from are another version's: nginx refuses such a module.
+//! Never fails and downloads nothing. Cost: one `nginx -V`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! What must hold for any body whatever: shared by the fuzz targets and by the test that runs their corpus.
+//! What must hold for any body whatever: shared by the fuzz targets and by the test that runs their
+//! corpus.
 //!
 //! Each takes bytes and panics if a promise of `pincer_core::digest` does not hold for them.
 
@@ -21,7 +22,8 @@ fn digest<'a>(params: &Params, content_type: &str, chunks: impl IntoIterator<Ite
     body.finish(params)
 }
 
-/// Two texts with a byte between them that no JSON has: what is read, serde_json reads too, and what agrees is the same to it.
+/// Two texts with a byte between them that no JSON has: what is read, serde_json reads too, and
+/// what agrees is the same to it.
 pub fn json(data: &[u8]) {
     let params = Params { ignore: Ignore::default(), ..params(Form::Json) };
     let read = |text: &[u8]| {
@@ -84,7 +86,8 @@ pub fn multipart(data: &[u8]) {
     assert_ne!(first, digest(&params, &content_type(BOUNDARY), [data, b"x"]));
 }
 
-/// Four bytes that choose form, algorithm and cuts, then a body: however it is cut, the digest is the same.
+/// Four bytes that choose form, algorithm and cuts, then a body: however it is cut, the digest is
+/// the same.
 pub fn split(data: &[u8]) {
     let Some((&[form, algorithm, step, jitter], body)) = data.split_first_chunk::<4>() else { return };
     let params = Params {

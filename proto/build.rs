@@ -1,4 +1,5 @@
-//! Generates the Rust of `pincer/v1/*.proto` with protox (no protoc is needed) and keeps the descriptors for reflection.
+//! Generates the Rust of `pincer/v1/*.proto` with protox (no protoc is needed) and keeps the
+//! descriptors for reflection.
 //!
 //! Reads only this folder and writes only into `OUT_DIR`.
 

@@ -1,9 +1,12 @@
-//! The open-loop load generator: each request leaves at its intended time, whatever became of those before it.
+//! The open-loop load generator: each request is sent at its intended time, whatever happened to
+//! the requests before it.
 //!
-//! Latency is measured from the *intended* start, so time lost in the generator or in a full accept queue counts (a closed loop, or one
-//! that measures from the real start, hides exactly the waits that matter: "coordinated omission"). Connections are kept alive and taken
-//! last in, first out. A request never waits for a connection: if none is idle a new one is opened.
-//! Bound: `OUTSTANDING_MAX` requests in flight per contender; further ones are counted as unfinished and never sent.
+//! Latency is measured from the *intended* start, so time lost in the generator or in a full accept
+//! queue counts (a closed loop, or one that measures from the real start, hides exactly the waits
+//! that matter: "coordinated omission"). Connections are kept alive and taken last in, first out. A
+//! request never waits for a connection: if none is idle a new one is opened.
+//! Bound: `OUTSTANDING_MAX` requests in flight per contender; further ones are counted as
+//! unfinished and never sent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,39 +22,40 @@ use crate::http::Connection;
 use crate::timer::Timers;
 use crate::trace::{Arrival, Class};
 
-/// A contender with more requests in flight than this is collapsing, and would starve the rest of file descriptors.
+/// A contender with more requests in flight than this is collapsing, and would starve the rest of
+/// file descriptors.
 pub const OUTSTANDING_MAX: usize = 1_500;
 
-/// What became of one request. Times are absolute; the caller knows the intended one.
+/// The outcome of one request. Times are absolute; the caller knows the intended start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
-    /// Whether it came to an end, good or bad.
+    /// Whether the request ended, with success or not.
     pub ended: bool,
-    /// When the request really left.
+    /// When the request was really sent.
     pub sent: Option<Instant>,
-    /// When the first byte of the body was here.
+    /// When the first byte of the response's body arrived.
     pub first_byte: Option<Instant>,
-    /// When the whole answer was here.
+    /// When the complete response had arrived.
     pub done: Option<Instant>,
-    /// Status of the answer; 0 when there was none.
+    /// Status of the response; 0 without one.
     pub status: u16,
-    /// Which replica of the pool answered.
+    /// Which replica of the pool responded.
     pub replica: Option<usize>,
-    /// It was nginx's cache that answered, and nginx says so.
+    /// Whether nginx reports that the response came from its cache.
     pub cached: bool,
 }
 
-/// Sends to one contender, over connections of its own.
+/// Sends requests to one contender, over connections of its own.
 #[derive(Clone)]
 pub struct Client {
     address: SocketAddr,
     idle: Arc<Mutex<Vec<Connection>>>,
-    /// What is posted; without it requests are GETs.
+    /// The body of each POST; without a body, requests are GETs.
     body: Option<Arc<[u8]>>,
 }
 
 impl Client {
-    /// A client of what listens at `address`.
+    /// A client of the server that listens at `address`.
     pub fn new(address: SocketAddr) -> Self {
         Client { address, idle: Arc::default(), body: None }
     }
@@ -61,7 +65,8 @@ impl Client {
         Client { body: Some(body), ..Self::new(address) }
     }
 
-    /// Sends one request of `work` and reads its answer. An answer broken off has `done` unset and keeps its status.
+    /// Sends one request of `work` and reads the response. An incomplete response has `done` unset
+    /// and keeps its status.
     pub async fn ask(&self, work: f64) -> Sample {
         self.ask_as(work, None).await
     }
@@ -69,7 +74,7 @@ impl Client {
     /// The same for a request of a class.
     async fn ask_as(&self, work: f64, class: Option<Class>) -> Sample {
         let mut sample = Sample::default();
-        // The sample tells all there is to tell: status 0 or `done` unset.
+        // The sample shows the error: status 0, or `done` unset.
         let _ = self.exchange(work, class, &mut sample).await;
         sample.ended = true;
         sample
@@ -84,7 +89,7 @@ impl Client {
         let request = self.request(work, class);
         sample.sent = Some(Instant::now());
         connection.stream.write_all(&request).await?;
-        let head = connection.head().await?.context("closed without an answer")?;
+        let head = connection.head().await?.context("closed without a response")?;
         sample.status = head.status()?;
         sample.cached = head.value("x-cache") == Some("HIT");
         sample.replica = head.value("x-replica").and_then(|replica| replica.parse().ok());
@@ -105,7 +110,8 @@ impl Client {
         [head.as_bytes(), body].concat()
     }
 
-    /// Sends `trace` from `start` on and waits for the answers until `end`. Samples come in the trace's order.
+    /// Sends `trace` from `start` on and waits for the responses until `end`. Samples are in the
+    /// order of the trace.
     pub async fn replay(&self, trace: Arc<[Arrival]>, start: Instant, end: Instant, timers: Timers) -> Vec<Sample> {
         let samples = Arc::new(Mutex::new(vec![Sample::default(); trace.len()]));
         let mut running = JoinSet::new();
@@ -130,11 +136,11 @@ impl Client {
     }
 }
 
-/// Whether a request was answered, failed, or never came to an end.
+/// Whether a request succeeded, failed, or did not end in time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fate {
-    /// A whole answer of 2xx.
-    Answered,
+    /// A complete response with a status of 2xx.
+    Succeeded,
     /// Another status, or a broken connection.
     Failed,
     /// Still waiting when the round ended, or never sent.
@@ -142,16 +148,16 @@ pub enum Fate {
 }
 
 impl Sample {
-    /// What became of it.
+    /// The outcome of the request.
     pub fn fate(&self) -> Fate {
         match (self.ended, self.status, self.done) {
             (false, _, _) => Fate::Unfinished,
-            (true, 200..300, Some(_)) => Fate::Answered,
+            (true, 200..300, Some(_)) => Fate::Succeeded,
             _ => Fate::Failed,
         }
     }
 
-    /// Time from `intended` to the whole answer, if there was one.
+    /// Time from `intended` to the complete response, if there was one.
     pub fn latency(&self, intended: Instant) -> Option<Duration> {
         self.done.map(|done| done.saturating_duration_since(intended))
     }
@@ -175,7 +181,7 @@ mod tests {
         let samples = client.replay(trace, start, start + Duration::from_millis(400), thread.timers()).await;
         assert_eq!(
             samples.iter().map(Sample::fate).collect::<Vec<_>>(),
-            [Fate::Answered, Fate::Unfinished, Fate::Answered]
+            [Fate::Succeeded, Fate::Unfinished, Fate::Succeeded]
         );
         assert!(samples[2].latency(start).unwrap() >= mean);
     }

@@ -1,7 +1,9 @@
-//! The little of HTTP/1.1 that a load generator and a replica need: heads, lengths, chunks, over keepalive connections.
+//! The part of HTTP/1.1 that a load generator and a replica need: headers, lengths and chunks over
+//! keepalive connections.
 //!
-//! Written to be cheap, since clients, proxies and replicas share the machine's cores: one buffer per connection, no header map.
-//! Never meant for the open network: it trusts the proxies that the benchmark itself started. Bound: a head of `HEAD_BYTES_MAX`.
+//! It is cheap, since clients, proxies and replicas share the machine's cores: one buffer per
+//! connection, no header map. It is not for the open network, because it trusts the proxies that
+//! the benchmark started. Bound: a head of `HEAD_BYTES_MAX`.
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::AsyncReadExt;
@@ -26,7 +28,7 @@ pub enum Body {
     Chunked,
 }
 
-/// A message's head, and what the benchmark wants to know of it.
+/// The headers of a message, as far as the benchmark needs them.
 #[derive(Debug)]
 pub struct Head {
     text: String,
@@ -55,7 +57,8 @@ impl Connection {
         }
     }
 
-    /// Reads a body to its end, calling `first` once, when its first byte is here. An empty body never calls it.
+    /// Reads a body to its end, and calls `first` once when its first byte arrives. For an empty
+    /// body `first` is not called.
     pub async fn body(&mut self, body: Body, mut first: impl FnMut()) -> Result<()> {
         match body {
             Body::Length(0) => Ok(()),
@@ -133,7 +136,7 @@ impl Head {
         })
     }
 
-    /// Status of an answer; an error for anything that is not one.
+    /// Status of a response; an error for any other message.
     pub fn status(&self) -> Result<u16> {
         let status = self.text.split(' ').nth(1).and_then(|status| status.parse().ok());
         status.with_context(|| format!("no status in {:?}", self.text.lines().next()))
@@ -144,7 +147,7 @@ impl Head {
         if self.value("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
             return Ok(Body::Chunked);
         }
-        let length = self.value("content-length").context("an answer without a length")?;
+        let length = self.value("content-length").context("a response without a length")?;
         Ok(Body::Length(length.parse()?))
     }
 

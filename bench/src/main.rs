@@ -1,7 +1,8 @@
-//! Measures Pincer side by side with nginx, HAProxy, Envoy and an oracle. See README.md beside this crate's manifest for the method.
+//! Measures Pincer side by side with nginx, HAProxy, Envoy and an oracle. See README.md beside this
+//! crate's manifest for the method.
 //!
-//! One runtime thread drives clients and replicas; the contenders are processes of their own. Ends with the promises kept and broken, and with
-//! status 1 if a full run broke one.
+//! One runtime thread drives clients and replicas; the contenders are processes of their own. At
+//! the end it prints the promises kept and broken; the exit status is 1 if a full run broke one.
 
 mod client;
 mod contender;
@@ -36,10 +37,11 @@ const DESCRIPTORS: u64 = 65_536;
 struct Arguments {
     /// What to measure, in this order.
     scenarios: Vec<Scenario>,
-    /// Short runs for a look; they prove nothing, and broken promises don't count.
+    /// Short runs, which prove nothing; broken promises don't count.
     #[arg(long)]
     quick: bool,
-    /// Write every request of every lane to a file of its own in this folder: at, work, status, fate, latency, first byte, replica.
+    /// Write every request of every lane to a file of its own in this folder: at, work, status,
+    /// fate, latency, first byte, replica.
     #[arg(long, value_name = "FOLDER")]
     dump: Option<PathBuf>,
 }
@@ -48,7 +50,7 @@ struct Arguments {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     process::raise_descriptor_limit(DESCRIPTORS);
-    // Dropping the work, when interrupted, stops every process it started.
+    // An interrupt drops the work, which stops every process that it started.
     let done = tokio::select! {
         done = measure(&arguments) => done,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),

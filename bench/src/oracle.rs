@@ -1,11 +1,15 @@
-//! Two simulated yardsticks on a round's own trace: an oracle, and the best policy that cannot see sizes.
+//! Two simulated yardsticks on a round's own trace: an oracle, and the best policy that cannot see
+//! sizes.
 //!
-//! The oracle knows every backlog and every request's work and sends each arrival where it would finish first (central greedy,
-//! earliest completion). The blind one knows only each replica's mean: one central queue, first in first out, whose head takes a
-//! slow free replica only when waiting for a faster one would cost more (a threshold rule; for two classes of servers a threshold
-//! is optimal: Lin and Kumar 1984); the threshold is the best of a grid, chosen with hindsight for this very trace.
+//! The oracle knows every backlog and every request's work and sends each arrival where it would
+//! finish first (central greedy, earliest completion). The blind policy knows only each replica's
+//! mean. It has one central queue, first in first out. The head of the queue takes a slow free
+//! replica only when waiting for a faster one would cost more: a threshold rule, which is optimal
+//! for two classes of servers (Lin and Kumar 1984). The threshold is the best of a grid for this
+//! trace, chosen with hindsight.
 //!
-//! Both are ideal: no network, no proxy, no rounding. Cost: O(requests × replicas) per policy. Bound: the trace's length.
+//! Both are ideal: no network, no proxy, no rounding. Cost: O(requests × replicas) per policy.
+//! Bound: the trace's length.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -14,7 +18,8 @@ use std::time::Duration;
 use crate::pool::Pool;
 use crate::trace::Arrival;
 
-/// Thresholds tried for the blind policy. 0 takes every free slot; infinity never takes a slow one while a faster one exists.
+/// Thresholds tried for the blind policy. 0 takes every free slot; infinity never takes a slow one
+/// while a faster one exists.
 const THRESHOLDS: [f64; 9] = [0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, f64::INFINITY];
 
 /// A free replica counts as slower than another when its mean is over this factor of the other's.

@@ -1,6 +1,7 @@
-//! What the replicas of a scenario are: slots, mean service time, and the capacity that follows from them.
+//! The replicas of a scenario: slots, mean service time, and the capacity that follows from them.
 //!
-//! Pure values. A pool is built once per scenario and given to every contender and to the oracle alike.
+//! Pure values. A pool is built once per scenario and given to every contender and to the oracle
+//! alike.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
-//! Child processes that never outlive the benchmark, and what the kernel says of their use of the processor.
+//! Child processes that never outlive the benchmark, and their processor time.
 //!
-//! Started through setpriv(1), so that the kernel ends them when this process dies; stopped with SIGTERM, awaited, and killed only when that
-//! does not help. Never signals a process it did not start. Bound: `STOP_WAIT` per child.
+//! Children are started through setpriv(1), so that the kernel ends them when this process dies.
+//! They are stopped with SIGTERM, awaited, and killed only if they do not end. Only processes that
+//! this module started are signalled. Bound: `STOP_WAIT` per child.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -17,10 +18,10 @@ const STOP_WAIT: Duration = Duration::from_secs(20);
 /// A proxy is given this long to listen. Under valgrind a start takes some seconds.
 const START_WAIT: Duration = Duration::from_secs(60);
 
-/// Between two looks at a condition that nothing announces.
+/// The interval at which a condition is polled.
 const POLL: Duration = Duration::from_millis(20);
 
-/// SIGTERM is sent again after so many looks.
+/// SIGTERM is sent again after so many polls.
 const TERM_EVERY: u32 = 25;
 
 /// A running child; dropping it stops it.
@@ -44,7 +45,8 @@ impl Process {
         Ok(Process { child, name: command.join(" ") })
     }
 
-    /// Waits until something accepts connections at `address`; an error with the log's end when the child ends first.
+    /// Waits until something accepts connections at `address`; an error with the log's end when the
+    /// child ends first.
     pub fn listening(&mut self, address: SocketAddr, log: &Path) -> Result<()> {
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
@@ -59,7 +61,7 @@ impl Process {
         Ok(())
     }
 
-    /// The process id. setpriv replaces itself, so it is the program's own.
+    /// The process id. setpriv replaces itself by the program, so the id is the program's.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -78,7 +80,8 @@ impl Process {
         }
         let start = Instant::now();
         while start.elapsed() < STOP_WAIT {
-            // Again and again: an nginx that is one process may look for a signal just before it comes, and then wait for the next event.
+            // SIGTERM is repeated: an nginx without a master may check for signals just before one
+            // comes, and then wait for the next event.
             if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::TERM);
             }
@@ -100,7 +103,7 @@ impl Drop for Process {
     }
 }
 
-/// An address of the loopback that nothing listens on now.
+/// A free address of the loopback.
 pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
@@ -108,7 +111,8 @@ pub fn free_address() -> Result<SocketAddr> {
 /// Processor time that `pid` has used, in the kernel's ticks of 10 ms; zero when it is gone.
 pub fn cpu_time(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name, in parentheses, may hold spaces; user and system time are the 12th and 13th fields after it.
+    // The name, in parentheses, may hold spaces; user and system time are the 12th and 13th fields
+    // after it.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
@@ -137,14 +141,16 @@ impl Meter {
 fn machine_ticks() -> (u64, u64) {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().next().unwrap_or_default();
-    // user nice system idle iowait irq softirq steal; the guest fields after these are counted in user already.
+    // user nice system idle iowait irq softirq steal; the guest fields after these are counted in
+    // user already.
     let ticks: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
     let total: u64 = ticks.iter().sum();
     let idle: u64 = ticks.iter().skip(3).take(2).sum();
     (total - idle, total)
 }
 
-/// Allows this process and its children as many file descriptors as the machine gives; keeps what there is otherwise.
+/// Raises the limit of file descriptors of this process and its children to the most that the
+/// machine allows. If that fails, the limit stays.
 pub fn raise_descriptor_limit(wanted: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);

@@ -1,8 +1,10 @@
-//! Replicas in this process: slots, a queue first in first out, and a service time that is slept, not burnt.
+//! Replicas in this process: slots, a queue first in first out, and a service time spent asleep.
 //!
-//! A request names its work in `X-Work`, so every contender's replicas have the same to do whoever got the request. What a replica does can be
-//! changed while it runs. It notes when each slot worked, and for whom. It never knows which contender it serves. Answers carry `X-Replica`, the replica's place in its pool.
-//! Cost: two writes and a timer per request. Bound: connections are the proxies'.
+//! A request names its work in `X-Work`, so the replicas of every contender have the same work
+//! whichever of them gets the request. The behaviour of a replica can be changed while it runs. The
+//! replica records when each slot worked, and for which class. It does not know which contender it
+//! serves. Responses carry `X-Replica`, the replica's index in its pool.
+//! Cost: two writes and a timer per request. Bound: the connections that the proxies open.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,22 +21,23 @@ use crate::http::Connection;
 use crate::timer::Timers;
 use crate::trace::Class;
 
-/// What a replica does with a request once it has a slot.
+/// How a replica serves a request that has a slot.
 #[derive(Clone, Copy, Debug)]
 pub enum Behaviour {
-    /// Answers after `mean` times the request's work; at once when `mean` is zero.
+    /// Responds after `mean` times the request's work; at once if `mean` is zero.
     Work {
         /// Service time of work 1.
         mean: Duration,
     },
-    /// Sends the head at once, the first event after `first`, then one every `EVENT_GAP`, the last after `length`.
+    /// Sends the headers at once, the first event after `first`, then one every `EVENT_GAP`, the
+    /// last after `length`.
     Stream {
         /// Time to the first event.
         first: Duration,
         /// Length of the whole stream.
         length: Duration,
     },
-    /// Answers 500 at once, without taking a slot.
+    /// Responds with 500 at once, without taking a slot.
     Fail,
 }
 
@@ -44,10 +47,10 @@ const EVENT_GAP: Duration = Duration::from_millis(500);
 /// One event of a stream, as a chunk.
 const EVENT: &[u8] = b"d\r\ndata: token\n\n\r\n";
 
-/// What one slot did for one request.
+/// The work of one slot for one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
-    /// Whose it was.
+    /// The class of the request.
     pub class: Option<Class>,
     /// When it began.
     pub from: Instant,
@@ -83,12 +86,12 @@ impl Replica {
         Ok(Replica { address, shared, accepting })
     }
 
-    /// Changes what it does with the requests that take a slot from now on.
+    /// Changes the behaviour for requests that take a slot from now on.
     pub fn become_(&self, behaviour: Behaviour) {
         *self.shared.behaviour.lock() = behaviour;
     }
 
-    /// The services that ended, in that order; streams are not noted. They are forgotten here.
+    /// Takes the services that ended, in the order of their ends; streams are not recorded.
     pub fn take_served(&self) -> Vec<Service> {
         std::mem::take(&mut *self.shared.served.lock())
     }
@@ -101,13 +104,13 @@ impl Drop for Replica {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, which ends every connection.
+    // This is dropped with the task, which ends every connection.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
-            // A proxy that goes away ends its connection: nothing to tell.
+            // A proxy that stops closes its connection: that is no error.
             let _ = shared.serve(Connection::new(stream)?).await;
             anyhow::Ok(())
         });
@@ -120,27 +123,28 @@ impl Shared {
             let work = head.value("x-work").and_then(|work| work.parse().ok()).unwrap_or(1.0);
             let behaviour = *self.behaviour.lock();
             if matches!(behaviour, Behaviour::Fail) {
-                self.answer(&mut connection, "500 Internal Server Error").await?;
+                self.respond(&mut connection, "500 Internal Server Error").await?;
                 continue;
             }
             let _slot = self.slots.acquire().await?;
-            // Read again: it may have changed while the request waited for its slot.
+            // The behaviour is read again, since it may have changed while the request waited for
+            // its slot.
             let behaviour = *self.behaviour.lock();
             match behaviour {
                 Behaviour::Work { mean } => {
                     let (class, from) = (head.value("x-class").and_then(Class::named), Instant::now());
                     self.timers.until(from + mean.mul_f64(work)).await;
                     self.served.lock().push(Service { class, from, to: Instant::now() });
-                    self.answer(&mut connection, "200 OK").await?;
+                    self.respond(&mut connection, "200 OK").await?;
                 }
                 Behaviour::Stream { first, length } => self.stream(&mut connection, first, length).await?,
-                Behaviour::Fail => self.answer(&mut connection, "500 Internal Server Error").await?,
+                Behaviour::Fail => self.respond(&mut connection, "500 Internal Server Error").await?,
             }
         }
         Ok(())
     }
 
-    async fn answer(&self, connection: &mut Connection, status: &str) -> Result<()> {
+    async fn respond(&self, connection: &mut Connection, status: &str) -> Result<()> {
         let text = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nX-Replica: {}\r\n\r\nok", self.index);
         Ok(connection.stream.write_all(text.as_bytes()).await?)
     }
@@ -203,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_replica_told_to_fail_answers_500() {
+    async fn a_replica_told_to_fail_responds_with_500() {
         let (_thread, replica) = replica(1, Behaviour::Work { mean: Duration::ZERO }).await;
         let client = Client::new(replica.address);
         assert_eq!(client.ask(1.0).await.status, 200);

@@ -1,7 +1,7 @@
-//! Tables of what the contenders showed, and the verdict on each promise.
+//! Tables of the contenders' results, and the verdict on each promise.
 //!
-//! A row holds medians over rounds. Ratios are medians of the rounds' own ratios, since only within a round were arrivals and work the same.
-//! Pure but for printing.
+//! A row holds medians over rounds. Ratios are medians of the rounds' own ratios, since only within
+//! a round were arrivals and work the same. Pure but for printing.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::contender::Contender;
 use crate::run::{Heat, Outcome};
 use crate::stats::{Spread, Summary};
 
-/// Which of a request's times is looked at.
+/// Which of a request's times is measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Measure {
-    /// To the end of the answer.
+    /// To the end of the response.
     Whole,
     /// To the first byte of the body.
     FirstByte,
@@ -21,13 +21,13 @@ pub enum Measure {
 
 /// One row of a table: a contender or a simulated yardstick, with a summary per round.
 pub struct Row {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// One per round, in order.
     pub rounds: Vec<Summary>,
 }
 
-/// Summarises what one lane showed from `warm_up` on.
+/// Summarises the results of one lane from `warm_up` on.
 pub fn summarise(outcomes: &[Outcome], warm_up: Duration, measure: Measure) -> Summary {
     let measured = || outcomes.iter().filter(move |outcome| outcome.at >= warm_up);
     let count = |fate: Fate| measured().filter(|outcome| outcome.fate == fate).count();
@@ -76,7 +76,8 @@ pub fn find<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
     rows.iter().find(|row| row.name == name)
 }
 
-/// Prints the rows, the ratios of Pincer to each of them, and those of each to the row called "oracle", where there are such rows.
+/// Prints the rows, the ratios of Pincer to each of them, and those of each to the row called
+/// "oracle", where there are such rows.
 pub fn print(rows: &[Row]) {
     let oracle = find(rows, "oracle");
     let pincer = find(rows, Contender::Pincer.name());
@@ -110,7 +111,7 @@ fn print_row(row: &Row, pincer: Option<&Row>, oracle: Option<&Row>) {
 pub struct Verdicts {
     /// Promises that were not kept.
     pub broken: usize,
-    /// Promises that were looked at.
+    /// Promises that were checked.
     pub judged: usize,
 }
 
@@ -125,7 +126,8 @@ impl Verdicts {
         self.judge(what, figure, limit, figure >= limit, "at least");
     }
 
-    /// Judges a paired ratio of the first row by its median over rounds, and shows how far the rounds lay apart.
+    /// Judges a paired ratio of the first row by its median over rounds, and shows the spread of
+    /// the rounds.
     pub fn ratio(&mut self, what: &str, spread: Spread, limit: f64) {
         let what = format!("{what} (rounds {:.3} to {:.3})", spread.low, spread.high);
         self.at_most(&what, spread.median, limit);
@@ -162,8 +164,8 @@ mod tests {
     #[test]
     fn the_warm_up_and_failures_have_no_latency() {
         let outcomes = [
-            outcome(0, Fate::Answered, 100),
-            outcome(5, Fate::Answered, 1),
+            outcome(0, Fate::Succeeded, 100),
+            outcome(5, Fate::Succeeded, 1),
             outcome(6, Fate::Failed, 0),
             outcome(7, Fate::Unfinished, 3),
         ];

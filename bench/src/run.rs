@@ -1,9 +1,12 @@
-//! Runs contenders side by side: every lane gets the same arrivals and the same work at the same time, on replicas of its own.
+//! Runs contenders side by side: every lane gets the same arrivals and the same work at the same
+//! time, on replicas of its own.
 //!
-//! A *heat* is one trace replayed by all contenders at once; a *round* is one or more heats at once. Lanes are shifted against each other by
-//! a fraction of the mean gap between arrivals, so that a trace's bursts don't hit the machine from all lanes in the same instant, and the
-//! order rotates from heat to heat. Everything is started anew for each heat: nothing is learned from the one before.
-//! Never chooses what is measured: a scenario does. Bound: lanes × `client::OUTSTANDING_MAX` requests in flight.
+//! A *heat* is one trace replayed by all contenders at once; a *round* is one or more heats at
+//! once. Lanes are shifted against each other by a fraction of the mean gap between arrivals, so
+//! that a trace's bursts don't hit the machine from all lanes in the same instant, and the order
+//! rotates from heat to heat. Everything is started anew for each heat, so nothing is learned from
+//! the previous one. Scenarios choose what is measured. Bound: lanes × `client::OUTSTANDING_MAX`
+//! requests in flight.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -25,56 +28,57 @@ use crate::trace::{Arrival, Class, Shape, draw};
 /// From the last proxy's start to the first arrival.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// A round with the cores busier than this measured the machine too: waits for a core begin to show in p99.
+/// If the cores are busier than this, the round measures the machine too: p99 then contains waits
+/// for a core.
 const BUSY_MAX: f64 = 0.5;
 
-/// What every scenario needs: the programs and the clock.
+/// The programs and timers that every scenario needs.
 pub struct Stage {
     /// The programs that were found.
     pub programs: Programs,
     /// The timers of replicas and clients.
     pub timers: Timers,
-    /// Short runs, for a look; they prove nothing.
+    /// Short runs, which prove nothing.
     pub quick: bool,
-    /// Where single requests are written, if anywhere.
+    /// The folder for the files of single requests, if they are to be written.
     dump: Option<PathBuf>,
-    /// Experiments run so far, to tell their files apart.
+    /// The number of experiments so far, which tells their files apart.
     experiments: AtomicUsize,
     _thread: TimerThread,
 }
 
-/// A replica that changes what it does while a heat runs.
+/// A change of a replica's behaviour while a heat runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Change {
     /// When, from the first arrival's zero.
     pub at: Duration,
     /// Which replica of the pool.
     pub replica: usize,
-    /// What it does from then on.
+    /// Its behaviour from then on.
     pub behaviour: Behaviour,
 }
 
 /// All that one side-by-side comparison is made of.
 pub struct Experiment {
-    /// The replicas, and the slots that contenders are told.
+    /// The replicas, and the slots in the configurations of the contenders.
     pub pool: Pool,
-    /// What each replica does, in the pool's order.
+    /// The behaviour of each replica, in the pool's order.
     pub behaviours: Vec<Behaviour>,
     /// The arrivals.
     pub shape: Shape,
     /// Requests meant to start before this are sent but not measured.
     pub warm_up: Duration,
-    /// How long after the last arrival answers are awaited.
+    /// How long responses are awaited after the last arrival.
     pub drain: Duration,
-    /// What the configurations are to do.
+    /// The options of the configurations.
     pub options: Options,
     /// Faults and healings.
     pub changes: Vec<Change>,
-    /// Who takes part.
+    /// The contenders that take part.
     pub contenders: Vec<Contender>,
 }
 
-/// What became of one request in one lane.
+/// The outcome of one request in one lane.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
     /// Intended start, from the trace.
@@ -83,31 +87,33 @@ pub struct Outcome {
     pub work: f64,
     /// Its class, from the trace.
     pub class: Option<Class>,
-    /// Status of the answer; 0 without one.
+    /// Status of the response; 0 without one.
     pub status: u16,
-    /// Answered, failed, unfinished.
+    /// Whether it succeeded, failed or did not finish.
     pub fate: Fate,
-    /// From the intended start to the end of the answer; for an unfinished request, to the end of the heat.
+    /// From the intended start to the end of the response; for an unfinished request, to the end of
+    /// the heat.
     pub latency: Duration,
     /// From the intended start to the first byte of the body; None without one.
     pub first_byte: Option<Duration>,
-    /// How much later than intended it left.
+    /// How much later than intended it was sent.
     pub lag: Duration,
-    /// Which replica answered.
+    /// Which replica responded.
     pub replica: Option<usize>,
 }
 
 /// One trace, replayed by all.
 pub struct Heat {
-    /// The arrivals that all of them got, but for those who are sent a part of it ([`Contender::share_of`]).
+    /// The arrivals that every contender gets, except those that are sent a part of it
+    /// ([`Contender::share_of`]).
     pub trace: Arc<[Arrival]>,
     /// Per contender, the outcomes in the trace's order.
     pub lanes: Vec<(Contender, Vec<Outcome>)>,
-    /// Per contender, what the slots of its replicas did.
+    /// Per contender, the work of its replicas' slots.
     pub served: Vec<Served>,
 }
 
-/// What the slots of one lane did.
+/// The work of the slots of one lane.
 pub struct Served {
     /// When the trace's zero was.
     pub start: Instant,
@@ -146,7 +152,8 @@ impl Stage {
 }
 
 impl Stage {
-    /// Writes the requests of `heats` as comma-separated lines, if they are to be kept; times in seconds.
+    /// Writes the requests of `heats` as comma-separated lines, if they are to be kept; times in
+    /// seconds.
     fn keep(&self, heats: &[Heat], seeds: &[u64]) -> Result<()> {
         let Some(folder) = &self.dump else { return Ok(()) };
         std::fs::create_dir_all(folder)?;
@@ -163,7 +170,8 @@ impl Stage {
 }
 
 impl Experiment {
-    /// An experiment in which replicas serve by the work of each request, at `load` of the pool's capacity.
+    /// An experiment in which replicas serve by the work of each request, at `load` of the pool's
+    /// capacity.
     pub fn of_work(pool: Pool, load: f64, work_cv: f64, span: Duration) -> Self {
         let behaviours = pool.0.iter().map(|replica| Behaviour::Work { mean: replica.mean }).collect();
         let rate_per_s = load * pool.capacity_per_s();
@@ -255,7 +263,8 @@ impl Experiment {
 }
 
 impl Lane {
-    /// Not a method that borrows the experiment for the task's life: what it needs is copied here.
+    /// This is no method that borrows the experiment for the life of the task; it copies what it
+    /// needs.
     fn replay(
         self,
         timers: Timers,
@@ -266,7 +275,8 @@ impl Lane {
         let end = start + experiment.shape.span + experiment.drain;
         let changes = experiment.changes.clone();
         async move {
-            // Taken whole: a block that captured only the fields it names would stop the contender right here.
+            // The contender is moved as a whole: a block that captured only some of its fields
+            // would drop the others, which would stop the contender here.
             let lane = self;
             let trace = lane.contender.share_of(trace);
             let client = Client::new(lane.running.address);
@@ -330,7 +340,8 @@ pub fn servers(pool: &Pool, replicas: &[Replica]) -> Vec<Server> {
         .collect()
 }
 
-/// How the round went for the machine: a round that kept it busy measured the machine and not the policies.
+/// The load of the machine in the round: if it was too high, the round measured the machine and not
+/// the policies.
 fn conditions(meter: &Meter, stage: &Stage, heats: &[Heat]) -> String {
     let sorted = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
@@ -351,7 +362,7 @@ fn conditions(meter: &Meter, stage: &Stage, heats: &[Heat]) -> String {
     )
 }
 
-/// Says how far a round is: in place on a terminal, in a line now and then elsewhere.
+/// Shows the progress of a round: in place on a terminal, elsewhere in a line now and then.
 async fn progress(label: String, start: Instant, length: Duration) {
     let terminal = std::io::stderr().is_terminal();
     let pause = Duration::from_secs(if terminal { 1 } else { 30 });

@@ -1,11 +1,12 @@
-//! Summaries of latencies, and medians of what the rounds gave.
+//! Summaries of latencies, and medians over rounds.
 //!
-//! Pure. Percentiles are the nearest rank, never interpolated. Ratios are taken within a round, where both sides had the same
-//! arrivals and work, and only then is the median over rounds taken: what a round's trace adds to both sides cancels.
+//! Pure. Percentiles are the nearest rank, never interpolated. Ratios are taken within a round,
+//! where both sides had the same arrivals and work, and only then is the median over rounds taken.
+//! So what a round's trace adds to both sides cancels out.
 
 use std::time::Duration;
 
-/// What one contender showed in one round, times in seconds.
+/// The result of one contender in one round, times in seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     /// Mean latency.
@@ -16,9 +17,10 @@ pub struct Summary {
     pub p90: f64,
     /// 99th percentile.
     pub p99: f64,
-    /// Answers other than 2xx, and broken connections. They have no latency.
+    /// Responses other than 2xx, and broken connections. They have no latency.
     pub errors: usize,
-    /// Not done when the round ended: they count with the time they had waited, a lower bound.
+    /// Requests that had not ended with the round. They count with the time that they had waited, a
+    /// lower bound.
     pub unfinished: usize,
 }
 
@@ -49,7 +51,7 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted.get(rank.max(1) - 1).or(sorted.last()).copied().unwrap_or(0.0)
 }
 
-/// Least, median and greatest of what the rounds gave.
+/// Least, median and greatest value of the rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// Smallest of the rounds.

@@ -1,8 +1,10 @@
-//! Timers finer than tokio's millisecond: one thread that sleeps on a condition variable and wakes tasks through channels.
+//! Timers finer than tokio's millisecond: one thread that sleeps on a condition variable and wakes
+//! tasks through channels.
 //!
-//! A replica of 100 ms whose sleeps end up to 1 ms late would lose 1 % of its capacity, and policies that wait for a free slot
-//! would pay for it. This one is late by the kernel's timer slack and a wake-up, some 0.1 ms; how late is recorded at every wake-up and
-//! printed with each scenario. Never spins. Cost: one wake-up of the thread and one of the runtime per deadline.
+//! A replica of 100 ms whose sleeps end up to 1 ms late would lose 1 % of its capacity, and
+//! policies that wait for a free slot would pay for it. These timers are late by the kernel's timer
+//! slack and a wake-up, some 0.1 ms. The lateness is recorded at every wake-up and printed with
+//! each scenario. Never spins. Cost: one wake-up of the thread and one of the runtime per deadline.
 //! Bound: the deadlines that callers await; records of lateness stop at `RECORDS_MAX`.
 
 use std::cmp::Ordering;
@@ -63,7 +65,7 @@ pub struct Timers {
     shared: Arc<Shared>,
 }
 
-/// Owns the timer thread; dropping it stops the thread, and what still waits then wakes at once.
+/// Owns the timer thread. Dropping it stops the thread; all waiting tasks then wake up at once.
 pub struct TimerThread {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -110,7 +112,8 @@ impl Timers {
         if is_first {
             self.shared.changed.notify_one();
         }
-        // An error means that the thread has stopped: the round is over, and waking early harms nobody.
+        // An error means that the thread has stopped: the round is over, and waking early harms
+        // nobody.
         let _ = woken.await;
         let mut late = self.shared.late.lock();
         if late.len() < RECORDS_MAX {
@@ -118,7 +121,7 @@ impl Timers {
         }
     }
 
-    /// How late each wake-up since the last call came.
+    /// The lateness of each wake-up since the last call.
     pub fn take_lateness(&self) -> Vec<Duration> {
         std::mem::take(&mut *self.shared.late.lock())
     }

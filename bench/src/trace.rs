@@ -1,7 +1,10 @@
-//! The arrivals and the work that every contender of a round gets: Poisson arrivals, lognormal work, both from one seed.
+//! The arrivals and the work that every contender of a round gets: Poisson arrivals, lognormal
+//! work, both from one seed.
 //!
-//! A part of the requests may be those of VIPs, drawn from the same seed. Knows no clock and no socket. Work is a factor of mean 1 that a replica multiplies with its own mean service time, so one trace
-//! means the same load to replicas of any speed. Cost: one pass, 24 bytes a request. Bound: the span times the rate.
+//! A part of the requests may be those of VIPs, drawn from the same seed. Knows no clock and no
+//! socket. Work is a factor of mean 1 that a replica multiplies with its own mean service time, so
+//! one trace means the same load to replicas of any speed. Cost: one pass, 24 bytes a request.
+//! Bound: the span times the rate.
 
 use std::time::Duration;
 
@@ -10,7 +13,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Exp, LogNormal};
 
-/// One request: when it is meant to start, counted from the start of the round, and how much work it carries (mean 1).
+/// One request: when it is meant to start, counted from the start of the round, and how much work
+/// it carries (mean 1).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arrival {
     /// Intended start. Latency is measured from here, whenever the request really leaves.
@@ -24,9 +28,9 @@ pub struct Arrival {
 /// Whose request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Of someone who goes first.
+    /// A request of a VIP, which goes first.
     Vip,
-    /// Of everybody else.
+    /// Any other request.
     Free,
 }
 
@@ -58,7 +62,8 @@ pub struct Shape {
     pub vip_part: Option<f64>,
 }
 
-/// Draws the trace of `seed`. The same seed and shape give the same trace. Fails on a rate that is not positive.
+/// Draws the trace of `seed`. The same seed and shape give the same trace. Fails on a rate that is
+/// not positive.
 ///
 /// # Panics
 /// On a part of VIPs outside 0 to 1.

@@ -1,10 +1,11 @@
-//! An error with all that caused it, in one line: a transport's error says nothing by itself.
+//! Prints an error with all its causes in one line: a transport's error alone does not say what
+//! failed.
 //!
 //! Pure. Cost: one text a cause.
 
 use std::error::Error;
 
-/// The error and its causes, outermost first, each told once.
+/// The error and its causes, outermost first. A text that repeats is printed once.
 pub fn of(error: &(dyn Error + 'static)) -> String {
     let (mut told, mut next) = (error.to_string(), error.source());
     while let Some(cause) = next {

@@ -1,6 +1,8 @@
-//! Rate classes as the control plane keeps them: what nodes declare, what operators set, what is in force.
+//! Rate classes in the control plane: the declarations of nodes, the settings of operators, and the
+//! settings in force.
 //!
-//! Pure: no I/O, no clock. Every field of a class may be unset, which is nginx.conf's, or for an added class the default. Bound: `limits::CLASSES_MAX` classes.
+//! Pure: no I/O, no clock. An unset field of a class has the value of nginx.conf, or for an added
+//! class the default. Bound: `limits::CLASSES_MAX` classes.
 
 pub mod plan;
 
@@ -9,9 +11,10 @@ use std::time::Duration;
 use pincer_proto::{limits, v1};
 use serde::{Deserialize, Serialize};
 
-/// What a class without `priority` has.
+/// The priority of a class without `priority`.
 const PRIORITY_DEFAULT: u8 = 100;
-/// What a class without `share` has, in percent. It is not counted in the sum that may not pass 100.
+/// The share of a class without `share`, in percent. The sum of shares, which may not exceed 100,
+/// does not include it.
 const SHARE_DEFAULT: u8 = 5;
 
 /// The time that a rate counts over.
@@ -29,7 +32,7 @@ pub enum Period {
 pub struct Rate {
     /// 0 = unlimited.
     pub requests: u32,
-    /// Per what.
+    /// The period.
     pub per: Period,
 }
 
@@ -38,17 +41,18 @@ impl Rate {
     pub const UNLIMITED: Self = Self { requests: 0, per: Period::Second };
 }
 
-/// The fields of a class; `None` = unset. The store's format: fields may be added, never given another meaning.
+/// The fields of a class; `None` = unset. The store's format: fields may be added, never given
+/// another meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Requests let in.
+    /// The rate of requests that are admitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
     /// Requests above the rate that are not refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
-    /// Of the burst, those that do not wait; `limits::DELAY_NONE` = none waits.
+    /// Requests of the burst that are not delayed; `limits::DELAY_NONE` = no request is delayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<u32>,
     /// Requests at once; 0 = unlimited.
@@ -63,10 +67,10 @@ pub struct Settings {
     /// Percent of the slots, at least.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<u8>,
-    /// Requests that may wait; 0 = as many as the queue holds.
+    /// Requests that may wait in one queue; 0 = as many as the queue holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
-    /// How long, in milliseconds; 0 = as long as the queue lets them.
+    /// How long a request may wait, in milliseconds; 0 = as long as the queue's own timeout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout_ms: Option<u32>,
 }
@@ -101,7 +105,7 @@ impl Mask {
     }
 }
 
-/// What is wrong with a value.
+/// A value of a class that is out of range. The fault of whoever set it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{given} is not {need}")]
 pub struct Fault {
@@ -127,7 +131,7 @@ impl Settings {
         ]
     }
 
-    /// This with the fields in `mask` taken from `new`.
+    /// These settings with the fields in `mask` taken from `new`.
     #[must_use]
     pub fn with(self, new: Self, mask: Mask) -> Self {
         fn pick<T>(is_new: bool, new: T, old: T) -> T {
@@ -146,7 +150,7 @@ impl Settings {
         }
     }
 
-    /// What is in force when this lies over what nginx.conf declares.
+    /// The settings in force: these, and for the unset fields those of nginx.conf.
     #[must_use]
     pub fn over(self, declared: Option<Self>) -> Self {
         let defaults = Self {
@@ -244,10 +248,11 @@ fn timeout_ms(given: prost_types::Duration) -> Result<u32, Fault> {
     })
 }
 
-/// All that is kept of a class. The store's format: fields may be added, never given another meaning.
+/// The stored record of a class. The store's format: fields may be added, never given another
+/// meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// What was set.
+    /// The settings that operators made.
     #[serde(default)]
     pub settings: Settings,
     /// An operator added the class.
@@ -258,7 +263,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// What nodes are told of it; `None` if nothing.
+    /// The message for nodes; `None` if there is nothing to send.
     pub fn config(&self, name: &str) -> Option<v1::ClassConfig> {
         let says_anything = self.added || self.settings != Settings::default();
         says_anything.then(|| v1::ClassConfig {
@@ -269,7 +274,7 @@ impl Record {
     }
 }
 
-/// A class as a node declares it; kept with the node.
+/// A class as a node declares it. It is stored with the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
     /// Its name.

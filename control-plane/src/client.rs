@@ -21,24 +21,24 @@ use crate::{
     pem::{self, PemError},
 };
 
-/// For the whole of connecting.
+/// Within this time a connection has to be ready.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For an answer to begin.
+/// Within this time a response has to begin.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// A quiet connection is asked for a sign of life, and ends without one.
+/// A quiet connection is pinged, and closed if no response comes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of an answer: a watch begins with all nodes.
-const ANSWER_BYTES_MAX: usize = 8 * limits::MESSAGE_BYTES_MAX;
+/// Bytes of a response. The first response of a watch has all nodes.
+const RESPONSE_BYTES_MAX: usize = 8 * limits::MESSAGE_BYTES_MAX;
 
-/// Where pincerd is and how to show who one is.
+/// The address of pincerd, and the credentials for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// `HOST:PORT` or `https://HOST:PORT`.
     pub endpoint: String,
     /// The CA that signed the server's certificate.
     pub ca: PathBuf,
-    /// One's own certificate.
+    /// The client's certificate.
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
@@ -47,12 +47,12 @@ pub struct Target {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// A file of one's own.
+    /// A certificate or a key cannot be read.
     #[error("cannot read {path}: {source}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// `DIR/endpoint` is not there.
@@ -64,30 +64,31 @@ pub enum ConnectError {
     /// Not an address.
     #[error("{endpoint:?} is not of the form HOST:PORT")]
     Endpoint {
-        /// What was given.
+        /// The endpoint as given.
         endpoint: String,
     },
     /// A certificate or key can't be used.
     #[error(transparent)]
     Pem(#[from] PemError),
-    /// All of them together can't be used.
+    /// TLS does not take the certificates together.
     #[error("cannot use the certificates: {}", causes::of(.0))]
     Tls(#[source] tonic::transport::Error),
-    /// Nobody there, or not the right one.
+    /// There is no server, or not the right one.
     #[error("cannot reach pincerd at {endpoint}: {}", causes::of(source))]
     Unreachable {
-        /// Where.
+        /// The endpoint.
         endpoint: String,
-        /// Why.
+        /// The cause.
         source: tonic::transport::Error,
     },
-    /// Nobody answers.
-    #[error("pincerd at {0} does not answer within 5 s")]
+    /// The server does not respond.
+    #[error("pincerd at {0} does not respond within 5 s")]
     Silent(String),
 }
 
 impl ConnectError {
-    /// Whether what was given is wrong, not the network or the server. A `--dev` folder without an endpoint has no pincerd yet.
+    /// Whether the caller's input is wrong, and not the network or the server. A `--dev` folder
+    /// without an endpoint is no such mistake: pincerd has not been started there yet.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Silent(_) | Self::EndpointFile(_) | Self::NotStarted(_) => false,
@@ -119,7 +120,7 @@ impl Target {
         self.connect_patiently(CALL_TIMEOUT).await
     }
 
-    /// As `connect`, for calls whose answer may take up to `patience`.
+    /// As `connect`, for calls whose response may take up to `patience`.
     pub async fn connect_patiently(&self, patience: Duration) -> Result<Channel, ConnectError> {
         let bad = || ConnectError::Endpoint { endpoint: self.endpoint.clone() };
         let (host, port) = self.host_and_port().ok_or_else(bad)?;
@@ -159,7 +160,7 @@ pub fn dev_endpoint(folder: &Path) -> Result<String, ConnectError> {
 
 /// An operators' client over `channel`.
 pub fn control(channel: Channel) -> ControlServiceClient<Channel> {
-    ControlServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+    ControlServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX)
 }
 
 /// Connects as the operator of a `--dev` folder.

@@ -1,91 +1,42 @@
 //! pincerctl: the operators' command over `ControlService`.
 //!
-//! Exit status: 0 done; 2 usage: the command, a name or a value is wrong, what is named doesn't exist, or the certificate isn't an operator's; 3 conflict: an etag
-//! is old, it exists already, or its state forbids it; 4 pincerd is not reachable; 5 a node refused the revision or didn't acknowledge it in time (the
-//! change is made all the same), or a purge is not complete; 1 anything else. Results go to stdout, all else to stderr. Bound: `client`'s deadlines.
+//! Exit status: 0 success; 2 usage: the command, a name or a value is wrong, the named resource
+//! doesn't exist, or the certificate isn't an operator's; 3 conflict: the etag is old, the resource
+//! exists already, or its state forbids the change; 4 pincerd is not reachable; 5 a node refused
+//! the revision or didn't acknowledge it in time (the change is made all the same), or a purge is
+//! not complete; 1 any other failure. Results go to stdout, all messages to stderr. Bound:
+//! `client`'s deadlines.
 
 mod args;
 mod change;
 mod class;
+mod failure;
 mod file;
+mod output;
+mod pages;
 mod purge;
 mod refused;
+mod request;
 mod show;
 mod wait;
 mod watch;
 
-use std::{io, io::Write as _, path::PathBuf};
-
 use clap::Parser as _;
-use pincer_proto::v1::{self, control_service_client::ControlServiceClient};
-use rustls::AlertDescription;
-use serde::Serialize;
+use pincer_proto::v1;
 use tokio::task;
-use tonic::{Code, Status, transport::Channel};
+use tonic::Status;
 
-use crate::{
-    causes,
-    client::{self, ConnectError, Target},
-    handshake, names,
+use self::{
+    args::{Args, CacheVerb, NodeVerb, Noun, Output, PeerVerb, UpstreamVerb},
+    failure::Failure,
+    output::print,
+    pages::{Client, list_nodes, list_peers, list_upstreams},
+    request::{node_name, upstream_name},
 };
-use args::{Args, CacheVerb, NodeVerb, Noun, Output, PeerVerb, UpstreamVerb};
-
-type Client = ControlServiceClient<Channel>;
-
-/// Entries asked for at once.
-const PAGE_SIZE: i32 = 1000;
-
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("{0}")]
-    Usage(String),
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error("{}", told(.0))]
-    Call(#[from] Status),
-    #[error(
-        "pincerd at {endpoint} refuses the certificate in {}: {alert:?}; its --client-ca has to have signed it, for clients, and it must not have expired",
-        certificate.display()
-    )]
-    Certificate { endpoint: String, certificate: PathBuf, alert: AlertDescription },
-    #[error("revision {revision} is made, but {why}")]
-    NotApplied { revision: u64, why: &'static str },
-    #[error("{0}")]
-    NotPurged(String),
-    #[error("cannot write the result: {0}")]
-    Write(#[from] io::Error),
-    #[error("cannot write the result: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-/// What the server said; a transport's error with all its causes.
-fn told(status: &Status) -> String {
-    match std::error::Error::source(status) {
-        Some(source) => format!("pincerd is not reachable: {}", show::plain(&causes::of(source))),
-        None => show::plain(status.message()),
-    }
-}
-
-impl Failure {
-    fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => 2,
-            Self::Connect(error) if error.is_usage() => 2,
-            Self::Connect(_) | Self::Certificate { .. } => 4,
-            Self::Call(status) => match status.code() {
-                Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => 3,
-                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => 4,
-                Code::Internal | Code::DataLoss | Code::Unimplemented => 1,
-                _ => 2,
-            },
-            Self::NotApplied { .. } | Self::NotPurged(_) => 5,
-            // Nobody reads any more, as in `pincerctl watch | head`.
-            Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Write(_) | Self::Json(_) => 1,
-        }
-    }
-}
+use crate::{
+    client::{self, Target},
+    handshake,
+};
 
 /// Runs the process's command line; its exit status.
 pub async fn main() -> u8 {
@@ -104,9 +55,7 @@ pub async fn main() -> u8 {
 
 async fn run(args: Args) -> Result<(), Failure> {
     if args.wait.is_some() && !args.noun.is_change() {
-        return Err(Failure::Usage(
-            "--wait goes with the commands that change peers, classes or keys, and with apply".to_owned(),
-        ));
+        return Err(Failure::Usage("--wait goes with the commands that change peers, classes or keys, and with apply"));
     }
     let prepared = change::prepare(&args.noun)?;
     let (output, noun) = (args.output, args.noun);
@@ -119,12 +68,13 @@ async fn run(args: Args) -> Result<(), Failure> {
     let mut client = client::control(target.connect().await?);
     let done = match prepared {
         Some(change) => change::run(&mut client, change, output, args.wait).await,
-        None => look(&mut client, noun, output).await,
+        None => query(&mut client, noun, output).await,
     };
     explained(done, target).await
 }
 
-/// `done`; where the transport failed, pincerd is asked whether it refuses the certificate, which such an error doesn't always say.
+/// Returns `done`. If the transport failed, its error does not always say why; so pincerd is asked
+/// whether it refuses the certificate.
 async fn explained(done: Result<(), Failure>, target: Target) -> Result<(), Failure> {
     let is_transport = |status: &Status| std::error::Error::source(status).is_some();
     if !matches!(&done, Err(Failure::Call(status)) if is_transport(status)) {
@@ -140,7 +90,7 @@ async fn explained(done: Result<(), Failure>, target: Target) -> Result<(), Fail
 }
 
 /// The commands that make no revision.
-async fn look(client: &mut Client, noun: Noun, output: Output) -> Result<(), Failure> {
+async fn query(client: &mut Client, noun: Noun, output: Output) -> Result<(), Failure> {
     match noun {
         Noun::Upstream { verb: UpstreamVerb::List } => {
             let upstreams = list_upstreams(client).await?;
@@ -164,73 +114,9 @@ async fn look(client: &mut Client, noun: Noun, output: Output) -> Result<(), Fai
             client.delete_node(v1::DeleteNodeRequest { name: node_name(&node)?, validate_only: false }).await?;
             print(output, &show::Forgotten { node })
         }
-        Noun::Class { verb } => class::look(client, &verb, output).await,
+        Noun::Class { verb } => class::query(client, &verb, output).await,
         Noun::Key { .. } => class::list_keys(client, output).await,
         Noun::Watch => watch::run(client, output).await,
-        Noun::Peer { .. } | Noun::Apply { .. } | Noun::Cache { .. } => Err(Failure::Usage("nothing to do".to_owned())),
+        Noun::Peer { .. } | Noun::Apply { .. } | Noun::Cache { .. } => Err(Failure::Usage("nothing to do")),
     }
-}
-
-fn upstream_name(upstream: &str) -> Result<String, Failure> {
-    names::check_upstream(upstream).map_err(|fault| Failure::Usage(fault.to_string()))?;
-    Ok(names::upstream_name(upstream))
-}
-
-fn node_name(node: &str) -> Result<String, Failure> {
-    names::check_node(node).map_err(|fault| Failure::Usage(fault.to_string()))?;
-    Ok(names::node_name(node))
-}
-
-async fn list_upstreams(client: &mut Client) -> Result<Vec<v1::Upstream>, Failure> {
-    let (mut all, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let request = v1::ListUpstreamsRequest { page_size: PAGE_SIZE, page_token };
-        let page = client.list_upstreams(request).await?.into_inner();
-        all.extend(page.upstreams);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(all);
-        }
-    }
-}
-
-async fn list_peers(client: &mut Client, parent: &str) -> Result<Vec<v1::Peer>, Failure> {
-    let (mut all, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let request = v1::ListPeersRequest { parent: parent.to_owned(), page_size: PAGE_SIZE, page_token };
-        let page = client.list_peers(request).await?.into_inner();
-        all.extend(page.peers);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(all);
-        }
-    }
-}
-
-async fn list_nodes(client: &mut Client) -> Result<(Vec<v1::Node>, u64), Failure> {
-    let (mut all, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let request = v1::ListNodesRequest { page_size: PAGE_SIZE, page_token };
-        let page = client.list_nodes(request).await?.into_inner();
-        all.extend(page.nodes);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok((all, page.revision));
-        }
-    }
-}
-
-/// Prints a result, whole.
-fn print<T: Serialize + show::Table>(output: Output, result: &T) -> Result<(), Failure> {
-    let text = match output {
-        Output::Table => result.table(),
-        Output::Json => serde_json::to_string(result)? + "\n",
-    };
-    print_text(&text)
-}
-
-fn print_text(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
 }

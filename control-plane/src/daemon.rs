@@ -1,7 +1,9 @@
-//! pincerd's command line, and its life: open the store, listen, say so, serve until told to end.
+//! pincerd's command line and main function: opens the store, listens, prints that it is ready, and
+//! serves until a signal ends it.
 //!
-//! Says that it is ready on one line of stdout, `pincerd ready grpc=ADDRESS http=ADDRESS`, when both sockets listen; logs go to stderr. Refuses what it can't do
-//! before it listens. Bound: see `serve`.
+//! Prints one line to stdout when both sockets listen: `pincerd ready grpc=ADDRESS http=ADDRESS`.
+//! Logs go to stderr. Mistakes in the command line are refused before pincerd listens. Bound: see
+//! `serve`.
 
 use std::{
     io,
@@ -35,7 +37,8 @@ pub struct Args {
     /// Where /healthz and /metrics are, by plain HTTP; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9444")]
     pub http_listen: SocketAddr,
-    /// For trying out on one machine: makes certificates in DIR, keeps the store there, and writes the addresses to DIR/endpoint
+    /// For trying out on one machine: makes certificates in DIR, keeps the store there, and writes
+    /// the addresses to DIR/endpoint
     #[arg(long, value_name = "DIR", conflicts_with_all = ["store", "certificate", "certificate_key", "client_ca"])]
     pub dev: Option<PathBuf>,
     /// Where settings are kept: embedded:PATH
@@ -58,23 +61,23 @@ pub enum DaemonError {
     /// A flag is missing.
     #[error("{0} is needed, or --dev DIR to try things out")]
     Missing(&'static str),
-    /// A store that doesn't exist, or not yet.
+    /// A kind of store that doesn't exist, or not in this version.
     #[error("--store {given}: {why}; use embedded:PATH")]
     StoreKind {
-        /// What was given.
+        /// The value of `--store`.
         given: String,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
-    /// With `--dev`, an address that others may reach.
+    /// With `--dev`, an address that other machines may reach.
     #[error(
         "{flag} {address} is no loopback address, 127.0.0.0/8 or [::1] is needed beside --dev, whose operator key lies in a \
          folder for trying out; to listen elsewhere give --store, --certificate, --certificate-key and --client-ca instead of --dev"
     )]
     NotLoopback {
-        /// Which of the two.
+        /// The flag.
         flag: &'static str,
-        /// What was given.
+        /// The address as given.
         address: SocketAddr,
     },
     /// The store.
@@ -89,12 +92,12 @@ pub enum DaemonError {
     /// An address that can't be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Stdout is gone, or signals can't be had.
+    /// Stdout is closed, or a signal handler cannot be installed.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     /// While serving.
@@ -144,7 +147,8 @@ fn tls(args: &Args) -> Result<Tls, DaemonError> {
     read(certificate, key, given("--client-ca", &args.client_ca)?)
 }
 
-/// What `--dev` makes is for this machine: it refuses to serve others with it.
+/// The certificates of `--dev` are for this machine only, so pincerd refuses to serve other
+/// machines with them.
 fn check_addresses(args: &Args) -> Result<(), DaemonError> {
     let addresses = [("--listen", args.listen), ("--http-listen", args.http_listen)];
     let elsewhere = addresses.into_iter().find(|(_, address)| !address.ip().to_canonical().is_loopback());
@@ -158,16 +162,16 @@ async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAdd
     serve::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
 }
 
-/// What the store holds. On a thread of its own: redb panics where a page is damaged.
+/// Loads the store. This runs on a thread of its own, because redb panics where a page is damaged.
 async fn open(path: &Path) -> Result<Arc<Plane>, StoreError> {
     let own = path.to_owned();
     let opened = task::spawn_blocking(move || Plane::open(Store::open(&own)?)).await;
     opened.map_err(|_| StoreError::Unreadable { path: path.to_owned() })?
 }
 
-/// Runs pincerd to its end. `Ok`: it was told to end and did.
+/// Runs pincerd until it ends. `Ok`: a signal told it to end.
 pub async fn run(args: Args) -> Result<(), DaemonError> {
-    // Before anything else: the signals must not end it half way.
+    // The signal handlers come first, so that a signal does not end pincerd half way.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let path = store_path(&args)?;
     check_addresses(&args)?;

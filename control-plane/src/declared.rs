@@ -1,8 +1,9 @@
 //! The union of what all nodes' nginx.conf declare, for looking peers up.
 //!
-//! Pure. Built anew by `fleet`, never changed in place. Where nodes differ, the last one is shown: `fleet` puts those that are away first, and of equals the
-//! one that said Hello last to the end.
-//! Cost: building visits every declared peer of every node. Bound: `NODES_MAX` × `PEERS_PER_NODE_MAX`.
+//! Pure. Built anew by `fleet`, never changed in place. Where nodes differ, the last one is shown:
+//! `fleet` puts those that are away first, and of equals the one that said Hello last to the end.
+//! Cost: building visits every declared peer of every node. Bound: `NODES_MAX` ×
+//! `PEERS_PER_NODE_MAX`.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +14,16 @@ use crate::classes;
 /// A peer as declared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Peer {
-    /// By the last node.
+    /// The declaration of the last node.
     pub spec: v1::DeclaredPeer,
-    /// Nodes that declare it.
+    /// The number of nodes that declare it.
     pub nodes: u32,
 }
 
 /// An upstream as declared.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Upstream {
-    /// Nodes that declare it.
+    /// The number of nodes that declare it.
     pub nodes: u32,
     /// By address.
     pub peers: BTreeMap<String, Peer>,
@@ -31,16 +32,16 @@ pub struct Upstream {
 /// A class as declared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Class {
-    /// By the last node.
+    /// The declaration of the last node.
     pub settings: classes::Settings,
-    /// Nodes that declare it.
+    /// The number of nodes that declare it.
     pub nodes: u32,
 }
 
 /// The classes that one node declares, each with its share if it has one.
 pub type Shares = BTreeMap<String, Option<u8>>;
 
-/// All that any node declares.
+/// All declarations of all nodes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Declared {
     /// Upstreams by name.
@@ -51,7 +52,7 @@ pub struct Declared {
     pub shares: Vec<Shares>,
     /// Nodes known.
     pub nodes: u32,
-    /// Two nodes declare a peer or a class in different ways, so it matters which one is the last.
+    /// Two nodes declare a peer or a class in different ways, so the order of the nodes matters.
     pub is_disputed: bool,
 }
 
@@ -79,7 +80,7 @@ impl Declared {
         all
     }
 
-    /// This with the classes of nodes, in the same order; nodes without classes count, too.
+    /// Adds the classes of the nodes, in the same order. A node without classes counts, too.
     #[must_use]
     pub fn with_classes<'a>(mut self, nodes: impl Iterator<Item = &'a [classes::Declared]>) -> Self {
         for declares in nodes {

@@ -1,9 +1,11 @@
-//! Certificates for trying things out on one machine: `ca.pem` and, signed by it, a server's, a node's and an operator's.
+//! Certificates for trying Pincer out on one machine: `ca.pem` and, signed by it, those of a
+//! server, a node and an operator.
 //!
-//! Not for production, and their names say so: loopback only, 30 days, and the CA's key is thrown away, so nobody can sign more. A set that is whole
-//! and has a day left is used again; otherwise all of it is made anew. Keys have mode 0600, the
-//! folder 0700. A folder in which others could put a key or a store is refused. Cost: four key
-//! pairs, some milliseconds.
+//! They are not for production, and their names say so. They are valid for the loopback only and
+//! for 30 days, and the CA's key is discarded, so nobody can sign more. A complete set that is
+//! valid for another day is used again; otherwise all of it is made anew. Keys have mode 0600, the
+//! folder 0700. A folder in which other users could place a key or a store is refused. Cost: four
+//! key pairs, some milliseconds.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -21,9 +23,9 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::service::role::Role;
 
-/// How long a certificate is good.
+/// How long a certificate is valid.
 const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// A set with less left is made anew.
+/// A set that expires sooner is made anew.
 const LEFT_MIN: Duration = Duration::from_secs(24 * 3600);
 /// Before now, for clocks that disagree.
 const EARLIER: Duration = Duration::from_secs(3600);
@@ -45,19 +47,19 @@ pub enum DevError {
     /// A file or the folder.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Others can write where keys are to be.
+    /// Other users can write into the folder for the keys.
     #[error("--dev {} is no place for keys and a store, a folder of one's own is needed: {}: {why}", folder.display(), path.display())]
     Distrusted {
-        /// What was given.
+        /// The folder as given.
         folder: PathBuf,
         /// What is wrong: the folder, one above it, or a link.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: Distrust,
     },
     /// Making a certificate.
@@ -110,20 +112,21 @@ impl Name {
     }
 }
 
-/// Makes the folder, for its owner only; one that is there must be as good as that.
+/// Makes the folder, for its owner only. A folder that exists must be as safe as that.
 pub fn make_folder(folder: &Path) -> Result<(), DevError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error(folder))?;
     check_folder(folder, Trusted { user: rustix::process::geteuid().as_raw() })
 }
 
-/// Refuses a folder that somebody else made, or could put something into or another in place of;
-/// and one in which a file of ours is somebody else's, or could be written by others.
+/// Refuses a folder that another user owns, can write into, or can replace. Refuses a folder too if
+/// one of its files belongs to another user or can be written by others.
 fn check_folder(folder: &Path, trusted: Trusted) -> Result<(), DevError> {
     let judge = |path: &Path, place, found: &fs::Metadata| {
         let refused = |why| DevError::Distrusted { folder: folder.to_owned(), path: path.to_owned(), why };
         trusted.judge(place, found.uid(), found.mode()).map_err(refused)
     };
-    // As it was named: who owns a link, or may write where one stands, decides where it leads.
+    // The path is checked as it was given: whoever owns a link, or may write into its folder,
+    // decides where it leads.
     let named = std::path::absolute(folder).map_err(io_error(folder))?;
     for part in named.ancestors() {
         let found = fs::symlink_metadata(part).map_err(io_error(part))?;
@@ -153,7 +156,7 @@ fn check_folder(folder: &Path, trusted: Trusted) -> Result<(), DevError> {
     Ok(())
 }
 
-/// Makes sure that `folder` has a set that is good at `now`. True if it was made now.
+/// Makes sure that `folder` has a set that is valid at `now`. True if the set was made now.
 pub fn ensure(folder: &Path, now: SystemTime) -> Result<bool, DevError> {
     if is_good(folder, now) {
         return Ok(false);
@@ -179,7 +182,7 @@ struct Seen {
     key: Vec<u8>,
 }
 
-/// The certificate, if it can be read and is good for a while.
+/// The certificate, if it can be read and is valid for another day.
 fn read_certificate(path: &Path, now: SystemTime) -> Option<Seen> {
     let bytes = fs::read(path).ok()?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(&bytes).ok()?;
@@ -209,7 +212,7 @@ fn params(common_name: &str, unit: &str, now: SystemTime) -> CertificateParams {
 fn make(folder: &Path, now: SystemTime) -> Result<(), DevError> {
     let ca_key = KeyPair::generate()?;
     let mut ca = params("", "pincer-ca", now);
-    // A name of its own tells sets apart, so that files of two sets are never taken for one.
+    // Each set has a name of its own, so that files of two sets are never taken for one set.
     let id: String = ca.key_identifier(&ca_key).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     ca.distinguished_name.push(DnType::CommonName, format!("pincer development CA {id}"));
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -232,7 +235,7 @@ fn make(folder: &Path, now: SystemTime) -> Result<(), DevError> {
     write(&folder.join(CA_FILE), &ca_pem, 0o644)
 }
 
-/// Replaces a file at once: readers see the old one or the new one, whole.
+/// Replaces a file atomically: readers see the complete old file or the complete new one.
 pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), DevError> {
     let new = path.with_extension("new");
     let write = || {

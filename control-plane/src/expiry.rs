@@ -1,8 +1,10 @@
-//! Makes the revisions that only the clock asks for: an API key whose time is over, or the secret before a rotation whose overlap is.
+//! Makes the revisions that follow from the clock alone: an API key expires, or the previous secret
+//! of a rotated key.
 //!
-//! Nodes hold the ends of secrets themselves, by a clock that is not set; this takes what has ended out of their tables. Sleeps until the next end that the
-//! settings in force know, but looks again every `LOOK_INTERVAL`, since the wall clock may be set. Cost: a look over the keys. Never fails for good: what the
-//! disk refuses is tried again.
+//! Nodes check the expiry of secrets themselves, by a monotonic clock; these revisions remove
+//! expired secrets from their tables. The task sleeps until the next expiry in the settings in
+//! force. It wakes up every `LOOK_INTERVAL` at the latest, since the wall clock may be set. If the
+//! disk refuses a revision, the task tries again. Cost: one pass over the keys.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,12 +16,12 @@ use crate::{
     plane::{Plane, wall_s},
 };
 
-/// How long a step of the wall clock may stay unseen.
+/// How long a step of the wall clock may stay unnoticed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// The least pause: ends have whole seconds, and a disk that refuses is not helped by haste.
+/// The shortest pause: expiry times have whole seconds, and a disk that refused needs time.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs until the process is told to end.
+/// Runs until the process ends.
 pub async fn run(plane: Arc<Plane>) {
     let (mut stopping, mut revisions) = (plane.stopping(), plane.revisions());
     loop {
@@ -32,7 +34,7 @@ pub async fn run(plane: Arc<Plane>) {
     }
 }
 
-/// Takes out what has ended; how long nothing more will.
+/// Removes expired secrets. Returns the time until the next expiry.
 async fn look(
     plane: &Arc<Plane>,
     revisions: &mut tokio::sync::watch::Receiver<Arc<crate::plane::Published>>,
@@ -42,18 +44,19 @@ async fn look(
     let now_s = wall_s();
     if now_s < next_s {
         let left = Duration::from_secs(u64::try_from(next_s - now_s).unwrap_or(1));
-        // The clock's second may have begun long ago: closer to the end it is looked at more often.
+        // The clock's second may have begun long ago, so the task looks more often as the expiry
+        // comes near.
         return if left > Duration::from_secs(1) { (left - Duration::from_secs(1)).min(LOOK_INTERVAL) } else { PAUSE };
     }
     let expire = plan::Op::Key(Op { now_s, kind: Kind::Expire });
     match plane.change(expire, false).await {
         Ok(changed) => {
             let ended = changed.changes.keys.iter().map(|change| change.id.as_str()).collect::<Vec<_>>().join(" ");
-            tracing::info!(revision = changed.revision, keys = ended, "pincer: took out secrets that have ended");
+            tracing::info!(revision = changed.revision, keys = ended, "pincer: removed expired secrets");
             PAUSE
         }
         Err(error) => {
-            tracing::error!(%error, "pincer: cannot take out secrets that have ended, trying again");
+            tracing::error!(%error, "pincer: cannot remove expired secrets, trying again");
             LOOK_INTERVAL
         }
     }

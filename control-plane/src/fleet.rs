@@ -1,10 +1,13 @@
 //! The nodes: who is connected, what each has applied or refused, and what all of them declare.
 //!
-//! A node is known by its name and stays known when it leaves. A *session* is one stream; an *instance* is one shared zone, which two sessions
-//! feed for a while after a reload, so an instance has applied what any of its sessions acknowledged. Pure: the wall clock comes in as an argument and is
-//! only shown. Every change gets a number, so that a watcher can ask for what changed since.
-//! Cost: what all declare is put together when it is asked for, and kept until a node that declares something else, or nodes that do not agree, come or
-//! go. Bound: `NODES_MAX`, `SESSIONS_PER_NODE_MAX`; the longest silent node makes room.
+//! A node is known by its name and stays known when it leaves. A *session* is one stream; an
+//! *instance* is one shared zone, which two sessions feed for a while after a reload, so an
+//! instance has applied what any of its sessions acknowledged. Pure: the wall clock comes in as an
+//! argument and is only shown. Every change gets a number, so that a watcher can ask for what
+//! changed since.
+//! Cost: what all declare is put together when it is asked for, and kept until a node that declares
+//! something else, or nodes that do not agree, come or go. Bound: `NODES_MAX`,
+//! `SESSIONS_PER_NODE_MAX`; the longest silent node makes room.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,16 +35,17 @@ pub struct Session {
     id: u64,
 }
 
-/// How an instance stands to the revisions.
+/// The revisions that an instance has applied and refused.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Progress {
-    /// Acknowledged, or by Hello.
+    /// The last revision that the instance acknowledged or named in its Hello.
     pub applied_revision: u64,
     /// The newest refusal, until a newer revision is acknowledged.
     pub refused: Option<(u64, rpc::Status)>,
-    /// From when the acknowledged revision was made, or the session began, until its Ack came.
+    /// The time from when the acknowledged revision was made, or the session began, until its Ack
+    /// came.
     pub ack_latency: Option<Duration>,
-    /// As the node measured it.
+    /// The time that the node took to apply the revision, as the node measured it.
     pub apply_duration: Option<Duration>,
 }
 
@@ -51,9 +55,9 @@ pub struct Instance {
     sessions: BTreeSet<u64>,
     /// What it has applied.
     pub progress: Progress,
-    /// Its last word on how peers do.
+    /// The last statistics of its peers.
     pub stats: Vec<v1::UpstreamStats>,
-    /// And on how classes are used.
+    /// The last statistics of its classes.
     pub classes: Vec<v1::ClassStats>,
 }
 
@@ -69,11 +73,11 @@ impl Instance {
 pub struct Node {
     /// By its last Hello.
     pub record: NodeRecord,
-    /// Those connected.
+    /// Its connected instances.
     pub instances: BTreeMap<String, Instance>,
-    /// Of the instance that left last; shown while none is connected.
+    /// The progress of the instance that left last; shown while none is connected.
     pub last: Progress,
-    /// Seconds since 1970 when it last came or went.
+    /// Seconds since 1970 when the node last connected or disconnected.
     pub updated_s: i64,
     hello: u64,
     version: u64,
@@ -86,13 +90,14 @@ impl Node {
     }
 }
 
-/// Why a node wasn't let in.
+/// Why a node's stream was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
-    /// No room and all are connected.
+    /// The fleet is full and all nodes are connected.
     #[error("{NODES_MAX} nodes are connected, no more are allowed")]
     Nodes,
-    /// Too many streams of one name.
+    /// The node has too many streams open. The fault of a second machine with the same name, or of
+    /// the node.
     #[error("node has {SESSIONS_PER_NODE_MAX} streams open, no more are allowed; does another machine use its name?")]
     Sessions,
 }
@@ -100,22 +105,22 @@ pub enum JoinError {
 /// Why a node wasn't forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgetError {
-    /// It isn't known.
+    /// No node has the name. The caller's fault.
     #[error("no node {0:?} is known")]
     Unknown(String),
-    /// It is there.
+    /// The node is connected. The caller's fault.
     #[error(
         "node {0:?} is connected: only a node that is gone can be deleted, so end its nginx first, or take pincer_control_plane out of its nginx.conf"
     )]
     Connected(String),
 }
 
-/// A stream that was let in.
+/// A stream that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
     /// The stream.
     pub session: Session,
-    /// What has to be written to the store: names of nodes that changed or were evicted.
+    /// Names of nodes that changed or were evicted, and have to be written to the store.
     pub to_store: Vec<String>,
 }
 
@@ -123,19 +128,20 @@ pub struct Joined {
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
     nodes: BTreeMap<String, Node>,
-    /// Empty = to be put together anew.
+    /// Empty = has to be computed again.
     declared: OnceLock<Arc<Declared>>,
     clock: u64,
 }
 
 impl Fleet {
-    /// The fleet as the store has it, nobody connected.
+    /// The fleet as the store has it, with no node connected.
     pub fn restored(records: Vec<(String, NodeRecord)>) -> Self {
         let nodes = records.into_iter().map(|(name, record)| (name, Node { record, ..Node::default() }));
         Self { nodes: nodes.collect(), ..Self::default() }
     }
 
-    /// What all nodes declare. Where they differ, a connected node's word is shown before that of one that is away, and of equals the later Hello's.
+    /// The declarations of all nodes. Where they differ, those of connected nodes come before those
+    /// of disconnected ones, and later Hellos before earlier ones.
     pub fn declared(&self) -> Arc<Declared> {
         Arc::clone(self.declared.get_or_init(|| Arc::new(self.declare())))
     }
@@ -155,7 +161,7 @@ impl Fleet {
         self.nodes.iter().filter(move |(_, node)| node.version > version)
     }
 
-    /// Lets a stream in.
+    /// Accepts a stream.
     pub fn join(&mut self, hello: Hello, now_s: i64) -> Result<Joined, JoinError> {
         let mut to_store = Vec::new();
         if !self.nodes.contains_key(&hello.node) {
@@ -202,7 +208,8 @@ impl Fleet {
         Declared::of(declared.iter().map(Vec::as_slice)).with_classes(classes)
     }
 
-    /// A node came or went with what it declares: where all say the same, nothing else is shown.
+    /// A node connected or disconnected. Its declarations need no new computation where all nodes
+    /// declare the same.
     fn reorder(&mut self) {
         if self.declared.get().is_some_and(|declared| declared.is_disputed) {
             self.declared = OnceLock::new();
@@ -241,7 +248,7 @@ impl Fleet {
         self.clock = clock;
     }
 
-    /// Keeps how the peers do and how classes are used. No watcher is told.
+    /// Keeps the statistics of peers and classes. No watcher is notified.
     pub fn stats(&mut self, session: &Session, stats: v1::Stats) {
         let v1::Stats { mut upstreams, mut classes } = stats;
         upstreams.truncate(limits::UPSTREAMS_MAX);

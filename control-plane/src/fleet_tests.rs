@@ -1,4 +1,4 @@
-//! How nodes come, answer and go.
+//! How nodes connect, respond and disconnect.
 
 use super::*;
 use crate::{

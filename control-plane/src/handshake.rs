@@ -1,7 +1,9 @@
 //! Asks pincerd why it ended a connection: whether it refuses the certificate.
 //!
-//! With TLS 1.3 a client learns that only after its own handshake is done, in an answer that HTTP/2 loses when it is writing just then. So, once a
-//! call has failed, this shakes hands again and only reads. Never sends anything but the handshake. Blocks: call it from a thread that may. Bound: `TIMEOUT` for each step.
+//! With TLS 1.3 the alert arrives after the client's own handshake is done, and HTTP/2 loses it if
+//! the client is writing at that moment. So after a failed call the handshake is repeated, and the
+//! client only reads. It sends nothing but the handshake. The call blocks its thread. Bound:
+//! `TIMEOUT` for each step.
 
 use std::{
     io::{self, Read as _},
@@ -17,16 +19,17 @@ use rustls::{
 
 use crate::{client::Target, pem};
 
-/// For an answer that is on its way already.
+/// The time for an alert that is on its way already.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The alert by which pincerd refuses `target`'s certificate; `None` if it doesn't, or nobody is there.
+/// The alert by which pincerd refuses `target`'s certificate; `None` if it accepts the certificate,
+/// or does not respond.
 pub fn refusal(target: &Target) -> Option<AlertDescription> {
     let (host, _) = target.host_and_port()?;
     let name = ServerName::try_from(host.to_owned()).ok()?;
     let connection = ClientConnection::new(Arc::new(config(target)?), name).ok()?;
     let mut stream = StreamOwned::new(connection, connect(target)?);
-    // A pincerd that takes the certificate begins to speak HTTP/2.
+    // A pincerd that accepts the certificate begins with HTTP/2.
     let error = stream.read(&mut [0]).err()?;
     match error.get_ref()?.downcast_ref()? {
         Error::AlertReceived(alert) => Some(*alert),

@@ -1,7 +1,8 @@
-//! Checks what a node says of itself before any of it is kept.
+//! Checks the Hello of a node before any of it is stored.
 //!
-//! Pure. Refuses the whole Hello for any fault: a node that declares nonsense is not half known. An address that an upstream declares twice counts once,
-//! as its first. Cost: one pass. Bound: `pincer_proto::limits`.
+//! Pure. Any fault refuses the whole Hello, so a node with a wrong declaration is never half known.
+//! An address that an upstream declares twice counts once, as its first. Cost: one pass. Bound:
+//! `pincer_proto::limits`.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +13,18 @@ use crate::{
     store::{NodeRecord, PeerRecord, UpstreamRecord},
 };
 
-/// Why a Hello was refused. The node's fault.
+/// Why a Hello was refused. Always the node's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A name or an address.
+    /// A name or an address is malformed.
     #[error(transparent)]
     Name(#[from] names::Fault),
-    /// There is too much.
+    /// A list has too many entries.
     #[error("hello has {count} {what}, at most {max} are allowed")]
     TooMany {
-        /// Of what.
+        /// The kind of entries.
         what: &'static str,
-        /// How many.
+        /// The number of entries.
         count: usize,
         /// The bound.
         max: usize,
@@ -31,40 +32,40 @@ pub enum Fault {
     /// An upstream has too many peers.
     #[error("hello's upstream {upstream:?} has {count} peers, at most {} are allowed", limits::PEERS_PER_UPSTREAM_MAX)]
     Peers {
-        /// Which.
+        /// The upstream.
         upstream: String,
-        /// How many.
+        /// The number of entries.
         count: usize,
     },
-    /// An upstream twice.
+    /// The Hello declares an upstream twice.
     #[error("hello declares the upstream {0:?} twice")]
     Twice(String),
-    /// A class twice.
+    /// The Hello declares a class twice.
     #[error("hello declares the class {0:?} twice")]
     ClassTwice(String),
-    /// A class' value.
+    /// A value of a class is out of range.
     #[error("hello's class {class:?}: {}: {fault}", fault.field)]
     Class {
-        /// Which.
+        /// The class.
         class: String,
         /// Its value.
         fault: classes::Fault,
     },
-    /// A revision that cannot be.
+    /// A revision that no control plane makes.
     #[error("hello has applied_revision {0}, more than any control plane makes")]
     Revision(u64),
 }
 
-/// A Hello that is sound.
+/// A Hello that passed all checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// The node's name.
     pub node: String,
     /// Names its zone.
     pub instance: String,
-    /// What is kept of it.
+    /// The part of the Hello that is stored.
     pub record: NodeRecord,
-    /// What its zone holds.
+    /// The revision that its zone holds.
     pub applied_revision: u64,
 }
 

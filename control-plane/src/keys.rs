@@ -1,7 +1,9 @@
-//! API keys as the control plane keeps them: who holds one, its class, from where and until when. Of a secret only the SHA-256 is ever here.
+//! API keys in the control plane: the holder of a key, its class, its client addresses and its
+//! expiry. Of a secret only the SHA-256 is stored.
 //!
-//! A key has one secret, and for a while after a rotation the one before as well. Whether a secret is told to nodes stands in the record; the clock changes
-//! records only through `plan::Op::Expire`, so that a secret which ends makes a revision like any other change. Pure: no I/O, no clock.
+//! A key has one secret, and for a while after a rotation the previous one as well. The record says
+//! whether a secret is sent to nodes. The clock changes records only through `plan::Op::Expire`, so
+//! the expiry of a secret makes a revision like any other change. Pure: no I/O, no clock.
 //! Bound: `limits::KEYS_MAX`.
 
 pub mod plan;
@@ -21,7 +23,7 @@ impl Hash {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// What may be shown of it: the first 8 hexadecimal digits.
+    /// The first 8 hexadecimal digits, which may be shown.
     pub fn fingerprint(&self) -> String {
         let mut hex = self.hex();
         hex.truncate(limits::FINGERPRINT_DIGITS);
@@ -53,7 +55,7 @@ impl<'de> Deserialize<'de> for Hash {
     }
 }
 
-/// The secret before, while it is valid.
+/// The previous secret, while it is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Old {
     /// Its hash.
@@ -62,14 +64,15 @@ pub struct Old {
     pub until_s: i64,
 }
 
-/// All that is kept of a key. The store's format: fields may be added, never given another meaning.
+/// The stored record of a key. The store's format: fields may be added, never given another
+/// meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Who holds it.
+    /// The holder of the key.
     pub tenant: String,
-    /// The class of its requests.
+    /// The class of the key's requests.
     pub class: String,
-    /// Where it may be used from; empty = anywhere.
+    /// The client addresses that may use the key; empty = any address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cidrs: Vec<String>,
     /// Seconds since 1970; `None` = never.
@@ -84,10 +87,10 @@ pub struct Record {
     pub created_s: i64,
     /// When it got its secret.
     pub rotated_s: i64,
-    /// When an operator ended it.
+    /// When an operator revoked the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_s: Option<i64>,
-    /// Its time is over, and nodes were told.
+    /// The key has expired, and a revision has removed it from the nodes.
     #[serde(default)]
     pub ended: bool,
     /// The last revision that changed it.
@@ -95,18 +98,18 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether nodes are told of it.
+    /// Whether its secrets are sent to nodes.
     fn is_live(&self) -> bool {
         self.revoked_s.is_none() && !self.ended
     }
 
-    /// When, by the wall clock, nodes have to be told of it next.
+    /// The next time, by the wall clock, at which a secret of the key expires.
     pub fn next_end_s(&self) -> Option<i64> {
         let ends = self.expire_s.into_iter().chain(self.old.map(|old| old.until_s));
         ends.min().filter(|_| self.is_live())
     }
 
-    /// How it is at `now_s`.
+    /// The state at `now_s`.
     pub fn state(&self, now_s: i64) -> v1::key::State {
         match self {
             Self { revoked_s: Some(_), .. } => v1::key::State::Revoked,
@@ -117,7 +120,7 @@ impl Record {
         }
     }
 
-    /// Its secrets, as nodes are told.
+    /// Its secrets, as they are sent to nodes.
     pub fn configs(&self) -> impl Iterator<Item = v1::KeyConfig> + '_ {
         let end = |old: &Old| Some(self.expire_s.map_or(old.until_s, |expire_s| expire_s.min(old.until_s)));
         let secrets =

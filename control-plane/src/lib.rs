@@ -1,9 +1,13 @@
-//! Pincer's control plane: what operators set, kept on disk and fed to every nginx as numbered revisions.
+//! Pincer's control plane: stores the settings of operators on disk and sends them to every nginx
+//! as numbered revisions.
 //!
-//! `model`, `plan`, `declared`, `hello`, `fleet` and `names` are logic without I/O; `store` is the disk; `purge` are the commands on their way; `plane` is the one state and its order of changes;
-//! `service` and `serve` are the network; `ctl` is the operators' command; `client` is for whoever calls it; `pem`, `causes` and `handshake` say
-//! what is wrong with a certificate. Never touches a request's path: nginx serves
-//! with this away. Bounds: `pincer_proto::limits`, `fleet`, `serve`.
+//! `names`, `words`, `model`, `classes`, `keys`, `declared`, `hello`, `refusal`, `plan` and `fleet`
+//! are logic without I/O. `store` is the disk, `purge` the commands in progress, `plane` the one
+//! state and its order of changes. `service` and `serve` are the network, `ctl` is the operators'
+//! command, `client` connects to pincerd. `pem`, `causes` and `handshake` explain what is wrong
+//! with a certificate. No file imports a file that imports it. The control plane is not on the path
+//! of a request: nginx serves requests without it. Bounds: `pincer_proto::limits`, `fleet`,
+//! `serve`.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +30,7 @@ pub mod pem;
 pub mod plan;
 pub mod plane;
 pub mod purge;
+pub mod refusal;
 pub mod serve;
 pub mod service;
 pub mod store;

@@ -1,6 +1,7 @@
-//! What pincerd counts, as Prometheus reads it.
+//! pincerd's counters, in the format of Prometheus.
 //!
-//! Labels are fixed words, never a node's or an upstream's name. Cost: one atomic add a count. Bound: a fixed number of series.
+//! Labels are fixed words, never a node's or an upstream's name. Cost: one atomic add a count.
+//! Bound: a fixed number of series.
 
 use std::{fmt, sync::atomic::AtomicU64};
 
@@ -36,23 +37,23 @@ pub struct Metrics {
     pub nodes_connected: Gauge<u64, AtomicU64>,
     /// Nodes known.
     pub nodes_known: Gauge<u64, AtomicU64>,
-    /// Secrets of API keys that nodes are told.
+    /// Secrets of API keys that are sent to nodes.
     pub keys: Gauge<u64, AtomicU64>,
     /// Snapshots handed to streams.
     pub snapshots: Counter,
-    /// Acks that came.
+    /// Acks received.
     pub acks: Counter,
-    /// Nacks that came.
+    /// Nacks received.
     pub nacks: Counter,
     /// Streams that were refused.
     pub hellos_refused: Counter,
-    /// Connections over the bound, that had to wait.
+    /// Connections that waited because too many were open.
     pub connections_delayed: Counter,
-    /// Purges that nodes were asked for.
+    /// Purges sent to nodes.
     pub purges: Counter,
     /// Entries that nodes removed.
     pub purged_entries: Counter,
-    /// From a revision to its Ack.
+    /// The time from a revision to its Ack.
     pub ack_seconds: Histogram,
     changes: Family<ChangeLabels, Counter>,
 }

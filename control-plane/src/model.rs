@@ -1,7 +1,8 @@
-//! What operators have set, as one value per revision, and the snapshot that nodes get of it.
+//! The settings of operators, as one value per revision, and the snapshot of them that nodes get.
 //!
-//! Pure: no I/O, no clock. Never holds what nodes declare; that is `fleet`'s. Cost: a change copies the maps, a few hundred entries in practice.
-//! Bound: `check` refuses whatever would pass `pincer_proto::limits`.
+//! Pure: no I/O, no clock. It never holds declarations of nodes, which are in `fleet`. Cost: a
+//! change copies the maps, a few hundred entries in practice.
+//! Bound: `check` refuses settings that exceed `pincer_proto::limits`.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{classes, keys};
 
-/// What an operator wants of a peer; unset is nginx.conf's.
+/// The state that an operator sets for a peer. If it is unset, that of nginx.conf applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Takes requests.
+    /// The peer receives requests.
     Active,
-    /// Takes no new ones.
+    /// The peer receives no new requests.
     Draining,
     /// As `down` in nginx.conf.
     Down,
@@ -69,10 +70,11 @@ pub struct Settings {
     pub state: Option<State>,
 }
 
-/// All that is kept of a peer. The store's format: fields may be added, never given another meaning.
+/// All that is kept of a peer. The store's format: fields may be added, never given another
+/// meaning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// What was set.
+    /// The settings that operators made.
     #[serde(default)]
     pub settings: Settings,
     /// An operator added the peer.
@@ -83,7 +85,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether nodes have to be told of it.
+    /// Whether the record is sent to nodes.
     fn says_anything(&self) -> bool {
         self.added || self.settings != Settings::default()
     }
@@ -96,20 +98,21 @@ pub struct Change {
     pub upstream: String,
     /// The peer's address.
     pub address: String,
-    /// What was.
+    /// The record before the change.
     pub before: Option<Record>,
-    /// What will be.
+    /// The record after the change.
     pub after: Option<Record>,
 }
 
-/// A change of something that has a name; `None` = no record. `after`'s revision is given by `Config::with_all`.
+/// A change of something that has a name; `None` = no record. `after`'s revision is given by
+/// `Config::with_all`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced<T> {
     /// The name.
     pub id: String,
-    /// What was.
+    /// The record before the change.
     pub before: Option<T>,
-    /// What will be.
+    /// The record after the change.
     pub after: Option<T>,
 }
 
@@ -125,12 +128,12 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Nothing changes.
+    /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty() && self.classes.is_empty() && self.keys.is_empty()
     }
 
-    /// Both.
+    /// Adds the changes of `more`.
     pub fn merge(&mut self, more: Self) {
         self.peers.extend(more.peers);
         self.classes.extend(more.classes);
@@ -162,13 +165,13 @@ pub struct Config {
     pub keys: BTreeMap<String, keys::Record>,
 }
 
-/// A bound that a change would pass.
+/// A change would exceed a bound. The caller's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {count} would be more than the {max} allowed")]
 pub struct Full {
-    /// What there is too much of.
+    /// The kind of entries.
     pub what: String,
-    /// How much there would be.
+    /// The number that there would be.
     pub count: usize,
     /// The bound.
     pub max: usize,
@@ -180,7 +183,7 @@ impl Config {
         self.upstreams.get(upstream)?.get(address)
     }
 
-    /// This with `changes`, as `revision`. Marks each changed record with it.
+    /// The settings after `changes`, as `revision`. Each changed record gets this revision.
     #[must_use]
     pub fn with(&self, changes: &[Change], revision: u64, created_s: i64) -> Self {
         let mut next = Self { revision, created_s, ..self.clone() };
@@ -233,7 +236,7 @@ impl Config {
         Ok(())
     }
 
-    /// What nodes are told: sorted, and only what says anything.
+    /// The snapshot for nodes: sorted, without empty records.
     pub fn snapshot(&self) -> v1::Snapshot {
         let upstreams = self.upstreams.iter().filter_map(|(name, peers)| {
             let peers: Vec<_> =

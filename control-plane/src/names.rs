@@ -1,20 +1,21 @@
 //! What names and addresses may look like, and the resource names built of them (AIP-122).
 //!
-//! Pure. Resolves no host name: an address is a number or a path. Cost: one pass over the text. Bound: the lengths in `pincer_proto::limits`.
+//! Pure. Resolves no host name: an address is a number or a path. Cost: one pass over the text.
+//! Bound: the lengths in `pincer_proto::limits`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use pincer_proto::limits;
 
-/// Why a name was refused. The caller's fault, always.
+/// Why a name was refused. Always the caller's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// It has another shape.
     #[error("{what} {given:?} is not of the form {need}")]
     Form {
-        /// What was named.
+        /// The kind of name.
         what: &'static str,
-        /// The name, cut to what can be shown.
+        /// The name, shortened for the message.
         given: String,
         /// The form it has to have.
         need: &'static str,
@@ -22,9 +23,9 @@ pub enum Fault {
     /// It is too long.
     #[error("{what} {given:?} has {bytes} bytes, at most {max} are allowed")]
     Length {
-        /// What was named.
+        /// The kind of name.
         what: &'static str,
-        /// The name, cut to what can be shown.
+        /// The name, shortened for the message.
         given: String,
         /// Its length.
         bytes: usize,
@@ -96,7 +97,8 @@ pub fn check_tenant(name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks a block of addresses and returns it as `10.0.0.0/8` or `fd00::/8`, with nothing behind the prefix. An address alone is a block of one.
+/// Checks a block of addresses and returns it as `10.0.0.0/8` or `fd00::/8`, with all bits after
+/// the prefix cleared. A single address is a block of one address.
 pub fn parse_cidr(text: &str) -> Result<String, Fault> {
     let bad = || form("block", text, "a block of addresses as 10.0.0.0/8 or fd00::/8");
     check_length("block", text, limits::CIDR_BYTES_MAX)?;
@@ -124,7 +126,8 @@ fn check_plain(what: &'static str, name: &str, max: usize) -> Result<(), Fault> 
     Ok(())
 }
 
-/// Checks a peer's address and returns it in nginx's spelling: `127.0.0.1:80`, `[::1]:80`, `unix:/path`.
+/// Checks a peer's address and returns it in nginx's spelling: `127.0.0.1:80`, `[::1]:80`,
+/// `unix:/path`.
 ///
 /// Refuses host names, port 0 and IPv6 zones.
 pub fn parse_address(text: &str) -> Result<String, Fault> {

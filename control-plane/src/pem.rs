@@ -1,6 +1,8 @@
-//! Certificates and keys from PEM files, checked before TLS gets them, so that an error names the file and what is wrong with it.
+//! Certificates and keys from PEM files, checked before TLS gets them, so that an error names the
+//! file and what is wrong with it.
 //!
-//! Whether the other side trusts a certificate is seen only in the handshake. Cost: each file is read and parsed once more.
+//! Only the handshake shows whether the other side trusts a certificate. Cost: each file is read
+//! and parsed once more.
 
 use std::{
     fs, io,
@@ -21,17 +23,17 @@ pub enum PemError {
     /// It can't be read.
     #[error("cannot read {path}: {source}")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// It holds something else.
     #[error("cannot use {path}: {why}")]
     Unusable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why, and what is needed.
+        /// The reason, and the need.
         why: String,
     },
 }

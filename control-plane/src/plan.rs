@@ -1,8 +1,9 @@
-//! Turns what an operator asks into changes of records, or says why not.
+//! Turns a request of an operator into changes of records, or refuses it.
 //!
-//! Pure: the settings and the declarations in force come in as arguments, nothing is changed here. A request that would change nothing gives
-//! no changes, so no revision is made; only "active" is news each time it is said. Cost: the peers
-//! of the upstreams that are named. Bound: `PEERS_PER_UPSTREAM_MAX`.
+//! Pure: the settings and the declarations in force come in as arguments, nothing is changed here.
+//! A request that would change nothing gives no changes, so no revision is made. The one exception
+//! is the state "active", which makes a revision each time it is set. Cost: the peers of the
+//! upstreams that are named. Bound: `PEERS_PER_UPSTREAM_MAX`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +15,10 @@ use crate::{
     keys,
     model::{Change, Changes, Config, Full, Record, Settings, State},
     names,
+    refusal::{Refusal, check_etag},
 };
 
-/// What an operator asks. Names and values are checked before.
+/// A request of an operator. Its names and values have been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Add a peer.
@@ -38,7 +40,7 @@ pub enum Op {
         settings: Settings,
         /// Which fields.
         mask: Mask,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
     /// Remove a peer that was added.
@@ -47,7 +49,7 @@ pub enum Op {
         upstream: String,
         /// The peer's address.
         address: String,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
     /// Replace all settings of some upstreams.
@@ -89,99 +91,11 @@ pub struct DesiredPeer {
     pub settings: Settings,
     /// Add it if it isn't there.
     pub add: bool,
-    /// What the caller saw.
+    /// The etag that the caller has read; `None` = any.
     pub etag: Option<String>,
 }
 
-/// Why a request was refused. The caller's fault, or another operator was faster.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No node declares the upstream.
-    #[error("no node declares an upstream {0:?}")]
-    NoUpstream(String),
-    /// Nobody declares or added the peer.
-    #[error("{0} is declared by no node and was not added: add it first")]
-    NoPeer(String),
-    /// Nobody declares or added the peer that is to be removed.
-    #[error("there is no {0}, no node declares it and it was not added: nothing to remove")]
-    NoPeerToRemove(String),
-    /// The peer is there already.
-    #[error("{0} exists already")]
-    Exists(String),
-    /// The caller saw an older state.
-    #[error("{name} was changed since: its etag is {current:?}, not {given:?}")]
-    Stale {
-        /// The peer.
-        name: String,
-        /// The etag in force.
-        current: String,
-        /// The caller's.
-        given: String,
-    },
-    /// The peer comes from nginx.conf.
-    #[error(
-        "{0} is declared in nginx.conf, removing its settings would send it requests again: set its state to down instead"
-    )]
-    Declared(String),
-    /// Nobody declares or added the class.
-    #[error("{0} is declared by no node and was not added: add it first")]
-    NoClass(String),
-    /// Nobody declares or added the class that is to be deleted.
-    #[error("there is no {0}, no node declares it and it was not added: nothing to delete")]
-    NoClassToDelete(String),
-    /// A burst or a delay without a rate.
-    #[error("{class} has no rate in force, which its {field} needs: set a rate with it, as 10r/s")]
-    NoRate {
-        /// The class.
-        class: String,
-        /// What was set of it.
-        field: &'static str,
-    },
-    /// The class comes from nginx.conf, and nothing was set.
-    #[error("{0} is declared in nginx.conf and nothing of it was set: there is nothing to remove")]
-    DeclaredClass(String),
-    /// More is promised than there is.
-    #[error("the classes of a node would have shares of {0} % in all, at most 100 % are allowed")]
-    Shares(u32),
-    /// No such key.
-    #[error("{0} is not known")]
-    NoKey(String),
-    /// The key is revoked or expired.
-    #[error("{0} has ended: make a new one")]
-    KeyEnded(String),
-    /// The key is valid.
-    #[error("{0} is valid: revoke it first")]
-    KeyValid(String),
-    /// The request names a peer, an upstream or a class twice.
-    #[error("{0} is named twice")]
-    Twice(String),
-    /// A bound would be passed.
-    #[error(transparent)]
-    Full(#[from] Full),
-}
-
-/// The etag of a record: it changes with every change and never comes back.
-pub fn etag(record: Option<&Record>) -> String {
-    etag_of(record.map_or(0, |r| r.revision))
-}
-
-/// The etag of a record that `revision` changed last; 0 = no record.
-pub fn etag_of(revision: u64) -> String {
-    format!("r{revision}")
-}
-
-/// Compares what a caller saw, if they say, with the record of `name` that `revision` changed last.
-pub fn check_etag(given: Option<&str>, revision: u64, name: impl FnOnce() -> String) -> Result<(), Refusal> {
-    let current = etag_of(revision);
-    match given {
-        Some(given) if given != current => {
-            Err(Refusal::Stale { name: name(), current, given: names::cut(given, 40).to_owned() })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What `op` changes, of every kind.
+/// The changes of every kind that `op` makes.
 pub fn plan_all(op: &Op, config: &Config, declared: &Declared) -> Result<Changes, Refusal> {
     match op {
         Op::Class(op) => Ok(Changes { classes: classes::plan::plan(op, config, declared)?, ..Changes::default() }),
@@ -199,7 +113,7 @@ pub fn plan_all(op: &Op, config: &Config, declared: &Declared) -> Result<Changes
     }
 }
 
-/// What `op` changes of peers. Empty when all is as asked already.
+/// The changes of peers that `op` makes. Empty if nothing changes.
 pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>, Refusal> {
     let view = View { config, declared };
     let changes = match op {
@@ -216,8 +130,8 @@ pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>
     Ok(changes)
 }
 
-/// Whether an operator says of a peer that it is active: a revision of its own, even where it was
-/// said before, since nodes try a peer again that failed meanwhile.
+/// Whether an operator sets a peer to active. This makes a revision even if the peer was active
+/// before, since it lets a node try a peer again that failed meanwhile.
 fn is_renewal(op: &Op) -> bool {
     matches!(op, Op::Update { settings, mask, .. } if mask.state && settings.state == Some(State::Active))
 }
@@ -298,7 +212,7 @@ impl View<'_> {
         Ok(vec![self.change(upstream, address, self.kept(upstream, address, Record { settings, ..record }))])
     }
 
-    /// `record`, unless it says nothing about a peer that nobody declares any more.
+    /// `record`, unless it has no settings and belongs to a peer that no node declares any more.
     fn kept(&self, upstream: &str, address: &str, record: Record) -> Option<Record> {
         let says_anything = record.added || record.settings != Settings::default();
         (says_anything || self.is_declared(upstream, address)).then_some(record)

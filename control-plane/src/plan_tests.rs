@@ -3,7 +3,7 @@
 use pincer_proto::v1;
 
 use super::*;
-use crate::model::State;
+use crate::{model::State, refusal::etag};
 
 const A: &str = "127.0.0.1:1";
 const B: &str = "127.0.0.1:2";

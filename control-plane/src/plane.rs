@@ -1,9 +1,11 @@
 //! The control plane's one state: settings, store and fleet, and the order in which they change.
 //!
-//! A change is planned, written to disk, then published, one at a time and to its end even if the caller leaves. Readers take the published value
-//! without waiting. What is published goes out through a latest-value channel: a stream that doesn't read holds up nobody and misses nothing
-//! but the states between. Never sends a node a lower revision than it has.
-//! Cost: one fsync a change. Bound: those of `model`, `plan` and `fleet`; `MADE_MAX` remembered times.
+//! A change is planned, written to disk, then published, one at a time and to its end even if the
+//! caller leaves. Readers take the published value without waiting. Published values go out through
+//! a channel that holds the latest value: a stream that doesn't read blocks no other stream and
+//! misses only the states between. A node is never sent a lower revision than it has.
+//! Cost: one fsync a change. Bound: those of `model`, `plan` and `fleet`; `MADE_MAX` remembered
+//! times.
 
 use std::{
     collections::VecDeque,
@@ -23,8 +25,9 @@ use crate::{
     hello::Hello,
     metrics::{Metrics, Outcome},
     model::{Changes, Config},
-    plan::{self, Op, Refusal},
+    plan::{self, Op},
     purge::Purges,
+    refusal::Refusal,
     store::{NodeRecord, Store, StoreError},
 };
 
@@ -54,7 +57,7 @@ pub struct Changed {
     pub revision: u64,
     /// The settings with the change.
     pub config: Config,
-    /// What changed; empty when all was so already.
+    /// The changes; empty if nothing changed.
     pub changes: Changes,
 }
 
@@ -95,12 +98,12 @@ pub struct Plane {
     made: Mutex<VecDeque<(u64, Instant)>>,
     fleet: Mutex<Fleet>,
     fleet_version: watch::Sender<u64>,
-    /// The highest revision that any node has said to have applied: the next one is above it.
+    /// The highest revision that any node has reported as applied. The next revision is above it.
     floor: AtomicU64,
     stopping: watch::Sender<bool>,
-    /// Purges on their way to nodes.
+    /// Purges that nodes have not finished.
     pub purges: Arc<Purges>,
-    /// What is counted.
+    /// The counters.
     pub metrics: Metrics,
 }
 
@@ -111,7 +114,7 @@ pub fn wall_s() -> i64 {
 }
 
 impl Plane {
-    /// Takes up what the store holds.
+    /// Loads the state from the store.
     pub fn open(store: Store) -> Result<Arc<Self>, StoreError> {
         let config = store.load()?;
         let fleet = Fleet::restored(store.load_nodes()?);
@@ -139,22 +142,22 @@ impl Plane {
         Arc::clone(&self.published.borrow())
     }
 
-    /// Told of every revision; only the newest is kept.
+    /// Receives every revision; only the newest is kept.
     pub fn revisions(&self) -> watch::Receiver<Arc<Published>> {
         self.published.subscribe()
     }
 
-    /// Told when nodes change.
+    /// Receives the fleet's version when nodes change.
     pub fn fleet_versions(&self) -> watch::Receiver<u64> {
         self.fleet_version.subscribe()
     }
 
-    /// Looks at the fleet. `look` must be short: nodes' answers wait for it.
+    /// Reads the fleet. `look` must be short, since messages of nodes wait for it.
     pub fn with_fleet<T>(&self, look: impl FnOnce(&Fleet) -> T) -> T {
         look(&self.fleet.lock())
     }
 
-    /// Becomes true when the process has been told to end.
+    /// Becomes true when the process is to end.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.subscribe()
     }
@@ -164,7 +167,8 @@ impl Plane {
         self.stopping.send_replace(true);
     }
 
-    /// Makes a change, or only checks it. On disk and on its way to all nodes when this returns.
+    /// Makes a change, or only checks it. When this returns, the change is on disk and published to
+    /// all nodes.
     pub async fn change(self: &Arc<Self>, op: Op, validate_only: bool) -> Result<Changed, ChangeError> {
         let plane = Arc::clone(self);
         let done = task::spawn(async move { plane.change_in_turn(&op, validate_only).await }).await;
@@ -209,17 +213,19 @@ impl Plane {
         self.published.send_replace(published);
     }
 
-    /// Lets a node's stream in: who has the session must [`Plane::leave`]. It is told revisions only after [`Plane::keep_nodes`].
+    /// Accepts a node's stream. The holder of the session must call [`Plane::leave`] at its end.
+    /// The stream is sent revisions only after [`Plane::keep_nodes`].
     pub fn join(&self, hello: Hello) -> Result<Joined, JoinError> {
         self.floor.fetch_max(hello.applied_revision, Ordering::AcqRel);
         self.change_fleet(|fleet| fleet.join(hello, wall_s()))
     }
 
-    /// Keeps what nodes declare, unless the disk refuses; then it is known only for as long as the process lives.
+    /// Stores the declarations of nodes. If the disk refuses, they are known only until the process
+    /// ends.
     pub async fn keep_nodes(&self, names: &[String]) {
         for name in names {
             if let Err(error) = self.keep_node(name).await {
-                tracing::error!(node = name, %error, "pincer: cannot keep what a node declares");
+                tracing::error!(node = name, %error, "pincer: cannot store the declarations of a node");
             }
         }
     }
@@ -282,7 +288,7 @@ impl Plane {
         self.change_fleet(|fleet| fleet.nack(session, revision, error));
     }
 
-    /// Keeps how a node's peers and classes do.
+    /// Keeps the statistics of a node's peers and classes.
     pub fn stats(&self, session: &Session, stats: v1::Stats) {
         self.change_fleet(|fleet| fleet.stats(session, stats));
     }
@@ -293,7 +299,8 @@ impl Plane {
     }
 }
 
-/// `config` with the revisions from before `changes`, for an answer about a change that was not made.
+/// `config` with the revisions from before `changes`, for the response to a change that was only
+/// checked.
 fn unstamped(mut config: Config, changes: &Changes, revision: u64) -> Config {
     config.revision = revision;
     for change in &changes.classes {

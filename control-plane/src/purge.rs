@@ -1,9 +1,12 @@
-//! Purges on their way: which streams are open, what each was asked, and who waits for the answer.
+//! Purges in progress: the open streams, the commands sent on each, and the callers that wait for
+//! the results.
 //!
-//! A purge goes to one stream of each instance, the newest (after a reload that is the new worker's); when that one ends without an answer, to the
-//! one before, as a purge may be made twice. Nothing is kept for a node that is away. What a cache's key says is not known here, only its digest, and
-//! never printed. Cost: one message and one answer for each instance. Bound: `CALLS_MAX` purges at once, `limits::PURGES_MAX` on one stream,
-//! the caller's timeout and `GRACE`.
+//! A purge goes to one stream of each instance, the newest (after a reload that is the new
+//! worker's); if that stream ends without a result, the purge goes to the previous one, since a
+//! purge may run twice. Nothing is stored for a node that is disconnected. Only the digest of a
+//! cache key is known here, and it is never printed. Cost: one message and one result for each
+//! instance. Bound: `CALLS_MAX` purges at once, `limits::PURGES_MAX` on one stream, the caller's
+//! timeout and `GRACE`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,13 +31,13 @@ use crate::fleet::Session;
 /// Purges at once, over all operators.
 pub const CALLS_MAX: usize = 16;
 
-/// How much longer than the node itself its answer is waited for.
+/// The time that a result may take beyond the node's own timeout.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A purge that was sent and not answered.
+/// A purge that was sent and has no result yet.
 struct Pending {
     line: u64,
-    answer: oneshot::Sender<v1::Purged>,
+    result: oneshot::Sender<v1::Purged>,
 }
 
 /// One open stream.
@@ -70,7 +73,7 @@ impl Default for Purges {
     }
 }
 
-/// A stream's place among those that can be asked, from its Hello to its end.
+/// A stream that can be sent purges, from its Hello to its end.
 #[derive(Debug)]
 pub struct Line {
     purges: Arc<Purges>,
@@ -78,14 +81,15 @@ pub struct Line {
 }
 
 impl Line {
-    /// The node's answer. One that nobody waits for, or that another stream was asked for, is dropped.
-    pub fn answered(&self, purged: v1::Purged) {
+    /// The node's result. A result that nobody waits for, or that belongs to another stream, is
+    /// dropped.
+    pub fn finish(&self, purged: v1::Purged) {
         let mut board = self.purges.board.lock();
         if board.pending.get(&purged.id).is_some_and(|pending| pending.line == self.number)
             && let Some(pending) = board.pending.remove(&purged.id)
         {
             drop(board);
-            drop(pending.answer.send(purged));
+            drop(pending.result.send(purged));
         }
     }
 }
@@ -98,7 +102,7 @@ impl Drop for Line {
     }
 }
 
-/// Takes a purge back from those that are waited for, when the caller has left too.
+/// Removes a purge from those in progress, also if the caller has left.
 struct Waiting<'p> {
     purges: &'p Purges,
     line: u64,
@@ -111,16 +115,16 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What is asked of every node.
+/// The command for every node.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// Where.
+    /// The caches.
     pub scope: v1::purge::Scope,
-    /// What.
+    /// The entries.
     pub entries: v1::purge::Entries,
     /// How long a node may take.
     pub timeout: Duration,
-    /// Ask only whether it knows the place.
+    /// The node only checks whether it has the named caches.
     pub validate_only: bool,
 }
 
@@ -129,12 +133,12 @@ fn status(code: Code, message: impl Into<String>) -> rpc::Status {
 }
 
 impl Purges {
-    /// A place among those that work, or `None` when there are [`CALLS_MAX`] already.
+    /// A permit for one call, or `None` if [`CALLS_MAX`] calls are in progress.
     pub fn admit(&self) -> Option<SemaphorePermit<'_>> {
         self.calls.try_acquire().ok()
     }
 
-    /// A stream said Hello: what it is to be asked comes out of the receiver.
+    /// Registers a stream after its Hello. The receiver yields the commands for it.
     pub fn join(self: &Arc<Self>, session: &Session) -> (Line, mpsc::Receiver<v1::Purge>) {
         let (orders, receiver) = mpsc::channel(limits::PURGES_MAX);
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +147,7 @@ impl Purges {
         (Line { purges: Arc::clone(self), number }, receiver)
     }
 
-    /// Instances that can be asked, of `node` or of all, sorted.
+    /// Connected instances of `node`, or of all nodes, sorted.
     pub fn instances(&self, node: Option<&str>) -> Vec<(String, String)> {
         let board = self.board.lock();
         let asked = board.lines.values().filter(|line| node.is_none_or(|node| line.node == node));
@@ -153,32 +157,33 @@ impl Purges {
         found
     }
 
-    /// Asks `instances` all at once, and waits for each.
-    pub async fn run(&self, order: &Order, instances: Vec<(String, String)>) -> Vec<Answer> {
+    /// Sends the command to all `instances` at once and waits for each result.
+    pub async fn run(&self, order: &Order, instances: Vec<(String, String)>) -> Vec<InstanceResult> {
         let asked = instances.into_iter().map(|(node, instance)| async move {
             let since = Instant::now();
             let purged = self.ask(order, &node, &instance).await;
-            Answer { node, instance, purged, took: since.elapsed() }
+            InstanceResult { node, instance, purged, took: since.elapsed() }
         });
         future::join_all(asked).await
     }
 
-    /// Asks one instance over its newest stream, and over an older one if that ends.
+    /// Sends the command to one instance over its newest stream, and over an older one if that
+    /// stream ends.
     async fn ask(&self, order: &Order, node: &str, instance: &str) -> v1::Purged {
         let until = time::Instant::now() + order.timeout + GRACE;
         let mut below = u64::MAX;
         loop {
             let sent = self.send(order, node, instance, below);
-            let (waiting, answer) = match sent {
+            let (waiting, result) = match sent {
                 Ok(sent) => sent,
                 Err(error) => return v1::Purged { error: Some(error), ..v1::Purged::default() },
             };
-            match time::timeout_at(until, answer).await {
+            match time::timeout_at(until, result).await {
                 Ok(Ok(purged)) => return purged,
                 // The stream has ended.
                 Ok(Err(_)) => below = waiting.line,
                 Err(_) => {
-                    let error = status(Code::DeadlineExceeded, "the node did not answer in time");
+                    let error = status(Code::DeadlineExceeded, "the node did not respond in time");
                     return v1::Purged { error: Some(error), ..v1::Purged::default() };
                 }
             }
@@ -205,33 +210,33 @@ impl Purges {
         let mut lines = board.lines.range(..below).rev();
         let found = lines.find(|(_, line)| line.node == node && line.instance == instance);
         let Some((&number, line)) = found else {
-            return Err(status(Code::Unavailable, "the node left before it answered"));
+            return Err(status(Code::Unavailable, "the node disconnected before it responded"));
         };
         match line.orders.try_send(purge) {
             Ok(()) => {
-                let (answer, answered) = oneshot::channel();
-                board.pending.insert(id, Pending { line: number, answer });
-                Ok((Waiting { purges: self, line: number, id }, answered))
+                let (result, results) = oneshot::channel();
+                board.pending.insert(id, Pending { line: number, result });
+                Ok((Waiting { purges: self, line: number, id }, results))
             }
             Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(status(Code::ResourceExhausted, "the node has too many purges to do already"))
+                Err(status(Code::ResourceExhausted, "the node has too many purges in progress"))
             }
             Err(mpsc::error::TrySendError::Closed(_)) => {
-                Err(status(Code::Unavailable, "the node left before it answered"))
+                Err(status(Code::Unavailable, "the node disconnected before it responded"))
             }
         }
     }
 }
 
-/// What came of it at one instance.
+/// The result of one instance.
 #[derive(Debug)]
-pub struct Answer {
+pub struct InstanceResult {
     /// The node's name.
     pub node: String,
     /// Its instance.
     pub instance: String,
-    /// Its word, or ours when it has none.
+    /// The node's result, or an error of our own if none came.
     pub purged: v1::Purged,
-    /// From when it was told.
+    /// The time since the command was sent.
     pub took: Duration,
 }

@@ -1,7 +1,8 @@
 //! Listens: gRPC with mutual TLS, and HTTP for health and metrics.
 //!
-//! A connection without a client certificate of the CA ends in the handshake. Connections past `CONNECTIONS_MAX` wait to be accepted. A peer that vanished is
-//! noticed by HTTP/2 pings. Bound: the constants here; `STOP_TIMEOUT` for connections that don't end when told to.
+//! A connection without a client certificate of the CA ends in the handshake. Connections past
+//! `CONNECTIONS_MAX` wait to be accepted. HTTP/2 pings detect a client that vanished. Bound: the
+//! constants here; `STOP_TIMEOUT` for connections that don't end when told to.
 
 use std::{
     io,
@@ -48,12 +49,12 @@ const CONNECTIONS_MAX: usize = 2 * crate::fleet::NODES_MAX;
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// A handshake that takes longer ends.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a quiet connection is asked for a sign of life, and how long it has to answer.
+/// How often a quiet connection is pinged, and how long the response may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
-/// Rest after a failed accept, which is mostly for want of descriptors.
+/// The pause after a failed accept, which mostly lacked a file descriptor.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long connections may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,7 +66,7 @@ pub struct Tls {
     pub certificate: String,
     /// Its key.
     pub key: String,
-    /// Who signs the clients' certificates.
+    /// The CA of the clients' certificates.
     pub client_ca: String,
 }
 
@@ -75,7 +76,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Why it doesn't listen.
+/// Why the server doesn't listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The certificate, its key or the CA.
@@ -161,7 +162,7 @@ fn tls_config(tls: Tls) -> ServerTlsConfig {
 }
 
 async fn stopped(plane: Arc<Plane>) {
-    // An error means that the plane is gone, which is the same.
+    // An error means that the plane is gone, which has the same effect.
     drop(plane.stopping().wait_for(|stopping| *stopping).await);
 }
 
@@ -252,7 +253,7 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Binds; the address as it then is, with the port that was given for 0.
+/// Binds. Returns the address with the port that the system chose for port 0.
 pub async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;

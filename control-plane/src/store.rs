@@ -1,8 +1,10 @@
-//! Where the settings, the revision and the known nodes outlive the process: one redb file.
+//! The store of settings, revision and known nodes: one redb file.
 //!
-//! A commit is on disk when `commit` returns, and holds either all of a revision or nothing of it; that is redb's promise (copy on write, checksums,
-//! fsync), so kill -9 at any moment loses nothing that was answered. One process at a time: redb locks the file.
-//! Cost: one or two fsyncs a change. Blocks: call it from a thread that may. Bound: `PEERS_PER_UPSTREAM_MAX` × `UPSTREAMS_MAX` records.
+//! A commit is on disk when `commit` returns, and holds either all of a revision or nothing of it;
+//! that is redb's promise (copy on write, checksums, fsync), so kill -9 at any moment loses no
+//! change whose call has returned. One process at a time: redb locks the file.
+//! Cost: one or two fsyncs a change. Blocks: call it from a thread that may. Bound:
+//! `PEERS_PER_UPSTREAM_MAX` × `UPSTREAMS_MAX` records.
 
 use std::{
     fs::{File, OpenOptions},
@@ -36,7 +38,7 @@ type Named = TableDefinition<'static, &'static str, &'static [u8]>;
 /// The layout of the file; another number is refused.
 const FORMAT: u64 = 1;
 
-/// What is kept of a node, so that operators see its peers while it is away.
+/// The stored record of a node, so that operators see its peers while it is disconnected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeRecord {
@@ -75,7 +77,7 @@ pub struct PeerRecord {
     pub down: bool,
 }
 
-/// Why the store didn't do it.
+/// Why the store failed. Always the fault of the file, the disk or the machine, never the caller's.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
@@ -86,10 +88,10 @@ pub enum StoreError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A file that this version doesn't know.
+    /// A file of another version.
     #[error("store {path} has format {found}, this pincerd knows {FORMAT}")]
     Format {
         /// The file.
@@ -116,9 +118,9 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Which.
+        /// The name of the record.
         key: String,
-        /// Why.
+        /// The cause.
         source: serde_json::Error,
     },
     /// A record that can't be written.
@@ -129,7 +131,7 @@ pub enum StoreError {
     Redb {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<redb::Error>,
     },
     /// A number that doesn't fit.
@@ -137,7 +139,7 @@ pub enum StoreError {
     Number {
         /// The file.
         path: PathBuf,
-        /// Which.
+        /// The number.
         what: &'static str,
     },
 }
@@ -212,7 +214,7 @@ impl Store {
         write.commit().map_err(self.redb())
     }
 
-    /// The settings of the last revision.
+    /// Loads the settings of the last revision.
     pub fn load(&self) -> Result<Config, StoreError> {
         let read = self.db.begin_read().map_err(self.redb())?;
         let meta = read.open_table(META).map_err(self.redb())?;
@@ -268,14 +270,14 @@ impl Store {
         self.load_named(NODES)
     }
 
-    /// Keeps a node, or forgets it.
+    /// Stores a node, or removes it.
     pub fn put_node(&self, name: &str, node: Option<&NodeRecord>) -> Result<(), StoreError> {
         let write = self.db.begin_write().map_err(self.redb())?;
         self.put_named(&write, NODES, std::iter::once((name, node)))?;
         write.commit().map_err(self.redb())
     }
 
-    /// Keeps each, or takes it out.
+    /// Stores each record, or removes it.
     fn put_named<'a, T: Serialize + 'a>(
         &self,
         write: &WriteTransaction,

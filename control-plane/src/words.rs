@@ -1,6 +1,8 @@
-//! The settings of a class, and times, as people write them: `100r/s`, `512k`, `nodelay`, `10s`, `90d`. As nginx.conf has them.
+//! The settings of a class, and times, as people and nginx.conf write them: `100r/s`, `512k`,
+//! `nodelay`, `10s`, `90d`.
 //!
-//! Pure. Every word that is printed is read back as the same value. Cost: one pass over the text. Bound: the ranges in `pincer_proto::limits`.
+//! Pure. Every printed word is read back as the same value. Cost: one pass over the text.
+//! Bound: the ranges in `pincer_proto::limits`.
 
 use std::time::Duration;
 
@@ -8,27 +10,67 @@ use pincer_proto::limits;
 
 use crate::classes::{FIELDS, Period, Rate, Settings};
 
-/// For what has no bound.
+/// The word for a value without a bound.
 const UNLIMITED: &str = "unlimited";
-/// For a burst that nobody waits in.
+/// The word for a burst without delay.
 const NODELAY: &str = "nodelay";
 
+/// The fault of a word, and of whoever wrote it. The message follows the word.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It is no rate, or the rate is out of range.
+    #[error("is not a rate as 100r/s, 30r/m or {UNLIMITED}, 1 to {} requests", limits::RATE_MAX)]
+    Rate,
+    /// It is no number, or the number is out of range.
+    #[error("is not 0 to {max}")]
+    Count {
+        /// The largest number.
+        max: u32,
+    },
+    /// It is neither such a number nor `nodelay`.
+    #[error("is not 0 to {max} or {NODELAY}")]
+    Delay {
+        /// The largest number.
+        max: u32,
+    },
+    /// It is no number of bytes, or there are too many.
+    #[error("is not a size as 512k, 10m, at most {} bytes", limits::BANDWIDTH_MAX)]
+    Size,
+    /// A size in a unit that does not exist.
+    #[error("has another unit than k, m, g")]
+    SizeUnit,
+    /// It is no time.
+    #[error("is not a time as 500ms, 10s, 1m, 1h, 90d")]
+    Span,
+    /// A time in a unit that does not exist.
+    #[error("has another unit than ms, s, m, h, d")]
+    SpanUnit,
+    /// The time is too long.
+    #[error("is more than {}", span(max.as_millis()))]
+    TooLong {
+        /// The longest time.
+        max: Duration,
+    },
+    /// No field has the name that the word was given for.
+    #[error("is not one of {}", FIELDS.join(", "))]
+    Field,
+}
+
 /// Reads `100r/s`, `30r/m` or `unlimited`.
-pub fn parse_rate(text: &str) -> Result<Rate, String> {
-    let need = || format!("is not a rate as 100r/s, 30r/m or {UNLIMITED}, 1 to {} requests", limits::RATE_MAX);
+pub fn parse_rate(text: &str) -> Result<Rate, Fault> {
     if text == UNLIMITED {
         return Ok(Rate::UNLIMITED);
     }
     let (number, per) = match (text.strip_suffix("r/s"), text.strip_suffix("r/m")) {
         (Some(number), _) => (number, Period::Second),
         (None, Some(number)) => (number, Period::Minute),
-        (None, None) => return Err(need()),
+        (None, None) => return Err(Fault::Rate),
     };
     match parse_number(number) {
         Some(requests) if requests > 0 && requests <= limits::RATE_MAX.into() => {
-            Ok(Rate { requests: u32::try_from(requests).map_err(|_| need())?, per })
+            Ok(Rate { requests: u32::try_from(requests).map_err(|_| Fault::Rate)?, per })
         }
-        _ => Err(need()),
+        _ => Err(Fault::Rate),
     }
 }
 
@@ -38,56 +80,55 @@ fn parse_number(text: &str) -> Option<u64> {
 }
 
 /// Reads a number of 0 to `max`, or `unlimited` for 0.
-pub fn parse_count(text: &str, max: u32) -> Result<u32, String> {
+pub fn parse_count(text: &str, max: u32) -> Result<u32, Fault> {
     let number = if text == UNLIMITED { Some(0) } else { parse_number(text) };
     let number = number.and_then(|number| u32::try_from(number).ok()).filter(|number| *number <= max);
-    number.ok_or_else(|| format!("is not 0 to {max}"))
+    number.ok_or(Fault::Count { max })
 }
 
 /// Reads `nodelay` or how many requests of the burst do not wait.
-pub fn parse_delay(text: &str) -> Result<u32, String> {
+pub fn parse_delay(text: &str) -> Result<u32, Fault> {
     if text == NODELAY {
         return Ok(limits::DELAY_NONE);
     }
-    parse_count(text, limits::CLASS_COUNT_MAX).map_err(|need| format!("{need} or {NODELAY}"))
+    let max = limits::CLASS_COUNT_MAX;
+    parse_count(text, max).map_err(|_| Fault::Delay { max })
 }
 
 /// Reads bytes: `512k`, `10m`, `1g`, a plain number, or `unlimited` for 0.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, Fault> {
     if text == UNLIMITED {
         return Ok(0);
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let need = || format!("is not a size as 512k, 10m, at most {} bytes", limits::BANDWIDTH_MAX);
     let unit = match &text[digits.len()..] {
-        _ if digits.is_empty() => return Err(need()),
+        _ if digits.is_empty() => return Err(Fault::Size),
         "" => 1,
         "k" | "K" => 1 << 10,
         "m" | "M" => 1 << 20,
         "g" | "G" => 1 << 30,
-        _ => return Err("has another unit than k, m, g".to_owned()),
+        _ => return Err(Fault::SizeUnit),
     };
     let bytes = parse_number(digits).and_then(|number| number.checked_mul(unit));
     let bytes = bytes.filter(|bytes| *bytes <= limits::BANDWIDTH_MAX);
-    bytes.ok_or_else(need)
+    bytes.ok_or(Fault::Size)
 }
 
 /// Reads a time of one unit: `500ms`, `10s`, `1m`, `1h`, `90d`; without a unit seconds.
-pub fn parse_span(text: &str, max: Duration) -> Result<Duration, String> {
-    const NEED: &str = "is not a time as 500ms, 10s, 1m, 1h, 90d";
+pub fn parse_span(text: &str, max: Duration) -> Result<Duration, Fault> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_ms = match &text[digits.len()..] {
-        _ if digits.is_empty() => return Err(NEED.to_owned()),
+        _ if digits.is_empty() => return Err(Fault::Span),
         "ms" => 1,
         "s" | "" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err("has another unit than ms, s, m, h, d".to_owned()),
+        _ => return Err(Fault::SpanUnit),
     };
     let time = parse_number(digits).and_then(|number| number.checked_mul(unit_ms)).map(Duration::from_millis);
-    let Some(time) = time else { return Err(NEED.to_owned()) };
-    if time > max { Err(format!("is more than {}", span(max.as_millis()))) } else { Ok(time) }
+    let Some(time) = time else { return Err(Fault::Span) };
+    if time > max { Err(Fault::TooLong { max }) } else { Ok(time) }
 }
 
 /// A rate.
@@ -139,8 +180,9 @@ pub fn settings(settings: &Settings) -> [Option<String>; FIELDS.len()] {
     ]
 }
 
-/// Sets a field by its name and word; `Err` says what is wrong with the word. Unknown names are refused.
-pub fn set(settings: &mut Settings, field: &str, word: &str) -> Result<(), String> {
+/// Sets a field by its name and word; `Err` says what is wrong with the word. Unknown names are
+/// refused.
+pub fn set(settings: &mut Settings, field: &str, word: &str) -> Result<(), Fault> {
     let byte = |max| parse_count(word, max).map(|number| u8::try_from(number).unwrap_or(u8::MAX));
     match field {
         "rate" => settings.rate = Some(parse_rate(word)?),
@@ -152,17 +194,18 @@ pub fn set(settings: &mut Settings, field: &str, word: &str) -> Result<(), Strin
         "share" => settings.share = Some(byte(limits::SHARE_MAX)?),
         "queue" => settings.queue = Some(parse_count(word, limits::CLASS_COUNT_MAX)?),
         "queue_timeout" => settings.queue_timeout_ms = Some(parse_timeout(word)?),
-        _ => return Err(format!("is not one of {}", FIELDS.join(", "))),
+        _ => return Err(Fault::Field),
     }
     Ok(())
 }
 
-fn parse_timeout(word: &str) -> Result<u32, String> {
+fn parse_timeout(word: &str) -> Result<u32, Fault> {
     if word == UNLIMITED {
         return Ok(0);
     }
-    let time = parse_span(word, Duration::from_millis(limits::QUEUE_TIMEOUT_MS_MAX))?;
-    u32::try_from(time.as_millis()).map_err(|_| "is too long".to_owned())
+    let max = Duration::from_millis(limits::QUEUE_TIMEOUT_MS_MAX);
+    let time = parse_span(word, max)?;
+    u32::try_from(time.as_millis()).map_err(|_| Fault::TooLong { max })
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ async fn a_change_that_is_not_waited_for_tells_of_nodes_that_refuse() {
     .await;
     let told = daemon.ctl(&["peer", "set", "llm", A, "--weight", "9"]).await;
     assert_eq!((told.code, told.out.as_str()), (0, "revision 3\n"), "{told:?}");
-    let said = "pincerctl: node strict refuses revision 2: address not in pincer_allow_peers [2J; it keeps serving revision 1, and has not answered revision 3 yet\n";
+    let said = "pincerctl: node strict refuses revision 2: address not in pincer_allow_peers [2J; it keeps serving revision 1, and has not responded to revision 3 yet\n";
     assert_eq!(told.errors, said);
     let told = daemon.ctl(&["-o", "json", "peer", "remove", "llm", NEW]).await;
     assert_eq!((told.code, &told.json()["revision"]), (0, &4.into()), "{told:?}");

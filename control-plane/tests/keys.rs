@@ -1,4 +1,5 @@
-//! API keys: pincerd against nodes that pretend, and pincerctl. Secrets are looked for everywhere they must not be.
+//! API keys: pincerd against nodes that pretend, and pincerctl. Secrets are looked for everywhere
+//! they must not be.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 

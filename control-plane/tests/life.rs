@@ -381,14 +381,15 @@ async fn a_frozen_pincerd_is_unreachable_and_not_an_endless_wait() {
     let told = daemon.ctl(&["node", "list"]).await;
     signal(daemon.pid(), "CONT");
     assert_eq!(told.code, 4, "{told:?}");
-    assert!(told.errors.contains("does not answer"), "{told:?}");
+    assert!(told.errors.contains("does not respond"), "{told:?}");
 }
 
 #[tokio::test]
 async fn a_node_that_dies_while_it_is_let_in_is_not_taken_for_connected() {
     let daemon = Daemon::start();
     for number in 0..40 {
-        // What it declares is new, so it is written before the node is in; at some moment of that the node goes.
+        // What it declares is new, so it is written before the node is in; at some moment of that
+        // the node goes.
         let node = Node::join(&daemon, hello(&format!("web-{number}"), &[A])).await;
         time::sleep(Duration::from_micros(number * 100)).await;
         drop(node);

@@ -1,4 +1,5 @@
-//! Purges: what operators ask, what nodes are told, and what comes of it when nodes are slow, gone or of another mind.
+//! Purges: what operators ask, what nodes are told, and what comes of it when nodes are slow, gone
+//! or of another mind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 

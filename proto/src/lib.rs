@@ -1,7 +1,9 @@
-//! Pincer's wire protocol: what `pincer/v1/*.proto` says, as Rust, and the bounds that both sides hold it to.
+//! Pincer's wire protocol: what `pincer/v1/*.proto` says, as Rust, and the bounds that both sides
+//! hold it to.
 //!
-//! Decides nothing and knows neither nginx nor the control plane. Clients and servers are both here; a crate that uses only the
-//! client needs no more of tonic than `channel` and `codegen`, and the linker drops the rest.
+//! Decides nothing and knows neither nginx nor the control plane. Clients and servers are both
+//! here; a crate that uses only the client needs no more of tonic than `channel` and `codegen`, and
+//! the linker drops the rest.
 
 pub mod limits;
 mod secret;
@@ -11,7 +13,8 @@ pub use pincer::v1;
 /// Pincer's own packages.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod pincer {
-    /// Package `pincer.v1`: `node_service_client`, `node_service_server`, `control_service_client`, `control_service_server` and their messages.
+    /// Package `pincer.v1`: `node_service_client`, `node_service_server`, `control_service_client`,
+    /// `control_service_server` and their messages.
     pub mod v1 {
         tonic::include_proto!("pincer.v1");
     }

@@ -33,7 +33,8 @@ pub const ERROR_BYTES_MAX: usize = 1024;
 /// The highest `weight` and `max_conns`.
 pub const PEER_VALUE_MAX: u32 = 65_535;
 
-/// The highest `Hello.applied_revision` that is believed: a number that JSON's readers hold exactly, and far from wrapping.
+/// The highest `Hello.applied_revision` that is believed: a number that JSON's readers hold
+/// exactly, and far from wrapping.
 pub const REVISION_MAX: u64 = (1 << 53) - 1;
 
 /// Declared peers of all upstreams of one node.
@@ -54,7 +55,7 @@ pub const RATE_MAX: u32 = 1_000_000_000;
 /// The highest `burst`, `delay` but for [`DELAY_NONE`], `concurrency` and `queue`.
 pub const CLASS_COUNT_MAX: u32 = 1_000_000;
 
-/// `ClassSettings.delay` of a class that delays nobody: nginx's `nodelay`.
+/// `ClassSettings.delay` of a class that delays no request: nginx's `nodelay`.
 pub const DELAY_NONE: u32 = u32::MAX;
 
 /// The highest `bandwidth`, in bytes per second: 1 TiB.
@@ -93,7 +94,7 @@ pub const CACHE_KEY_BYTES_MAX: usize = 32 << 10;
 /// Bytes of a location's name and of a cache's.
 pub const CACHE_PLACE_BYTES_MAX: usize = 1024;
 
-/// How long a purge may take at least and at most, and when nobody says, in milliseconds.
+/// The shortest, the longest and the default timeout of a purge, in milliseconds.
 pub const PURGE_MS_MIN: u64 = 10;
 /// See [`PURGE_MS_MIN`].
 pub const PURGE_MS_MAX: u64 = 300_000;

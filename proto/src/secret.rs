@@ -1,4 +1,5 @@
-//! Keeps secrets of API keys, and keys of caches, out of whatever prints messages: logs, traces, failed assertions.
+//! Keeps secrets of API keys, and keys of caches, out of whatever prints messages: logs, traces,
+//! failed assertions.
 
 use std::fmt;
 
@@ -17,7 +18,7 @@ impl fmt::Debug for CacheKey {
     }
 }
 
-/// Tells who guesses a key that he is right.
+/// Whoever guesses a cache key can check the guess by its digest.
 impl fmt::Debug for CacheKeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheKeyDigest").finish_non_exhaustive()

@@ -1,6 +1,7 @@
 //! Envoy's configuration: one listener, one static cluster, `LEAST_REQUEST` with its defaults.
 //!
-//! Its circuit breakers are raised out of the way and its route timeout of 15 s is off. Reads and writes nothing but the folder it is given.
+//! The limits of its circuit breakers are so high that they do nothing, and its route timeout of 15
+//! s is off. Only the given folder is written.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,9 +9,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::{Options, Programs, Server, WORKERS, text};
+use super::kind::{Options, Server, WORKERS, text};
+use super::programs::Programs;
 
-/// Out of the way.
+/// A limit that is never reached.
 const NO_LIMIT: u32 = 1_000_000;
 
 /// Writes envoy.json into `folder`; gives the command that runs it.

@@ -1,6 +1,7 @@
-//! HAProxy's configuration: `leastconn`, without and with a queue per backend behind each server's `maxconn`, and with VIPs first in it.
+//! HAProxy's configuration: `leastconn`, without and with a queue per backend behind each server's
+//! `maxconn`, and with VIPs first in it.
 //!
-//! Reads and writes nothing but the folder it is given.
+//! Only the given folder is written.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -8,7 +9,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{CONNECTIONS_MAX, Contender, OVERLOAD_WAIT, Options, Programs, Server, WORKERS};
+use super::kind::{self, CONNECTIONS_MAX, Contender, OVERLOAD_WAIT, Options, Server, WORKERS};
+use super::programs::Programs;
 
 /// Writes haproxy.cfg into `folder`; gives the command that runs it.
 pub fn prepare(
@@ -28,7 +30,7 @@ pub fn prepare(
         writeln!(lines, "    server s{index} {}{limit}{weight}", server.address)?;
     }
     let retry = if options.retry { "retries 1\n    option redispatch 1\n    retry-on 500" } else { "retries 0" };
-    // Without it HAProxy may hold back the small pieces of a stream for some 100 ms.
+    // Without this option HAProxy may hold back small pieces of a stream for some 100 ms.
     let streaming = if options.unbuffered { "option http-no-delay" } else { "" };
     let priority = contender == Contender::HaproxyPriority;
     let wait = if priority { OVERLOAD_WAIT } else { "1h" };
@@ -58,5 +60,5 @@ backend replicas
     );
     let conf = folder.join("haproxy.cfg");
     std::fs::write(&conf, text)?;
-    Ok(vec![super::text(programs.haproxy()?), "-db".into(), "-f".into(), super::text(&conf)])
+    Ok(vec![kind::text(programs.haproxy()?), "-db".into(), "-f".into(), kind::text(&conf)])
 }

@@ -1,7 +1,8 @@
-//! nginx's configuration for each contender that is one: Pincer, Debian's own balancers, and 1.31's `least_time`.
+//! nginx's configuration for each contender that is one: Pincer, Debian's own balancers, and 1.31's
+//! `least_time`.
 //!
-//! All share one text but for the lines of the upstream: `zone` (so that workers share what they know), keepalive to client and
-//! replica, no access log. Reads and writes nothing but the folder it is given.
+//! All share one text but for the lines of the upstream: `zone` (so that workers share what they
+//! know), keepalive to client and replica, no access log. Only the given folder is written.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -9,9 +10,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{CONNECTIONS_MAX, Contender, OVERLOAD_PLACES, OVERLOAD_WAIT, Options, Programs, Server, WORKERS, text};
+use super::kind::{CONNECTIONS_MAX, Contender, OVERLOAD_PLACES, OVERLOAD_WAIT, Options, Server, WORKERS, text};
+use super::programs::Programs;
 
-/// What of the configuration differs between contenders, or between scenarios.
+/// The parts of the configuration that differ between contenders or scenarios.
 pub struct Conf<'a> {
     /// Lines of the main context: `load_module`, `master_process`.
     pub main: &'a str,
@@ -56,7 +58,8 @@ pub fn load_module(programs: &Programs) -> Result<String> {
     Ok(format!("load_module {};", text(programs.module()?)))
 }
 
-/// Lines of the http context. The class is taken from a header, since all that is measured is the queue; who faces clients takes it from a key.
+/// Lines of the http context. The class is taken from a header, since only the queue is measured;
+/// with real clients it comes from a key.
 fn http_of(contender: Contender) -> &'static str {
     match contender {
         Contender::PincerClasses | Contender::PincerVipsAlone => {
@@ -68,7 +71,8 @@ fn http_of(contender: Contender) -> &'static str {
     }
 }
 
-/// Lines of the upstream. Pincer's must come before `keepalive`, and its zone is the http context's.
+/// Lines of the upstream. Pincer's must come before `keepalive`, and its zone is the http
+/// context's.
 pub fn balance_of(contender: Contender) -> String {
     let bounded = || format!("pincer_balance; pincer_queue size={OVERLOAD_PLACES} timeout={OVERLOAD_WAIT};");
     let text = match contender {

@@ -1,12 +1,13 @@
-//! Where the contenders' programs are, and which contenders can therefore run.
+//! Finds the contenders' programs, and so the contenders that can run.
 //!
-//! Looks at the search path, at the virtual environment that bench/setup.sh fills, and beside this very program for the module. Never installs.
+//! It searches the search path, the virtual environment that bench/setup.sh fills, and for the
+//! module the folder of this program. It installs nothing.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Contender;
+use super::kind::Contender;
 
 /// The programs that were found.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ impl Programs {
         }
     }
 
-    /// Those of `wanted` that can run; says which cannot, and what they lack.
+    /// Those of `wanted` that can run. For the others it prints what is missing.
     pub fn available(&self, wanted: &[Contender]) -> Vec<Contender> {
         let (can, cannot): (Vec<_>, Vec<_>) = wanted.iter().partition(|contender| self.needs(**contender).is_ok());
         for contender in cannot {
@@ -94,14 +95,16 @@ pub fn root_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A program of the search path, or of the folders of system programs, which are often not in it.
+/// A program of the search path, or of the folders of system programs, which are often not part of
+/// it.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The module that was built with the same profile as this program, so that one is not measured against the other's old build.
+/// The module that was built with the same profile as this program, so that one is not measured
+/// against the other's old build.
 fn module() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let module = program.parent()?.join("libngx_http_pincer_module.so");

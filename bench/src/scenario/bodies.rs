@@ -1,8 +1,11 @@
-//! Cache keys that stand on the request's body, in one nginx that differs in nothing else: what the scenarios about bodies share.
+//! Cache keys made from the request's body, in an nginx that differs in nothing else. The scenarios
+//! about bodies share them.
 //!
-//! Every variant answers POSTs from nginx's cache; the replica behind it answers from memory and ignores bodies. `$request_body` is given what it needs to work
-//! at all: a body buffer that holds the whole body, and a `proxy_buffer_size` that holds the key, since nginx refuses longer ones. Over 64 KB it does not work all
-//! the same: the place of the answer in the cache's file, after the key, is kept in 16 bits, so each request is a miss.
+//! In every variant nginx serves POSTs from its cache; the replica behind it responds from memory
+//! and ignores bodies. `$request_body` needs a body buffer that holds the whole body, and a
+//! `proxy_buffer_size` that holds the key, since nginx refuses longer keys. Over 64 KB it does not
+//! work at all: nginx stores the offset of the response in the cache file, after the key, in 16
+//! bits, so each request is a miss.
 //! Bound: bodies of [`BODY_BYTES_MAX`].
 
 use std::sync::Arc;
@@ -20,7 +23,8 @@ use crate::process::free_address;
 /// The largest body that every variant keeps in memory.
 pub const BODY_BYTES_MAX: usize = 128 << 10;
 
-/// A body that no other seed gives. Letters, so that it can also stand in a JSON string.
+/// A body that no other seed makes. It consists of letters, so that it can be part of a JSON
+/// string.
 pub fn body(seed: u64, bytes: usize) -> Arc<[u8]> {
     let mut random = SmallRng::seed_from_u64(seed);
     (0..bytes).map(|_| random.random_range(b'a'..=b'z')).collect()
@@ -36,15 +40,17 @@ pub struct Key {
     hash: Option<&'static str>,
     /// Further directives.
     more: &'static str,
-    /// Bytes of the largest body with which it is any use.
+    /// Bytes of the largest body that the key works with.
     pub bytes_max: usize,
 }
 
-/// Nearly the size of the key with which a header of nginx's cache files cannot say any more where the answer begins.
+/// Nearly the size of a key with which the header of a cache file of nginx can no longer hold the
+/// offset of the response.
 const KEY_BYTES_MAX: usize = 63 << 10;
 
 impl Key {
-    /// A key that knows nothing of the body: the same answer for all, which nobody can use.
+    /// A key that ignores the body: all bodies get the same response, so the key is of no use in
+    /// practice.
     pub const CONSTANT: Key =
         Key { name: "a constant", text: "constant", hash: None, more: "", bytes_max: BODY_BYTES_MAX };
     /// nginx's own variable.
@@ -55,7 +61,7 @@ impl Key {
         more: "proxy_buffer_size 132k; proxy_buffers 8 132k; proxy_busy_buffers_size 264k;",
         bytes_max: KEY_BYTES_MAX,
     };
-    /// What README.md tells to use.
+    /// The key that README.md recommends.
     pub const PINCER: Key = Key {
         name: "pincer: $pincer_cache_key, blake3",
         text: "$pincer_cache_key",
@@ -150,11 +156,12 @@ http {{
     Ok(Prepared { command, address, folder })
 }
 
-/// Fails unless the second of two equal POSTs comes from the cache: or what is measured would be something else.
+/// Fails unless the second of two equal POSTs is served from the cache, because otherwise no hits
+/// would be measured.
 pub async fn ensure_cached(name: &str, running: &Running, body: &Arc<[u8]>) -> Result<()> {
     let client = Client::posting(running.address, Arc::clone(body));
     client.ask(1.0).await;
     let second = client.ask(1.0).await;
-    ensure!(second.fate() == Fate::Answered && second.cached, "{name}: the second request was no hit: {second:?}");
+    ensure!(second.fate() == Fate::Succeeded && second.cached, "{name}: the second request was no hit: {second:?}");
     Ok(())
 }

@@ -1,10 +1,14 @@
-//! Cache hits by the request's body: what the key costs, beside nginx's own `$request_body` and beside a key that ignores the body.
+//! Cache hits by the request's body: the cost of the key, compared with nginx's `$request_body` and
+//! with a key that ignores the body.
 //!
-//! Closed loop with wrk, as in [`super::cost`], in turns that rotate; then instructions of one hit under callgrind, as in [`super::instructions`]. Every
-//! request is a hit, so the replica is asked once a variant. The instructions are shown and not judged: callgrind does not see the kernel, which does most of a hit. The bodies are random letters, sent again and again.
+//! Closed loop with wrk, as in [`super::cost`], in turns that rotate; then instructions of one hit
+//! under callgrind, as in [`super::instructions`]. Every request is a hit, so the replica gets one
+//! request per variant. The instructions are shown and not judged: callgrind does not see the
+//! kernel, which does most of a hit. The bodies are random letters, sent again and again.
 //!
-//! Hits per second are taken with wrk on the other core. Processor time is taken with wrk on the worker's own: a wrk that waits on another core must be woken there,
-//! which costs the worker a microsecond or more and happens the more often, the longer a hit takes.
+//! Hits per second are taken with wrk on the other core. Processor time is taken with wrk on the
+//! worker's own: a wrk that waits on another core must be woken there, which costs the worker a
+//! microsecond or more, and more often the longer a hit takes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +16,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::bodies::{BODY_BYTES_MAX, Key, body, ensure_cached};
-use super::cost::{CLIENT_CORE, PROXY_CORE, Slice, slice_from, start_pinned};
+use super::cost::{Slice, slice_from, start_pinned};
+use super::cpu::{CLIENT_CORE, PROXY_CORE};
 use super::instructions;
 use super::plain::Backend;
 use crate::client::Client;
@@ -30,7 +35,8 @@ const OVER_CONSTANT_MAX: f64 = 1.2;
 /// Places in [`Key::ALL`].
 const CONSTANT: usize = 0;
 const REQUEST_BODY: usize = 1;
-/// The key that README.md tells to use, and the one that knows no more of a request than `$request_body` does.
+/// The key that README.md recommends, and the key that covers as much of a request as
+/// `$request_body` does.
 const JUDGED: [usize; 2] = [2, 3];
 
 /// `body_hits`.
@@ -70,9 +76,10 @@ pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
 /// The turns of each key.
 type Turns = Vec<Vec<Slice>>;
 
-/// With wrk on a core of its own, and on the worker's.
+/// The turns with wrk on a core of its own, and on the worker's core.
 async fn measure(stage: &Stage, backend: &Backend, wrk: &Path, body: &Arc<[u8]>) -> Result<[Turns; 2]> {
-    // Short slices and many: those of a turn, which are compared, are but a few seconds apart, and a shared machine's pace changes from one second to the next.
+    // Short slices and many: those of a turn, which are compared, are but a few seconds apart, and
+    // a shared machine's pace changes from one second to the next.
     let (slice_s, turns) = if stage.quick { (1, 6) } else { (1, 30) };
     let folder = tempfile::tempdir()?;
     let arguments = ["-s".to_owned(), script(folder.path(), body)?.display().to_string()];
@@ -107,7 +114,7 @@ async fn measure(stage: &Stage, backend: &Backend, wrk: &Path, body: &Arc<[u8]>)
     Ok(measured)
 }
 
-/// What makes wrk post the body.
+/// The script with which wrk posts the body.
 fn script(folder: &Path, body: &[u8]) -> Result<PathBuf> {
     let (path, content) = (folder.join("post.lua"), folder.join("body"));
     std::fs::write(&content, body)?;

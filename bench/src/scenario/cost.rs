@@ -1,14 +1,17 @@
-//! What Pincer costs a request: requests per second and processor time against plain nginx, and the time of one pick.
+//! The cost of Pincer per request: requests per second and processor time against plain nginx, and
+//! the time of one pick.
 //!
-//! Closed loop with wrk, since only a saturated worker shows its cost. The proxy's single worker has a core of its own; wrk and the replicas,
-//! an nginx that answers from memory, share the other. Variants take turns in short slices, in an order that rotates, so that whatever else the
-//! machine does falls on all of them.
+//! Closed loop with wrk, since only a saturated worker shows its cost. The proxy's single worker
+//! has a core of its own; wrk and the replicas, an nginx that responds from memory, share the
+//! other. Variants take turns in short slices, in an order that rotates, so that other load of the
+//! machine affects all of them.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::cpu::{CLIENT_CORE, PROXY_CORE, pinned};
 use super::plain::{Backend, PEERS, Prepared, VARIANTS, Variant};
 use crate::contender::{Programs, Running, root_folder};
 use crate::process::cpu_time;
@@ -19,13 +22,13 @@ use crate::stats::Spread;
 /// Connections that wrk keeps busy.
 const CONNECTIONS: usize = 64;
 
-/// What a proxy did in some seconds.
+/// The result of a proxy over some seconds.
 pub struct Slice {
-    /// Requests answered each second.
+    /// Responses per second.
     pub requests_per_s: f64,
-    /// Processor time of its worker for each, µs.
+    /// Processor time of its worker per request, µs.
     pub cpu_us_per_request: f64,
-    /// What wrk said.
+    /// The output of wrk.
     pub said: String,
 }
 
@@ -70,18 +73,8 @@ pub fn start_pinned(prepared: Prepared) -> Result<Running> {
     Running::start(&command, prepared.address, prepared.folder)
 }
 
-/// The start of a command line that keeps to one core, on a machine that has two.
-pub fn pinned(core: usize) -> Vec<String> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < 2 { Vec::new() } else { ["taskset", "-c", &core.to_string()].map(String::from).to_vec() }
-}
-
-/// The core of the proxy's worker.
-pub const PROXY_CORE: usize = 0;
-/// The core of whatever sends requests, where the proxy has the other.
-pub const CLIENT_CORE: usize = 1;
-
-/// Lets wrk, on a core of its own, keep the proxy busy, with these further arguments. An answer other than 2xx or 3xx is an error.
+/// Lets wrk, on a core of its own, keep the proxy busy, with these further arguments. A response
+/// other than 2xx or 3xx is an error.
 pub fn slice(wrk: &Path, arguments: &[String], proxy: &Running, seconds: u32) -> Result<Slice> {
     slice_from(CLIENT_CORE, wrk, arguments, proxy, seconds)
 }
@@ -133,17 +126,19 @@ fn report(names: &[&str], slices: &[Vec<Slice>], verdicts: &mut Verdicts) {
     }
 }
 
-/// The core's micro-benchmarks: the example's name, its arguments, and what its nanoseconds are if a promise is made of them.
+/// The core's micro-benchmarks: the example's name, its arguments, and what its nanoseconds are if
+/// a promise is made of them.
 const EXAMPLES: [(&str, &[&str], Option<&str>); 2] =
     [("pick_bench", &[], Some("a pick among 8 peers, ns")), ("zone_bench", &["8", "4"], None)];
 
-/// Runs of a micro-benchmark. The least counts: whatever else the machine does only adds.
+/// Runs of a micro-benchmark. The least counts, since other load of the machine only adds.
 const RUNS: usize = 5;
 
-/// What a pick may take.
+/// The most that a pick may take.
 const PICK_NS_MAX: f64 = 200.0;
 
-/// `pick`: the core's own micro-benchmarks. Only the pick itself is judged, not the claim and the release around it.
+/// `pick`: the core's own micro-benchmarks. Only the pick itself is judged, not the claim and the
+/// release around it.
 pub fn pick(verdicts: &mut Verdicts) -> Result<()> {
     for (name, arguments, promise) in EXAMPLES {
         if !root_folder().join("ngx-module/core/examples").join(format!("{name}.rs")).exists() {

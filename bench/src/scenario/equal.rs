@@ -1,10 +1,11 @@
-//! Equal replicas: what `least_conn` does well must not get worse, and each replica must get its share.
+//! Equal replicas: latencies must not be worse than those of `least_conn`, and each replica must
+//! get its share.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seeds;
+use super::seeds::seeds;
 use crate::contender::Contender;
 use crate::oracle;
 use crate::pool::Pool;

@@ -1,12 +1,13 @@
-//! Replicas that misbehave and recover: one that answers 500 at once, and one that is slow for a while.
+//! Replicas that fail and recover: one responds with 500 at once, and one is slow for a while.
 //!
-//! A replica that fails in no time looks like the fastest and emptiest one; a slow one, left alone, never gets the chance to show that it is well again.
+//! A replica that fails at once looks like the fastest and idlest one. A slow replica that gets no
+//! requests never shows that it has recovered.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seeds;
+use super::seeds::seeds;
 use crate::client::Fate;
 use crate::contender::{Contender, Options};
 use crate::pool::Pool;
@@ -54,7 +55,7 @@ pub async fn failing(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
         experiment.changes = vec![Change { at: from, replica: BAD, behaviour: Behaviour::Fail }];
         let heats = experiment.run(stage, &seeds(if stage.quick { 1 } else { 3 }), 1).await?;
         println!(
-            "  {} retry, one of {REPLICAS} replicas answers 500 at once:",
+            "  {} retry, one of {REPLICAS} replicas responds with 500 at once:",
             if retry { "with one" } else { "without" }
         );
         for (place, contender) in experiment.contenders.iter().enumerate() {
@@ -99,7 +100,8 @@ pub async fn healing(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
     Ok(())
 }
 
-/// What the bad replica got of the requests meant to start between the two, over what an equal share would be.
+/// The bad replica's part of the requests with an intended start between the two times, over an
+/// equal share.
 fn fair_part(heat: &Heat, place: usize, from: Duration, to: Duration) -> f64 {
     let outcomes = &heat.lanes[place].1;
     let all = within(outcomes, from, to).count().max(1) as f64;

@@ -1,7 +1,8 @@
-//! Instructions per request, counted by callgrind: free of the noise that times have.
+//! Instructions per request, counted by callgrind, which have no noise as times have.
 //!
-//! A single-process nginx serves a number of requests one after the other on one connection, then more of them in a second run; the difference
-//! over the difference in requests is the cost of one request, without start and stop. Profiles stay in target/bench for callgrind_annotate.
+//! A single-process nginx serves a number of requests one after the other on one connection, then
+//! more of them in a second run; the difference over the difference in requests is the cost of one
+//! request, without start and stop. Profiles stay in target/bench for callgrind_annotate.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,10 +15,12 @@ use crate::contender::{Running, on_path, root_folder};
 use crate::report::Verdicts;
 use crate::run::Stage;
 
-/// Requests of the two runs. The first is past slow start, lazy binding and the opening of connections.
+/// Requests of the two runs. The first is past slow start, lazy binding and the opening of
+/// connections.
 const REQUESTS: [u32; 2] = [1_000, 4_000];
 
-/// Peers of the upstreams measured; the promise is judged with the most, since Pincer looks at each.
+/// Peers of the upstreams measured; the promise is judged with the most, since Pincer looks at
+/// each.
 const UPSTREAMS: [usize; 2] = [2, PEERS];
 
 /// Instructions that Pincer may add to a request.
@@ -37,7 +40,7 @@ pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
     Ok(())
 }
 
-/// What all counts of one table share.
+/// Values that all counts of one table share.
 struct Bench<'a> {
     stage: &'a Stage,
     backend: &'a Backend,
@@ -70,7 +73,8 @@ impl Bench<'_> {
     }
 }
 
-/// Instructions of one request to what `prepare` makes ready, of a single process, asked by what `client` makes; the profiles are called `name`.
+/// Instructions of one request to what `prepare` makes ready, of a single process, asked by what
+/// `client` makes; the profiles are called `name`.
 pub async fn per_request(
     name: &str,
     prepare: impl Fn() -> Result<Prepared>,
@@ -89,7 +93,7 @@ pub async fn per_request(
         let running = Running::start(&command, prepared.address, prepared.folder)?;
         let client = client(running.address);
         for _ in 0..requests {
-            ensure!(client.ask(1.0).await.fate() == Fate::Answered, "{name}: a request failed");
+            ensure!(client.ask(1.0).await.fate() == Fate::Succeeded, "{name}: a request failed");
         }
         // Ends the process, which writes the profile.
         drop(running);

@@ -1,7 +1,8 @@
-//! The rate limiter's own benchmark, which is the core's `limit_bench`: checks a second beside a mutex and a tree, instructions of one check, and a flood of
-//! random keys.
+//! The rate limiter's own benchmark, which is the core's `limit_bench`: checks a second beside a
+//! mutex and a tree, instructions of one check, and a flood of random keys.
 //!
-//! It prints sentences; this reads the numbers in them and holds them to the promises. Of several runs the best counts: what else the machine does only takes.
+//! The benchmark prints sentences; this scenario reads the numbers in them and checks the promises.
+//! The best of several runs counts, since other load of the machine only makes a run worse.
 
 use std::path::Path;
 use std::process::Command;
@@ -29,10 +30,10 @@ const INSTRUCTIONS_MAX: f64 = 150.0;
 /// Of a look-up in the flood, 99th percentile.
 const LOOK_UP_NS_MAX: f64 = 1_000.0;
 
-/// What a key gets of its rate in the flood.
+/// The part of its rate that a key gets in the flood.
 const RATE_MIN: f64 = 0.99;
 
-/// What one run of the whole benchmark said.
+/// The figures of one run of the whole benchmark.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Said {
     /// Two threads' checks over those of the mutex and the tree.
@@ -68,10 +69,11 @@ pub fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
 }
 
 impl Said {
-    /// Reads what the benchmark printed; None when it speaks otherwise.
+    /// Reads the output of the benchmark; None if the output has another form.
     fn read(text: &str) -> Option<Self> {
         let threads = text.lines().find(|line| line.starts_with("2 threads"))?;
-        // Three ratios: of the check of a rate whose hash is ready, which is what is promised; of all that a request takes; and of that with the hash.
+        // Three ratios: of the check of a rate whose hash is ready, which is what is promised; of
+        // all that a request takes; and of that with the hash.
         let faster = threads.split_whitespace().rev().nth(2)?.strip_suffix('x')?.parse().ok()?;
         let floods: Vec<&str> = text.lines().filter(|line| line.contains("random keys of")).collect();
         let mut said = Said { faster, look_up_ns: 0.0, rate: 1.0 };
@@ -98,7 +100,8 @@ fn example(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Instructions of a check by callgrind: what more checks take more.
+/// Instructions of a check by callgrind: the difference of two runs over the difference of their
+/// checks.
 fn instructions(verdicts: &mut Verdicts) -> Result<()> {
     if on_path("valgrind").is_none() {
         println!("  left out: instructions; no valgrind, run `make setup`");

@@ -1,10 +1,13 @@
-//! The scenarios: each sets up a comparison, prints its table, and judges the promises that it can show.
+//! The scenarios: each sets up a comparison, prints its table, and judges the promises that it can
+//! show.
 //!
-//! A scenario never stops at a broken promise: it prints it and goes on. Promises are the project's; their numbers are constants here.
+//! A scenario does not stop at a broken promise: it prints the promise and goes on. Promises are
+//! the project's; their numbers are constants here.
 
 mod bodies;
 mod body_hits;
 mod cost;
+mod cpu;
 mod equal;
 mod faults;
 mod instructions;
@@ -12,6 +15,7 @@ mod limiter;
 mod overload;
 mod plain;
 mod pools;
+mod seeds;
 mod slow_bodies;
 mod sse;
 mod upload_stall;
@@ -33,9 +37,9 @@ pub enum Scenario {
     Pool6s,
     /// Equal replicas: nothing to gain, nothing to lose.
     Equal,
-    /// Streams whose head comes at once and whose first token does not.
+    /// Streams whose headers come at once and whose first token does not.
     Sse,
-    /// One replica of four answers 500 at once.
+    /// One replica of four responds with 500 at once.
     Fail500,
     /// A replica that is slow for ten seconds and heals.
     Heal,
@@ -49,7 +53,7 @@ pub enum Scenario {
     /// Small requests beside a large upload that is hashed.
     #[value(name = "upload_stall")]
     UploadStall,
-    /// Small requests beside a thousand bodies that come drop by drop.
+    /// Small requests beside a thousand bodies that arrive very slowly.
     #[value(name = "slow_bodies")]
     SlowBodies,
     /// The micro-benchmark of a pick.
@@ -61,7 +65,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// All but those that take very long.
+    /// All scenarios except those that take very long.
     pub const DEFAULT: [Scenario; 13] = [
         Scenario::Pick,
         Scenario::Limiter,
@@ -97,9 +101,4 @@ impl Scenario {
             Scenario::Limiter => limiter::run(stage, verdicts),
         }
     }
-}
-
-/// Seeds of so many heats. The first is not 0, which would leave the first lane first.
-fn seeds(count: u64) -> Vec<u64> {
-    (1..=count).collect()
 }

@@ -1,17 +1,21 @@
-//! Three times what a pool can serve: do VIPs notice, does everybody else still get something, and does any slot stand still?
+//! Three times the load that a pool can serve: do VIPs notice, do other clients still get their
+//! share, and is any slot idle?
 //!
-//! The yardstick is Pincer sent nothing but the same VIPs' requests: an idle pool. With all slots busy even the first in line must wait until one is free:
-//! of N slots of mean work W the next one on average after W/N, and behind other VIPs of load v (their part of the capacity) W/N/(1 - v) in all. Here that is
-//! 31 ms with W = 400 ms; beside the 99th percentile of the work itself, 5.7 W, it is little. With work that is always the same, or few slots, it would
-//! not be: no order of the queue can help there. So the table shows the wait by itself, too.
+//! The yardstick is Pincer sent nothing but the same VIPs' requests: an idle pool. With all slots
+//! busy even the first in line must wait until one is free: of N slots of mean work W the next one
+//! on average after W/N, and behind other VIPs of load v (their part of the capacity) W/N/(1 - v)
+//! in all. Here that is 31 ms with W = 400 ms; beside the 99th percentile of the work itself, 5.7
+//! W, it is little. With work that is always the same, or few slots, it would not be: no order of
+//! the queue can help there. So the table shows the wait by itself, too.
 //!
-//! In a second part VIPs alone ask for more than there is: now the others live by the share that they are promised.
+//! In a second part VIPs alone ask for more than there is: now the others live by the share that
+//! they are promised.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seeds;
+use super::seeds::seeds;
 use crate::client::Fate;
 use crate::contender::Contender;
 use crate::pool::Pool;
@@ -34,7 +38,7 @@ const VIP_PARTS: [f64; 2] = [0.2, 0.8];
 /// Until queues are full.
 const WARM_UP: Duration = Duration::from_secs(8);
 
-/// What VIPs may notice of the others: their p99 over that of an idle pool.
+/// The most that other clients may cost VIPs: the VIPs' p99 over that of an idle pool.
 const VIP_P99_MAX: f64 = 1.10;
 
 /// The part of the slots that the free class is promised.
@@ -43,7 +47,7 @@ const SHARE: f64 = 0.05;
 /// The part of the slots' time that must be worked.
 const BUSY_MIN: f64 = 0.98;
 
-/// What one lane showed in one heat.
+/// The result of one lane in one heat.
 struct Shown {
     vip: Summary,
     /// 99th percentile of what a VIP waited beyond its own work, seconds.
@@ -77,7 +81,8 @@ pub async fn run(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
     Ok(())
 }
 
-/// One comparison: per contender what its lane showed, heat by heat. `size` is the seconds measured and the heats.
+/// One comparison: per contender what its lane showed, heat by heat. `size` is the seconds measured
+/// and the heats.
 async fn part(
     stage: &Stage,
     vip_part: f64,
@@ -104,7 +109,7 @@ fn shown(heat: &Heat, place: usize, experiment: &Experiment) -> Shown {
         outcomes.iter().filter(|outcome| outcome.class == Some(class)).copied().collect()
     };
     let (vip, free) = (of(Class::Vip), of(Class::Free));
-    let measured = vip.iter().filter(|o| o.at >= WARM_UP && o.fate == Fate::Answered);
+    let measured = vip.iter().filter(|o| o.at >= WARM_UP && o.fate == Fate::Succeeded);
     let waits = measured.map(|outcome| outcome.latency.saturating_sub(MEAN.mul_f64(outcome.work)));
     let slots = Worked::of(&heat.served[place], experiment.shape.span);
     Shown {
@@ -153,7 +158,7 @@ fn total(rounds: &[Shown], figure: impl Fn(&Shown) -> usize) -> usize {
     rounds.iter().map(figure).sum()
 }
 
-/// Neither answered well nor at all.
+/// Failed or not finished.
 fn lost(summary: &Summary) -> usize {
     summary.errors + summary.unfinished
 }
@@ -206,7 +211,8 @@ fn judge_vips(lanes: &[(Contender, Vec<Shown>)], verdicts: &mut Verdicts) {
 
 fn judge_share(lanes: &[(Contender, Vec<Shown>)], verdicts: &mut Verdicts) {
     let Some((who, rounds)) = lanes.iter().find(|(who, _)| *who == Contender::PincerClasses) else { return };
-    // Of the slots' grants, to one: what a grant is worth is drawn, and the window cuts through some.
+    // Of the slots' grants, to one: what a grant is worth is drawn, and the window cuts through
+    // some.
     let least = median(rounds, |s| s.free_grants + 1.0 / s.served.max(1.0));
     verdicts.at_least(&format!("{}: the free class' part of the grants, VIPs in excess", who.name()), least, SHARE);
     let busy = median(rounds, |s| s.busy);

@@ -1,7 +1,9 @@
-//! Plain nginx and Pincer in the same nginx, for the comparisons of cost: the variants, and the replicas behind them.
+//! Plain nginx and Pincer in the same nginx, for the comparisons of cost: the variants, and the
+//! replicas behind them.
 //!
-//! All variants share one configuration but for the upstream's balancing lines and `load_module`; plain means `proxy_pass` to an upstream with
-//! `zone` and keepalive. The replicas are one nginx that answers from memory on `PEERS` ports.
+//! All variants share one configuration but for the upstream's balancing lines and `load_module`;
+//! plain means `proxy_pass` to an upstream with `zone` and keepalive. The replicas are one nginx
+//! that responds from memory on `PEERS` ports.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -9,15 +11,15 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use tempfile::TempDir;
 
-use super::cost::{CLIENT_CORE, pinned};
+use super::cpu::{CLIENT_CORE, pinned};
 use crate::contender::nginx::{Conf, balance_of, command, load_module, write};
 use crate::contender::{Contender, Options, Programs, Running, Server};
 use crate::process::free_address;
 
-/// Replicas there are, and so the most peers an upstream can have.
+/// The number of replicas, and so the most peers of an upstream.
 pub const PEERS: usize = 8;
 
-/// Slots told to the variant that uses them: enough that nothing ever waits.
+/// Slots of the variant that uses them: so many that no request ever waits.
 const SLOTS: usize = 64;
 
 /// One configuration whose cost is measured.
@@ -46,12 +48,13 @@ pub struct Prepared {
 }
 
 impl Variant {
-    /// Whether its programs are there; says so when not.
+    /// Whether its programs are installed; prints a line if not.
     pub fn can_run(&self, programs: &Programs) -> bool {
         !programs.available(&[self.contender]).is_empty()
     }
 
-    /// Writes its configuration for the first `peers` replicas: one worker beneath a master, or one process alone.
+    /// Writes its configuration for the first `peers` replicas: one worker beneath a master, or one
+    /// process alone.
     pub fn prepare(&self, programs: &Programs, backend: &Backend, peers: usize, master: bool) -> Result<Prepared> {
         let is_pincer = self.name.starts_with("pincer");
         let mut main = if is_pincer { load_module(programs)? } else { String::new() };
@@ -75,7 +78,7 @@ impl Variant {
     }
 }
 
-/// The replicas: they answer at once.
+/// The replicas, which respond at once.
 pub struct Backend {
     /// Where they listen.
     pub addresses: Vec<SocketAddr>,

@@ -1,13 +1,14 @@
-//! Fast and slow replicas in one pool, the case Pincer exists for: 2 of 4 slots, and 6 of 2 slots that are ten times slower.
+//! Fast and slow replicas in one pool, the case Pincer exists for: 2 of 4 slots, and 6 of 2 slots
+//! that are ten times slower.
 //!
-//! At 100 ms and 1 s every contender runs; at 6 s and 60 s only those that stay stable, with several traces at once, since at about one
-//! request a second a single trace says little.
+//! At 100 ms and 1 s every contender runs; at 6 s and 60 s only those that stay stable, with
+//! several traces at once, since at about one request a second a single trace says little.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seeds;
+use super::seeds::seeds;
 use crate::contender::Contender;
 use crate::oracle;
 use crate::pool::Pool;
@@ -46,7 +47,7 @@ pub async fn at_6_s(stage: &Stage, verdicts: &mut Verdicts) -> Result<()> {
     let (span_s, traces) = if stage.quick { (120, 2) } else { (900, 10) };
     let span = Duration::from_secs(span_s);
     let mut experiment = Experiment::of_work(pool(Duration::from_secs(6)), LOAD, WORK_CV, span);
-    // A slow replica's first answer takes a minute: until then nobody knows it.
+    // A slow replica's first response takes a minute, and until then no contender knows its speed.
     experiment.warm_up = span / 5;
     experiment.drain = Duration::from_secs(if stage.quick { 60 } else { 360 });
     experiment.contenders = stage.programs.available(&[

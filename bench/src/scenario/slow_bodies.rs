@@ -1,12 +1,16 @@
-//! A thousand bodies that come drop by drop (slowhttptest), and what they cost the others: time of wrk's requests, and memory of the worker.
+//! A thousand bodies that arrive very slowly (slowhttptest), and their cost: the time of wrk's
+//! requests, and the memory of the worker.
 //!
-//! One worker on a core of its own, started anew for each measurement so that its memory is its own. wrk asks for something small on the other core, first alone, then with
-//! the slow bodies there. Lanes: bodies that are not hashed, hashed as they come, and by their parts.
+//! One worker on a core of its own, started anew for each measurement so that its memory is its
+//! own. wrk sends small requests from the other core, first alone, then with the slow bodies there.
+//! Lanes: bodies that are not hashed, hashed as they come, and by their parts.
 //!
-//! slowhttptest sends its thousand pieces in a burst each second, from wrk's core; `nice` lets wrk go first there, since what counts is the wait for nginx. On a shared machine wrk's
-//! p99 is either below 1 ms or at the 3 to 4 ms for which something else had the core, with slow bodies and without, in about half of the turns each; their medians are thrown
-//! like dice. Such noise only adds, so many short turns are taken and the lower quartiles of both are compared; the medians are shown beside them.
-//! slowhttptest is of Debian's package of that name.
+//! slowhttptest sends its thousand pieces in a burst each second, from wrk's core; `nice` lets wrk
+//! go first there, since what counts is the wait for nginx. On a shared machine wrk's p99 is either
+//! below 1 ms or at the 3 to 4 ms for which something else had the core, with slow bodies and
+//! without, in about half of the turns each; their medians are thrown like dice. Such noise only
+//! adds, so many short turns are taken and the lower quartiles of both are compared; the medians
+//! are shown beside them. slowhttptest is of Debian's package of that name.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::bodies::{PASSED, prepare};
-use super::cost::{CLIENT_CORE, pinned, slice, start_pinned};
+use super::cost::{slice, start_pinned};
+use super::cpu::{CLIENT_CORE, pinned};
 use super::plain::Backend;
 use crate::contender::on_path;
 use crate::process::Process;
@@ -24,9 +29,9 @@ use crate::stats::{Spread, quantile};
 
 /// Slow clients.
 const CONNECTIONS: usize = 1_000;
-/// What nginx is told to keep of a body in memory.
+/// The size of nginx's buffer for a body in memory.
 const BUFFER_BYTES: usize = 16 << 10;
-/// What a slow client may cost beside its buffer.
+/// The most memory that a slow client may cost beside its buffer.
 const MORE_BYTES_MAX: usize = 8 << 10;
 /// wrk's p99 beside the slow bodies over wrk's alone.
 const P99_MAX: f64 = 2.0;
@@ -82,7 +87,8 @@ fn one(stage: &Stage, backend: &Backend, place: usize, wrk: &Path, slow: &Path, 
     let (connections, url) = (CONNECTIONS.to_string(), format!("http://{}/slow", running.address));
     let mut words = pinned(CLIENT_CORE);
     words.extend(["nice", "-n", "19", &slow.display().to_string()].map(String::from));
-    // A body of 8 KB that comes in pieces of up to 64 bytes a second, from clients that come within two seconds.
+    // A body of 8 KB that comes in pieces of up to 64 bytes a second, from clients that come within
+    // two seconds.
     words.extend(["-B", "-c", &connections, "-r", "500", "-i", "1", "-x", "32", "-s", "8192"].map(String::from));
     words.extend(["-l", "600", "-v", "0", "-f", kind, "-u", &url].map(String::from));
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

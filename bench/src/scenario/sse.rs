@@ -1,10 +1,11 @@
-//! Streams whose head comes at once: who looks at the head sees three equal replicas, while one makes every client wait 4 s for a token.
+//! Streams whose headers come at once: by the headers three replicas are equal, but one of them
+//! makes every client wait 4 s for a token.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::seeds;
+use super::seeds::seeds;
 use crate::contender::{Contender, Options};
 use crate::pool::Pool;
 use crate::replica::Behaviour;

@@ -1,9 +1,12 @@
-//! Small requests beside a large upload whose body is hashed: whether hashing keeps the event loop from serving others.
+//! Small requests beside a large upload whose body is hashed: whether hashing keeps the event loop
+//! from serving others.
 //!
-//! One worker on a core of its own. One client uploads without a pause, as fast as nginx takes it; small requests come every two milliseconds, planned beforehand,
-//! and their times show how long the loop was away. Lanes take turns: no upload, one that is not hashed, and one for each way to hash. nginx reads an upload
-//! for as long as there is something to read, so it is away for a while without us too: the lane that is not hashed is the measure.
-//! The answer does not wait for the replica: bodies are read, hashed and stored, not passed on.
+//! One worker on a core of its own. One client uploads without a pause, as fast as nginx takes it;
+//! small requests come every two milliseconds, planned beforehand, and their times show how long
+//! the loop was busy. Lanes take turns: no upload, one that is not hashed, and one for each way to
+//! hash. nginx reads an upload for as long as there is data to read, so the loop is busy for a
+//! while without Pincer, too. So lanes are compared with the lane that is not hashed. The response
+//! does not come from the replica: bodies are read, hashed and stored, not passed on.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +27,8 @@ use crate::trace::Arrival;
 
 /// An upload of the lanes that take any body.
 const UPLOAD_BYTES: usize = 64 << 20;
-/// Members of the JSON object of its lane, in an order that is not that of their keys: about 1 MB, the most that is parsed by default.
+/// Members of the JSON object of its lane, in an order that is not that of their keys: about 1 MB,
+/// the most that is parsed by default.
 const MEMBERS: usize = 16_384;
 /// Between two small requests.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -64,7 +68,7 @@ const LANES: [Lane; 7] = [
 /// Place of the lane that the hashed ones, which come after it, are compared with.
 const NOT_HASHED: usize = 1;
 
-/// What a lane showed in one turn.
+/// The result of a lane in one turn.
 struct Turn {
     small: Summary,
     longest: Duration,
@@ -121,8 +125,8 @@ async fn one(stage: &Stage, lane: &Lane, address: SocketAddr, time: Duration) ->
         let ended = tokio::task::spawn_blocking(|| uploading.join()).await.context("joining the upload")?;
         ended.map_err(|_| anyhow::anyhow!("the upload panicked"))??;
     }
-    ensure!(samples.iter().all(|sample| sample.fate() == Fate::Answered), "{}: a small request failed", lane.name);
-    // From when it really left: how late that was is the client's fault, not the proxy's.
+    ensure!(samples.iter().all(|sample| sample.fate() == Fate::Succeeded), "{}: a small request failed", lane.name);
+    // Measured from the real start, since a late start is the client's fault and not the proxy's.
     let times = || samples.iter().filter_map(|sample| sample.latency(sample.sent?));
     let longest = times().max().unwrap_or_default();
     Ok(Turn { small: Summary::of(times()), longest, uploaded_mb_per_s: uploaded / f64::from(1 << 20) })
@@ -152,16 +156,17 @@ fn bytes() -> Vec<u8> {
 
 /// An object with many members whose keys begin alike and come in no order.
 fn object() -> Vec<u8> {
-    // 7919 is prime and no divisor of the count, which is the most that one object may have: every number comes once.
+    // 7919 is prime and no divisor of the count, which is the most that one object may have: every
+    // number comes once.
     let members = (0..MEMBERS).map(|number| {
         format!("\"a-name-that-is-as-long-as-needed-for-a-megabyte-{:06}\":{number}", number * 7919 % MEMBERS)
     });
     format!("{{{}}}", members.collect::<Vec<_>>().join(",")).into_bytes()
 }
 
-/// Sends the request over and over on one connection, as fast as it is taken.
+/// Sends the request repeatedly on one connection, as fast as nginx reads it.
 fn upload(address: SocketAddr, request: &[u8], stop: &AtomicBool, uploaded: &AtomicUsize) -> Result<()> {
-    // On Linux this is the thread's own.
+    // On Linux the nice value belongs to the thread.
     let _ = rustix::process::nice(NICE);
     let mut stream = TcpStream::connect(address)?;
     while !stop.load(Ordering::Relaxed) {
@@ -172,12 +177,12 @@ fn upload(address: SocketAddr, request: &[u8], stop: &AtomicBool, uploaded: &Ato
                 return Ok(());
             }
         }
-        let mut answer = [0; 4096];
-        let read = stream.read(&mut answer)?;
+        let mut response = [0; 4096];
+        let read = stream.read(&mut response)?;
         ensure!(
-            answer[..read].starts_with(b"HTTP/1.1 200"),
-            "an upload was answered {:?}",
-            answer[..read].escape_ascii().to_string()
+            response[..read].starts_with(b"HTTP/1.1 200"),
+            "the response to an upload is {:?}",
+            response[..read].escape_ascii().to_string()
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The control plane's service. Exit status: 0 told to end, 1 failed, 2 wrong command line.
+//! The control plane's service. Exit status: 0 ended by a signal, 1 failed, 2 wrong command line.
 
 use std::{io, process::ExitCode};
 

@@ -1,4 +1,5 @@
-//! Turns what an operator asks of a class into changes of records, or says why not. As `crate::plan` for peers, and as pure.
+//! Turns a request about classes into changes of records, or refuses it. It does for classes what
+//! `crate::plan` does for peers, and is as pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +10,10 @@ use crate::{
     declared::Declared,
     model::{Config, Full, Replaced},
     names,
-    plan::{Refusal, check_etag},
+    refusal::{Refusal, check_etag},
 };
 
-/// What an operator asks. Names and values are checked before.
+/// A request of an operator. Its names and values have been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Add a class.
@@ -30,7 +31,7 @@ pub enum Op {
         settings: Settings,
         /// Which fields.
         mask: Mask,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
         /// Add it if it isn't there.
         allow_missing: bool,
@@ -39,7 +40,7 @@ pub enum Op {
     Delete {
         /// Its name.
         name: String,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
     /// Replace all classes.
@@ -53,14 +54,14 @@ pub struct Desired {
     pub name: String,
     /// All its settings.
     pub settings: Settings,
-    /// What the caller saw.
+    /// The etag that the caller has read; `None` = any.
     pub etag: Option<String>,
 }
 
 /// A change of one class.
 pub type Change = Replaced<Record>;
 
-/// What `op` changes. Empty when all is as asked already.
+/// The changes that `op` makes. Empty if nothing changes.
 pub fn plan(op: &Op, config: &Config, declared: &Declared) -> Result<Vec<Change>, Refusal> {
     let view = View { config, declared };
     let changes = match op {
@@ -138,7 +139,7 @@ impl View<'_> {
         Ok(self.change(name, self.kept(name, after)))
     }
 
-    /// `record`, unless it says nothing about a class that nobody declares any more.
+    /// `record`, unless it has no settings and belongs to a class that no node declares any more.
     fn kept(&self, name: &str, record: Record) -> Option<Record> {
         (record.config(name).is_some() || self.is_declared(name)).then_some(record)
     }
@@ -150,7 +151,8 @@ impl View<'_> {
             return Err(refusal(name_shown));
         };
         self.check_etag(name, etag)?;
-        // A declared class keeps a record without settings: its etag must not come back.
+        // A declared class keeps a record without settings, so that an old etag never becomes valid
+        // again.
         let cleared = Record { settings: Settings::default(), added: false, ..record };
         Ok(self.change(name, self.kept(name, cleared)))
     }
@@ -175,8 +177,8 @@ impl View<'_> {
         Ok(changes)
     }
 
-    /// Refuses a burst or a delay that a change brings where no rate is in force, as nginx -t does. One that was there before holds up nothing, so a rate may
-    /// be lifted without it.
+    /// Refuses a burst or a delay that a change brings where no rate is in force, as nginx -t does.
+    /// A burst or delay that was set before is accepted, so an operator may unset the rate alone.
     fn check_rate(&self, change: &Change) -> Result<(), Refusal> {
         let settings = |record: Option<Record>| record.map(|record| record.settings).unwrap_or_default();
         let (before, after) = (settings(change.before), settings(change.after));
@@ -190,7 +192,8 @@ impl View<'_> {
         }
     }
 
-    /// Refuses changes after which there would be too many classes, or some node's shares would be more than all.
+    /// Refuses changes after which there would be too many classes, or the shares of a node would
+    /// exceed 100 %.
     fn check(&self, changes: &[Change]) -> Result<(), Refusal> {
         let mut records: BTreeMap<&str, Record> =
             self.config.classes.iter().map(|(name, record)| (name.as_str(), *record)).collect();
@@ -210,7 +213,8 @@ impl View<'_> {
         if is_felt { self.check_nodes(&records) } else { Ok(()) }
     }
 
-    /// On each node by itself, since nodes may declare different classes; and on one that declares none.
+    /// Checks each node by itself, since nodes may declare different classes, and a node that
+    /// declares none.
     fn check_nodes(&self, records: &BTreeMap<&str, Record>) -> Result<(), Refusal> {
         let bare = BTreeMap::new();
         for declares in self.declared.shares.iter().chain([&bare]) {

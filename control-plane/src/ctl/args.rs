@@ -1,16 +1,19 @@
 //! pincerctl's command line, and where it finds pincerd.
 //!
-//! For each of endpoint, CA, certificate and key: its own flag, else `--dev`, else its environment variable, else `PINCER_DEV_DIR`. A flag always beats the
+//! The endpoint, the CA, the certificate and the key come from the first of these that is set: the
+//! flag, `--dev`, the environment variable, `PINCER_DEV_DIR`. A flag takes precedence over the
 //! environment. Pure but for reading the environment and `DIR/endpoint`.
 
 mod class;
+mod fault;
+mod setting;
 
 use std::{env, ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args as ArgGroup, Parser, Subcommand, ValueEnum};
 use pincer_proto::limits;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::{
     client::{self, Target},
     dev::{self, Name},
@@ -18,8 +21,10 @@ use crate::{
 };
 
 pub use class::{ClassSettingsArgs, ClassVerb, KeyVerb};
+use fault::Fault;
+pub use setting::Setting;
 
-/// When only certificates are given.
+/// The endpoint if only certificates are given.
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:9443";
 
 /// Reads and changes what Pincer's control plane feeds to nginx.
@@ -79,12 +84,13 @@ impl TargetArgs {
     /// Where pincerd is, after flags and environment.
     pub fn resolve(self) -> Result<Target, Failure> {
         let dev_variable = variable("PINCER_DEV_DIR");
-        let file = |flag: Option<PathBuf>, name: &str, option: &str, in_dev: fn(&PathBuf) -> PathBuf| {
-            flag.or_else(|| self.dev.as_ref().map(in_dev))
-                .or_else(|| variable(name))
-                .or_else(|| dev_variable.as_ref().map(in_dev))
-                .ok_or_else(|| Failure::Usage(format!("say who you are: {option} FILE or {name}, or --dev DIR")))
-        };
+        let file =
+            |flag: Option<PathBuf>, name: &'static str, option: &'static str, in_dev: fn(&PathBuf) -> PathBuf| {
+                flag.or_else(|| self.dev.as_ref().map(in_dev))
+                    .or_else(|| variable(name))
+                    .or_else(|| dev_variable.as_ref().map(in_dev))
+                    .ok_or(Failure::NoIdentity { option, variable: name })
+            };
         let ca = file(self.ca, "PINCER_CA", "--ca", |dev| dev.join(dev::CA_FILE))?;
         let certificate = file(self.cert, "PINCER_CERT", "--cert", |dev| Name::Operator.certificate(dev))?;
         let key = file(self.key, "PINCER_KEY", "--key", |dev| Name::Operator.key(dev))?;
@@ -99,7 +105,7 @@ impl TargetArgs {
     }
 }
 
-/// What a command is about.
+/// The noun of a command.
 #[derive(Debug, Subcommand)]
 pub enum Noun {
     /// Upstreams that nginx declares
@@ -132,7 +138,8 @@ pub enum Noun {
         #[command(subcommand)]
         verb: CacheVerb,
     },
-    /// Make the settings of the upstreams in a file, and all classes if it has any, exactly those in the file, in one revision
+    /// Make the settings of the upstreams in a file, and all classes if it has any, exactly those
+    /// in the file, in one revision
     Apply {
         /// YAML or JSON; - for standard input
         #[arg(short, long, value_name = "FILE")]
@@ -173,7 +180,8 @@ pub enum UpstreamVerb {
 pub enum NodeVerb {
     /// All nodes, and what they have applied
     List,
-    /// Forget a node that is gone for good, and what it declared; one that is connected is not forgotten
+    /// Forget a node that is gone for good, and what it declared; one that is connected is not
+    /// forgotten
     Delete {
         /// As in node list
         node: String,
@@ -182,7 +190,8 @@ pub enum NodeVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum CacheVerb {
-    /// Remove one answer, or all, from the caches of an upstream or a location, on every connected node, now
+    /// Remove one response, or all, from the caches of an upstream or a location, on every
+    /// connected node, now
     Purge(PurgeArgs),
 }
 
@@ -224,7 +233,8 @@ pub struct PlaceArgs {
 #[derive(Debug, ArgGroup)]
 #[group(required = true, multiple = false)]
 pub struct EntriesArgs {
-    /// The entry of this key, as proxy_cache_key renders it; - for one line of standard input, which other users of this machine cannot see
+    /// The entry of this key, as proxy_cache_key renders it; - for one line of standard input,
+    /// which other users of this machine cannot see
     // `--key` is the certificate's.
     #[arg(long, value_name = "KEY")]
     pub cache_key: Option<Key>,
@@ -262,7 +272,7 @@ pub enum PeerVerb {
         peer: PeerArgs,
         #[command(flatten)]
         settings: SettingsArgs,
-        /// Only if the peer's etag is this still
+        /// Fail unless this is the peer's current etag
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         #[arg(long)]
         etag: Option<String>,
@@ -278,7 +288,7 @@ pub enum PeerVerb {
     Remove {
         #[command(flatten)]
         peer: PeerArgs,
-        /// Only if the peer's etag is this still
+        /// Fail unless this is the peer's current etag
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         #[arg(long)]
         etag: Option<String>,
@@ -293,26 +303,10 @@ pub struct PeerArgs {
     pub address: String,
 }
 
-/// A value, or the wish to have nginx.conf's again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setting<T> {
-    To(T),
-    Unset,
-}
-
-impl<T> Setting<T> {
-    /// The value; `None` for unset.
-    pub fn value(self) -> Option<T> {
-        match self {
-            Self::To(value) => Some(value),
-            Self::Unset => None,
-        }
-    }
-}
-
 #[derive(Debug, ArgGroup)]
 pub struct SettingsArgs {
-    /// Share of the requests among peers of like speed, 0 to 65535; 0: no new ones; "unset": nginx.conf's
+    /// Share of the requests among peers of like speed, 0 to 65535; 0: no new ones; "unset":
+    /// nginx.conf's
     #[arg(long, value_name = "N", value_parser = parse_number, allow_negative_numbers = true)]
     pub weight: Option<Setting<u32>>,
     /// Requests at once, 0 to 65535; 0: unlimited; "unset": nginx.conf's
@@ -323,41 +317,41 @@ pub struct SettingsArgs {
     pub state: Option<Setting<State>>,
 }
 
-fn parse_number(text: &str) -> Result<Setting<u32>, String> {
+fn parse_number(text: &str) -> Result<Setting<u32>, Fault> {
     match text.parse() {
         _ if text == "unset" => Ok(Setting::Unset),
         Ok(number) if number <= limits::PEER_VALUE_MAX => Ok(Setting::To(number)),
-        _ => Err(format!("is not 0 to {} or \"unset\"", limits::PEER_VALUE_MAX)),
+        _ => Err(Fault::Number),
     }
 }
 
-fn parse_state(text: &str) -> Result<Setting<State>, String> {
+fn parse_state(text: &str) -> Result<Setting<State>, Fault> {
     match text {
         "active" => Ok(Setting::To(State::Active)),
         "draining" => Ok(Setting::To(State::Draining)),
         "down" => Ok(Setting::To(State::Down)),
         "unset" => Ok(Setting::Unset),
-        _ => Err("is not active, draining, down or \"unset\"".to_owned()),
+        _ => Err(Fault::State),
     }
 }
 
-/// A time as nginx writes it, of one unit: `500ms`, `10s`, `1m`, `1h`; without a unit seconds. At most a day.
-fn parse_time(text: &str) -> Result<Duration, String> {
+/// A time as nginx writes it, of one unit: `500ms`, `10s`, `1m`, `1h`; without a unit seconds. At
+/// most a day.
+fn parse_time(text: &str) -> Result<Duration, Fault> {
     const DAY_MS: u64 = 24 * 3600 * 1000;
-    const NEED: &str = "is not a time as 5s or 500ms";
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_ms = match &text[digits.len()..] {
-        _ if digits.is_empty() => return Err(NEED.to_owned()),
+        _ if digits.is_empty() => return Err(Fault::Time),
         "ms" => 1,
         "s" | "" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err("has another unit than ms, s, m, h".to_owned()),
+        _ => return Err(Fault::TimeUnit),
     };
-    let number: u64 = digits.parse().map_err(|_| NEED.to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| Fault::Time)?;
     match number.checked_mul(unit_ms) {
         Some(time_ms) if time_ms <= DAY_MS => Ok(Duration::from_millis(time_ms)),
-        _ => Err("is more than a day".to_owned()),
+        _ => Err(Fault::TimeTooLong),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The commands that make a revision: checked as far as possible before anything is sent, then made, then waited for.
+//! The commands that make a revision. Each is checked as far as possible before it is sent; then it
+//! is made, and its nodes are waited for.
 
 use std::{
     io,
@@ -9,25 +10,17 @@ use std::{
 use pincer_proto::v1;
 
 use super::{
-    Client, Failure, Output,
-    args::{Noun, PeerArgs, PeerVerb, Setting, SettingsArgs},
-    class, file, print, refused, show, upstream_name, wait,
+    args::{Noun, Output, PeerArgs, PeerVerb, Setting, SettingsArgs},
+    class,
+    failure::Failure,
+    file,
+    output::print,
+    pages::Client,
+    refused,
+    request::{Change, upstream_name},
+    show, wait,
 };
 use crate::{model::State, names};
-
-/// A change, ready to be sent.
-pub enum Change {
-    Update(v1::UpdatePeerRequest),
-    Create(v1::CreatePeerRequest),
-    Delete(v1::DeletePeerRequest),
-    Apply(v1::ApplyUpstreamsRequest),
-    UpdateClass(v1::UpdateClassRequest),
-    DeleteClass(v1::DeleteClassRequest),
-    CreateKey(v1::CreateKeyRequest),
-    RotateKey(v1::RotateKeyRequest),
-    RevokeKey(v1::RevokeKeyRequest),
-    DeleteKey(v1::DeleteKeyRequest),
-}
 
 /// Reads the command; `None` if it changes nothing.
 pub fn prepare(noun: &Noun) -> Result<Option<Change>, Failure> {
@@ -48,8 +41,8 @@ pub fn prepare(noun: &Noun) -> Result<Option<Change>, Failure> {
     }))
 }
 
-fn address(peer: &PeerArgs) -> Result<String, Failure> {
-    names::parse_address(&peer.address).map_err(|fault| Failure::Usage(fault.to_string()))
+fn address(peer: &PeerArgs) -> Result<String, names::Fault> {
+    names::parse_address(&peer.address)
 }
 
 fn peer_name(peer: &PeerArgs) -> Result<String, Failure> {
@@ -75,7 +68,7 @@ fn settings(given: &SettingsArgs) -> (v1::Peer, Vec<String>) {
 fn update(peer: &PeerArgs, given: &SettingsArgs, etag: Option<String>) -> Result<Change, Failure> {
     let (settings, paths) = settings(given);
     if paths.is_empty() {
-        return Err(Failure::Usage("say what to set: --weight, --max-conns or --state".to_owned()));
+        return Err(Failure::Usage("say what to set: --weight, --max-conns or --state"));
     }
     let peer = v1::Peer { name: peer_name(peer)?, etag: etag.unwrap_or_default(), ..settings };
     let update_mask = Some(prost_types::FieldMask { paths });
@@ -145,7 +138,8 @@ async fn send_other(client: &mut Client, change: Change) -> Result<show::Change,
     Ok(done)
 }
 
-/// Makes the change, prints it, and waits for the nodes if asked to; if not, says which of them refuse what they are sent.
+/// Makes the change, prints it, and waits for the nodes with `--wait`. Without `--wait` it reports
+/// the nodes that refuse revisions.
 pub async fn run(client: &mut Client, change: Change, output: Output, limit: Option<Duration>) -> Result<(), Failure> {
     let warning = match &change {
         Change::CreateKey(v1::CreateKeyRequest { key: Some(key), .. }) => {
@@ -156,13 +150,13 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
     let mut done = send(client, change).await?;
     let made = Instant::now();
     if let Some(warning) = warning {
-        // The secret is to be shown even where nobody reads this.
+        // The secret is printed even if stderr is closed.
         let _ = writeln!(io::stderr(), "pincerctl: warning: {warning}");
     }
     let Some(limit) = limit else {
         print(output, &done)?;
         if !done.dry_run {
-            refused::tell(client, done.revision).await;
+            refused::report(client, done.revision).await;
         }
         return Ok(());
     };
@@ -172,7 +166,7 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
     let nodes = match wait::run(client, done.revision, made, limit, output).await {
         Ok(nodes) => nodes,
         Err(failure) => {
-            // A secret is shown once, whatever becomes of the waiting.
+            // The secret is printed even if the wait fails, since it is shown only once.
             if output == Output::Json && done.secret.is_some() {
                 print(output, &done)?;
             }
@@ -180,7 +174,7 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
         }
     };
     if nodes.is_empty() {
-        // Nobody to wait for is no failure, but worth a word.
+        // It is no failure if no node is connected, but the operator should know.
         writeln!(io::stderr(), "pincerctl: no node is connected")?;
     }
     let verdict = wait::verdict(done.revision, &nodes);

@@ -5,15 +5,17 @@ use std::time::SystemTime;
 use pincer_proto::v1;
 
 use super::{
-    Client, Failure, Output, PAGE_SIZE,
-    args::{ClassSettingsArgs, ClassVerb, KeyVerb},
-    change::Change,
-    print, show,
+    args::{ClassSettingsArgs, ClassVerb, KeyVerb, Output},
+    failure::Failure,
+    output::print,
+    pages::{Client, PAGE_SIZE},
+    request::Change,
+    show,
 };
 use crate::names;
 
 fn name(class: &str) -> Result<String, Failure> {
-    names::check_class(class).map_err(|fault| Failure::Usage(fault.to_string()))?;
+    names::check_class(class)?;
     Ok(names::class_name(class))
 }
 
@@ -33,7 +35,7 @@ pub fn prepare(verb: &ClassVerb) -> Result<Option<Change>, Failure> {
 fn set(class: &str, given: &ClassSettingsArgs, etag: Option<&str>) -> Result<Change, Failure> {
     let (settings, fields) = given.read();
     if fields.is_empty() {
-        return Err(Failure::Usage("say what to set: --rate, --burst and so on, see class set --help".to_owned()));
+        return Err(Failure::Usage("say what to set: --rate, --burst and so on, see class set --help"));
     }
     let class = v1::Class {
         name: name(class)?,
@@ -51,14 +53,14 @@ fn set(class: &str, given: &ClassSettingsArgs, etag: Option<&str>) -> Result<Cha
 }
 
 /// Prints what was asked for, if it changes nothing.
-pub async fn look(client: &mut Client, verb: &ClassVerb, output: Output) -> Result<(), Failure> {
+pub async fn query(client: &mut Client, verb: &ClassVerb, output: Output) -> Result<(), Failure> {
     match verb {
         ClassVerb::List => print(output, &show::Classes::from(list(client).await?)),
         ClassVerb::Get { class } => {
             let class = client.get_class(v1::GetClassRequest { name: name(class)? }).await?.into_inner();
             print(output, &show::Class::from(&class))
         }
-        ClassVerb::Set { .. } | ClassVerb::Delete { .. } => Err(Failure::Usage("nothing to do".to_owned())),
+        ClassVerb::Set { .. } | ClassVerb::Delete { .. } => Err(Failure::Usage("nothing to do")),
     }
 }
 
@@ -75,8 +77,8 @@ async fn list(client: &mut Client) -> Result<Vec<v1::Class>, Failure> {
     }
 }
 
-/// What to warn of when a key is made for `class`: that no node declares it and no operator has added it. `None` also when the classes cannot be listed: that costs
-/// the warning, not the command.
+/// The warning for a new key whose class no node declares and no operator has added. `None` also if
+/// the classes cannot be listed: the command does not fail for a warning.
 pub async fn warning_of_unknown(client: &mut Client, class: &str) -> Option<String> {
     let known = list(client).await.ok()?;
     let is_it =
@@ -90,7 +92,7 @@ pub async fn warning_of_unknown(client: &mut Client, class: &str) -> Option<Stri
 
 /// Reads a command about a key; `None` if it changes nothing.
 pub fn prepare_key(verb: &KeyVerb) -> Result<Option<Change>, Failure> {
-    let too_long = |_| Failure::Usage("the time is too long".to_owned());
+    let too_long = |_| Failure::Usage("the time is too long");
     Ok(match verb {
         KeyVerb::List => None,
         KeyVerb::Create { tenant, class, id, cidrs, expires } => {

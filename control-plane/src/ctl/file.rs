@@ -7,13 +7,16 @@
 //!       "127.0.0.1:8001": { weight: 9, max_conns: 4, state: active }
 //!       "127.0.0.1:8009": { add: true }
 //! classes:
-//!   vip: { rate: 100r/s, burst: 20, delay: nodelay, concurrency: 8, bandwidth: 10m, priority: 0, share: 50, queue: 100, queue_timeout: 10s }
+//!   vip: { rate: 100r/s, burst: 20, delay: nodelay, concurrency: 8, bandwidth: 10m,
+//!          priority: 0, share: 50, queue: 100, queue_timeout: 10s }
 //!   default: { rate: 30r/m }
 //! ```
 //!
-//! For each upstream named it says all settings: a peer that is left out goes back to nginx.conf's, or is removed if it was added. `classes` are all
-//! classes, in the same sense; without it they are left alone. Unknown words are refused. A
-//! file that starts with `{` is read as JSON. Bound: `FILE_BYTES_MAX`.
+//! The file has all settings of each upstream that it names: a peer that is left out gets the
+//! values of nginx.conf again, or is removed if it was added. In the same way `classes` has all
+//! classes; without `classes` they keep their settings. Unknown words are refused. A file that
+//! starts with `{` is read as JSON.
+//! Bound: `FILE_BYTES_MAX`.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +24,7 @@ use std::{
     fs::File,
     io::{self, Read},
     marker::PhantomData,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use pincer_proto::v1;
@@ -30,7 +33,6 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use super::Failure;
 use crate::{classes::Settings, model::State, names, words};
 
 /// Far more than the largest request that the control plane takes.
@@ -88,7 +90,8 @@ struct Peer {
     etag: String,
 }
 
-/// Reads a map as pairs, so that a key given twice reaches the control plane, which refuses it, and isn't dropped in silence.
+/// Reads a map as pairs, so that a name given twice is refused by the control plane and not dropped
+/// in silence.
 fn pairs<'de, D: Deserializer<'de>, V: Deserialize<'de>>(deserializer: D) -> Result<Vec<(String, V)>, D::Error> {
     struct Pairs<V>(PhantomData<V>);
 
@@ -111,28 +114,54 @@ fn pairs<'de, D: Deserializer<'de>, V: Deserialize<'de>>(deserializer: D) -> Res
     deserializer.deserialize_map(Pairs(PhantomData))
 }
 
-/// Reads the file; `-` is standard input.
-pub fn read(path: &Path) -> Result<v1::ApplyUpstreamsRequest, Failure> {
-    let failed = |why: &dyn fmt::Display| Failure::Usage(format!("{}: {why}", path.display()));
-    let mut text = String::new();
-    let source: io::Result<Box<dyn Read>> =
-        if path == Path::new("-") { Ok(Box::new(io::stdin())) } else { File::open(path).map(|f| Box::new(f) as _) };
-    let source = source.map_err(|error| failed(&error))?;
-    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(failed(&format!("is longer than {FILE_BYTES_MAX} bytes")));
-    }
-    parse(&text).map_err(|why| failed(&why))
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {fault}", path.display())]
+pub struct FileFault {
+    path: PathBuf,
+    fault: Box<Fault>,
 }
 
-fn parse(text: &str) -> Result<v1::ApplyUpstreamsRequest, String> {
-    let document: Document = if text.trim_start().starts_with('{') {
-        serde_json::from_str(text).map_err(|error| error.to_string())?
-    } else {
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())?
-    };
+/// The fault, without the file's name. It is the fault of whoever wrote the file, except for
+/// `Read`.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The system does not let it be read, or it is no text.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    #[error("the file is longer than {FILE_BYTES_MAX} bytes")]
+    TooLong,
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Yaml(#[from] serde_saphyr::Error),
+    #[error("the file names neither upstreams nor classes")]
+    Empty,
+    #[error("class {class}: {field} is given twice")]
+    Twice { class: String, field: String },
+    #[error("class {class}: {field}: {word:?} {fault}")]
+    Word { class: String, field: String, word: String, fault: words::Fault },
+}
+
+/// Reads the file; `-` is standard input.
+pub fn read(path: &Path) -> Result<v1::ApplyUpstreamsRequest, FileFault> {
+    let read = text_of(path).and_then(|text| parse(&text));
+    read.map_err(|fault| FileFault { path: path.to_owned(), fault: Box::new(fault) })
+}
+
+fn text_of(path: &Path) -> Result<String, Fault> {
+    let mut text = String::new();
+    let source: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX { Err(Fault::TooLong) } else { Ok(text) }
+}
+
+fn parse(text: &str) -> Result<v1::ApplyUpstreamsRequest, Fault> {
+    let document: Document =
+        if text.trim_start().starts_with('{') { serde_json::from_str(text)? } else { serde_saphyr::from_str(text)? };
     if document.upstreams.is_empty() && document.classes.is_none() {
-        return Err("it names neither upstreams nor classes".to_owned());
+        return Err(Fault::Empty);
     }
     let classes = document.classes.map(|classes| classes.into_iter().map(class).collect::<Result<_, _>>());
     Ok(v1::ApplyUpstreamsRequest {
@@ -142,7 +171,7 @@ fn parse(text: &str) -> Result<v1::ApplyUpstreamsRequest, String> {
     })
 }
 
-fn class((name, given): (String, Option<Class>)) -> Result<v1::ApplyClass, String> {
+fn class((name, given): (String, Option<Class>)) -> Result<v1::ApplyClass, Fault> {
     let (mut settings, mut etag, mut seen) = (Settings::default(), String::new(), BTreeSet::new());
     for (field, value) in given.unwrap_or_default().fields {
         let text = match value {
@@ -151,14 +180,15 @@ fn class((name, given): (String, Option<Class>)) -> Result<v1::ApplyClass, Strin
             Some(Scalar::Text(text)) => text,
         };
         if !seen.insert(field.clone()) {
-            return Err(format!("class {name}: {field} is given twice"));
+            return Err(Fault::Twice { class: name, field });
         }
         if field == "etag" {
             etag = text;
             continue;
         }
-        let shown = names::cut(&text, 100);
-        words::set(&mut settings, &field, &text).map_err(|need| format!("class {name}: {field}: {shown:?} {need}"))?;
+        if let Err(fault) = words::set(&mut settings, &field, &text) {
+            return Err(Fault::Word { class: name, field, word: names::cut(&text, 100).to_owned(), fault });
+        }
     }
     Ok(v1::ApplyClass { name: names::class_name(&name), settings: Some(settings.to_proto()), etag })
 }

@@ -1,7 +1,8 @@
-//! `cache purge`: asks the nodes to remove entries from nginx's caches, and says what came of it.
+//! `cache purge`: asks the nodes to remove entries from nginx's caches, and prints their results.
 //!
-//! A node that is known and not connected keeps its entries, so that is a failure, as is a node that could not do all of it. A node that has no such
-//! cache, while another has, is none. The key is never printed. Bound: the timeout, and `GRACE` for the way.
+//! The command fails if a known node is not connected, since the node keeps its entries, or if a
+//! node could not remove all entries. It does not fail if a node has no such cache while another
+//! node has it. The key is never printed. Bound: the timeout, and `GRACE` for the way.
 
 use std::{
     io::{self, BufRead as _, Read as _},
@@ -13,13 +14,15 @@ use pincer_proto::{limits, v1};
 use tonic::Code;
 
 use super::{
-    Failure, Output,
-    args::{Key, PurgeArgs},
-    node_name, print, show, upstream_name,
+    args::{Key, Output, PurgeArgs},
+    failure::Failure,
+    output::print,
+    request::{node_name, upstream_name},
+    show,
 };
 use crate::client::{self, Target};
 
-/// What the way takes, beside what nodes may take.
+/// The time for the call itself, beyond the timeout of the nodes.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Reads the command.
@@ -38,7 +41,7 @@ pub fn prepare(args: &PurgeArgs) -> Result<v1::PurgeCacheRequest, Failure> {
     };
     let node = args.node.as_deref().map(node_name).transpose()?.unwrap_or_default();
     let timeout = args.timeout.map(prost_types::Duration::try_from).transpose();
-    let timeout = timeout.map_err(|_| Failure::Usage("--timeout is too long".to_owned()))?;
+    let timeout = timeout.map_err(|_| Failure::Usage("--timeout is too long"))?;
     let (scope, entries) = (Some(scope), Some(entries));
     Ok(v1::PurgeCacheRequest { scope, entries, node, timeout, validate_only: args.dry_run })
 }
@@ -58,32 +61,22 @@ fn text(key: &Key) -> Result<Vec<u8>, Failure> {
     Ok(line)
 }
 
-/// Has it done, prints what came of it, and fails if anything is left.
+/// Sends the request, prints the results, and fails if entries are left.
 pub async fn run(target: &Target, request: v1::PurgeCacheRequest, output: Output) -> Result<(), Failure> {
     let limit = request.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
     let limit = limit.unwrap_or(Duration::from_millis(limits::PURGE_MS_DEFAULT)).saturating_add(GRACE);
     let mut client = client::control(target.connect_patiently(limit).await?);
     let validate_only = request.validate_only;
-    let answer = client.purge_cache(request).await?.into_inner();
-    print(output, &show::Purged::new(&answer, validate_only))?;
-    match left(&answer) {
-        Some(why) => Err(Failure::NotPurged(why)),
-        None => Ok(()),
-    }
+    let response = client.purge_cache(request).await?.into_inner();
+    print(output, &show::Purged::new(&response, validate_only))?;
+    check_complete(&response)
 }
 
-/// What is not done.
-fn left(answer: &v1::PurgeCacheResponse) -> Option<String> {
+fn check_complete(response: &v1::PurgeCacheResponse) -> Result<(), Failure> {
     let is_failure =
         |result: &&v1::PurgeResult| result.error.as_ref().is_some_and(|error| error.code != i32::from(Code::NotFound));
-    let failed = answer.results.iter().filter(is_failure).count();
-    match (failed, answer.not_connected.len()) {
-        (0, 0) => None,
-        (failed, away) => {
-            let advice = if away > 0 { " (node delete forgets those that are gone for good)" } else { "" };
-            Some(format!(
-                "the purge is not complete: {failed} nodes failed, {away} known nodes are not connected{advice}"
-            ))
-        }
+    match (response.results.iter().filter(is_failure).count(), response.not_connected.len()) {
+        (0, 0) => Ok(()),
+        (failed, away) => Err(Failure::NotPurged { failed, away }),
     }
 }

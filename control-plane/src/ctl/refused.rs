@@ -1,7 +1,9 @@
-//! After a change that nobody waits for: which connected nodes refuse revisions, by what they have said so far.
+//! After a change without `--wait`: reports the connected nodes whose last message is a refusal.
 //!
-//! A refused setting stays in the way of every later revision, so a change may be made and never arrive. Never fails and never changes the exit status: the
-//! change is made. Cost: one call. Bound: `TIMEOUT`.
+//! A refused setting blocks every later revision of the node, so a change may be made and never
+//! reach it. The report never fails and never changes the exit status, since the change is made.
+//! Cost: one call.
+//! Bound: `TIMEOUT`.
 
 use std::{
     io::{self, Write as _},
@@ -11,15 +13,16 @@ use std::{
 use pincer_proto::v1;
 use tokio::time;
 
-use super::{Client, show};
+use super::{pages::Client, show::table};
 use crate::names;
 
-/// For a look that the change doesn't depend on.
+/// The report may not hold up the command for longer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Prints a line for each connected node whose last word is a refusal; nothing if pincerd doesn't say.
-pub async fn tell(client: &mut Client, revision: u64) {
-    // A watch begins with all nodes, however many pages a list of them would have.
+/// Prints a line for each connected node whose last message is a refusal; nothing if pincerd
+/// doesn't respond.
+pub async fn report(client: &mut Client, revision: u64) {
+    // The first response of a watch has all nodes; a list would have pages.
     let first = async { client.watch(v1::WatchRequest {}).await?.into_inner().message().await };
     let Ok(Ok(Some(response))) = time::timeout(TIMEOUT, first).await else { return };
     for node in &response.nodes {
@@ -29,17 +32,17 @@ pub async fn tell(client: &mut Client, revision: u64) {
     }
 }
 
-/// `None` if the node is away or refuses nothing. `revision` is the one in force.
+/// `None` if the node is disconnected or refuses nothing. `revision` is the one in force.
 fn line(node: &v1::Node, revision: u64) -> Option<String> {
     let error = node.last_error.as_ref().filter(|_| node.connected)?;
     let name = names::node_of(&node.name);
     let (refused, applied) = (node.refused_revision, node.applied_revision);
     let reason = if error.message.is_empty() { "without a reason" } else { &error.message };
-    let unanswered =
-        if refused < revision { format!(", and has not answered revision {revision} yet") } else { String::new() };
+    let pending =
+        if refused < revision { format!(", and has not responded to revision {revision} yet") } else { String::new() };
     let line =
-        format!("node {name} refuses revision {refused}: {reason}; it keeps serving revision {applied}{unanswered}");
-    Some(show::plain(&line))
+        format!("node {name} refuses revision {refused}: {reason}; it keeps serving revision {applied}{pending}");
+    Some(table::plain(&line))
 }
 
 #[cfg(test)]
@@ -65,7 +68,7 @@ mod tests {
     fn only_a_connected_node_that_refuses_has_a_line() {
         let no = node(true, Some("no\n"));
         assert_eq!(line(&no, 2).as_deref(), Some("node a refuses revision 2: no ; it keeps serving revision 1"));
-        assert!(line(&no, 3).unwrap().ends_with("serving revision 1, and has not answered revision 3 yet"));
+        assert!(line(&no, 3).unwrap().ends_with("serving revision 1, and has not responded to revision 3 yet"));
         assert_eq!(line(&node(false, Some("no")), 2), None);
         assert_eq!(line(&node(true, None), 2), None);
     }

@@ -1,7 +1,9 @@
-//! `--wait`: follows the nodes until each has acknowledged a revision, refused it, or the time is over.
+//! `--wait`: follows the nodes until each has acknowledged a revision, refused it, or the time is
+//! over.
 //!
-//! Waits for every instance that is connected, and for those that were when the wait began: one that drops its connection meanwhile hasn't acknowledged. A newer
-//! revision counts. Cost: one stream. Bound: the time given.
+//! Waits for every instance that is connected, and for those that were connected when the wait
+//! began: an instance that disconnects meanwhile hasn't acknowledged. The acknowledgement of a
+//! newer revision counts. Cost: one stream. Bound: the time given.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,18 +14,18 @@ use pincer_proto::v1;
 use serde::Serialize;
 use tokio::time;
 
-use super::{Client, Failure, Output, print_text, show};
+use super::{args::Output, failure::Failure, output::print_text, pages::Client, show::table};
 use crate::names;
 
-/// What became of a revision in a node.
+/// The outcome of a revision in a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It is in the zone.
+    /// The revision is in the zone.
     Applied,
-    /// The node said no.
+    /// The node has refused the revision.
     Refused,
-    /// The node hasn't said anything.
+    /// The node has not responded yet.
     Pending,
     /// The node's connection is gone.
     Disconnected,
@@ -35,20 +37,20 @@ pub struct NodeWait {
     node: String,
     instance: String,
     outcome: Outcome,
-    /// From the revision to the acknowledgement.
+    /// Milliseconds from the revision to the acknowledgement.
     ms: Option<f64>,
     error: Option<String>,
 }
 
 impl NodeWait {
     fn line(&self) -> String {
-        let what = match (self.outcome, &self.error) {
-            (Outcome::Applied, _) => format!("applied in {}", show::time(self.ms.map(|ms| ms / 1e3))),
+        let outcome = match (self.outcome, &self.error) {
+            (Outcome::Applied, _) => format!("applied in {}", table::time(self.ms.map(|ms| ms / 1e3))),
             (Outcome::Refused, error) => format!("refused: {}", error.as_deref().unwrap_or("without a reason")),
             (Outcome::Pending, _) => "not in time".to_owned(),
             (Outcome::Disconnected, _) => "disconnected".to_owned(),
         };
-        show::plain(&format!("node {} {what}", self.node)) + "\n"
+        table::plain(&format!("node {} {outcome}", self.node)) + "\n"
     }
 
     fn is_settled(&self) -> bool {
@@ -56,7 +58,8 @@ impl NodeWait {
     }
 }
 
-/// Waits for `revision`, made at `made`. Prints each node as it answers if `output` is for people. The rest is in what it returns.
+/// Waits for `revision`, made at `made`. If `output` is a table, prints each node as soon as it
+/// responds. Returns all nodes.
 pub async fn run(
     client: &mut Client,
     revision: u64,
@@ -67,7 +70,7 @@ pub async fn run(
     let deadline = time::Instant::now() + limit;
     let mut stream = match time::timeout_at(deadline, client.watch(v1::WatchRequest {})).await {
         Ok(stream) => stream?.into_inner(),
-        Err(_) => return Err(Failure::NotApplied { revision, why: "pincerd does not say what the nodes do" }),
+        Err(_) => return Err(Failure::NotApplied { revision, why: "pincerd does not report the state of the nodes" }),
     };
     let mut waiting =
         Waiting { revision, made, nodes: BTreeMap::new(), settled: BTreeMap::new(), printed: BTreeSet::new() };
@@ -92,12 +95,12 @@ pub async fn run(
     }
 }
 
-/// 5 unless all have it.
+/// A failure (exit status 5) unless all nodes have applied it.
 pub fn verdict(revision: u64, nodes: &[NodeWait]) -> Result<(), Failure> {
     if nodes.iter().any(|node| node.outcome == Outcome::Refused) {
         return Err(Failure::NotApplied {
             revision,
-            why: "a node refused it; until that setting is taken back, no later change reaches this node",
+            why: "a node refused it; until the setting is reverted, no later change reaches this node",
         });
     }
     if nodes.iter().any(|node| node.outcome != Outcome::Applied) {
@@ -109,7 +112,7 @@ pub fn verdict(revision: u64, nodes: &[NodeWait]) -> Result<(), Failure> {
 struct Waiting {
     revision: u64,
     made: Instant,
-    /// Those that have to answer, as they were last heard of.
+    /// The nodes that have to respond, as pincerd reported them last.
     nodes: BTreeMap<String, v1::Node>,
     /// When an instance was first seen to have a newer revision, which has a latency of its own.
     settled: BTreeMap<(String, String), f64>,

@@ -3,7 +3,7 @@
 use pincer_proto::v1;
 use serde::Serialize;
 
-use super::{Client, Failure, Output, print_text, show};
+use super::{args::Output, failure::Failure, output::print_text, pages::Client, show};
 use crate::names;
 
 #[derive(Serialize)]

@@ -1,4 +1,5 @@
-//! Turns what an operator, or the clock, asks of API keys into changes of records, or says why not. Pure: `now_s` comes in as an argument.
+//! Turns a request about API keys, or the passing of time, into changes of records, or refuses it.
+//! Pure: `now_s` comes in as an argument.
 
 use pincer_proto::limits;
 
@@ -6,76 +7,76 @@ use super::{Hash, Old, Record};
 use crate::{
     model::{Config, Full, Replaced},
     names,
-    plan::{Refusal, check_etag},
+    refusal::{Refusal, check_etag},
 };
 
-/// What is asked. Names and values are checked before.
+/// A request. Its names and values have been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Op {
     /// Seconds since 1970.
     pub now_s: i64,
-    /// What is to be done.
+    /// The request.
     pub kind: Kind,
 }
 
-/// What is to be done.
+/// A request about keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Make a key.
     Create {
         /// Its id.
         id: String,
-        /// Who and what; its times are ignored.
+        /// The holder. Times in it are ignored.
         holder: Holder,
-        /// Its secret's.
+        /// The SHA-256 of its secret.
         sha256: Hash,
     },
-    /// Give it another secret.
+    /// Replace the secret of a key.
     Rotate {
         /// Its id.
         id: String,
-        /// The new secret's.
+        /// The SHA-256 of the new secret.
         sha256: Hash,
         /// How long the old one stays valid.
         overlap_s: i64,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
-    /// End it.
+    /// Revoke a key.
     Revoke {
         /// Its id.
         id: String,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
-    /// Forget one that has ended.
+    /// Delete a key that is revoked or expired.
     Delete {
         /// Its id.
         id: String,
-        /// What the caller saw.
+        /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
-    /// Take out what has ended by the clock.
+    /// Remove expired secrets.
     Expire,
 }
 
-/// Who holds a key, and what it is good for.
+/// The holder of a key, and what the key permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Who.
+    /// The tenant.
     pub tenant: String,
     /// The class.
     pub class: String,
-    /// From where.
+    /// The client addresses that may use the key; empty = any address.
     pub cidrs: Vec<String>,
-    /// Until when.
+    /// When the key expires, in seconds since 1970; `None` = never.
     pub expire_s: Option<i64>,
 }
 
 /// A change of one key.
 pub type Change = Replaced<Record>;
 
-/// What `op` changes. Empty when all is as asked already.
+/// The changes that `op` makes. Empty if nothing changes.
 pub fn plan(op: &Op, config: &Config) -> Result<Vec<Change>, Refusal> {
     let (now_s, view) = (op.now_s, View { config });
     let changes = match &op.kind {

@@ -1,7 +1,9 @@
-//! Makes secrets of API keys: `pk_`, 256 random bits as 43 characters, and 6 of a checksum by which scanners and people tell a real one from a typo
-//! without asking anybody (as GitHub's tokens do, 2021).
+//! Makes secrets of API keys: `pk_`, 256 random bits as 43 characters, and 6 characters of a
+//! checksum. By the checksum, scanners and people tell a secret from a typo offline (as with
+//! GitHub's tokens, 2021).
 //!
-//! Whoever holds one passes it on at once and keeps only its hash: it has no `Debug` that shows it and no `Display`. Cost: a call of the system's randomness.
+//! The code that makes a secret passes it on at once and keeps only its hash. `Debug` does not show
+//! the secret, and there is no `Display`. Cost: a call of the system's randomness.
 
 use std::fmt;
 
@@ -21,7 +23,7 @@ const CHECK_DIGITS: usize = 6;
 /// Characters of an id that was made up: 60 bits, so that it names one key of many for ever.
 const ID_CHARS: usize = 12;
 
-/// The system has no randomness to give.
+/// The system provides no random numbers. The machine's fault.
 #[derive(Debug, thiserror::Error)]
 #[error("the system has no random numbers: {0}")]
 pub struct NoRandomness(#[from] rand::rand_core::OsError);
@@ -36,7 +38,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// A new one, which nobody has ever seen.
+    /// A new secret.
     pub fn generate() -> Result<Self, NoRandomness> {
         let mut random = [0; 32];
         OsRng.try_fill_bytes(&mut random)?;
@@ -52,12 +54,12 @@ impl Secret {
         Self(text)
     }
 
-    /// What is kept of it.
+    /// The hash, which is stored.
     pub fn hash(&self) -> Hash {
         Hash(Sha256::digest(self.0.as_bytes()).into())
     }
 
-    /// The secret itself, for the one answer that shows it.
+    /// The secret itself, for the one response that shows it.
     pub fn reveal(self) -> String {
         self.0
     }

@@ -1,4 +1,5 @@
-//! Rate classes, as operators read and change them: translates between the wire and `classes`, and decides nothing else.
+//! Rate classes, as operators read and change them: translates between the wire and `classes`, and
+//! decides nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +24,7 @@ use crate::{
     fleet::Fleet,
     names, plan,
     plane::Plane,
-    words,
+    refusal, words,
 };
 
 /// Paths of a mask at most.
@@ -66,7 +67,7 @@ fn render(name: &str, declared: &Declared, record: Option<&Record>, sums: &Sums)
     v1::Class {
         name: names::class_name(name),
         settings: Some(settings.to_proto()),
-        etag: plan::etag_of(record.map_or(0, |r| r.revision)),
+        etag: refusal::etag_of(record.map_or(0, |r| r.revision)),
         revision: record.map_or(0, |r| r.revision),
         added: record.is_some_and(|r| r.added),
         declared: declared.map(|d| d.settings.to_proto()),
@@ -126,11 +127,12 @@ pub async fn delete(plane: &Arc<Plane>, request: v1::DeleteClassRequest) -> Resu
     Ok(v1::DeleteClassResponse { revision: changed.revision })
 }
 
-/// Changes one class and answers with it.
+/// Changes one class and returns it.
 async fn change(plane: &Arc<Plane>, name: &str, op: Op, validate_only: bool) -> Result<v1::Class, Status> {
     let changed = plane.change(plan::Op::Class(op), validate_only).await.map_err(error::change)?;
     let (declared, sums) = plane.with_fleet(|fleet| (fleet.declared(), sums(fleet)));
-    // A leftover whose last setting was unset is gone: answered as it was left, without settings.
+    // A class that no node declares has no record after its last setting was unset. It is returned
+    // without settings.
     let gone = Record { revision: changed.revision, ..Record::default() };
     let record = changed.config.classes.get(name).copied().unwrap_or(gone);
     Ok(render(name, &declared, Some(&record), &sums))
@@ -154,7 +156,7 @@ pub fn desired(given_classes: v1::ApplyClasses) -> Result<Op, Status> {
     Ok(Op::Apply(given_classes.classes.into_iter().enumerate().map(class).collect::<Result<_, Status>>()?))
 }
 
-/// A change as `apply` tells it.
+/// A change, as the response of `apply` lists it.
 pub fn change_message(change: &Change) -> v1::PeerChange {
     use v1::peer_change::Kind;
     let is_added = |record: Option<Record>| record.is_some_and(|r| r.added);
@@ -184,7 +186,7 @@ fn given(text: String) -> Option<String> {
     if text.is_empty() { None } else { Some(text) }
 }
 
-/// Which fields to change; without a mask those that are set.
+/// The fields to change. Without a mask these are the fields that are set.
 fn mask(mask: Option<FieldMask>, settings: &Settings) -> Result<Mask, Status> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
     if paths.is_empty() {

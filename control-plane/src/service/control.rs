@@ -1,6 +1,7 @@
 //! `pincer.v1.ControlService`: what operators read and change.
 //!
-//! Translates; `plan` decides. Every list is a page. Cost: a list of upstreams or peers looks at the last stats of every connected node.
+//! It translates requests and responses; `plan` decides. Every list is a page. Cost: a list of
+//! upstreams or peers looks at the last stats of every connected node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,7 +55,7 @@ impl Control {
             .ok_or_else(|| not_found(&names::peer_name(upstream, address)))
     }
 
-    /// Changes one peer and answers with it.
+    /// Changes one peer and returns it.
     async fn change_peer(&self, op: Op, validate_only: bool) -> Result<Response<v1::Peer>, Status> {
         let (upstream, address) = match &op {
             Op::Create { upstream, address, .. } | Op::Update { upstream, address, .. } => {
@@ -63,7 +64,8 @@ impl Control {
             _ => return Err(Status::internal("not a change of one peer")),
         };
         let changed = self.change(op, validate_only).await?;
-        // A leftover whose last setting was unset is gone: answered as it was left, without settings.
+        // A peer that no node declares has no record after its last setting was unset. It is
+        // returned without settings.
         let gone = Record { revision: changed.revision, ..Record::default() };
         let record = changed.config.record(&upstream, &address).copied().unwrap_or(gone);
         Ok(Response::new(self.peer(&upstream, &address, Some(&record))?))

@@ -1,4 +1,5 @@
-//! Errors as operators get them (AIP-193): a code, a sentence that says what to do, and a reason that programs can tell apart.
+//! Errors as operators get them (AIP-193): a code, a sentence that says what to do, and a reason
+//! that programs can tell apart.
 //!
 //! A fault of the disk is logged here, once; the caller's own faults are not.
 
@@ -10,8 +11,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     fleet::ForgetError,
     keys, names,
-    plan::Refusal,
     plane::{ChangeError, ForgetNodeError},
+    refusal::Refusal,
 };
 
 /// The domain of every `ErrorInfo`.
@@ -30,7 +31,7 @@ pub fn invalid(field: &str, description: impl Into<String>) -> Status {
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-/// A name of the wrong form.
+/// INVALID_ARGUMENT for a malformed name.
 pub fn bad_name(field: &str) -> impl Fn(names::Fault) -> Status + '_ {
     move |fault| invalid(field, fault.to_string())
 }
@@ -60,23 +61,23 @@ fn refusal(refusal: &Refusal) -> Status {
     status(code, reason, refusal.to_string())
 }
 
-/// For a purge that wasn't begun.
+/// The status for a purge that wasn't begun.
 pub fn purge(code: Code, reason: &str, message: String) -> Status {
     status(code, reason, message)
 }
 
 fn failed(error: &dyn std::error::Error) -> Status {
-    tracing::error!(%error, "pincer: cannot keep a change");
+    tracing::error!(%error, "pincer: cannot store a change");
     status(Code::Internal, "STORE", error.to_string())
 }
 
-/// UNAVAILABLE: nothing random to be had.
+/// UNAVAILABLE: the system provides no random numbers.
 pub fn no_randomness(error: &keys::secret::NoRandomness) -> Status {
     tracing::error!(%error, "pincer: cannot make a key");
     status(Code::Unavailable, "RANDOMNESS", error.to_string())
 }
 
-/// For a change that wasn't made.
+/// The status for a change that wasn't made.
 pub fn change(error: ChangeError) -> Status {
     match error {
         ChangeError::Refused(refused) => refusal(&refused),
@@ -85,7 +86,7 @@ pub fn change(error: ChangeError) -> Status {
     }
 }
 
-/// For a node that wasn't forgotten.
+/// The status for a node that wasn't deleted.
 pub fn forget(error: ForgetNodeError) -> Status {
     match error {
         ForgetNodeError::Refused(ForgetError::Unknown(node)) => not_found(&names::node_name(&node)),

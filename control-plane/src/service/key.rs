@@ -1,4 +1,5 @@
-//! API keys, as operators read and change them. The only place where a secret is made and shown; it goes from here into one answer and nowhere else.
+//! API keys, as operators read and change them. Only this file makes and shows secrets: a secret
+//! goes into one response and nowhere else.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,9 +19,10 @@ use crate::{
     },
     names, plan,
     plane::{Changed, Plane, wall_s},
+    refusal,
 };
 
-/// How long the secret before a rotation stays valid if the caller doesn't say.
+/// How long the previous secret stays valid after a rotation that names no overlap.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// The longest overlap.
 const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -36,7 +38,7 @@ fn render(id: &str, record: &Record, now_s: i64) -> v1::Key {
         class: record.class.clone(),
         cidrs: record.cidrs.clone(),
         expire_time: record.expire_s.map(time),
-        etag: plan::etag_of(record.revision),
+        etag: refusal::etag_of(record.revision),
         revision: record.revision,
         state: state.into(),
         fingerprint: record.sha256.fingerprint(),
@@ -112,7 +114,7 @@ async fn change(plane: &Arc<Plane>, op: Op, validate_only: bool) -> Result<Chang
     plane.change(plan::Op::Key(op), validate_only).await.map_err(error::change)
 }
 
-/// Makes the change, and only then lets go of the secret.
+/// Makes the change, and only then returns the secret.
 async fn with_secret(
     plane: &Arc<Plane>,
     id: &str,

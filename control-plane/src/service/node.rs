@@ -1,8 +1,10 @@
 //! `pincer.v1.NodeService`: the stream of one nginx.
 //!
-//! Two halves. `listen` reads what the node says, in a task of its own. `speak` is the answer's body, polled only when the connection has room: it
-//! hands over the newest snapshot there is, so a stuck node holds one connection's buffers and nothing else. Either half's end ends the other.
-//! Cost per revision: one copy of the snapshot. Bound: `HELLO_TIMEOUT`; no queue.
+//! The stream has two halves. `listen` reads the node's messages, in a task of its own. `speak`
+//! produces the body of the response. It is polled only when the connection has room and then sends
+//! the newest snapshot, so a stuck node holds one connection's buffers and nothing else. When one
+//! half ends, the other ends. Cost per revision: one copy of the snapshot. Bound: `HELLO_TIMEOUT`;
+//! no queue.
 
 use std::{
     pin::Pin,
@@ -47,7 +49,7 @@ impl Nodes {
     }
 }
 
-/// What a node is sent.
+/// The messages for a node.
 pub type SyncStream = Pin<Box<dyn futures_util::Stream<Item = Result<ControlMessage, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -126,7 +128,7 @@ async fn listen(
     Ok(())
 }
 
-/// Waits for Hello and lets the node in.
+/// Waits for Hello and accepts the node.
 async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result<(Membership, Joined), Status> {
     let refused = |status: Status| {
         plane.metrics.hellos_refused.inc();
@@ -153,7 +155,8 @@ async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result
         );
     }
     let (line, purges) = plane.purges.join(&session);
-    // From here on it leaves, even if the stream ends during the writing.
+    // From here on the node leaves the fleet at the end, even if the stream ends while its record
+    // is written.
     let membership = Membership { plane, session, since: Instant::now(), line };
     membership.plane.keep_nodes(&entered.to_store).await;
     Ok((membership, Joined { applied, purges }))
@@ -182,10 +185,10 @@ impl Membership {
                 Ok(())
             }
             Some(node_message::Message::Purged(purged)) => {
-                self.line.answered(purged);
+                self.line.finish(purged);
                 Ok(())
             }
-            // Something that a newer module says.
+            // A message of a newer module.
             None => Ok(()),
         }
     }
@@ -208,7 +211,7 @@ fn stopped() -> Status {
     Status::unavailable("pincerd is stopping")
 }
 
-/// What `listen` tells the speaker once the node is in.
+/// `listen` passes this to `speak` once the node is accepted.
 struct Joined {
     applied: u64,
     purges: mpsc::Receiver<v1::Purge>,
@@ -220,9 +223,9 @@ struct Speaker {
     stopping: watch::Receiver<bool>,
     joining: Option<oneshot::Receiver<Result<Joined, Status>>>,
     ending: oneshot::Receiver<Result<(), Status>>,
-    /// The revision that the node came with: it gets no lower one.
+    /// The revision in the node's Hello. The node is sent no lower one.
     floor: u64,
-    /// What the node is to purge; `None` before it is in.
+    /// Purges for the node; `None` before it is accepted.
     purges: Option<mpsc::Receiver<v1::Purge>>,
     pings: Interval,
     /// Dropped with this, which ends `listen`.
@@ -230,7 +233,7 @@ struct Speaker {
 }
 
 impl Speaker {
-    /// What to say next. `Err`: the stream ends, with a status if it wasn't the node's wish.
+    /// The next message. `Err`: the stream ends, with a status unless the node closed it.
     async fn next(&mut self) -> Result<control_message::Message, Option<Status>> {
         if let Some(joining) = self.joining.take() {
             let joined = tokio::select! {

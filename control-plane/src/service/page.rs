@@ -1,16 +1,17 @@
-//! Pages of a sorted list (AIP-158). A token holds the last key of its page, so a list that changes between pages skips and repeats nothing
-//! that stayed.
+//! Pages of a sorted list (AIP-158). A token holds the last key of its page, so a list that changes
+//! between pages skips and repeats nothing that stayed.
 //!
-//! Pure. A page ends at its size or at `PAGE_BYTES_MAX`, whichever comes first, but has one entry at least. Cost: entries rendered.
+//! Pure. A page ends at its size or at `PAGE_BYTES_MAX`, whichever comes first, but has one entry
+//! at least. Cost: entries rendered.
 
 use prost::Message;
 use tonic::Status;
 
 use super::error;
 
-/// Entries of a page if the caller doesn't say.
+/// Entries of a page without `page_size`.
 const PAGE_SIZE_DEFAULT: usize = 100;
-/// Entries of a page at most; more is cut to it.
+/// The largest page. A larger `page_size` counts as this.
 const PAGE_SIZE_MAX: usize = 1000;
 /// Encoded bytes after which a page ends: a quarter of what a message may have.
 const PAGE_BYTES_MAX: usize = pincer_proto::limits::MESSAGE_BYTES_MAX / 4;

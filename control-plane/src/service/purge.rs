@@ -1,6 +1,7 @@
-//! PurgeCache: reads the request, has the nodes asked, and tells what came of it.
+//! PurgeCache: reads the request, sends it to the nodes, and reports the results.
 //!
-//! The text of a key ends here: nodes get its digest. Neither is ever printed. Cost: one MD5 of the text. Bound: `limits`, `purge::CALLS_MAX`.
+//! Nodes get the digest of a cache key and never its text. Neither is ever printed. Cost: one MD5
+//! of the text. Bound: `limits`, `purge::CALLS_MAX`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,10 +13,10 @@ use super::error::{self, bad_name, invalid};
 use crate::{
     names,
     plane::Plane,
-    purge::{Answer, Order},
+    purge::{InstanceResult, Order},
 };
 
-/// Does what the request says.
+/// Handles the request.
 pub async fn run(plane: &Arc<Plane>, request: v1::PurgeCacheRequest) -> Result<v1::PurgeCacheResponse, Status> {
     let node = match request.node.as_str() {
         "" => None,
@@ -33,13 +34,13 @@ pub async fn run(plane: &Arc<Plane>, request: v1::PurgeCacheRequest) -> Result<v
         let message = "no node is connected, nothing was purged".to_owned();
         return Err(error::purge(Code::FailedPrecondition, "NOT_CONNECTED", message));
     }
-    let answers = plane.purges.run(&order, instances).await;
-    tell(plane, &order, &answers);
-    if let Some(refused) = nowhere(&answers) {
+    let results = plane.purges.run(&order, instances).await;
+    log_and_count(plane, &order, &results);
+    if let Some(refused) = unknown_to_all(&results) {
         return Err(refused);
     }
-    let not_connected = if node.is_none() { not_connected(plane, &answers) } else { Vec::new() };
-    Ok(v1::PurgeCacheResponse { results: answers.into_iter().map(result).collect(), not_connected })
+    let not_connected = if node.is_none() { not_connected(plane, &results) } else { Vec::new() };
+    Ok(v1::PurgeCacheResponse { results: results.into_iter().map(result).collect(), not_connected })
 }
 
 /// Checks the request's form.
@@ -99,9 +100,9 @@ fn check_connected(plane: &Plane, node: &str) -> Result<(), Status> {
     }
 }
 
-/// The caller's mistake, when no node knows what it names.
-fn nowhere(answers: &[Answer]) -> Option<Status> {
-    let errors = answers.iter().map(|answer| answer.purged.error.as_ref());
+/// NOT_FOUND if no node has the named upstream, location or cache: the caller's mistake.
+fn unknown_to_all(results: &[InstanceResult]) -> Option<Status> {
+    let errors = results.iter().map(|result| result.purged.error.as_ref());
     let unknown = errors.map(|error| error.filter(|error| error.code == i32::from(Code::NotFound)));
     let unknown: Option<Vec<_>> = unknown.collect();
     let first = unknown?.into_iter().next()?;
@@ -109,20 +110,21 @@ fn nowhere(answers: &[Answer]) -> Option<Status> {
     Some(error::purge(Code::NotFound, "NO_CACHE", message))
 }
 
-fn not_connected(plane: &Plane, answers: &[Answer]) -> Vec<String> {
+fn not_connected(plane: &Plane, results: &[InstanceResult]) -> Vec<String> {
     plane.with_fleet(|fleet| {
         let away = fleet
             .nodes()
             .iter()
-            .filter(|(name, node)| !node.is_connected() && answers.iter().all(|answer| answer.node != **name));
+            .filter(|(name, node)| !node.is_connected() && results.iter().all(|result| result.node != **name));
         away.map(|(name, _)| names::node_name(name)).collect()
     })
 }
 
-/// One line for the log, and the counters. The place is an operator's word, the key is not shown.
-fn tell(plane: &Plane, order: &Order, answers: &[Answer]) {
-    let removed: u64 = answers.iter().map(|answer| answer.purged.removed).fold(0, u64::saturating_add);
-    let failed = answers.iter().filter(|answer| answer.purged.error.is_some()).count();
+/// Writes one line to the log, and counts. The scope is what the operator named; the key is not
+/// shown.
+fn log_and_count(plane: &Plane, order: &Order, results: &[InstanceResult]) {
+    let removed: u64 = results.iter().map(|result| result.purged.removed).fold(0, u64::saturating_add);
+    let failed = results.iter().filter(|result| result.purged.error.is_some()).count();
     let entries = match order.entries {
         v1::purge::Entries::Key(_) => "one",
         v1::purge::Entries::All(()) => "all",
@@ -131,21 +133,21 @@ fn tell(plane: &Plane, order: &Order, answers: &[Answer]) {
         plane.metrics.purges.inc();
         plane.metrics.purged_entries.inc_by(removed);
     }
-    let (scope, instances, check) = (&order.scope, answers.len(), order.validate_only);
+    let (scope, instances, check) = (&order.scope, results.len(), order.validate_only);
     tracing::info!(?scope, entries, instances, failed, removed, check, "pincer: purge done");
 }
 
-fn result(answer: Answer) -> v1::PurgeResult {
+fn result(result: InstanceResult) -> v1::PurgeResult {
     let shortened = |error: rpc::Status| {
         let message = names::cut(&error.message, limits::ERROR_BYTES_MAX).to_owned();
         rpc::Status { code: error.code, message, details: Vec::new() }
     };
     v1::PurgeResult {
-        node: names::node_name(&answer.node),
-        instance_id: answer.instance,
-        removed: answer.purged.removed,
-        bytes: answer.purged.bytes,
-        error: answer.purged.error.map(shortened),
-        duration: answer.took.try_into().ok(),
+        node: names::node_name(&result.node),
+        instance_id: result.instance,
+        removed: result.purged.removed,
+        bytes: result.purged.bytes,
+        error: result.purged.error.map(shortened),
+        duration: result.took.try_into().ok(),
     }
 }

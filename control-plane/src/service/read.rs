@@ -1,6 +1,8 @@
-//! Reads what operators send: names, values and masks, into `plan::Op`. Says which field is wrong, and how.
+//! Reads requests of operators into `plan::Op`: names, values and masks. An error names the field
+//! and the fault.
 //!
-//! Pure. Cost: one pass. Bound: `PEERS_PER_UPSTREAM_MAX` and `UPSTREAMS_MAX` entries, checked first.
+//! Pure. Cost: one pass. Bound: `PEERS_PER_UPSTREAM_MAX` and `UPSTREAMS_MAX` entries, checked
+//! first.
 
 use pincer_proto::{limits, v1};
 use prost_types::FieldMask;
@@ -36,7 +38,7 @@ fn given(text: String) -> Option<String> {
     if text.is_empty() { None } else { Some(text) }
 }
 
-/// Which fields to change; without a mask those that are set.
+/// The fields to change. Without a mask these are the fields that are set.
 fn mask(mask: Option<FieldMask>, settings: Settings) -> Result<Mask, Status> {
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
     if paths.is_empty() {

@@ -1,6 +1,8 @@
-//! Resources as operators see them, from settings, declarations and nodes' last words.
+//! Resources as operators see them, made from settings, declarations and the last messages of
+//! nodes.
 //!
-//! Pure. Cost: a peer's summary looks at the last stats of every connected instance. Bound: those of the inputs.
+//! Pure. Cost: a peer's summary looks at the last stats of every connected instance. Bound: those
+//! of the inputs.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,7 +12,7 @@ use crate::{
     declared::{self, Declared},
     fleet::{Fleet, Instance, Node, Progress},
     model::{Config, Record, State},
-    names, plan,
+    names, refusal,
 };
 
 fn duration(value: Duration) -> prost_types::Duration {
@@ -55,7 +57,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Of one upstream.
+    /// The same for one upstream.
     pub fn of(fleet: &Fleet, upstream: &str) -> Self {
         let mut sums = Self::default();
         let instances = fleet.nodes().values().flat_map(|node| node.instances.values());
@@ -108,7 +110,7 @@ pub fn upstream(name: &str, declared: Option<&declared::Upstream>, config: &Conf
     }
 }
 
-/// A peer; `None` if nobody knows it.
+/// A peer; `None` if no node declares it and it has no settings.
 pub fn peer(
     upstream: &str,
     address: &str,
@@ -126,7 +128,7 @@ pub fn peer(
         weight: settings.weight.map(u32::from),
         max_conns: settings.max_conns.map(u32::from),
         state: State::to_proto(settings.state).into(),
-        etag: plan::etag(record),
+        etag: refusal::etag(record),
         revision: record.map_or(0, |r| r.revision),
         added: record.is_some_and(|r| r.added),
         declared: declared.map(|d| d.spec.clone()),

@@ -1,6 +1,8 @@
-//! Who may call what: the role is the organizational unit of the client's certificate, which TLS has verified by then.
+//! Which client may call which service. The role is the organizational unit (OU) of the client's
+//! certificate, which TLS has verified.
 //!
-//! A certificate with several units has the roles of all. Cost: parsing one certificate a call; a node calls once a connection.
+//! A certificate with several units has several roles. Cost: parsing one certificate a call; a node
+//! calls once a connection.
 
 use std::collections::HashMap;
 
@@ -33,7 +35,8 @@ fn gives(certificate: &[u8], role: Role) -> bool {
     certificate.subject().iter_organizational_unit().any(|unit| unit.as_str() == Ok(role.unit()))
 }
 
-/// An interceptor that lets only `role` in. PERMISSION_DENIED for others, UNAUTHENTICATED without a certificate.
+/// An interceptor that admits only `role`. PERMISSION_DENIED for others, UNAUTHENTICATED without a
+/// certificate.
 pub fn only(role: Role) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
     move |request| {
         let certificates = request.peer_certs();

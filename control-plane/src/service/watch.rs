@@ -1,7 +1,9 @@
-//! What a watching operator is sent: the newest revision and the nodes that changed since the last answer.
+//! The responses of Watch: the newest revision and the nodes that changed since the previous
+//! response.
 //!
-//! Nothing is queued: each answer is made when the stream is read, of what is then. Cost: a look over the nodes per answer. Bound: `NODES_MAX` nodes,
-//! without the names of their upstreams.
+//! Nothing is queued: each response is made when the stream is read, from the state at that time.
+//! Cost: one pass over the nodes per response. Bound: `NODES_MAX` nodes, without the names of their
+//! upstreams.
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc};
 
@@ -17,7 +19,7 @@ use crate::{
     plane::{Plane, Published},
 };
 
-/// The answers.
+/// The responses.
 pub type Stream = Pin<Box<dyn futures_util::Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
 struct Watcher {
@@ -25,13 +27,13 @@ struct Watcher {
     revisions: watch::Receiver<Arc<Published>>,
     fleet: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
-    /// The fleet's version at the last answer.
+    /// The fleet's version at the previous response.
     seen: u64,
     known: BTreeSet<String>,
     is_first: bool,
 }
 
-/// Answers until the caller leaves or the process ends.
+/// Sends responses until the caller leaves or the process ends.
 pub fn stream(plane: Arc<Plane>) -> Stream {
     let watcher = Watcher {
         revisions: plane.revisions(),
@@ -47,8 +49,8 @@ pub fn stream(plane: Arc<Plane>) -> Stream {
         if !watcher.is_first && !watcher.changed().await {
             return Some((Err(Status::unavailable("pincerd is stopping")), None));
         }
-        let answer = watcher.answer();
-        Some((Ok(answer), Some(watcher)))
+        let response = watcher.response();
+        Some((Ok(response), Some(watcher)))
     }))
 }
 
@@ -62,8 +64,9 @@ impl Watcher {
         }
     }
 
-    fn answer(&mut self) -> WatchResponse {
-        // First marked as seen, then looked at: a change between the two is told twice rather than never.
+    fn response(&mut self) -> WatchResponse {
+        // The version is marked as seen before the state is read, so a change between the two is
+        // reported twice rather than never.
         let revision = self.revisions.borrow_and_update().config.revision;
         self.fleet.mark_unchanged();
         let seen = if self.is_first { None } else { Some(self.seen) };

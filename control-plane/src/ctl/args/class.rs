@@ -1,10 +1,11 @@
-//! The command line of `class` and `key`. A value is checked here, by the words that `crate::words` reads, before anything is sent.
+//! The command line of `class` and `key`. A value is checked here, by the words that `crate::words`
+//! reads, before anything is sent.
 
 use std::time::Duration;
 
 use clap::{Args as ArgGroup, Subcommand, builder::NonEmptyStringValueParser};
 
-use super::Setting;
+use super::{fault::Fault, setting::Setting};
 use crate::{
     classes::{FIELDS, Settings},
     names, words,
@@ -28,7 +29,7 @@ pub enum ClassVerb {
         class: String,
         #[command(flatten)]
         settings: Box<ClassSettingsArgs>,
-        /// Only if the class' etag is this still
+        /// Fail unless this is the class' current etag
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         etag: Option<String>,
     },
@@ -36,7 +37,7 @@ pub enum ClassVerb {
     Delete {
         /// As in class list
         class: String,
-        /// Only if the class' etag is this still
+        /// Fail unless this is the class' current etag
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         etag: Option<String>,
     },
@@ -45,25 +46,28 @@ pub enum ClassVerb {
 /// A checked value of a class, as written.
 pub type Word = Setting<String>;
 
-fn word(field: &'static str) -> impl Fn(&str) -> Result<Word, String> + Clone {
+fn word(field: &'static str) -> impl Fn(&str) -> Result<Word, Fault> + Clone {
     move |text: &str| {
         if text == "unset" {
             return Ok(Setting::Unset);
         }
         let checked = words::set(&mut Settings::default(), field, text);
-        checked.map(|()| Setting::To(text.to_owned())).map_err(|need| format!("{need} or \"unset\""))
+        checked.map(|()| Setting::To(text.to_owned())).map_err(Fault::ClassSetting)
     }
 }
 
 #[derive(Debug, ArgGroup)]
 pub struct ClassSettingsArgs {
-    /// Requests let in per key, as 100r/s or 30r/m, or unlimited; "unset", here as below: nginx.conf's
+    /// Requests admitted per key, as 100r/s or 30r/m, or unlimited; "unset", here as below: the
+    /// value of nginx.conf
     #[arg(long, value_name = "RATE", value_parser = word("rate"), allow_hyphen_values = true)]
     pub rate: Option<Word>,
-    /// Requests above the rate, which must be in force or come with it, that are not refused, 0 to 1000000
+    /// Requests above the rate that are not rejected, 0 to 1000000; needs a rate in force, or one
+    /// set with it
     #[arg(long, value_name = "N", value_parser = word("burst"), allow_negative_numbers = true)]
     pub burst: Option<Word>,
-    /// How many of the burst pass at once, 0 to 1000000, or nodelay: all; the others wait as long as the rate demands
+    /// Requests of the burst that pass without delay, 0 to 1000000, or nodelay: all; the others are
+    /// delayed to keep to the rate
     #[arg(long, value_name = "N", value_parser = word("delay"), allow_negative_numbers = true)]
     pub delay: Option<Word>,
     /// Requests at once per key, 0 to 1000000; 0: unlimited
@@ -81,7 +85,7 @@ pub struct ClassSettingsArgs {
     /// Requests of the class that may wait in one queue, 0 to 1000000; 0: as many as it holds
     #[arg(long, value_name = "N", value_parser = word("queue"), allow_negative_numbers = true)]
     pub queue: Option<Word>,
-    /// How long they may, as 10s; 0: as long as the queue lets them
+    /// How long a request may wait in a queue, as 10s; 0: as long as the queue's own timeout
     #[arg(long, value_name = "TIME", value_parser = word("queue_timeout"), allow_hyphen_values = true)]
     pub queue_timeout: Option<Word>,
 }
@@ -105,7 +109,7 @@ impl ClassSettingsArgs {
             let Some(word) = word else { continue };
             given.push(field);
             if let Setting::To(text) = word {
-                // It was read once, as an argument.
+                // The argument parser has checked it before.
                 let _ = words::set(&mut settings, field, text);
             }
         }
@@ -119,19 +123,20 @@ pub enum KeyVerb {
     List,
     /// Make a key and show its secret, once
     Create {
-        /// Who will hold it
+        /// The holder of the key
         #[arg(long, value_parser = tenant)]
         tenant: String,
-        /// The class of its requests
+        /// The class of the key's requests
         #[arg(long, value_parser = class)]
         class: String,
         /// Its name [default: one is made up]
         #[arg(long, value_parser = id)]
         id: Option<String>,
-        /// Where it may be used from, as 10.0.0.0/8; up to 16, by commas or again and again [default: anywhere]
+        /// Client addresses that may use the key, as 10.0.0.0/8; up to 16, separated by commas or
+        /// in several flags [default: any]
         #[arg(long = "cidr", value_name = "BLOCK", value_delimiter = ',', value_parser = cidr)]
         cidrs: Vec<String>,
-        /// When it ends, as 90d or 12h [default: never]
+        /// When the key expires, as 90d or 12h [default: never]
         #[arg(long, value_name = "TIME", value_parser = span, allow_hyphen_values = true)]
         expires: Option<Duration>,
     },
@@ -143,50 +148,50 @@ pub enum KeyVerb {
         /// How long the old secret stays valid, as 1h; 0: not at all, at most 30d [default: 24h]
         #[arg(long, value_name = "TIME", value_parser = span, allow_hyphen_values = true)]
         overlap: Option<Duration>,
-        /// Only if the key's etag is this still
+        /// Fail unless this is the key's current etag
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         etag: Option<String>,
     },
-    /// End a key, now
+    /// Revoke a key, now
     Revoke {
         /// As in key list
         #[arg(value_parser = id)]
         id: String,
-        /// Only if the key's etag is this still
+        /// Fail unless this is the key's current etag
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         etag: Option<String>,
     },
-    /// Take a revoked or expired key out of the list
+    /// Delete a revoked or expired key
     Delete {
         /// As in key list
         #[arg(value_parser = id)]
         id: String,
-        /// Only if the key's etag is this still
+        /// Fail unless this is the key's current etag
         #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         etag: Option<String>,
     },
 }
 
-fn checked(text: &str, check: impl Fn(&str) -> Result<(), names::Fault>) -> Result<String, String> {
-    check(text).map(|()| text.to_owned()).map_err(|fault| fault.to_string())
+fn checked(text: &str, check: impl Fn(&str) -> Result<(), names::Fault>) -> Result<String, names::Fault> {
+    check(text).map(|()| text.to_owned())
 }
 
-fn tenant(text: &str) -> Result<String, String> {
+fn tenant(text: &str) -> Result<String, names::Fault> {
     checked(text, names::check_tenant)
 }
 
-fn class(text: &str) -> Result<String, String> {
+fn class(text: &str) -> Result<String, names::Fault> {
     checked(text, names::check_class)
 }
 
-fn id(text: &str) -> Result<String, String> {
+fn id(text: &str) -> Result<String, names::Fault> {
     checked(text, names::check_key)
 }
 
-fn cidr(text: &str) -> Result<String, String> {
-    names::parse_cidr(text).map_err(|fault| fault.to_string())
+fn cidr(text: &str) -> Result<String, names::Fault> {
+    names::parse_cidr(text)
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+fn span(text: &str) -> Result<Duration, words::Fault> {
     words::parse_span(text, SPAN_MAX)
 }

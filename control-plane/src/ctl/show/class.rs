@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pincer_proto::v1;
 use serde::{Serialize, Serializer};
 
-use super::{Table, columns, last, row, seconds, time};
+use super::table::{Table, columns, last, plain, row, seconds, time};
 use crate::{
     classes::{FIELDS, Settings},
     words,
@@ -17,7 +17,7 @@ struct Words([Option<String>; FIELDS.len()]);
 
 impl Words {
     fn of(settings: Option<&v1::ClassSettings>) -> Self {
-        // What the control plane sends is in range; anything else is shown as unset.
+        // The control plane sends values in range; any other value is shown as unset.
         Self(words::settings(&Settings::from_proto(settings.copied()).unwrap_or_default()))
     }
 
@@ -97,7 +97,7 @@ impl Class {
         }
     }
 
-    /// What is in force; a star and what nginx.conf says where an operator has set it.
+    /// The value in force. Where an operator has set it: with a star, and the value of nginx.conf.
     fn cell(&self, field: usize) -> String {
         let value = self.effective.at(field).unwrap_or("-");
         let declared = self.default.as_ref().and_then(|default| default.at(field));
@@ -144,7 +144,7 @@ impl Table for Class {
         }
         let head = format!(
             "{}: {}, declared by {} nodes, {} in flight, {} waiting, {} passed, {} rejected, etag {}\n",
-            super::plain(&self.class),
+            plain(&self.class),
             self.origin(),
             self.declaring_nodes,
             self.count(|s| s.in_flight),
@@ -177,26 +177,5 @@ impl Table for Classes {
         let mut rows = vec![header.collect()];
         rows.extend(self.classes.iter().map(Class::row));
         columns(&rows)
-    }
-}
-
-/// What `apply` changed of a class.
-#[derive(Debug, Serialize)]
-pub struct ClassChange {
-    change: &'static str,
-    class: String,
-    description: String,
-}
-
-impl From<&v1::PeerChange> for ClassChange {
-    fn from(c: &v1::PeerChange) -> Self {
-        Self { change: super::kind(c), class: last(&c.name, 1), description: c.description.clone() }
-    }
-}
-
-impl ClassChange {
-    /// One line for people.
-    pub fn line(&self, would: &str) -> String {
-        format!("class {}: {would}{} {}", self.class, self.change, self.description)
     }
 }

@@ -1,11 +1,11 @@
-//! API keys, as printed; and the one secret that is, once.
+//! API keys, as printed, and a new secret, which is printed once.
 
 use std::fmt;
 
 use pincer_proto::v1::{self, key::State};
 use serde::Serialize;
 
-use super::{Table, columns, last, plain, row};
+use super::table::{Table, columns, last, plain, row};
 
 /// A key.
 #[derive(Debug, Serialize)]

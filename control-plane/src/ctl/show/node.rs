@@ -3,7 +3,7 @@
 use pincer_proto::v1;
 use serde::Serialize;
 
-use super::{Table, columns, milliseconds, plain, row, time};
+use super::table::{Table, columns, last, milliseconds, plain, row, time};
 
 /// A node's zone.
 #[derive(Debug, Serialize)]
@@ -47,7 +47,7 @@ impl From<&v1::Node> for Node {
             streams: i.streams,
         };
         Self {
-            node: super::last(&n.name, 1),
+            node: last(&n.name, 1),
             connected: n.connected,
             applied_revision: n.applied_revision,
             refused_revision: n.last_error.as_ref().map(|_| n.refused_revision),

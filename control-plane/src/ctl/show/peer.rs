@@ -3,7 +3,7 @@
 use pincer_proto::v1;
 use serde::Serialize;
 
-use super::{Table, columns, last, plain, row, seconds, time};
+use super::table::{Table, columns, last, plain, row, seconds, time};
 use crate::model::State;
 
 /// An upstream.
@@ -229,7 +229,7 @@ pub struct UpstreamAndPeers {
 }
 
 impl UpstreamAndPeers {
-    /// Both.
+    /// From the upstream and its peers.
     pub fn new(upstream: &v1::Upstream, peers: Vec<v1::Peer>) -> Self {
         Self { upstream: upstream.into(), peers: Peers::from(peers).peers }
     }

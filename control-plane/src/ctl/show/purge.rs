@@ -1,12 +1,12 @@
-//! What a purge did, as printed.
+//! The results of a purge, as printed.
 
 use pincer_proto::v1;
 use serde::Serialize;
 use tonic::Code;
 
-use super::{Table, columns, milliseconds, row, time};
+use super::table::{Table, columns, last, milliseconds, row, time};
 
-/// What one nginx did.
+/// The result of one nginx.
 #[derive(Debug, Serialize)]
 struct Result {
     node: String,
@@ -24,7 +24,7 @@ struct Result {
 pub struct Purged {
     removed: u64,
     bytes: u64,
-    /// Nothing was removed, only asked.
+    /// A dry run: nothing was removed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
     nodes: Vec<Result>,
@@ -39,7 +39,7 @@ impl From<&v1::PurgeResult> for Result {
             Some(_) => "failed",
         };
         Self {
-            node: super::last(&result.node, 1),
+            node: last(&result.node, 1),
             instance: result.instance_id.clone(),
             outcome,
             removed: result.removed,
@@ -51,15 +51,15 @@ impl From<&v1::PurgeResult> for Result {
 }
 
 impl Purged {
-    /// Of the answer.
-    pub fn new(answer: &v1::PurgeCacheResponse, dry_run: bool) -> Self {
-        let sum = |read: fn(&v1::PurgeResult) -> u64| answer.results.iter().map(read).fold(0, u64::saturating_add);
+    /// From the response.
+    pub fn new(response: &v1::PurgeCacheResponse, dry_run: bool) -> Self {
+        let sum = |read: fn(&v1::PurgeResult) -> u64| response.results.iter().map(read).fold(0, u64::saturating_add);
         Self {
             removed: sum(|result| result.removed),
             bytes: sum(|result| result.bytes),
             dry_run,
-            nodes: answer.results.iter().map(Result::from).collect(),
-            not_connected: answer.not_connected.iter().map(|name| super::last(name, 1)).collect(),
+            nodes: response.results.iter().map(Result::from).collect(),
+            not_connected: response.not_connected.iter().map(|name| last(name, 1)).collect(),
         }
     }
 }
