@@ -10,8 +10,9 @@ mod newcomer;
 
 use std::path::Path;
 
-use harness::{Nginx, Pincerd, eventually, paths, process};
-use markdown::{Block, blocks, read};
+use harness::paths::{self, text as read};
+use harness::{Nginx, Pincerd, eventually, process};
+use markdown::{Block, blocks};
 use newcomer::Newcomer;
 
 /// How far a count of 200 requests, or of 50, may be from the printed one.

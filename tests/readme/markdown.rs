@@ -1,7 +1,5 @@
 //! The repository's documents, as far as tests read them: fenced blocks below headings.
 
-use harness::paths;
-
 /// A fenced block.
 #[derive(Clone, Debug)]
 pub struct Block {
@@ -11,12 +9,6 @@ pub struct Block {
     pub heading: String,
     /// Its lines.
     pub text: String,
-}
-
-/// A document of the repository.
-pub fn read(path: &str) -> String {
-    let path = paths::repository().join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The fenced blocks of a document, in order.

@@ -44,7 +44,8 @@ http {
 ";
 
 /// Debian's default site.
-const DEFAULT_SITE: &str = "server { listen 127.0.0.1:PORT default_server; server_name _; location / { return 404; } }\n";
+const DEFAULT_SITE: &str =
+    "server { listen 127.0.0.1:PORT default_server; server_name _; location / { return 404; } }\n";
 
 const FOLDERS: [&str; 12] = [
     "bin",
