@@ -89,6 +89,7 @@ pub struct Newcomer {
     /// Each text of README.md, and what stands in its place here.
     places: Vec<(String, String)>,
     http: String,
+    grpc: u16,
     replicas: Vec<u16>,
 }
 
@@ -125,7 +126,7 @@ impl Newcomer {
         places.extend(ports.map(|(printed, port)| (format!("127.0.0.1:{printed}"), format!("127.0.0.1:{port}"))));
 
         let shell = shell(root.path());
-        Self { root, shell, blocks: 0, read: 0, places, http: format!("http://127.0.0.1:{http}"), replicas }
+        Self { root, shell, blocks: 0, read: 0, places, http: format!("http://127.0.0.1:{http}"), grpc, replicas }
     }
 
     /// Pastes a block into the shell; what is printed until its end. All of its commands must succeed.
@@ -199,8 +200,8 @@ impl Newcomer {
 
     /// The replicas and pincerd.
     pub async fn everything_has_ended(&self) {
-        for port in &self.replicas {
-            eventually("a replica has ended", 10.0, || async {
+        for port in self.replicas.iter().chain([&self.grpc]) {
+            eventually("a replica or pincerd has ended", 10.0, || async {
                 tokio::net::TcpStream::connect(("127.0.0.1", *port)).await.is_err()
             })
             .await;

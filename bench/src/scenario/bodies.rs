@@ -55,7 +55,7 @@ impl Key {
         more: "proxy_buffer_size 132k; proxy_buffers 8 132k; proxy_busy_buffers_size 264k;",
         bytes_max: KEY_BYTES_MAX,
     };
-    /// What README.md tells to use.
+    /// What docs/cache.md tells to use.
     pub const PINCER: Key = Key {
         name: "pincer: $pincer_cache_key, blake3",
         text: "$pincer_cache_key",

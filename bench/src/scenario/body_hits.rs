@@ -30,7 +30,7 @@ const OVER_CONSTANT_MAX: f64 = 1.2;
 /// Places in [`Key::ALL`].
 const CONSTANT: usize = 0;
 const REQUEST_BODY: usize = 1;
-/// The key that README.md tells to use, and the one that knows no more of a request than `$request_body` does.
+/// The key that docs/cache.md tells to use, and the one that knows no more of a request than `$request_body` does.
 const JUDGED: [usize; 2] = [2, 3];
 
 /// `body_hits`.
