@@ -1,5 +1,5 @@
-//! The documents have what the code has, and nothing else: each directive with its context and arguments, each
-//! variable, metric and command. Links lead somewhere, and README.md stays short.
+//! The documents have what the code has, and nothing else: each directive with its context and
+//! arguments, each variable, metric and command. Links lead somewhere, and README.md stays short.
 
 #[path = "documents/code.rs"]
 mod code;

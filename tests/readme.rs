@@ -1,5 +1,6 @@
-//! Whoever follows README.md sees what it says: each of its steps runs here as printed, against a real nginx, pincerd
-//! and replicas, in a temporary folder laid out as Debian's. Only paths and ports are others.
+//! Whoever follows README.md sees what it says: each of its steps runs here as printed, against a
+//! real nginx, pincerd and replicas, in a temporary folder laid out as Debian's. Only paths and
+//! ports differ.
 //!
 //! The configurations and the certificates of docs/ are tried as well.
 
@@ -93,7 +94,8 @@ async fn each_step_of_the_readme_does_what_it_says() {
     let (found, expected) = (counts(&output), counts(&seen.text));
     let names = |counts: &[(u32, String)]| counts.iter().map(|(_, what)| what.clone()).collect::<Vec<_>>();
     assert_eq!((names(&expected), names(&found)), (["200", "429", "200"].map(String::from).to_vec(), names(&expected)));
-    // As many as the class allows in the time that this machine took, and in the second of the printed run.
+    // As many as the class allows in the time that this machine took, and in the second of the
+    // printed run.
     assert!(
         classes.text.contains("pincer_class default rate=5r/s burst=5 nodelay;"),
         "{BURST} and {PER_SECOND} are README.md's"
@@ -133,7 +135,8 @@ async fn nginx_accepts_every_configuration_in_the_documents() {
     assert!(tried >= 7, "only {tried} configurations were found");
 }
 
-/// What a configuration of the documents leaves out: the zone, the upstream that it names, `http` around a location.
+/// A configuration of the documents with what it leaves out: the zone, the upstream that it names,
+/// the server around a location.
 fn surrounded(text: &str) -> String {
     let mut whole = String::new();
     if !text.contains("pincer_zone ") {

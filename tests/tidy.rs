@@ -1,5 +1,6 @@
-//! Rules that keep the project as ARCHITECTURE.md says: arrows between crates, unsafe in one folder, every unsafe block explained, files
-//! of a readable size. tests/documents.rs has the rules for what people read. Reads files only; takes under a second.
+//! Rules that keep the project as ARCHITECTURE.md says: arrows between crates, unsafe in one folder,
+//! every unsafe block explained, files of a readable size. Reads files only; takes under a second.
+//! tests/documents.rs has the rules for what people read.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what Pincer's build and tests need on Debian 12, and prepares the headers of four nginx versions below .nginx/.
-# Without an argument:
+# Installs what Pincer's build and tests need on Debian 12, and prepares the headers of four versions
+# of nginx below .nginx/. Without an argument:
 #   .nginx/debian   Debian's own nginx (package nginx-dev), the first target
 #   .nginx/stable   nginx's stable release from the crate nginx-src, built with its binary at .nginx/stable/objs/nginx
 #   .nginx/trixie   Debian 13's, unpacked and not installed, with its binary at .nginx/trixie/nginx
 #   .nginx/sid      that of Debian's development branch, likewise
-# "setup.sh build" installs and prepares only what the module for Debian's nginx is built with (.nginx/debian).
+# "setup.sh build" installs and prepares only what the module for Debian's nginx is built with:
+# .nginx/debian.
 # Idempotent; a second run takes well under a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,7 +33,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root=(env DEBIAN_FRONTEND=noninteractive)
     [ "$(id -u)" = 0 ] || as_root=(sudo "${as_root[@]}")
     "${as_root[@]}" apt-get update -qq
-    # nginx's service must not start: the tests run their own, and a new operator starts it with a configuration.
+    # nginx's service must not start: the tests run their own, and operators configure it first.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null

@@ -1,4 +1,5 @@
-//! What the code has, read from its source and from the programs themselves: directives, variables, commands.
+//! What the code has, read from its source and from the programs themselves: directives, variables,
+//! commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
-//! Somebody who follows README.md in a shell, on a machine of their own: a temporary folder with Debian's layout of nginx.
+//! Somebody who follows README.md in a shell, on a machine of their own: a temporary folder with
+//! Debian's layout of nginx.
 //!
-//! The shell is one bash for all steps, so variables and jobs live on as in a terminal. `sudo`, `service`, `make` and
-//! `cargo` are small scripts in front of the search path: the build is done already, and there is no service manager.
-//! Everything ends when this is dropped.
+//! The shell is one bash for all steps, so variables and jobs live on as in a terminal. `sudo`,
+//! `service`, `make` and `cargo` are small scripts in front of the search path: the build is done
+//! already, and there is no service manager. Everything ends when this is dropped.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -47,19 +48,17 @@ http {
 const DEFAULT_SITE: &str =
     "server { listen 127.0.0.1:PORT default_server; server_name _; location / { return 404; } }\n";
 
-const FOLDERS: [&str; 12] = [
+const FOLDERS: [&str; 10] = [
     "bin",
     "checkout/target/release",
     "etc/nginx/conf.d",
     "etc/nginx/modules-enabled",
     "etc/nginx/sites-enabled",
     "run",
-    "tmp",
     "usr/lib/nginx",
     "usr/share/nginx",
     "var/lib/nginx",
     "var/log/nginx",
-    "tmp/none",
 ];
 
 /// The commands that cannot be the machine's own.
@@ -75,7 +74,7 @@ reload) exec nginx -s reload ;;
 *) exit 3 ;;
 esac",
     ),
-    // What they would build is built: only that there is such a target, and such a program, is seen.
+    // What they would build is built already. They only check the target, and the program's name.
     ("make", "exec /usr/bin/make -n -C REPOSITORY \"$@\" >/dev/null"),
     ("cargo", "[ \"$*\" = \"build --release --bin replica\" ]"),
 ];
@@ -129,7 +128,8 @@ impl Newcomer {
         Self { root, shell, blocks: 0, read: 0, places, http: format!("http://127.0.0.1:{http}"), grpc, replicas }
     }
 
-    /// Pastes a block into the shell; what is printed until its end. All of its commands must succeed.
+    /// Pastes a block into the shell, and returns what is printed until its end. All of its commands
+    /// must succeed.
     pub fn run(&mut self, block: &Block) -> String {
         self.blocks += 1;
         let end = format!("<<end of block {}: ", self.blocks);
