@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows the wrong answer that a cache gives with nginx's own $request_body as its key, and the right one with Pincer's $pincer_cache_key.
 # One small nginx in a temporary folder, on unix sockets: nothing listens on the network, and nothing is left behind. Takes a second.
-# PINCER_NGINX, PINCER_MODULE: another nginx, and the module that was built for it. Ends with status 1 if it was not as README.md says.
+# PINCER_NGINX, PINCER_MODULE: another nginx, and the module that was built for it. Ends with status 1 if it was not as docs/cache.md says.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 nginx=${PINCER_NGINX:-nginx}

@@ -17,6 +17,16 @@ pub fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The text of one of the repository's files.
+///
+/// # Panics
+/// When it cannot be read.
+#[must_use]
+pub fn text(path: &str) -> String {
+    let path = repository().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// `target/PROFILE` of the running executable.
 ///
 /// # Panics

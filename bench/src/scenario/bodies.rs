@@ -61,7 +61,7 @@ impl Key {
         more: "proxy_buffer_size 132k; proxy_buffers 8 132k; proxy_busy_buffers_size 264k;",
         bytes_max: KEY_BYTES_MAX,
     };
-    /// The key that README.md recommends.
+    /// The key that docs/cache.md recommends.
     pub const PINCER: Key = Key {
         name: "pincer: $pincer_cache_key, blake3",
         text: "$pincer_cache_key",

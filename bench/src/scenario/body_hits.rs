@@ -35,7 +35,7 @@ const OVER_CONSTANT_MAX: f64 = 1.2;
 /// Places in [`Key::ALL`].
 const CONSTANT: usize = 0;
 const REQUEST_BODY: usize = 1;
-/// The key that README.md recommends, and the key that covers as much of a request as
+/// The key that docs/cache.md recommends, and the key that covers as much of a request as
 /// `$request_body` does.
 const JUDGED: [usize; 2] = [2, 3];
 

@@ -1,4 +1,4 @@
-//! Differences that are meant: each with the reason, as README.md gives it. Everything else is a
+//! Differences that are meant: each with the reason, as docs/ gives it. Everything else is a
 //! fault.
 
 use crate::conf;
@@ -86,7 +86,7 @@ fn head(line: &str) -> &str {
 }
 
 /// Whether the input asks for the one location whose bodies are read earlier than by stock nginx
-/// (README.md, "Read early"), or was answered there. What a body that is read, buffered and kept
+/// (docs/cache.md, "Reading a body early"), or was answered there. What a body that is read, buffered and kept
 /// changes is much: a length for the origin, windows of streams, what error pages see of it.
 /// Nothing is compared then; workers that die, faults in the log and counts left over count there
 /// as anywhere.
