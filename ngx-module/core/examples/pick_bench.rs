@@ -24,6 +24,7 @@ fn peer(i: u32, service_ns: u64, in_flight: u32, slots: u32) -> PeerView {
         error_ns: service_ns / 20,
         usual_ns: service_ns,
         recent_ns: service_ns,
+        recent_most_ns: service_ns,
         hold_ns: service_ns,
         wrr_current: i64::from(i),
         admission: Admission::Open,

@@ -40,6 +40,9 @@ const RUN_DOWN: u32 = 6;
 const RUN_LEAST: u32 = 2;
 /// Divisor of a sample that is far below the mean.
 const FAR_DOWN: f32 = 4.0;
+/// While the mean has a weight of [`GATHER_WEIGHT`] at most, a run under mean / `HALF_DOWN` is a new
+/// truth too, once it outweighs all else that is known.
+const HALF_DOWN: f32 = 3.0;
 /// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150 single explorations do.
 const USUAL_SAMPLES: u32 = 256;
 /// After so many samples a single one counts for at most [`USUAL_STEP`] times the usual mean.
@@ -227,7 +230,8 @@ impl Estimate {
         let usual = f32::from_bits(halves(self.usual.load(Relaxed)).0);
         let healed = mean > usual * DEGRADED && value < usual * LIKE_USUAL;
         let above = value > mean * FAR_UP;
-        let below = healed || value < mean / FAR_DOWN;
+        let far = value < mean / FAR_DOWN;
+        let below = healed || far || (weight <= GATHER_WEIGHT && value < mean / HALF_DOWN);
         let old = self.run.load(Relaxed);
         if !above && !below {
             if old != 0 {
@@ -248,7 +252,8 @@ impl Estimate {
             // Few samples, or old ones, are overturned by a run that outweighs them.
             (false, false) => {
                 let others = weight - (length - 1) as f32;
-                u32::try_from(whole(others + 1.0)).unwrap_or(RUN_DOWN).clamp(RUN_LEAST, RUN_DOWN)
+                let most = if far { RUN_DOWN } else { u32::MAX };
+                u32::try_from(whole(others + 1.0)).unwrap_or(most).clamp(RUN_LEAST, most)
             }
         };
         if length >= needed {
@@ -318,6 +323,13 @@ impl Estimate {
     pub fn recent_ns(&self) -> u64 {
         let (last, before) = unpack(self.recent.load(Relaxed));
         whole(if before > 0.0 { last.min(before) } else { last })
+    }
+
+    /// The greater of the last two samples in ns; 0 = none.
+    #[must_use]
+    pub fn recent_most_ns(&self) -> u64 {
+        let (last, before) = unpack(self.recent.load(Relaxed));
+        whole(last.max(before))
     }
 
     /// Effective number of samples in the mean, rounded, as of the last sample.

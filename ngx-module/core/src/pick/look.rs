@@ -25,8 +25,10 @@ const FEW: u32 = 6;
 const PROVEN_NS: u64 = 5 * SECOND_NS;
 /// See [`PROVEN_NS`].
 const PROVEN_SERVICES: u64 = 32;
-/// A sample so many times under the mean contradicts it.
+/// A sample so many times under the mean contradicts it; two in a row do so under 1 / [`FAR_TWICE`].
 const FAR: u64 = 4;
+/// See [`FAR`].
+const FAR_TWICE: f64 = 1.5;
 /// A mean whose standard error is over this part of it rests on little: on two samples, or on a
 /// dozen of varied work.
 const ERROR_PART: u64 = 3;
@@ -63,14 +65,21 @@ pub(super) fn choose(field: &Field, demand: &Demand) -> Option<usize> {
 pub(super) fn is_news(field: &Field, i: usize) -> bool {
     let (peer, best_ns, service_ns) = (&field.peers[i], field.service_ns(field.best()), field.service_ns(i));
     let is_doubtful = || peer.recent_ns < service_ns / FAR || peer.error_ns > service_ns / ERROR_PART;
-    let is_near = |part: u64| peer.recent_ns < best_ns.saturating_add(best_ns / part);
-    (is_near(2) && is_doubtful()) || (is_near(1) && field.is_degraded(i))
+    let is_near = |sample_ns: u64, part: u64| sample_ns < best_ns.saturating_add(best_ns / part);
+    (is_near(peer.recent_ns, 2) && (is_doubtful() || (is_near(peer.recent_most_ns, 2) && is_contradicted(field, i))))
+        || (is_near(peer.recent_ns, 1) && field.is_degraded(i))
+}
+
+/// Whether the last two samples of an idle peer were both far below its mean.
+fn is_contradicted(field: &Field, i: usize) -> bool {
+    let most_ns = field.peers[i].recent_most_ns;
+    most_ns != 0 && (most_ns as f64) * FAR_TWICE < field.service_ns(i) as f64
 }
 
 /// For how long what is known of the peer will do, ns: as long as it has been so. Of one that was
-/// faster before that is no time.
+/// faster before, or whose last samples say otherwise, that is no time.
 fn proven_ns(field: &Field, i: usize) -> u64 {
-    if field.is_degraded(i) || field.peers[i].samples < FEW {
+    if field.is_degraded(i) || field.peers[i].samples < FEW || is_contradicted(field, i) {
         return STALE_NS;
     }
     let most_ns = field.service_ns(i).saturating_mul(PROVEN_SERVICES).max(PROVEN_NS);

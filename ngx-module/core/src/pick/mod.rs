@@ -75,6 +75,9 @@ pub struct PeerView {
     pub service_ns: u64,
     /// The lesser of the last two samples of the signal in ns ([`crate::estimate::Estimate::recent_ns`]); 0 = none.
     pub recent_ns: u64,
+    /// The greater of them ([`crate::estimate::Estimate::recent_most_ns`]), while no request is
+    /// without its signal.
+    pub recent_most_ns: u64,
     /// Standard error of `service_ns` in ns ([`crate::estimate::Estimate::error_ns`]).
     pub error_ns: u64,
     /// What the mean usually is, ns ([`crate::estimate::Estimate::usual_ns`]); 0 = unknown.
@@ -240,11 +243,13 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
         if let Some(peer) = look::choose(&field, demand) {
             return Decision::Take { peer, ties: all, why: Why::Explore };
         }
-        if let rule::Choice::Take { peer, ties } = rule::choose(&field, demand, theta) {
-            return Decision::Take { peer, ties: ties | all, why };
+        match rule::choose(&field, demand, theta) {
+            rule::Choice::Take { peer, ties } => return Decision::Take { peer, ties: ties | all, why },
+            // Beside a known one that is free: the wait is bounded already.
+            rule::Choice::Wait => return Decision::Wait,
+            rule::Choice::AllFull => {}
         }
-        // The known ones are full, as far as they are worth it: better an unknown one than a long
-        // wait.
+        // The known ones are full: better an unknown one than a long wait.
         let free = bits(strangers).filter(|&i| has_slot(&peers[i])).min_by_key(|&i| peers[i].in_flight);
         if let Some(peer) = free.filter(|_| !demand.can_wait || patience::is_over(0, demand)) {
             return Decision::Take { peer, ties: all, why: Why::Unknown };

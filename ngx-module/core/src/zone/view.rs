@@ -26,6 +26,7 @@ pub(super) const HOLE: PeerView = PeerView {
     error_ns: 0,
     usual_ns: 0,
     recent_ns: 0,
+    recent_most_ns: 0,
     hold_ns: 0,
     wrr_current: 0,
     admission: Admission::Shut,
@@ -50,9 +51,9 @@ impl Peer {
         let count = (pending & COUNT_MASK) as u32;
         let estimate = self.estimate(params.signal);
         // A busy peer is not looked at: no need to read its evidence.
-        let (silent_ns, span_ns, samples) = match count {
-            0 => (estimate.silent_ns(now), estimate.span_ns(), estimate.usual_samples()),
-            _ => (0, 0, 0),
+        let (silent_ns, span_ns, samples, recent_most_ns) = match count {
+            0 => (estimate.silent_ns(now), estimate.span_ns(), estimate.usual_samples(), estimate.recent_most_ns()),
+            _ => (0, 0, 0, 0),
         };
         PeerView {
             identity: self.identity.load(Relaxed),
@@ -70,6 +71,7 @@ impl Peer {
             wrr_current: self.credit.load(Relaxed),
             admission: self.breaker.admission(now),
             backup: live.is(Live::BACKUP),
+            recent_most_ns,
             silent_ns,
             span_ns,
             samples,

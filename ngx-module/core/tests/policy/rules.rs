@@ -20,6 +20,7 @@ pub fn view() -> PeerView {
         error_ns: MS,
         usual_ns: 100 * MS,
         recent_ns: 100 * MS,
+        recent_most_ns: 100 * MS,
         hold_ns: 100 * MS,
         wrr_current: 0,
         admission: Admission::Open,
@@ -31,7 +32,7 @@ pub fn view() -> PeerView {
 }
 
 fn slow() -> PeerView {
-    PeerView { service_ns: S, usual_ns: S, recent_ns: S, hold_ns: S, ..view() }
+    PeerView { service_ns: S, usual_ns: S, recent_ns: S, recent_most_ns: S, hold_ns: S, ..view() }
 }
 
 fn full(peer: PeerView) -> PeerView {
@@ -188,7 +189,14 @@ fn looks(peer: PeerView, may_look: bool) -> usize {
 
 #[test]
 fn an_idle_peer_is_due_for_a_look_when_its_evidence_is_two_seconds_old_and_a_look_may_be_spent() {
-    let of_a_burst = PeerView { service_ns: 180 * MS, usual_ns: 180 * MS, recent_ns: 180 * MS, span_ns: S, ..view() };
+    let of_a_burst = PeerView {
+        service_ns: 180 * MS,
+        usual_ns: 180 * MS,
+        recent_ns: 180 * MS,
+        recent_most_ns: 180 * MS,
+        span_ns: S,
+        ..view()
+    };
     let silent = |silent_ns| PeerView { silent_ns, ..of_a_burst };
     assert_eq!(
         (looks(silent(2 * S - 1), true), looks(silent(2 * S), true), looks(silent(2 * S), false)),
@@ -211,12 +219,20 @@ fn the_peer_of_which_least_is_known_is_looked_at_first() {
 
 #[test]
 fn a_peer_that_was_slow_for_longer_is_looked_at_by_every_hundredth_request_until_that_has_aged() {
-    let slow = PeerView { service_ns: 180 * MS, usual_ns: 180 * MS, recent_ns: 180 * MS, span_ns: 4 * S, ..view() };
+    let slow = PeerView {
+        service_ns: 180 * MS,
+        usual_ns: 180 * MS,
+        recent_ns: 180 * MS,
+        recent_most_ns: 180 * MS,
+        span_ns: 4 * S,
+        ..view()
+    };
     let silent = |silent_ns| PeerView { silent_ns, ..slow };
     assert_eq!((looks(silent(4 * S - 1), true), looks(silent(4 * S), true)), (10, 1_000));
     let for_a_day = PeerView { span_ns: 86_400 * S, ..slow };
     assert_eq!(looks(PeerView { silent_ns: 6 * S, ..for_a_day }, true), 1_000, "32 services are enough for any");
-    let minutes = PeerView { service_ns: 60 * S, usual_ns: 60 * S, recent_ns: 60 * S, ..for_a_day };
+    let minutes =
+        PeerView { service_ns: 60 * S, usual_ns: 60 * S, recent_ns: 60 * S, recent_most_ns: 60 * S, ..for_a_day };
     assert!(looks(PeerView { silent_ns: 1_900 * S, ..minutes }, true) < 10, "which may be long");
     let was_faster = PeerView { usual_ns: 80 * MS, ..silent(2 * S) };
     assert_eq!(looks(was_faster, true), 1_000);
@@ -236,11 +252,12 @@ fn a_peer_that_is_slow_by_nature_is_explored_the_less_the_slower_it_is() {
 #[test]
 fn a_peer_that_answers_like_the_best_again_is_looked_at_again_at_once() {
     let again = |peer: PeerView| taken(&[view(), peer], &demand()) == Some((1, Why::Explore));
-    let healing = PeerView { service_ns: S, recent_ns: 110 * MS, ..view() };
+    let healing = PeerView { service_ns: S, recent_ns: 110 * MS, recent_most_ns: S, ..view() };
     assert!(again(healing));
     assert!(!again(PeerView { pending: 1, in_flight: 1, ..healing }), "one at a time");
     assert!(!again(PeerView { recent_ns: 210 * MS, ..healing }));
-    let twice_as_slow = PeerView { service_ns: 250 * MS, usual_ns: 250 * MS, recent_ns: 110 * MS, ..view() };
+    let twice_as_slow =
+        PeerView { service_ns: 250 * MS, usual_ns: 250 * MS, recent_ns: 110 * MS, recent_most_ns: 250 * MS, ..view() };
     assert!(!again(twice_as_slow), "a lucky sample");
     assert!(again(PeerView { error_ns: 100 * MS, ..twice_as_slow }), "one that rests on two samples");
     let none_to_spend = Demand { may_look_again: false, ..demand() };
@@ -335,12 +352,13 @@ prop_compose! {
         (weight, identity, wrr_current) in (prop_oneof![Just(0), 1..9_u32, Just(u32::MAX)], any::<u64>(), any::<i64>()),
         (service_ns, hold_ns, pending_age_ns) in (prop_oneof![Just(0), 1..100 * S, Just(u64::MAX)], 0..100 * S, 0..100 * S),
         (error_ns, usual_ns, recent_ns) in (0..S, 0..100 * S, 0..100 * S),
+        recent_most_ns in 0..100 * S,
         (admission, backup) in (any_admission(), any::<bool>()),
         (silent_ns, span_ns, samples) in (0..100 * S, 0..100 * S, 0..256_u32),
     ) -> PeerView {
         PeerView {
             identity, in_flight, pending: pending.min(in_flight), pending_age_ns, slots, max_conns, weight, service_ns,
-            error_ns, usual_ns, recent_ns, hold_ns, wrr_current, admission, backup, silent_ns,
+            error_ns, usual_ns, recent_ns, recent_most_ns, hold_ns, wrr_current, admission, backup, silent_ns,
             span_ns,
             samples,
         }

@@ -264,6 +264,7 @@ impl Sim {
             error_ns: peer.signal.error_ns(),
             usual_ns: peer.signal.usual_ns(),
             recent_ns: peer.signal.recent_ns(),
+            recent_most_ns: peer.signal.recent_most_ns(),
             hold_ns: peer.hold.mean_ns(),
             wrr_current: peer.credit.load(Relaxed),
             admission: peer.breaker.admission(now),

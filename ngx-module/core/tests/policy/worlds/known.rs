@@ -19,23 +19,21 @@ const fn known(invariant: Invariant, of_200: u64, of_10_000: u64) -> Known {
 
 /// The table.
 pub const KNOWN_BROKEN: &[Known] = &[
-    // Beside a peer that has healed, or that chance makes look slow, for a faster one: by the wait
-    // rule.
-    known(Waits, 3, 220),
-    // Hanging peers fill up before anything has timed out.
-    known(Failing, 1, 60),
+    // Beside a peer whose speed is learned from few answers, or is not known yet while a known one
+    // is free; or that has healed.
+    known(Waits, 1, 124),
+    // Hanging peers fill up before anything has timed out; a breaker that opens late.
+    known(Failing, 1, 43),
     // One that is known and then refuses is known for some more requests.
-    known(Attractive, 0, 50),
-    // Looks that found it slow by a queue of its own.
-    known(HealsSlow, 0, 20),
-    // `fail_timeout=10000s` outlives reloads.
-    known(HealsEjected, 6, 330),
+    known(Attractive, 0, 13),
+    // Its mean comes down too slowly for the looks that there are.
+    known(HealsSlow, 0, 17),
+    known(HealsEjected, 0, 7),
     // Short requests and first tokens of unlike length make equal peers look unlike.
-    known(Shares, 0, 10),
+    known(Shares, 0, 12),
     // At the edges of a minute.
-    known(Looks, 0, 15),
-    // Several cold peers at once share the looks of one upstream.
-    known(Stale, 2, 180),
-    // A peer that is forgotten in a pool where others are full.
-    known(RampTooFast, 1, 50),
+    known(Looks, 0, 10),
+    // As HealsSlow.
+    known(Stale, 1, 30),
+    known(RampTooFast, 0, 3),
 ];

@@ -330,6 +330,7 @@ impl Run<'_, '_> {
         if let Plan::Served { was_slow, .. } = plan {
             self.history.attempts[a].token = Some(self.now);
             self.history.token(self.world, p, start, self.now, was_slow);
+            self.history.lives[p].has_sample |= self.arrivals[r].kind != Kind::Socket;
             // The token that closes the breaker is the first of the ramp.
             let life = &mut self.history.lives[p];
             if life.recovers && life.ramp.is_some_and(|tokens| tokens <= RAMP_TOKENS) {

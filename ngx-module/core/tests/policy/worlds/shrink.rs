@@ -59,7 +59,10 @@ fn simplify(world: &mut World, change: usize) -> bool {
         14 => world.traffic.rest_ns /= 2.0,
         15 => world.traffic.per_s *= 0.7,
         16 => world.replicas.iter_mut().for_each(halve),
-        17 => world.replicas.iter_mut().for_each(|replica| replica.max_conns = 0),
+        17 if world.replicas.iter().all(|replica| replica.places >= 8) => {
+            world.replicas.iter_mut().for_each(|replica| replica.max_conns = 0);
+        }
+        17 => {}
         9 => {}
         _ => return false,
     }

@@ -55,6 +55,8 @@ pub struct Life {
     /// Good first tokens in its whole life.
     pub tokens: u32,
     pub known_at: Option<u64>,
+    /// Whether a good answer has told its speed. A WebSocket tells none.
+    pub has_sample: bool,
     /// Good first tokens since it joined a known pool, or since its breaker closed; `None` = it may
     /// have its full width.
     pub ramp: Option<u32>,
@@ -144,7 +146,7 @@ impl History {
     }
 
     /// Whether it is no longer cold, and time enough has passed since.
-    fn is_warm(&self, world: &World, p: usize, at: u64) -> bool {
+    pub fn is_warm(&self, world: &World, p: usize, at: u64) -> bool {
         let Some((answers, _)) = world.replicas[p].cold else { return true };
         let life = &self.lives[p];
         life.slow_answers >= answers && life.warm_at.is_some_and(|warm| warm + COLD_SETTLES_NS <= at)
@@ -152,7 +154,7 @@ impl History {
 
     /// Whether no spell affects it, and time enough has passed since the last one. Failures of
     /// marked requests everywhere are not its fault.
-    fn is_well(&self, world: &World, p: usize, at: u64) -> bool {
+    pub fn is_well(&self, world: &World, p: usize, at: u64) -> bool {
         let is_over = |(index, spell): (usize, &Spell)| {
             at < spell.from_ns
                 || (spell.whom == Whom::Marked && world.marked_everywhere())
@@ -176,6 +178,19 @@ impl History {
         let replica = &world.replicas[p];
         let counts = |spell: &&Spell| !(spell.whom == Whom::Marked && world.marked_everywhere());
         self.is_settled(world, p, from) && replica.leaves_ns >= to && !replica.spells.iter().filter(counts).any(is_new)
+    }
+
+    /// Whether the last answers of `p`, be it 8 or 32, took longer by more than a tie's quarter than
+    /// as many of each other replica did in the mean.
+    pub fn shows_slower(&self, p: usize) -> bool {
+        let mean = |is_one: &dyn Fn(usize) -> bool, last: usize| {
+            let shown = self.attempts.iter().rev().filter(|attempt| is_one(attempt.replica));
+            let times = shown.filter_map(|attempt| Some(attempt.token? - attempt.start)).take(last);
+            let (sum, count) = times.fold((0, 0), |(sum, count), time| (sum + time, count + 1));
+            sum as f64 / f64::from(count.max(1))
+        };
+        let others = self.lives.iter().filter(|life| life.tokens > 0).count();
+        [8, 32].into_iter().any(|last| mean(&|q| q == p, last) > 1.25 * mean(&|q| q != p, last * others))
     }
 
     /// Whether `p` has room, as nginx.conf says.

@@ -14,6 +14,9 @@
 //! like load within 10 s.** Four answers of a replica that was loading its weights say little, and
 //! less with time; without a look they would be held against it for ever.
 //!
+//! 3 of a slowed peer and 5 are judged where no other peer needs the upstream's looks at that time:
+//! those are bounded (one request in a hundred, or one in 5 s), and may not reach for several.
+//!
 //! A fair share lies between what weights alone give (idle), weights times slots (busy) and slots
 //! alone (full).
 
@@ -51,8 +54,11 @@ pub fn judge(world: &World, history: &mut History) {
             match (spell.what.meaning(), history.lives[p].healed_at[index]) {
                 (Meaning::Slow, _) if spell.to_ns >= world.span_ns => {}
                 (Meaning::Slow, _) => {
-                    let from = history.slow_until(world, p, index) + SLOW_SETTLES_NS;
-                    verdicts.push((Invariant::HealsSlow, from, lags(world, history, p, from)));
+                    let healed = history.slow_until(world, p, index);
+                    let from = healed + SLOW_SETTLES_NS;
+                    let verdict =
+                        if has_looks(world, history, p, healed) { lags(world, history, p, from) } else { None };
+                    verdicts.push((Invariant::HealsSlow, from, verdict));
                 }
                 (_, Some(at)) => {
                     let from = at + EJECTED_SETTLES_NS;
@@ -71,7 +77,8 @@ pub fn judge(world: &World, history: &mut History) {
             (None, _) => {}
             (Some((answers, _)), Some(warm_at)) if life.slow_answers >= answers => {
                 let from = warm_at + COLD_SETTLES_NS;
-                verdicts.push((Invariant::Stale, from, lags(world, history, p, from)));
+                let verdict = if has_looks(world, history, p, warm_at) { lags(world, history, p, from) } else { None };
+                verdicts.push((Invariant::Stale, from, verdict));
             }
             (Some(cold), _) => {
                 let due = replica.joins_ns + WARM_WITHIN_NS;
@@ -87,6 +94,18 @@ pub fn judge(world: &World, history: &mut History) {
             history.violate(invariant, at, what);
         }
     }
+}
+
+/// Whether the upstream's looks are for `p` alone from the moment at which it is well again: no
+/// other peer is slower, or was not long ago. Looks are one request in a hundred, or one in 5 s:
+/// where several peers need them, that is not enough for each of them in time.
+fn has_looks(world: &World, history: &History, p: usize, from: u64) -> bool {
+    let is_no_rival = |q: usize| {
+        q == p
+            || !world.replicas[q].is_in(from)
+            || (is_of_fastest(world, q, from) && history.is_warm(world, q, from) && history.is_well(world, q, from))
+    };
+    (0..world.replicas.len()).all(is_no_rival)
 }
 
 /// Says so if `p` has less than 80 % of its fair share in the window that begins at `from`.
@@ -111,6 +130,7 @@ fn stays_cold(world: &World, history: &History, p: usize, (answers, factor): (u3
         && slow_ns < 10.0 * S as f64
         && due < world.span_ns.min(replica.leaves_ns)
         && is_of_fastest(world, p, due)
+        && has_looks(world, history, p, replica.joins_ns + 5 * S)
         && (0..world.replicas.len()).all(is_well)
         && came >= 100;
     let told = || format!("r{p} has had {} answers until {} s, {came} came", history.lives[p].slow_answers, due / S);

@@ -4,14 +4,16 @@
 //! a tenth of that peer's service time.** The wait rule lets a request wait for a *faster* peer.
 //! Beside a free peer of like speed there is nothing to wait for but an evener share, and a slot of
 //! a stream may be held for minutes. The bound leaves room for that evening-out and for the way of
-//! a wake-up. A peer that is ejected for failures that others have too may be out of the pool, but
+//! a wake-up. Like is a peer whose answers show it: where chance made the last ones of a peer as
+//! slow as those of a slower kind, the wait rule cannot tell it from one. A peer that is ejected for failures that others have too may be out of the pool, but
 //! half of the pool may not.
 //!
 //! **6. A new peer beside known ones has one request in flight until its first success, which is
 //! the first token; each further one doubles that.** A cold replica that is handed its full share
 //! fails again; but the end of a stream tells nothing that its first token did not, and comes
 //! minutes later. A pool that is new as a whole starts at full width: everybody would wait
-//! otherwise, for no peer is better. A peer that never gave a good answer while others did is
+//! otherwise, for no peer is better; so does one in which nobody has a sample, as of WebSockets
+//! alone. A peer that never gave a good answer while others did is
 //! unknown, and unknown peers are treated as new ones.
 
 use super::super::module::{Module, Shown};
@@ -137,7 +139,7 @@ impl Watch {
             self.next_look[p] = now + WAIT_NS;
             let Some(most) = self.entitled(world, history, p, now) else { continue };
             let shown = module.shown(world.replicas.len(), now);
-            if is_excused(&shown, p) {
+            if is_excused(&shown, p) || history.shows_slower(p) {
                 continue;
             }
             let is_ramp = shown[p].slots != 0 && shown[p].slots < most;
@@ -180,7 +182,9 @@ impl Watch {
         if !(life.ramp.is_some() && !life.recovers || is_unknown) || is_new_pool || life.tokens >= 8 {
             return;
         }
-        let is_known = |q: usize| q != p && history.is_settled(world, q, now) && history.has_room(world, q);
+        let is_known = |q: usize| {
+            q != p && history.lives[q].has_sample && history.is_settled(world, q, now) && history.has_room(world, q)
+        };
         let (in_flight, tokens) = (life.in_flight, life.tokens);
         let has_choice = (0..history.lives.len()).any(is_known);
         history.judged.insert(Invariant::RampTooFast);
