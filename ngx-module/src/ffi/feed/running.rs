@@ -177,7 +177,7 @@ impl Running {
 
     /// Hands a command to the features: the one whose it is takes it.
     fn command(&self, command: PurgeCommand) -> Option<v1::Purged> {
-        let answer = Answer { stream: command.stream, send: purged };
+        let answer = Answer { stream: command.stream, deliver: purged };
         let part = self.main.parts.borrow().iter().copied().find(|part| part.takes_purges())?;
         part.command(command, answer)
     }
