@@ -9,7 +9,7 @@ use super::queue;
 use super::upstream::{DeclaredPeer, Main, UpstreamConf, of_upstream};
 use crate::conf::DirectiveError;
 use crate::ffi::base::guard::guard;
-use crate::ffi::base::{bits, clock, log, nginx};
+use crate::ffi::base::{bits, clock, event, log, nginx};
 use crate::ffi::feed;
 use crate::ffi::zone::part::{Counts, Part};
 use crate::ffi::zone::slab::Slab;
@@ -73,7 +73,11 @@ unsafe extern "C" fn init_upstream(cf: *mut ngx_conf_t, upstream: *mut ngx_http_
             conf.peers.replace(declared_peers(upstream));
             let _ = conf.params.set(params(conf));
             conf.give_back.set(Some(give_back));
-            conf.local.serve_by(std::ptr::from_ref(conf).cast_mut().cast(), queue::on_drain, queue::on_tick);
+            conf.local.serve_by(
+                std::ptr::from_ref(conf).cast_mut().cast(),
+                event::handler::<queue::Drain>,
+                event::handler::<queue::Tick>,
+            );
             conf.initialised.set(true);
             (*upstream).peer.init = Some(init_peer);
         }

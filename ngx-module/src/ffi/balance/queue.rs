@@ -19,8 +19,7 @@ use super::request::{RequestState, Stage, demand, of_waiter};
 use super::terms::{Event, class_of, count, terms_of, timeout_ms};
 use super::upstream::UpstreamConf;
 use super::{placeholder, queue_end};
-use crate::ffi::base::guard::guard;
-use crate::ffi::base::{bits, clock, nginx};
+use crate::ffi::base::{bits, clock, event, nginx};
 use crate::ffi::zone::worker;
 use nginx_sys::{ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
 use pincer_core::zone::{Claim, Place, Ticket, UpstreamIdx, WorkerIdx, Zone};
@@ -75,8 +74,8 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
         conf.local.prepare();
         conf.local.append(&raw mut (*parking).waiter);
         count(zone, index, worker, class, &Event::Entered);
-        prepare_event(&raw mut (*parking).settle_event, state, on_settle);
-        prepare_event(&raw mut (*parking).timeout_event, state, queue_end::on_timeout);
+        prepare_event(&raw mut (*parking).settle_event, state, event::handler::<Settle>);
+        prepare_event(&raw mut (*parking).timeout_event, state, event::handler::<queue_end::Timeout>);
         let timeout_ms = timeout_ms(zone, class, queue.timeout_ms);
         nginx::arm(&raw mut (*parking).timeout_event, ngx_msec_t::try_from(timeout_ms).unwrap_or(ngx_msec_t::MAX >> 1));
         nginx::arm(conf.local.tick_event.get(), TICK_MS);
@@ -196,8 +195,12 @@ unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
 }
 
 /// Right after parking: nginx has armed its connect timeout on the placeholder, which is not what limits a wait.
-unsafe extern "C" fn on_settle(event: *mut ngx_event_t) {
-    guard("queue settle", (), || {
+struct Settle;
+
+impl event::Handler for Settle {
+    const PLACE: &'static str = "queue settle";
+
+    unsafe fn run(event: *mut ngx_event_t) {
         // SAFETY: the event is cancelled before its record goes.
         let conf = unsafe {
             let state = (*event).data.cast::<RequestState>();
@@ -208,19 +211,27 @@ unsafe extern "C" fn on_settle(event: *mut ngx_event_t) {
             (*state).conf
         };
         drain(conf);
-    });
+    }
 }
 
-pub(crate) unsafe extern "C" fn on_drain(event: *mut ngx_event_t) {
-    guard("queue drain", (), || {
+pub(crate) struct Drain;
+
+impl event::Handler for Drain {
+    const PLACE: &'static str = "queue drain";
+
+    unsafe fn run(event: *mut ngx_event_t) {
         // SAFETY: `prepare` stored the configuration, which outlives the loop.
         drain(unsafe { &*(*event).data.cast::<UpstreamConf>() });
-    });
+    }
 }
 
-pub(crate) unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
-    guard("queue tick", (), || {
-        // SAFETY: as in `on_drain`.
+pub(crate) struct Tick;
+
+impl event::Handler for Tick {
+    const PLACE: &'static str = "queue tick";
+
+    unsafe fn run(event: *mut ngx_event_t) {
+        // SAFETY: as in `Drain`.
         let conf: &'static UpstreamConf = unsafe { &*(*event).data.cast::<UpstreamConf>() };
         worker::reclaim();
         if !conf.local.is_empty() {
@@ -229,5 +240,5 @@ pub(crate) unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
             unsafe { nginx::arm(event, TICK_MS) };
         }
         drain(conf);
-    });
+    }
 }

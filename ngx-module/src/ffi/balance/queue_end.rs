@@ -11,8 +11,7 @@ use super::request::{Parking, RequestState, Stage};
 use super::terms::{Event, class_of, count};
 use super::upstream::busy;
 use super::{placeholder, unavailable};
-use crate::ffi::base::guard::guard;
-use crate::ffi::base::{clock, nginx};
+use crate::ffi::base::{clock, event, nginx};
 use nginx_sys::{ngx_event_t, ngx_int_t, ngx_peer_connection_t};
 use pincer_core::zone::{QueueClass, Refused};
 
@@ -41,7 +40,7 @@ unsafe fn tell_later(state: *mut RequestState, parking: *mut Parking) -> ngx_int
     // SAFETY: as the caller vouches; events live in the record.
     unsafe {
         (*state).stage = Stage::TurnedAway;
-        prepare_event(&raw mut (*parking).settle_event, state, on_turned_away);
+        prepare_event(&raw mut (*parking).settle_event, state, event::handler::<TurnedAway>);
         nginx::post(&raw mut (*parking).settle_event);
     }
     nginx::AGAIN
@@ -164,8 +163,12 @@ pub(super) unsafe fn refuse(state: *mut RequestState) {
 }
 
 /// There was no place for the request, which has a class.
-unsafe extern "C" fn on_turned_away(event: *mut ngx_event_t) {
-    guard("queue refusal", (), || {
+struct TurnedAway;
+
+impl event::Handler for TurnedAway {
+    const PLACE: &'static str = "queue refusal";
+
+    unsafe fn run(event: *mut ngx_event_t) {
         // SAFETY: the event is cancelled before its record goes; a request that is turned away
         // waits on its placeholder.
         unsafe {
@@ -176,13 +179,17 @@ unsafe extern "C" fn on_turned_away(event: *mut ngx_event_t) {
                 placeholder::fail(u);
             }
         }
-    });
+    }
 }
 
 /// The wait is over: 503 for a request of a class; for another one nginx answers 504, without
 /// asking for another peer.
-pub(super) unsafe extern "C" fn on_timeout(event: *mut ngx_event_t) {
-    guard("queue timeout", (), || {
+pub(super) struct Timeout;
+
+impl event::Handler for Timeout {
+    const PLACE: &'static str = "queue timeout";
+
+    unsafe fn run(event: *mut ngx_event_t) {
         // SAFETY: the event is cancelled before its record goes.
         unsafe {
             let state = (*event).data.cast::<RequestState>();
@@ -195,5 +202,5 @@ pub(super) unsafe extern "C" fn on_timeout(event: *mut ngx_event_t) {
                 placeholder::time_out(u);
             }
         }
-    });
+    }
 }

@@ -1,7 +1,24 @@
 //! Events, timers and nginx's clock.
 
 use super::bits;
+use super::guard::guard;
 use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_msec_t, ngx_queue_t};
+
+/// What an event has done.
+pub(crate) trait Handler {
+    /// For the log, should it panic.
+    const PLACE: &'static str;
+
+    /// # Safety
+    /// `event` has just happened; it and what its `data` says are live.
+    unsafe fn run(event: *mut ngx_event_t);
+}
+
+/// `H` as nginx calls it.
+pub(crate) unsafe extern "C" fn handler<H: Handler>(event: *mut ngx_event_t) {
+    // SAFETY: nginx calls with an event that has just happened; who prepared it keeps what it needs.
+    guard(H::PLACE, (), || unsafe { H::run(event) });
+}
 
 /// Milliseconds of nginx's cached monotonic clock.
 pub(crate) fn current_msec() -> ngx_msec_t {

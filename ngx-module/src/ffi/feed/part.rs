@@ -26,12 +26,12 @@ pub(crate) trait Part {
 /// Where a command's result goes.
 pub(crate) struct Answer {
     pub(super) stream: u64,
-    pub(super) send: fn(u64, Purged),
+    pub(super) deliver: fn(u64, Purged),
 }
 
 impl Answer {
     /// The command has ended.
     pub(crate) fn send(self, purged: Purged) {
-        (self.send)(self.stream, purged);
+        (self.deliver)(self.stream, purged);
     }
 }

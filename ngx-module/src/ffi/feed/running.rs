@@ -10,8 +10,7 @@ use super::restore::{publish, state_file};
 use crate::conf::control::ControlPlaneArgs;
 use crate::feed::PurgeCommand;
 use crate::feed::{Config, Event, Feed, Level, Received, TlsMaterial, report as stats};
-use crate::ffi::base::guard::guard;
-use crate::ffi::base::{bits, clock, eventfd, log};
+use crate::ffi::base::{bits, clock, event, eventfd, log};
 use crate::ffi::zone::worker;
 use nginx_sys::{ngx_connection_t, ngx_event_t};
 use pincer_core::journal::Journal;
@@ -63,7 +62,7 @@ fn try_start(main: &'static Main, plane: &ControlPlaneArgs) -> std::io::Result<(
     }
     // SAFETY: just made, and nobody else owns it.
     let wake_fd = unsafe { OwnedFd::from_raw_fd(thread_end) };
-    let connection = eventfd::listen(loop_end, on_wake, eventfd::Lifetime::UntilStop)
+    let connection = eventfd::listen(loop_end, event::handler::<Wake>, eventfd::Lifetime::UntilStop)
         .ok_or_else(|| std::io::Error::other("no free connection for the feed, raise worker_connections"))?;
     let config = Config {
         endpoints: plane.endpoints.clone(),
@@ -116,8 +115,12 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
 }
 
 /// The thread has something: events, a snapshot, or a change of its connection. Or a graceful stop begins.
-unsafe extern "C" fn on_wake(event: *mut ngx_event_t) {
-    guard("feed wake", (), || {
+struct Wake;
+
+impl event::Handler for Wake {
+    const PLACE: &'static str = "feed wake";
+
+    unsafe fn run(event: *mut ngx_event_t) {
         // SAFETY: nginx calls with the read event of the feed's connection.
         let (descriptor, closing) = unsafe {
             let connection = (*event).data.cast::<ngx_connection_t>();
@@ -138,7 +141,7 @@ unsafe extern "C" fn on_wake(event: *mut ngx_event_t) {
                 running.serve();
             }
         });
-    });
+    }
 }
 
 impl Running {
@@ -177,7 +180,7 @@ impl Running {
 
     /// Hands a command to the features: the one whose it is takes it.
     fn command(&self, command: PurgeCommand) -> Option<v1::Purged> {
-        let answer = Answer { stream: command.stream, send: purged };
+        let answer = Answer { stream: command.stream, deliver: purged };
         let part = self.main.parts.borrow().iter().copied().find(|part| part.takes_purges())?;
         part.command(command, answer)
     }

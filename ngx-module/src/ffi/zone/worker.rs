@@ -6,7 +6,7 @@ use super::{memory, wake};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::{count_in, guard};
 use crate::ffi::base::statics::LoopStatic;
-use crate::ffi::base::{bits, clock, eventfd, log, nginx};
+use crate::ffi::base::{bits, clock, event, eventfd, log, nginx};
 use nginx_sys::{ngx_cycle_t, ngx_event_t, ngx_msec_t};
 use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
@@ -120,7 +120,7 @@ fn join(main: &'static Main, zone: &'static Zone<'static>) {
         }
         return;
     };
-    if !wake::listen_slot(worker, on_kick) {
+    if !wake::listen_slot(worker, event::handler::<Kick>) {
         log::write_cycle(
             log::NGX_LOG_WARN,
             "cannot listen for other workers, waiting requests will look for slots by timer",
@@ -149,8 +149,12 @@ pub(crate) fn worker_ends() {
 }
 
 /// Another worker says that a slot may be free for a request that waits here.
-unsafe extern "C" fn on_kick(event: *mut ngx_event_t) {
-    guard("kick", (), || {
+struct Kick;
+
+impl event::Handler for Kick {
+    const PLACE: &'static str = "kick";
+
+    unsafe fn run(event: *mut ngx_event_t) {
         // SAFETY: nginx calls with the read event of the connection made in `eventfd::listen`.
         unsafe { eventfd::drain((*(*event).data.cast::<nginx_sys::ngx_connection_t>()).fd) };
         let (Some(zone), Some(worker)) = (zone(), worker()) else { return };
@@ -158,7 +162,7 @@ unsafe extern "C" fn on_kick(event: *mut ngx_event_t) {
             slot.kick_answered();
         }
         for_each_part(WorkerPart::woken);
-    });
+    }
 }
 
 /// Slots of peers may have come free from anywhere.
