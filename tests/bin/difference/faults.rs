@@ -37,7 +37,7 @@ impl Faults {
     pub fn without_own(&self, faults: &[String]) -> Vec<String> {
         let is_own = |line: &String| signature(line).is_some_and(|at| self.own.contains(&at));
         let follows = faults.iter().any(is_own);
-        let counts = |line: &&String| !is_own(line) && !(follows && line.starts_with(GONE));
+        let counts = |line: &&String| !(is_own(line) || follows && line.starts_with(GONE));
         faults.iter().filter(counts).cloned().collect()
     }
 }
