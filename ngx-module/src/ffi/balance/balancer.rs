@@ -4,7 +4,8 @@
 //! Never keeps nginx's round robin records: peers live in the zone. Round robin is initialised all the same, because it checks the
 //! upstream and is what serves a request when something of ours fails.
 
-use super::request::{self, RequestState, Stage, Tried, demand};
+use super::request::{self, RequestState, Stage, demand};
+use super::tried::Tried;
 use super::upstream::{BalanceModule, affinity, of_upstream};
 use super::{breaker_log, fingerprint, first_byte, grpc, kick, queue, queue_end, session};
 use crate::ffi::base::feature::Feature;
@@ -53,7 +54,7 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
         (*state).round = 0;
         (*state).had_stale = false;
         (*state).fallback = std::ptr::null_mut();
-        (*state).redirect_pending = (*state).attempts_len > 0;
+        (*state).attempts.come();
         (*state).affinity = affinity(r, conf);
         (*state).takes_no_slot = BalanceModule::location(r).is_some_and(|location| location.slot == Some(false));
         let pc = &mut (*(*r).upstream).peer;
@@ -174,7 +175,7 @@ fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_
             pc.sockaddr = copy.cast();
         }
     }
-    state.note_why(why);
+    state.attempts.note_why(why);
     state.header_ns = 0;
     state.first_byte_ns = 0;
     state.local_fault = false;

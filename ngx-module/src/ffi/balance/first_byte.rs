@@ -6,7 +6,8 @@
 //! reading of frames instead and waits for one that gives data to the client. No sample for answers without a body. Cost: one test per answer,
 //! two pointer swaps where the body comes later.
 
-use super::request::{self, Hook, RequestState, ShownTime, Stage};
+use super::attempts::ShownTime;
+use super::request::{self, Hook, RequestState, Stage};
 use super::upstream::BalanceModule;
 use super::{breaker_log, grpc, kick};
 use crate::ffi::base::feature::Feature;
@@ -122,7 +123,7 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
         kick::kick(this.conf, this.zone);
     }
     this.first_byte_ns = first_byte_ns;
-    if let Some(attempt) = this.attempt() {
+    if let Some(attempt) = this.attempts.last() {
         attempt.first_byte = ShownTime::of_ns(first_byte_ns);
     }
 }

@@ -1,6 +1,7 @@
 //! Balancing: which peer a request goes to, the queue it may wait in, and what an attempt says of its peer.
 
 mod address;
+mod attempts;
 mod balancer;
 mod breaker_log;
 mod declare;
@@ -16,6 +17,7 @@ mod request;
 mod session;
 mod sessions;
 mod terms;
+mod tried;
 mod unavailable;
 mod upstream;
 mod waiters;
@@ -30,12 +32,12 @@ use crate::ffi::zone::conf::needed_by;
 use crate::ffi::zone::part::WorkerPart;
 use crate::ffi::{feed, zone};
 use crate::phase::times;
+use attempts::{Attempt, ShownTime};
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
 use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_TAKE1, ngx_conf_t, ngx_module_t};
 use pincer_core::zone::Zone;
-use request::{AttemptTimes, ShownTime};
 use upstream::{BalanceModule, Location, Main, UpstreamConf};
 
 module::module!(
@@ -133,8 +135,8 @@ unsafe fn pick_reason(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_
     // SAFETY: as above; a request's record is as long as it.
     unsafe {
         let text = request::find(r).map(|state| {
-            let (zone, picks) = ((*state).zone, (*state).picks());
-            let entries = picks.map(|(why, full, redirected)| ((why, full), redirected));
+            let (zone, attempts) = ((*state).zone, &(*state).attempts);
+            let entries = attempts.iter().map(|(attempt, full)| ((attempt.why(), full), attempt.is_redirected));
             times::joined(entries, |text, (why, full)| zone.pick_text(why, full, text))
         });
         fill(r, value, &text.unwrap_or_default())
@@ -146,12 +148,14 @@ unsafe fn pick_reason(r: *mut ngx_http_request_t, value: *mut ngx_http_variable_
 unsafe fn attempts(
     r: *mut ngx_http_request_t,
     value: *mut ngx_http_variable_value_t,
-    time: fn(&AttemptTimes) -> ShownTime,
+    time: fn(&Attempt) -> ShownTime,
 ) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     let text = unsafe {
-        request::find(r)
-            .map(|state| times::text((*state).times().map(|(attempt, redirected)| (time(attempt).ms(), redirected))))
+        request::find(r).map(|state| {
+            let attempts = (*state).attempts.iter();
+            times::text(attempts.map(|(attempt, _)| (time(attempt).ms(), attempt.is_redirected)))
+        })
     };
     // SAFETY: as the caller vouches.
     unsafe { fill(r, value, &text.unwrap_or_default()) }

@@ -1,7 +1,8 @@
 //! The state of a request that waits: its record, its events, and the placeholder that nginx waits on.
 
+use super::attempts::ShownTime;
 use super::placeholder;
-use super::request::{Parking, RequestState, ShownTime, Stage};
+use super::request::{Parking, RequestState, Stage};
 use super::terms::{Event, count};
 use super::upstream::busy;
 use crate::ffi::base::{clock, nginx};
@@ -78,7 +79,7 @@ pub(super) unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Eve
             let waited_ms = nginx::current_msec().saturating_sub((*parking).parked_ms);
             (*u).peer.start_time = (*u).peer.start_time.wrapping_add(waited_ms);
         }
-        if let Some(attempt) = (*state).attempt() {
+        if let Some(attempt) = (*state).attempts.last() {
             attempt.queue = ShownTime::of_ns(waited_ns);
         }
         if let Some(index) = conf.index.get() {

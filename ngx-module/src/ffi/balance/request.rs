@@ -1,9 +1,11 @@
 //! What the module keeps for a request: its place in the queue, the slot it holds, and the times that variables show.
 //!
 //! One record for each request or subrequest, in the request's pool, found again through the pool's cleanups when nginx has
-//! zeroed the module's context (internal redirects do). Bound: [`ATTEMPTS_MAX`] attempts are remembered.
+//! zeroed the module's context (internal redirects do). Bound: one record for each request.
 
 use super::address::Address;
+use super::attempts::Attempts;
+use super::tried::Tried;
 use super::upstream::{BalanceModule, UpstreamConf};
 use super::waiters::Waiter;
 use crate::ffi::base::feature::Feature;
@@ -12,13 +14,10 @@ use nginx_sys::{
     ngx_connection_t, ngx_event_t, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_recv_chain_pt,
     ngx_recv_pt,
 };
-use pincer_core::pick::{Demand, PeerSet, Why};
-use pincer_core::zone::{QueueClass, Ticket, UpstreamIdx, WorkerIdx, Zone};
+use pincer_core::pick::{Demand, PeerSet};
+use pincer_core::zone::{QueueClass, Ticket, WorkerIdx, Zone};
 use std::ffi::c_void;
 use std::rc::Rc;
-
-/// Attempts whose times are kept for the variables; later ones are served all the same. At most 8: `redirects` has a bit for each.
-pub(crate) const ATTEMPTS_MAX: usize = 4;
 
 /// Where the attempt stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,37 +32,6 @@ pub(crate) enum Stage {
     Granted,
     /// A peer serves the request.
     Holding,
-}
-
-/// The times of one attempt, as the variables show them.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct AttemptTimes {
-    pub(crate) first_byte: ShownTime,
-    pub(crate) queue: ShownTime,
-}
-
-/// A time in milliseconds, or none; kept small, since every request has some. Longest: 49 days.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct ShownTime(u32);
-
-impl ShownTime {
-    /// From nanoseconds.
-    pub(crate) fn of_ns(ns: u64) -> Self {
-        Self(u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX).saturating_add(1))
-    }
-
-    /// Milliseconds; `None` if there was no such time.
-    pub(crate) fn ms(self) -> Option<u32> {
-        self.0.checked_sub(1)
-    }
-}
-
-/// Peers of an upstream that were full when an attempt's peer was picked.
-#[derive(Clone, Copy)]
-pub(crate) struct Full {
-    /// Index of the upstream, plus one; 0 = no peer was full.
-    upstream: u32,
-    peers: Tried,
 }
 
 /// What a waiting request needs besides; made when it first waits.
@@ -101,33 +69,6 @@ pub(crate) enum Hook {
     Frames { upstream: *mut ngx_http_upstream_t, init: InputFilterInit, filter: InputFilter, context: *mut c_void },
 }
 
-/// The peers that failed a request, in words that are aligned as nginx's pools align.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Tried([u64; 2]);
-
-impl Tried {
-    /// Adds peer `index` of the upstream.
-    pub(crate) fn add(&mut self, index: u8) {
-        self.0[usize::from(index >> 6 & 1)] |= 1 << (index & 63);
-    }
-
-    /// All at once.
-    pub(crate) fn of(set: pincer_core::pick::PeerSet) -> Self {
-        let word = |shift: u32| u64::try_from(set >> shift & pincer_core::pick::PeerSet::from(u64::MAX)).unwrap_or(0);
-        Self([word(0), word(64)])
-    }
-
-    /// Whether there is none.
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == [0, 0]
-    }
-
-    /// As the pick wants it.
-    pub(crate) fn set(self) -> pincer_core::pick::PeerSet {
-        pincer_core::pick::PeerSet::from(self.0[0]) | pincer_core::pick::PeerSet::from(self.0[1]) << 64
-    }
-}
-
 /// nginx's `u->input_filter_init`.
 pub(crate) type InputFilterInit = Option<unsafe extern "C" fn(*mut c_void) -> ngx_int_t>;
 /// nginx's `u->input_filter`.
@@ -138,7 +79,12 @@ const _: () = assert!(
     align_of::<RequestState>() <= nginx_sys::NGX_ALIGNMENT && align_of::<Parking>() <= nginx_sys::NGX_ALIGNMENT
 );
 
-/// The record. Kept small: nginx's pool of a request has a few hundred bytes left, and the next block costs more than all we do.
+/// Bytes that the record takes at most: 24 more cost a request of the `instructions` benchmark
+/// another block of its pool, which is 500 instructions.
+const RECORD_BYTES_MAX: usize = 160;
+const _: () = assert!(size_of::<RequestState>() <= RECORD_BYTES_MAX);
+
+/// The record. Kept small, see [`RECORD_BYTES_MAX`].
 pub(crate) struct RequestState {
     pub(crate) request: *mut ngx_http_request_t,
     pub(crate) conf: &'static UpstreamConf,
@@ -169,18 +115,9 @@ pub(crate) struct RequestState {
     pub(crate) parking: *mut Parking,
     /// What the first-byte hook replaced; null = no hook is on. The record is made when one is first put on.
     pub(crate) hook: *mut Hook,
-    pub(crate) attempts: [AttemptTimes; ATTEMPTS_MAX],
-    pub(crate) attempts_len: u8,
-    /// Bit i: attempt i is the first after an internal redirect, shown behind a colon.
-    pub(crate) redirects: u8,
-    /// The next attempt is such a one.
-    pub(crate) redirect_pending: bool,
-    /// Of each attempt: why its peer was picked, as a [`Why`], plus one; 0 = none was.
-    whys: [u8; ATTEMPTS_MAX],
     /// `pincer_slot off`: its peers are asked without a slot.
     pub(crate) takes_no_slot: bool,
-    /// Of each attempt: what was full. Null until something was.
-    full: *mut [Full; ATTEMPTS_MAX],
+    pub(super) attempts: Attempts,
 }
 
 impl RequestState {
@@ -194,73 +131,21 @@ impl RequestState {
         self.number.is_multiple_of(pincer_core::pick::EXPLORE_ONE_IN)
     }
 
-    /// The attempt that is under way, for its times.
-    pub(crate) fn attempt(&mut self) -> Option<&mut AttemptTimes> {
-        let last = self.attempts_len.checked_sub(1)?;
-        self.attempts.get_mut(usize::from(last))
+    /// Begins another attempt.
+    pub(crate) fn attempt_begin(&mut self) {
+        // SAFETY: the request is live, and with it its pool.
+        unsafe { self.attempts.begin((*self.request).pool) };
     }
 
-    /// Notes why the peer of the attempt that is under way was picked.
-    pub(crate) fn note_why(&mut self, why: Why) {
-        let last = usize::from(self.attempts_len.wrapping_sub(1));
-        if let Some(noted) = self.whys.get_mut(last) {
-            *noted = why as u8 + 1;
-        }
-    }
-
-    /// Notes which peers were full at that pick. Without memory nothing was.
+    /// Notes which peers were full at the pick of the attempt that is under way.
     #[inline]
     pub(crate) fn note_full(&mut self, peers: PeerSet) {
-        if peers != 0 {
-            self.keep_full(peers);
+        if peers != 0
+            && let Some(upstream) = self.conf.index.get()
+        {
+            // SAFETY: as above.
+            unsafe { self.attempts.note_full(upstream, peers, (*self.request).pool) };
         }
-    }
-
-    #[cold]
-    fn keep_full(&mut self, peers: PeerSet) {
-        let (Some(index), Some(last)) = (self.conf.index.get(), self.attempts_len.checked_sub(1)) else { return };
-        // SAFETY: the request is live, and with it its pool; zeroes are a value of the record,
-        // which is as long as the request.
-        let full = unsafe {
-            if self.full.is_null() {
-                self.full = nginx_sys::ngx_pcalloc((*self.request).pool, size_of::<[Full; ATTEMPTS_MAX]>()).cast();
-            }
-            self.full.as_mut()
-        };
-        if let Some(noted) = full.and_then(|full| full.get_mut(usize::from(last))) {
-            *noted = Full { upstream: u32::from(index.0) + 1, peers: Tried::of(peers) };
-        }
-    }
-
-    /// Of all attempts so far: why the peer was picked and which peers of which upstream were full,
-    /// and whether it is the first attempt after an internal redirect.
-    pub(crate) fn picks(&self) -> impl Iterator<Item = (Option<usize>, Option<(UpstreamIdx, PeerSet)>, bool)> {
-        // SAFETY: null or a record that is as long as the request.
-        let full = unsafe { self.full.as_ref() };
-        let full_at = move |index: usize| {
-            let full = full?.get(index)?;
-            let upstream = u16::try_from(full.upstream.checked_sub(1)?).ok()?;
-            Some((UpstreamIdx(upstream), full.peers.set()))
-        };
-        let noted = self.whys.iter().take(usize::from(self.attempts_len)).enumerate();
-        noted.map(move |(index, why)| {
-            (why.checked_sub(1).map(usize::from), full_at(index), self.redirects >> index & 1 == 1)
-        })
-    }
-
-    /// Begins another attempt's times.
-    pub(crate) fn attempt_begin(&mut self) {
-        let redirected = std::mem::take(&mut self.redirect_pending);
-        if usize::from(self.attempts_len) < ATTEMPTS_MAX {
-            self.redirects |= u8::from(redirected) << self.attempts_len;
-            self.attempts_len += 1;
-        }
-    }
-
-    /// The times of all attempts so far, and whether each is the first after an internal redirect.
-    pub(crate) fn times(&self) -> impl Iterator<Item = (&AttemptTimes, bool)> {
-        let attempts = self.attempts.iter().take(usize::from(self.attempts_len));
-        attempts.enumerate().map(|(index, times)| (times, self.redirects >> index & 1 == 1))
     }
 }
 
@@ -312,13 +197,8 @@ pub(crate) unsafe fn create(
         address: None,
         parking: std::ptr::null_mut(),
         hook: std::ptr::null_mut(),
-        attempts: [AttemptTimes::default(); ATTEMPTS_MAX],
-        attempts_len: 0,
-        redirects: 0,
-        redirect_pending: false,
-        whys: [0; ATTEMPTS_MAX],
         takes_no_slot: false,
-        full: std::ptr::null_mut(),
+        attempts: Attempts::NONE,
     };
     // SAFETY: as the caller vouches.
     unsafe {
