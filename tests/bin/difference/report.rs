@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::documented;
 use crate::send::Outcome;
 
 /// Numbers of a kind of inputs.
@@ -30,6 +31,8 @@ pub struct Report {
     pub repeated: u64,
     /// Faults of stock nginx.
     pub own: Vec<String>,
+    /// How often the race of stock nginx's was lost, there and with the module.
+    pub races: [u64; 2],
     /// How long it took.
     pub took: Duration,
     /// Counters of the module.
@@ -63,6 +66,8 @@ impl fmt::Display for Report {
         for line in &self.own {
             writeln!(f, "stock nginx itself: {line}")?;
         }
+        let [plain, pincer] = self.races;
+        writeln!(f, "stock nginx's {:?}: {plain} times there, {pincer} with the module", documented::OWN_RACE)?;
         let per_s = inputs as f64 / self.took.as_secs_f64().max(1.0);
         writeln!(
             f,

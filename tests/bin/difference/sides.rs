@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub struct Side {
     worker: Mutex<Vec<i32>>,
     read: Mutex<u64>,
     died: AtomicBool,
+    /// How often [`documented::OWN_RACE`] was logged.
+    pub races: AtomicU64,
 }
 
 /// Both.
@@ -99,6 +101,7 @@ async fn start(pincer: bool, ports: Ports, pki: &Pki, files: &std::path::Path) -
         worker,
         read: Mutex::default(),
         died: AtomicBool::new(false),
+        races: AtomicU64::new(0),
     }
 }
 
@@ -145,6 +148,9 @@ impl Side {
         }
         let expected = Expected { allowed, ..Expected::default() };
         let faults = log::faults(&self.new_log(), &expected);
+        let (races, faults): (Vec<_>, Vec<_>) =
+            faults.into_iter().partition(|line| line.contains(documented::OWN_RACE));
+        self.races.fetch_add(races.len() as u64, Ordering::Relaxed);
         let mut faults: Vec<_> = faults.into_iter().map(crash::with_place).collect();
         let workers = self.nginx.workers();
         let mut known = self.worker.lock().expect("no holder panics");
