@@ -20,7 +20,6 @@ use tonic::Streaming;
 use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
-use super::TlsMaterial;
 use super::fault::Fault;
 use crate::conf::control::Endpoint;
 
@@ -42,6 +41,25 @@ const CALLS_MAX: usize = 1;
 /// The name that a certificate must carry when the address is a Unix socket and nothing else is configured.
 const LOCAL_NAME: &str = "localhost";
 
+/// What mutual TLS needs, as read by the master. Deliberately without `Debug`: it holds a private key.
+pub(crate) struct TlsMaterial {
+    /// Authorities that may have signed the control plane's certificate.
+    pub(crate) ca_pem: Vec<u8>,
+    /// This node's certificate and its chain.
+    pub(crate) certificate_pem: Vec<u8>,
+    /// Its private key.
+    pub(crate) key_pem: Vec<u8>,
+    /// The name the control plane's certificate must carry; `None` is the host of the address, or `localhost` for a Unix socket.
+    pub(crate) server_name: Option<String>,
+}
+
+impl TlsMaterial {
+    /// Whether a client can be made of it; the error says what is wrong with which part. Opens no connection, so it suits `nginx -t`.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        Target::new(&Endpoint::Unix("/".to_owned()), Some(self)).map(|_| ())
+    }
+}
+
 /// A replica, ready to be called.
 pub(super) struct Target {
     /// As configured, for people.
@@ -57,11 +75,6 @@ pub(super) fn targets(endpoints: &[Endpoint], tls: Option<&TlsMaterial>) -> Resu
         return Err("no address of a control plane is given".to_owned());
     }
     endpoints.iter().map(|endpoint| Target::new(endpoint, tls)).collect()
-}
-
-/// Whether the transport accepts the material.
-pub(super) fn check_tls(tls: &TlsMaterial) -> Result<(), String> {
-    Target::new(&Endpoint::Unix("/".to_owned()), Some(tls)).map(|_| ())
 }
 
 impl Target {

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use pincer_proto::v1;
 use tokio::runtime::{Builder, Runtime};
 
+pub(crate) use connect::TlsMaterial;
 pub(crate) use shared::{Event, Level, PurgeCommand, Received, Status};
 
 use crate::conf::control::Endpoint;
@@ -46,25 +47,6 @@ const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often [`Feed::stop`] looks whether the thread has ended.
 const STOP_POLL: Duration = Duration::from_micros(500);
-
-/// What mutual TLS needs, as read by the master. Deliberately without `Debug`: it holds a private key.
-pub(crate) struct TlsMaterial {
-    /// Authorities that may have signed the control plane's certificate.
-    pub(crate) ca_pem: Vec<u8>,
-    /// This node's certificate and its chain.
-    pub(crate) certificate_pem: Vec<u8>,
-    /// Its private key.
-    pub(crate) key_pem: Vec<u8>,
-    /// The name the control plane's certificate must carry; `None` is the host of the address, or `localhost` for a Unix socket.
-    pub(crate) server_name: Option<String>,
-}
-
-impl TlsMaterial {
-    /// Whether a client can be made of it; the error says what is wrong with which part. Opens no connection, so it suits `nginx -t`.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        connect::check_tls(self)
-    }
-}
 
 /// What the thread needs to know; it keeps copies of everything.
 pub(crate) struct Config {

@@ -8,6 +8,7 @@
 
 mod class;
 mod key;
+mod shown;
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,6 +22,7 @@ pub(crate) use class::ClassFault;
 pub(crate) use key::{KeyFault, Now};
 
 use crate::conf::control::Cidr;
+use shown::shown;
 
 /// Why a snapshot is refused. The control plane's fault, or of the operator who allows less than they add.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,9 +95,6 @@ pub(crate) enum PeerFault {
 }
 
 const NAME_NEED: &str = "1 to 255 bytes without \"/\", white space and control characters are needed";
-
-/// Characters of a wrong name that an error repeats.
-const SHOWN_CHARS_MAX: usize = 64;
 
 /// What this nginx has and allows.
 pub(crate) struct Rules {
@@ -226,8 +225,4 @@ impl CheckedPeer<'_> {
             set_in: self.config.revision,
         }
     }
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(SHOWN_CHARS_MAX).collect()
 }

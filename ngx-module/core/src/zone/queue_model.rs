@@ -9,7 +9,6 @@
 mod book;
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
 
 use self::book::Book;
 use super::{
@@ -487,7 +486,7 @@ fn run(seed: u64, steps: u64) -> u64 {
     assert_eq!(snapshot.upstreams[0].peers.iter().map(|peer| peer.in_flight).sum::<u32>(), 0);
     assert!(model.served > 0 && model.sent_away > 0);
     assert_eq!(model.entered, model.served + model.left);
-    assert_eq!(zone.header.counters.unbalanced.load(Relaxed), 0);
+    assert_eq!(zone.header.counters.unbalanced.load(ORDER), 0);
     model.entered + model.served + model.left
 }
 

@@ -5,7 +5,7 @@ use pincer_core::zone::ClassOverlay;
 use pincer_proto::limits;
 use pincer_proto::v1::{self, ClassConfig, RatePeriod};
 
-use super::shown;
+use super::shown::shown;
 
 /// Why a class is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,8 @@ use pincer_core::zone::{Cidr, KEY_CIDRS_MAX, KeyExpiry, KeySpec};
 use pincer_proto::limits;
 use pincer_proto::v1::KeyConfig;
 
-use super::{class::is_plain, shown};
+use super::class::is_plain;
+use super::shown::shown;
 
 /// The latest end: year 9999, as far as timestamps go.
 const END_S_MAX: u64 = 253_402_300_799;
