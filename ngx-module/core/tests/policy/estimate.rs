@@ -109,6 +109,16 @@ fn a_few_slow_samples_are_overturned_by_as_many_fast_ones_and_one_more() {
 }
 
 #[test]
+fn a_light_mean_is_replaced_by_a_run_under_a_third_of_it_that_outweighs_the_rest() {
+    let light: Vec<_> = (0..4).map(|i| (i, 300 * MS)).collect();
+    let of = |value| taught(&[light.clone(), (0..5).map(|i| (i + 2 * MS, value)).collect()].concat()).mean_ns();
+    assert!(is_near(of(60 * MS), 60 * MS, 1e-3), "{}", of(60 * MS));
+    assert!(of(99 * MS) > 150 * MS, "{}", of(99 * MS));
+    let heavy = taught(&[steady(40, 300 * MS), (0..8).map(|i| (S + i, 80 * MS)).collect()].concat()).mean_ns();
+    assert!(heavy > 200 * MS, "{heavy}");
+}
+
+#[test]
 fn one_wild_sample_does_not_make_a_peer_slow() {
     let mut samples = steady(500, 100 * MS);
     samples.push((10 * S, S));

@@ -241,6 +241,22 @@ fn a_peer_that_was_slow_for_longer_is_looked_at_by_every_hundredth_request_until
 }
 
 #[test]
+fn a_peer_whose_last_two_samples_contradict_its_mean_is_due_after_two_seconds_whatever_its_story() {
+    let slow = PeerView { service_ns: 600 * MS, usual_ns: 600 * MS, span_ns: 86_400 * S, ..view() };
+    let told = |recent_ns, recent_most_ns| PeerView { recent_ns, recent_most_ns, silent_ns: 2 * S, ..slow };
+    assert_eq!(looks(told(300 * MS, 399 * MS), true), 1_000);
+    assert!(looks(told(300 * MS, 401 * MS), true) <= 10, "only one of them does");
+}
+
+#[test]
+fn nobody_goes_to_an_unknown_peer_while_a_known_one_is_free_and_not_worth_taking() {
+    let asked = PeerView { in_flight: 1, pending: 1, pending_age_ns: MS, ..unknown() };
+    let waits = Demand { waited_ns: 600 * MS, ..demand() };
+    assert_eq!(pick(&[full(view()), slow(), asked], &waits, THETA), Decision::Wait);
+    assert_eq!(taken(&[full(view()), full(slow()), asked], &waits), Some((2, Why::Unknown)), "but all are full");
+}
+
+#[test]
 fn a_peer_that_is_slow_by_nature_is_explored_the_less_the_slower_it_is() {
     let peers = [view(), PeerView { silent_ns: 2 * S, span_ns: 10 * S, ..slow() }];
     let count = (1..=100_000)
