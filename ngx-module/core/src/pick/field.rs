@@ -12,6 +12,12 @@ use arrayvec::ArrayVec;
 const UNLEARNED_NS: u64 = 100 * MILLISECOND_NS;
 /// Peers within so many ns are ties whatever their ratio: less than that is the noise of scheduling, not a replica's speed.
 const TIE_NS: u64 = 2 * MILLISECOND_NS;
+/// As [`TIE_NS`], for a slower peer whose mean rests on a few samples: one of them may have met a
+/// stall of this or of the replica's machine. Without it the first answer of a fast pool decides
+/// about a peer until its next look, two seconds and some thousand requests later.
+const STALL_NS: u64 = 50 * MILLISECOND_NS;
+/// A mean whose standard error is over this part of it rests on a few samples.
+const FEW_PART: u64 = 3;
 /// Standard errors of the means that a difference must exceed to be believed.
 const ERRORS: u64 = 2;
 
@@ -80,12 +86,13 @@ impl<'a> Field<'a> {
     }
 
     /// Whether two peers are of like speed: within 25 %, and twice the standard errors of the two means on top, but never beyond a factor of two;
-    /// or within [`TIE_NS`]. Without the errors, chance would split equal peers of varied work into fast and slow ones.
+    /// or within [`TIE_NS`], or within [`STALL_NS`] where few samples say so. Without the errors, chance would split equal peers of varied work into fast and slow ones.
     #[inline]
     pub(super) fn is_tie(&self, one: usize, other: usize) -> bool {
         let (low, high) = if self.service_ns[one] < self.service_ns[other] { (one, other) } else { (other, one) };
         let (low_ns, gap_ns) = (self.service_ns[low], self.service_ns[high] - self.service_ns[low]);
-        if gap_ns <= low_ns / 4 || gap_ns <= TIE_NS {
+        let is_of_few = || self.peers[high].error_ns > self.service_ns[high] / FEW_PART;
+        if gap_ns <= low_ns / 4 || gap_ns <= TIE_NS || (gap_ns <= STALL_NS && is_of_few()) {
             return true;
         }
         let beyond_ns = (gap_ns - low_ns / 4) / ERRORS;

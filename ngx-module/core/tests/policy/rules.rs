@@ -257,6 +257,22 @@ fn nobody_goes_to_an_unknown_peer_while_a_known_one_is_free_and_not_worth_taking
 }
 
 #[test]
+fn one_stalled_first_answer_does_not_set_a_peer_apart_and_several_slow_ones_do() {
+    let of = |service_ns, error_ns| PeerView {
+        service_ns,
+        error_ns,
+        usual_ns: service_ns,
+        recent_ns: service_ns,
+        recent_most_ns: service_ns,
+        ..view()
+    };
+    let fast = of(8 * MS, MS);
+    assert_eq!(shared(&[fast, of(40 * MS, 30 * MS)], 100), [50, 50]);
+    assert_eq!(shared(&[fast, of(40 * MS, 10 * MS)], 100), [100, 0], "four samples agree");
+    assert_eq!(shared(&[fast, of(60 * MS, 50 * MS)], 100), [100, 0], "no stall is that long");
+}
+
+#[test]
 fn a_peer_that_is_slow_by_nature_is_explored_the_less_the_slower_it_is() {
     let peers = [view(), PeerView { silent_ns: 2 * S, span_ns: 10 * S, ..slow() }];
     let count = (1..=100_000)
