@@ -1,4 +1,5 @@
-//! The control plane is away, frozen, or somebody else: nginx serves on, and is fed again as soon as it is back.
+//! The control plane is away, frozen, or somebody else: nginx serves on, and is fed again as soon
+//! as it is back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -11,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How long nginx may take from its start to its first answer, whatever the control plane does: a second, of which a machine under load
-/// takes some for itself.
+/// How long nginx may take from its start to its first answer, whatever the control plane does: a
+/// second, of which a machine under load takes some for itself.
 const SERVING_S: f64 = 1.0;
 /// How long a feed may take to be back once the control plane is.
 const BACK_S: f64 = 12.0;

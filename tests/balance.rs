@@ -1,4 +1,5 @@
-//! How requests spread over peers: shares, weights, slots, the queue's order and bounds, retries, backups, the breaker.
+//! How requests spread over peers: shares, weights, slots, the queue's order and bounds, retries,
+//! backups, the breaker.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! The bandwidth of a class: shared evenly by all its answers over all workers, never a busy worker for it, and nothing lost or left behind.
+//! The bandwidth of a class: shared evenly by all its answers over all workers, never a busy worker
+//! for it, and nothing lost or left behind.
 
 #[path = "bandwidth/downloads.rs"]
 mod downloads;

@@ -1,4 +1,5 @@
-//! nginx's own cache with `$pincer_cache_key`: what is the same is answered once, what differs in anything is never mixed up, whoever asks at the same time.
+//! nginx's own cache with `$pincer_cache_key`: what is the same is answered once, what differs in
+//! anything is never mixed up, whoever asks at the same time.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -98,7 +99,8 @@ async fn whatever_differs_between_two_requests_keeps_their_answers_apart() {
             panic!("{what} has the key of {other}");
         }
     }
-    // Nobody answers there, and each has a key of its own all the same, which the same request has again.
+    // Nobody answers there, and each has a key of its own all the same, which the same request has
+    // again.
     for to in ["https://main", "https://main/x", "http://unix:/none:/x", "http://unix:/none:/y", "http://127.0.0.1:1/x"]
     {
         let request = Upload::post("/anywhere/a", "body").header("X-To", to);
@@ -322,7 +324,8 @@ async fn a_stale_answer_is_renewed_in_the_background_under_its_own_key() {
     assert_eq!(nginx.cached_keys().len(), 1);
 }
 
-/// Everything that nginx and the module say at the lowest level, with marks in what nobody may read there.
+/// Everything that nginx and the module say at the lowest level, with marks in what nobody may read
+/// there.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_body_and_no_key_text_reaches_a_log_at_any_level() {
     const MARK: &str = "MARKEDPROMPT";
@@ -362,7 +365,8 @@ async fn no_body_and_no_key_text_reaches_a_log_at_any_level() {
         if let Some(line) = text.lines().find(|line| line.contains(MARK)) {
             panic!("{name}: {line}");
         }
-        // nginx's own line for a cache's key, at the debug level: ours is a hash, not what was hashed.
+        // nginx's own line for a cache's key, at the debug level: ours is a hash, not what was
+        // hashed.
         for line in text.lines().filter(|line| line.contains("http cache key:")) {
             let key = line.split('"').nth(1).unwrap_or_default();
             assert!(harness::digests::is_cache_key(key), "{name}: {line}");

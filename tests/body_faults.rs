@@ -1,7 +1,9 @@
-//! A body that does not come whole, or that nginx cannot keep, leaves no answer in the cache that another request would be given; and the next request,
-//! whether it brings the body that was meant, the part of it that came, or none, is answered right.
+//! A body that does not come whole, or that nginx cannot keep, leaves no answer in the cache that
+//! another request would be given; and the next request, whether it brings the body that was meant,
+//! the part of it that came, or none, is answered right.
 //!
-//! So too when the error is answered from elsewhere, with the same cache and a key that is nothing but the body's hash.
+//! So too when the error is answered from elsewhere, with the same cache and a key that is nothing
+//! but the body's hash.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +26,8 @@ const STORING: [(&str, &str); 5] = [
 const ERRORS: [(&str, &str); 3] =
     [("plain", ""), ("page", "error_page 400 413 500 = /fallback;"), ("named", "error_page 400 413 500 = @fallback;")];
 
-/// An nginx whose cached locations are `/KEY/STORING/ERRORS`, each with the body as its answer; errors are answered by the other replica.
+/// An nginx whose cached locations are `/KEY/STORING/ERRORS`, each with the body as its answer;
+/// errors are answered by the other replica.
 struct Setup {
     main: Replica,
     fallback: Replica,
@@ -207,7 +210,8 @@ async fn what_clients_do_wrong_poisons_no_cache() {
     }
 }
 
-/// The whole body is in nginx's hands with the head, thrown away before the error is answered, and nobody will ever hash it.
+/// The whole body is in nginx's hands with the head, thrown away before the error is answered, and
+/// nobody will ever hash it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_was_thrown_away_has_no_digest_not_that_of_none() {
     let setup = setup("", |_| {}).await;

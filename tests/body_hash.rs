@@ -1,8 +1,9 @@
-//! `$pincer_body_hash` equals what an independent program says of the same bytes, however they come, are kept and are passed on; and two bodies never
-//! share `$pincer_cache_key`.
+//! `$pincer_body_hash` equals what an independent program says of the same bytes, however they
+//! come, are kept and are passed on; and two bodies never share `$pincer_cache_key`.
 //!
-//! Every combination of algorithm, place of the body, way on and way in is used once in the short form, by 10,000 bodies in the long one
-//! (`cargo test --test body_hash -- --ignored`). Sizes are log-uniform from 0 B to 20 MB, the bytes random.
+//! Every combination of algorithm, place of the body, way on and way in is used once in the short
+//! form, by 10,000 bodies in the long one (`cargo test --test body_hash -- --ignored`). Sizes are
+//! log-uniform from 0 B to 20 MB, the bytes random.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -112,7 +113,8 @@ fn cases(noise: &Bytes, first: usize, count: usize) -> Vec<Arc<Case>> {
     made.collect()
 }
 
-/// Log-uniform, with some bodies at the sizes where something changes: blocks of the hash functions, nginx's buffers, frames.
+/// Log-uniform, with some bodies at the sizes where something changes: blocks of the hash
+/// functions, nginx's buffers, frames.
 fn body_len(random: &mut SmallRng, number: usize) -> usize {
     const EDGES: [usize; 12] = [0, 1, 63, 64, 65, 240, 241, 1024, 1025, 16_384, 16_385, 65_536];
     if number.is_multiple_of(11) {

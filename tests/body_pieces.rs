@@ -1,5 +1,6 @@
-//! What of a body comes with the head, in the buffer that the head is in, is read once more together with the rest: it goes to the upstream once and in its
-//! place, and nginx counts, keeps and ends it as ever, whatever its buffers' sizes are.
+//! What of a body comes with the head, in the buffer that the head is in, is read once more
+//! together with the rest: it goes to the upstream once and in its place, and nginx counts, keeps
+//! and ends it as ever, whatever its buffers' sizes are.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ const WAYS: [(&str, &str); 8] = [
     ("unbuffered", "client_body_buffer_size 2k; proxy_request_buffering off;"),
 ];
 
-/// Around the sizes at which nginx keeps a body in the head's buffer, in one of its own, or in a file.
+/// Around the sizes at which nginx keeps a body in the head's buffer, in one of its own, or in a
+/// file.
 const SIZES: [usize; 15] =
     [1, 500, 900, 1_000, 1_024, 1_300, 2_000, 2_600, 5_000, 16_384, 20_300, 20_480, 21_000, 70_000, 300_000];
 
@@ -111,8 +113,8 @@ async fn a_body_that_ends_too_early_ends_its_request_at_once() {
     assert!(answer.status == 200 && answer.body == body, "{}", nginx.tail());
 }
 
-/// nginx keeps in memory what is a quarter larger than `client_body_buffer_size`, and does not count what came with the head. Where `$request_body` is
-/// used such a body must not become a file.
+/// nginx keeps in memory what is a quarter larger than `client_body_buffer_size`, and does not
+/// count what came with the head. Where `$request_body` is used such a body must not become a file.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nginx_keeps_in_memory_stays_there() {
     let main = Replica::named("main").start().await;

@@ -1,5 +1,6 @@
-//! The digest stays that of the client's body on every way that a request takes through nginx: internal redirects, named locations, rewrites, error pages,
-//! subrequests, retries, several requests on a connection. Where there is none to be had there is a token that nobody else has.
+//! The digest stays that of the client's body on every way that a request takes through nginx:
+//! internal redirects, named locations, rewrites, error pages, subrequests, retries, several
+//! requests on a connection. Where there is none to be had there is a token that nobody else has.
 
 use std::collections::HashSet;
 
@@ -112,7 +113,8 @@ async fn in_the_rewrite_phase_there_is_a_token_and_later_the_digest() {
         assert_eq!((answer.header("x-hash"), answer.header("x-no")), (blake3(&body).as_str(), "1"));
         assert!(is_token(answer.header("x-early")) && tokens.insert(answer.header("x-early").to_owned()));
     }
-    // Where a request goes is not known there, so that even without a body, or with the place that it went to before, the key is no other's.
+    // Where a request goes is not known there, so that even without a body, or with the place that
+    // it went to before, the key is no other's.
     for path in ["/", "/after"] {
         let mut keys = HashSet::new();
         for _ in 0..2 {

@@ -1,4 +1,5 @@
-//! A class that a client claims is never its class: however the header is spelled, whichever way the request goes, the upstream sees one value, Pincer's.
+//! A class that a client claims is never its class: however the header is spelled, whichever way
+//! the request goes, the upstream sees one value, Pincer's.
 
 use harness::client::{raw, upload};
 use harness::fastcgi::FastCgi;
@@ -13,7 +14,8 @@ const APPLIED: &str = "add_header X-Applied \"$pincer_class/$pincer_tenant\" alw
 const LIMITED: &str = "pincer_limit class=$pincer_class; add_header X-Applied \"$pincer_class/$pincer_tenant\" always;";
 const CLAIMS: [(&str, &str); 2] = [("X-Pincer-Class", "vip"), ("X-Pincer-Tenant", "acme")];
 
-/// Names that some server takes for `X-Pincer-Class`; nginx takes those without `-` only when it is told to.
+/// Names that some server takes for `X-Pincer-Class`; nginx takes those without `-` only when it is
+/// told to.
 const SPELLINGS: [&str; 11] = [
     "X-Pincer-Class",
     "x-pincer-class",
@@ -82,7 +84,8 @@ fn assert_saw(replica: &Replica, classes: &[&str], what: &str) {
     assert!(!seen.fields.iter().any(|(_, value)| value.contains("vip")), "{what}: {:?}", seen.fields);
 }
 
-/// Sends `head`'s fields to `port`; the answer is nginx' 400, or one that went to `replica` as one of `classes`.
+/// Sends `head`'s fields to `port`; the answer is nginx' 400, or one that went to `replica` as one
+/// of `classes`.
 async fn assert_not_believed(port: u16, fields: &str, replica: &Replica, classes: &[&str]) -> u16 {
     let before = replica.seen().requests;
     let head = format!("GET / HTTP/1.1\r\nHost: test\r\n{fields}Connection: close\r\n\r\n");

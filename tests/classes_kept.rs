@@ -1,4 +1,5 @@
-//! Classes that operators change outlive what may happen to either side, and what is told of their use is true.
+//! Classes that operators change outlive what may happen to either side, and what is told of their
+//! use is true.
 
 use harness::metrics::Metrics;
 use harness::nginx::{Builder, Status, workers};
@@ -88,7 +89,8 @@ async fn changed_and_added_classes_outlive_reloads_restarts_and_a_killed_control
     assert!(saved().await, "what was deleted stays so");
 }
 
-/// The revision that an nginx has which starts alone, if it has none of the classes that were added.
+/// The revision that an nginx has which starts alone, if it has none of the classes that were
+/// added.
 async fn fed_alone(pincerd: &Pincerd, state: &tempfile::TempDir) -> Option<f64> {
     let nginx = fed(pincerd, state.path(), CLASSES).start().await;
     let status = nginx.status().await;

@@ -1,4 +1,5 @@
-//! Classes that operators change while nginx serves: every worker holds to the new values at once, and no request notices but by them.
+//! Classes that operators change while nginx serves: every worker holds to the new values at once,
+//! and no request notices but by them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,8 @@ use tokio::task::JoinSet;
 /// The tests here measure times or ask without end: one after the other.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 const WORKERS: usize = 4;
-/// Longest time from the answer to a change until every worker holds to it, seconds; on an idle machine it is a tenth of that.
+/// Longest time from the answer to a change until every worker holds to it, seconds; on an idle
+/// machine it is a tenth of that.
 const SEEN_S_MAX: f64 = 0.2;
 
 fn ms(count: u64) -> Duration {
@@ -138,7 +140,8 @@ async fn delete(control: &mut Control, class: &str) -> u64 {
     control.delete_class(request).await.expect("a class").into_inner().revision
 }
 
-/// Asks as one caller of a class after another until it is told to stop; how many answers, and those that are not 200.
+/// Asks as one caller of a class after another until it is told to stop; how many answers, and
+/// those that are not 200.
 async fn ask_on(client: Client, caller: usize, stop: Arc<AtomicBool>) -> (usize, Vec<String>) {
     let (mut answers, mut failed) = (0, Vec::new());
     while !stop.load(SeqCst) {

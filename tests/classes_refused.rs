@@ -1,4 +1,5 @@
-//! What a class cannot be told is said clearly by whoever knows it first, changes nothing, and holds nothing else up.
+//! What a class cannot be told is said clearly by whoever knows it first, changes nothing, and
+//! holds nothing else up.
 
 use harness::nginx::Builder;
 use harness::pincerd::Told;

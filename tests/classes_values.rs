@@ -1,4 +1,5 @@
-//! What a class is told at run time, over what nginx.conf says of it: which value holds, in every worker, for requests that come, run and wait.
+//! What a class is told at run time, over what nginx.conf says of it: which value holds, in every
+//! worker, for requests that come, run and wait.
 
 use harness::client::pinned::{self, Pinned};
 use harness::client::raw;
@@ -23,7 +24,8 @@ async fn class(pincerd: &Pincerd, arguments: &[&str]) {
     pincerd.must(&[&WAIT, &["class"][..], arguments].concat()).await;
 }
 
-/// The class that was applied to a request in each worker, and the statuses of `count` requests of one key over all of them.
+/// The class that was applied to a request in each worker, and the statuses of `count` requests of
+/// one key over all of them.
 async fn asked(workers: &mut [Pinned], class: &str, key: &str, count: usize) -> (Vec<String>, Vec<u16>) {
     let (mut applied, mut statuses) = (Vec::new(), Vec::new());
     for number in 0..count {
@@ -36,7 +38,8 @@ async fn asked(workers: &mut [Pinned], class: &str, key: &str, count: usize) -> 
     (applied, statuses)
 }
 
-/// That in all workers together `passed` requests of a new key are let in as ones of the class `applied`, and not one more.
+/// That in all workers together `passed` requests of a new key are let in as ones of the class
+/// `applied`, and not one more.
 async fn assert_lets_in(workers: &mut [Pinned], class: &str, key: &str, applied: &str, passed: usize) {
     let (names, statuses) = asked(workers, class, key, passed + 4).await;
     assert_eq!(names, [applied], "{class} {key}");
@@ -200,7 +203,8 @@ async fn a_priority_changed_while_requests_wait_decides_who_is_next_and_a_remove
     {
         waiting.push(join(&nginx, &client, id, class).await);
     }
-    // Free goes before vip now, and a class that is gone last: its record stays until its requests have ended.
+    // Free goes before vip now, and a class that is gone last: its record stays until its requests
+    // have ended.
     pincerd.must(&["--wait", "5s", "class", "set", "vip", "--priority", "150"]).await;
     pincerd.must(&["--wait", "5s", "class", "delete", "extra"]).await;
     assert_eq!(nginx.status().await.waiting(), 6);

@@ -1,4 +1,5 @@
-//! Every mistake in nginx.conf is a clear error of `nginx -t` that names the file and line; `nginx -t` itself opens no connection.
+//! Every mistake in nginx.conf is a clear error of `nginx -t` that names the file and line;
+//! `nginx -t` itself opens no connection.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use tokio::net::TcpListener;
 const ZONE: &str = "pincer_zone pincer:1m;";
 const SERVER: &str = "server 127.0.0.1:9;";
 
-/// `nginx -t` refuses these http directives, with all of `needles` in the error, and with its place.
+/// `nginx -t` refuses these http directives, with all of `needles` in the error, and with its
+/// place.
 async fn refused(http: &str, needles: &[&str]) {
     let checked = Nginx::builder().http(http).check().await;
     assert!(!checked.ok, "accepted: {http}");

@@ -1,10 +1,12 @@
-//! Every mistake in classes, limits and keys is a clear error of `nginx -t` that names what stands there, what is needed, and file and line.
+//! Every mistake in classes, limits and keys is a clear error of `nginx -t` that names what stands
+//! there, what is needed, and file and line.
 
 use harness::Nginx;
 
 const ZONE: &str = "pincer_zone pincer:1m;";
 
-/// `nginx -t` refuses these http directives, with all of `needles` in the error, and with its place.
+/// `nginx -t` refuses these http directives, with all of `needles` in the error, and with its
+/// place.
 async fn refused(http: &str, needles: &[&str]) {
     let checked = Nginx::builder().http(http).check().await;
     assert!(!checked.ok, "accepted: {http}");

@@ -1,12 +1,15 @@
-//! No descriptor is ever lost: after whatever happened, master and workers have as many open as before it.
+//! No descriptor is ever lost: after whatever happened, master and workers have as many open as
+//! before it.
 //!
-//! Counts /proc/PID/fd. What a process opens once and keeps is there before the first count, because everything happens once before it.
+//! Counts /proc/PID/fd. What a process opens once and keeps is there before the first count,
+//! because everything happens once before it.
 
 use harness::client::raw;
 use harness::{Client, Fault, Nginx, Pincerd, Replica, eventually, load};
 use hyper::Method;
 
-/// How often everything happens: one lost descriptor a time is then far beyond what may differ by chance, which is none.
+/// How often everything happens: one lost descriptor a time is then far beyond what may differ by
+/// chance, which is none.
 const ROUNDS: usize = 3;
 
 /// Open descriptors of a process.
@@ -24,7 +27,8 @@ async fn has(nginx: &Nginx, what: &str, pid: i32, count: usize) {
     assert!(equal, "{what}: {count} before, {} now: {:?}\n{}", descriptors(pid), named(), nginx.tail());
 }
 
-/// Requests that wait: some leave, some time out, one finds no room, one is served, and in the end the peer refuses.
+/// Requests that wait: some leave, some time out, one finds no room, one is served, and in the end
+/// the peer refuses.
 async fn every_end_of_a_wait(nginx: &Nginx, replica: &Replica) {
     replica.fault(Fault::Hang).await;
     let client = Client::single(&nginx.url());
@@ -131,7 +135,8 @@ async fn reloads_and_lost_control_planes_leave_no_descriptor_behind() {
             Some(count) => has(&nginx, &format!("the master after {round} reloads"), master, count).await,
         }
     }
-    // A worker's descriptors are the master's when it is forked, so the workers of the last reload have as many as those of the first.
+    // A worker's descriptors are the master's when it is forked, so the workers of the last reload
+    // have as many as those of the first.
     let workers = nginx.workers();
     let counts = (settled(workers[0]).await, settled(workers[1]).await);
     nginx.reload().await;

@@ -1,4 +1,5 @@
-//! Workers that die or stop: what is lost is theirs alone, counts are exact soon after, nobody who waits is forgotten.
+//! Workers that die or stop: what is lost is theirs alone, counts are exact soon after, nobody who
+//! waits is forgotten.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -140,7 +141,8 @@ async fn fifty_kills_under_load_lose_only_the_requests_of_the_killed() {
     assert!(ends.fine > 1000, "{} fine", ends.fine);
     let slowest = feed_back.iter().max().copied().unwrap_or_default();
     assert!(!feed_back.is_empty() && slowest <= FEED_BACK.mul_f64(harness::wait::slowness()), "{slowest:?}");
-    // The requests that a death cut off may still run at the replica when their slots are given anew.
+    // The requests that a death cut off may still run at the replica when their slots are given
+    // anew.
     let most = replicas.iter().map(|replica| replica.seen().running_max).max().unwrap_or_default();
     assert!(most <= 9, "{most} at once at a replica of three slots");
     assert_eq!(nginx.status().await.number("/counters/unbalanced"), 0.0);
@@ -206,7 +208,8 @@ async fn counts(nginx: &Nginx, in_flight: u64, waiting: u64) {
     eventually(&format!("in flight and waiting are {wanted:?}"), EXACT_S, now).await;
 }
 
-/// One hanging peer of so many slots, all held, and `waiters` requests that wait in every worker. Holders first, both with their workers.
+/// One hanging peer of so many slots, all held, and `waiters` requests that wait in every worker.
+/// Holders first, both with their workers.
 async fn full(
     nginx: &Nginx,
     replica: &Replica,
@@ -247,7 +250,8 @@ async fn the_slots_of_a_killed_worker_go_to_those_who_wait_in_others() {
         let victim = waiting[round % WORKERS].0;
         nginx.kill_worker(victim);
         let death = Instant::now();
-        // Six go on to hold the slots: the living holders and, instead of the dead, the oldest waiters of the living.
+        // Six go on to hold the slots: the living holders and, instead of the dead, the oldest
+        // waiters of the living.
         counts(&nginx, 6, 6 - 2).await;
         longest = longest.max(death.elapsed());
         replicas[0].fault(Fault::None).await;
@@ -292,7 +296,8 @@ async fn a_stopped_worker_with_the_best_key_does_not_hold_up_the_others() {
         let first = waiting.iter().position(|(worker, _)| *worker != holder).expect("another worker");
         let stopped = waiting[first].0;
         assert!(process::signal(stopped, Signal::STOP));
-        // The holder's worker may have the oldest key; the one stopped has it from the next release on.
+        // The holder's worker may have the oldest key; the one stopped has it from the next release
+        // on.
         replicas[0].fault(Fault::None).await;
         let start = Instant::now();
         assert_eq!(status_of(holding.remove(0).1).await, Some(200));

@@ -1,4 +1,5 @@
-//! The harness proves itself against stock nginx: what it reports of replicas, clients and processes is what happens.
+//! The harness proves itself against stock nginx: what it reports of replicas, clients and
+//! processes is what happens.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A key that was shown once is found nowhere afterwards, whatever was done with it: in no log, metric, state file, store, process or page. What is found
-//! is its fingerprint.
+//! A key that was shown once is found nowhere afterwards, whatever was done with it: in no log,
+//! metric, state file, store, process or page. What is found is its fingerprint.
 
 use std::path::Path;
 
@@ -233,7 +233,8 @@ async fn logged_statuses(nginx: &Nginx) -> std::collections::BTreeSet<String> {
     lines.iter().filter_map(|line| line.split('"').nth(2)?.split_whitespace().next().map(str::to_owned)).collect()
 }
 
-/// That the log names refused keys by the fingerprints that `key list` shows, and by no more of their hash.
+/// That the log names refused keys by the fingerprints that `key list` shows, and by no more of
+/// their hash.
 fn assert_fingerprints(nginx: &Nginx, list: &Value) {
     let of = |id: &str| {
         let keys = list["keys"].as_array().expect("keys");

@@ -1,4 +1,5 @@
-//! API keys from pincerctl to the request: which are taken, from where, until when, in every worker and over restarts; and how a refusal reads.
+//! API keys from pincerctl to the request: which are taken, from where, until when, in every worker
+//! and over restarts; and how a refusal reads.
 
 use std::net::SocketAddr;
 use std::path::Path;

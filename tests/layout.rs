@@ -5,7 +5,8 @@
 //! Two programs print where everything is, one in C and one in Rust over what `nginx-sys` makes of
 //! the same headers; no line may differ. Bit fields are compared too and only counted: bindgen 0.72
 //! has those of a request elsewhere from nginx 1.29.3 on, which is why the module reads them in C
-//! (`ngx-module/src/ffi/base/bits.c`), and tidy holds it to that. Cost: some seconds for each nginx.
+//! (`ngx-module/src/ffi/base/bits.c`), and tidy holds it to that. Cost: some seconds for each
+//! nginx.
 
 #[path = "layout/bindings.rs"]
 mod bindings;

@@ -1,4 +1,5 @@
-//! What clients hear of their limits: statuses, headers that an independent parser reads, bodies, error pages, and OpenAI's own client.
+//! What clients hear of their limits: statuses, headers that an independent parser reads, bodies,
+//! error pages, and OpenAI's own client.
 
 use harness::client::raw;
 use harness::nginx::Builder;
@@ -73,7 +74,8 @@ async fn error_pages_take_the_refusals_place_and_keep_its_headers() {
     assert_eq!((other.status, other.header("content-type")), (429, "application/problem+json"));
 }
 
-/// A structured field of RFC 9651 that is a list of strings with integers as parameters: each string with the two parameters.
+/// A structured field of RFC 9651 that is a list of strings with integers as parameters: each
+/// string with the two parameters.
 fn list(value: &str, parameters: [&str; 2]) -> Vec<(String, i64, i64)> {
     let list = sfv::Parser::new(value).parse::<sfv::List>().unwrap_or_else(|error| panic!("{value:?}: {error}"));
     let item = |entry: &sfv::ListEntry| {

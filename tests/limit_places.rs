@@ -1,4 +1,5 @@
-//! Where limits stand: which location decides for a request that nginx moves about, beside nginx's own `limit_req`, and how a place is left out.
+//! Where limits stand: which location decides for a request that nginx moves about, beside nginx's
+//! own `limit_req`, and how a place is left out.
 
 use harness::client::raw;
 use harness::nginx::{Builder, Signal, process};
@@ -15,7 +16,8 @@ async fn in_turn(client: &Client, path: &str, count: usize) -> Vec<u16> {
     found
 }
 
-/// A server with our limits, and one with nginx's of the same values; each at a place where `{limit NAME}` says so.
+/// A server with our limits, and one with nginx's of the same values; each at a place where
+/// `{limit NAME}` says so.
 struct Beside {
     ours: Client,
     theirs: Client,
@@ -24,7 +26,8 @@ struct Beside {
 }
 
 impl Beside {
-    /// `strict` lets one request through, `loose` three; nothing comes back in the time of a test. `ours` is put before `server` on our side.
+    /// `strict` lets one request through, `loose` three; nothing comes back in the time of a test.
+    /// `ours` is put before `server` on our side.
     async fn start(ours: &str, server: &str) -> Self {
         let port = ports::free_port();
         let with = |form: fn(&str) -> String| {

@@ -1,5 +1,5 @@
-//! Rates and requests at once, as clients meet them: what is let in over all workers, what is refused and how that is said, and that nothing is
-//! counted that did not happen.
+//! Rates and requests at once, as clients meet them: what is let in over all workers, what is
+//! refused and how that is said, and that nothing is counted that did not happen.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -352,7 +352,8 @@ async fn a_client_that_leaves_while_it_is_delayed_gives_back_its_turn() {
     }
 }
 
-/// Asks with `clients` at once until it is told to stop, over killed workers and refusals; how many were served.
+/// Asks with `clients` at once until it is told to stop, over killed workers and refusals; how many
+/// were served.
 async fn asking(url: &str, clients: usize, stop: Arc<AtomicUsize>) -> usize {
     let clients = (0..clients).map(|_| {
         let (client, stop) = (Client::pooled(url), Arc::clone(&stop));

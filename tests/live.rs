@@ -1,4 +1,5 @@
-//! What operators change takes effect in every worker without a reload, or is refused as a whole, and outlives a restart of either side.
+//! What operators change takes effect in every worker without a reload, or is refused as a whole,
+//! and outlives a restart of either side.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use harness::{Client, Fault, Nginx, Pincerd, Replica, eventually, limit, load, p
 use pincer_proto::v1;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-/// Service time of replicas whose shares are looked at, ms: long enough that the machine's noise makes none of them the slower one.
+/// Service time of replicas whose shares are looked at, ms: long enough that the machine's noise
+/// makes none of them the slower one.
 const SERVICE_MS: f64 = 20.0;
 const WAIT: [&str; 2] = ["--wait", "10s"];
 
@@ -120,7 +122,8 @@ async fn peers_are_added_to_and_removed_from_every_worker() {
     let mut workers = Pinned::to_all(&nginx).await;
     for round in 0..3 {
         pincerd.must(&[&WAIT, &["peer", "add", "u", added.server()][..]].concat()).await;
-        // One slow answer, and a peer is left alone for a while: each worker knows it if it asks it in the end.
+        // One slow answer, and a peer is left alone for a while: each worker knows it if it asks it
+        // in the end.
         let mut used = vec![Vec::new(); workers.len()];
         let all_know_both = |used: &[Vec<String>]| used.iter().all(|used| has(used, "added") && has(used, "a"));
         for _ in 0..20 {

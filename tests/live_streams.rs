@@ -1,4 +1,5 @@
-//! Live changes under way of long streams: none breaks, every worker has each change at once, revisions never go back.
+//! Live changes under way of long streams: none breaks, every worker has each change at once,
+//! revisions never go back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};

@@ -294,7 +294,8 @@ async fn asked_by(client: &Client, key: &str, id: &str) -> Reply {
     if key.is_empty() { call.must().await } else { call.header("authorization", format!("Bearer {key}")).must().await }
 }
 
-/// How many of `count` requests one after the other are let in, the others being told when to come back, and in what time.
+/// How many of `count` requests one after the other are let in, the others being told when to come
+/// back, and in what time.
 async fn let_in(client: &Client, key: &str, count: u32) -> (u32, f64) {
     let start = Instant::now();
     let mut passed = 0;

@@ -1,5 +1,5 @@
-//! `$pincer_pick_reason` and the counters of `pincer_status` and `pincer_metrics` say why a peer was
-//! picked, and which peers were full.
+//! `$pincer_pick_reason` and the counters of `pincer_status` and `pincer_metrics` say why a peer
+//! was picked, and which peers were full.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The queue by class: who goes first, who is promised a share, who gives way, and what those are told who find no place or wait too long.
+//! The queue by class: who goes first, who is promised a share, who gives way, and what those are
+//! told who find no place or wait too long.
 
 use harness::nginx::Builder;
 use harness::{Client, Fault, Nginx, Replica, Reply, eventually};

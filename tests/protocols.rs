@@ -1,4 +1,5 @@
-//! Every way of speaking to a peer works through the balancer, and gives an honest time to the first body byte.
+//! Every way of speaking to a peer works through the balancer, and gives an honest time to the
+//! first body byte.
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
-//! Purges of nginx's own cache: what is removed, what stays, and that nothing from before a purge is served after it, whatever was on its way.
+//! Purges of nginx's own cache: what is removed, what stays, and that nothing from before a purge
+//! is served after it, whatever was on its way.
 //!
-//! nginx reads a cache in from disk a minute after its start, and until then opens files that it has not heard of; both states are tested.
+//! nginx reads a cache in from disk a minute after its start, and until then opens files that it
+//! has not heard of; both states are tested.
 
 #[path = "purge/caches.rs"]
 mod caches;
@@ -71,7 +73,8 @@ async fn variants(pincerd: &Pincerd, nginx: &Nginx) {
     }
 }
 
-/// What is fetched when a purge comes is served and not kept, before its header and in the middle of its body; under another key it is kept.
+/// What is fetched when a purge comes is served and not kept, before its header and in the middle
+/// of its body; under another key it is kept.
 async fn in_flight(pincerd: &Pincerd, nginx: &Nginx, replica: &Replica) {
     let client = nginx.client();
     let counted = async || nginx.status().await.number("/counters/purge_voided");
@@ -83,7 +86,8 @@ async fn in_flight(pincerd: &Pincerd, nginx: &Nginx, replica: &Replica) {
     };
     replica.forget();
     let kept = files(nginx, "answers").len();
-    // `late` sends its header at once and its body after the time of service; the other nothing until then.
+    // `late` sends its header at once and its body after the time of service; the other nothing
+    // until then.
     let fetched = [get(path("a", "late/5000")), get(path("b", "bytes/5000")), get(path("c", "late/5000"))];
     eventually("all are being fetched", 10.0, || async { replica.seen().running == 3 }).await;
     for name in [path("a", "late/5000"), path("b", "bytes/5000")] {
@@ -241,7 +245,8 @@ async fn where_a_variable_decides_it_does_not_guess() {
     assert_eq!(told["removed"], 1, "every possible cache is meant anyway: {told}");
 }
 
-/// Traffic on a few keys over all workers, and again and again a new answer of the origin and a purge: what is asked after a purge is never from before it.
+/// Traffic on a few keys over all workers, and again and again a new answer of the origin and a
+/// purge: what is asked after a purge is never from before it.
 async fn generations(pincerd: &Pincerd, nginx: &Nginx, count: u64) {
     let (ends, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let traffic: Vec<_> = (0..12)
@@ -347,7 +352,8 @@ async fn a_cache_that_was_on_disk_before_nginx_started_is_purged_too() {
     nginx.connected().await;
     let told = purge(&pincerd, &["--cache", "answers", "--cache-key", "/a"]).await;
     assert_eq!((&told["removed"], files(&nginx, "answers").len()), (&1.into(), 2), "{told}");
-    // nginx may let go of the first variant, whose file has the key's own name, and keep the others.
+    // nginx may let go of the first variant, whose file has the key's own name, and keep the
+    // others.
     fs::remove_file(&first[0]).expect("the first variant");
     assert_eq!(purge(&pincerd, &["--cache", "varied", "--cache-key", "/varied/x"]).await["removed"], 2);
     assert_eq!(varied("/varied/x", "fr").await, "MISS");

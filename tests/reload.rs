@@ -1,4 +1,5 @@
-//! Reloads under load and while requests wait, binary upgrades, and configurations that change what there is.
+//! Reloads under load and while requests wait, binary upgrades, and configurations that change what
+//! there is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -23,7 +24,8 @@ fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// A closed loop over connections of their own, that notes when each request ended and how long it took.
+/// A closed loop over connections of their own, that notes when each request ended and how long it
+/// took.
 struct Load {
     stop: Arc<AtomicBool>,
     clients: JoinSet<Vec<(Instant, Duration, u16)>>,

@@ -1,4 +1,5 @@
-//! nginx's start and what it starts from: the last good revision, a damaged one, none; too many workers, one process, a clock that jumps.
+//! nginx's start and what it starts from: the last good revision, a damaged one, none; too many
+//! workers, one process, a clock that jumps.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,7 +12,8 @@ use harness::{Client, Fault, Nginx, Pincerd, Replica, eventually, limit, load};
 use hyper::Method;
 use tokio::net::TcpListener;
 
-/// How long nginx may take from its start to its first answer with the control plane away: a second, and what a busy machine needs.
+/// How long nginx may take from its start to its first answer with the control plane away: a
+/// second, and what a busy machine needs.
 const SERVING_S: f64 = 1.0;
 /// Processes that the zone has slots for.
 const SLOTS: usize = pincer_core::zone::WORKERS_MAX;
@@ -246,7 +248,8 @@ async fn processes_beyond_the_zones_slots_serve_too_and_take_a_slot_when_one_is_
         assert_eq!(beyond.get("/").await.expect("an answer").0, 200);
     }
     drop(beyond);
-    // While the old ones leave, the new ones of a reload find slots taken: they get theirs a little later.
+    // While the old ones leave, the new ones of a reload find slots taken: they get theirs a little
+    // later.
     nginx.reconfigure(|builder| builder.workers(SLOTS / 2 + 10)).await;
     let all = || async {
         let (slots, workers) = (with_slot(&nginx.status().await), nginx.workers());

@@ -1,5 +1,6 @@
-//! Everything at once: clients that leave, replicas that fail, live changes, reloads with other numbers of workers, workers and a control
-//! plane that are killed. Afterwards every count is zero, every record is whole, and requests are served as if nothing had been.
+//! Everything at once: clients that leave, replicas that fail, live changes, reloads with other
+//! numbers of workers, workers and a control plane that are killed. Afterwards every count is zero,
+//! every record is whole, and requests are served as if nothing had been.
 //!
 //! `PINCER_STORM_SEED` and `PINCER_STORM_S` (seconds) make another storm of it.
 
@@ -27,7 +28,8 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Two upstreams, with and without slots, that fall back on each other; keepalive, retries, mirrored subrequests, streams.
+/// Two upstreams, with and without slots, that fall back on each other; keepalive, retries,
+/// mirrored subrequests, streams.
 fn built(pincerd: &Pincerd, replicas: &[Replica]) -> Builder {
     let servers = |parameters| harness::conf::servers(Replica::servers(replicas), parameters);
     let location = |path: &str, upstream: &str, more: &str| {
@@ -47,8 +49,9 @@ fn built(pincerd: &Pincerd, replicas: &[Replica]) -> Builder {
             "proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_connect_timeout 500ms; proxy_read_timeout 1s;
              proxy_next_upstream error timeout http_500 http_502 http_503 non_idempotent; proxy_next_upstream_tries 3;",
         )
-        // nginx 1.22 arms no timer when what has come so far ends with a buffer, so a worker that is to stop for a reload leaves that answer cut
-        // off. Over the loopback a large answer comes by 32 KB, of which nginx's 4 KB are a part.
+        // nginx 1.22 arms no timer when what has come so far ends with a buffer, so a worker that
+        // is to stop for a reload leaves that answer cut off. Over the loopback a large answer
+        // comes by 32 KB, of which nginx's 4 KB are a part.
         .server("proxy_buffer_size 5k;")
         .server(location("/", "u", "error_page 502 504 = @other;"))
         .server(location("@other", "v", ""))
@@ -58,7 +61,8 @@ fn built(pincerd: &Pincerd, replicas: &[Replica]) -> Builder {
         .server(location("= /copy", "v", "internal;"))
 }
 
-/// One client's requests, each of another kind, until told to stop. Counts the answers that were no error.
+/// One client's requests, each of another kind, until told to stop. Counts the answers that were no
+/// error.
 async fn client(address: String, seed: u64, stop: Arc<AtomicBool>, fine: Arc<AtomicU64>) {
     let mut random = SmallRng::seed_from_u64(seed);
     let url = format!("http://{address}");
@@ -196,7 +200,8 @@ async fn after_a_storm_of_everything_all_counts_are_zero_and_all_requests_are_se
     all_is_well(&nginx, &pincerd, &replicas).await;
 }
 
-/// Nothing went wrong inside, and after the operators' settings are taken back every replica serves.
+/// Nothing went wrong inside, and after the operators' settings are taken back every replica
+/// serves.
 async fn all_is_well(nginx: &Nginx, pincerd: &Pincerd, replicas: &[Replica]) {
     let status = nginx.status().await;
     for counter in ["unbalanced", "faults", "fail_open", "workers_refused"] {

@@ -1,6 +1,6 @@
-//! Rules that keep the project as ARCHITECTURE.md says: arrows between crates, unsafe in one folder,
-//! every unsafe block explained, files of a readable size. Reads files only; takes a few seconds.
-//! tests/documents.rs has the rules for what people read.
+//! Rules that keep the project as ARCHITECTURE.md says: arrows between crates, unsafe in one
+//! folder, every unsafe block explained, files of a readable size. Reads files only; takes a few
+//! seconds. tests/documents.rs has the rules for what people read.
 
 #[path = "tidy/arrows.rs"]
 mod arrows;
@@ -107,7 +107,8 @@ fn every_unsafe_block_says_why_it_is_sound() {
                 continue;
             }
             blocks += 1;
-            // Up to the start of the statement: a note may be a few lines long and stand above a multi-line expression.
+            // Up to the start of the statement: a note may be a few lines long and stand above a
+            // multi-line expression.
             let above = &lines[index.saturating_sub(8)..=index];
             let explained = above.iter().any(|line| line.contains("SAFETY:"));
             assert!(explained, "{}:{}: unsafe without a SAFETY note above it", path.display(), index + 1);

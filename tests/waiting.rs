@@ -1,4 +1,5 @@
-//! Requests that wait for a slot: clients that leave, peers that refuse afterwards, timers, reloads, dying workers, the cache.
+//! Requests that wait for a slot: clients that leave, peers that refuse afterwards, timers,
+//! reloads, dying workers, the cache.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Streams as they stand on the wire: an upstream that sends what it is told to, and what a client sees of it.
+//! Streams as they stand on the wire: an upstream that sends what it is told to, and what a client
+//! sees of it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,10 @@
-//! One inference replica as a process of its own: for the demo, for benches, and to try a configuration by hand.
+//! One inference replica as a process of its own: for the demo, for benches, and to try a
+//! configuration by hand.
 //!
-//! Prints `replica NAME listens on ADDRESS` when it accepts. Ends on SIGINT or SIGTERM. Settings change over `/_control`:
-//! `curl -d '{"slow_factor":10}' -H content-type:application/json ADDRESS/_control`;
-//! a replica that refuses connections cannot be reached there either.
+//! Prints `replica NAME listens on ADDRESS` when it accepts. Ends on SIGINT or SIGTERM. Settings
+//! change over `/_control`:
+//! `curl -d '{"slow_factor":10}' -H content-type:application/json ADDRESS/_control`; a replica that
+//! refuses connections cannot be reached there either.
 
 use std::net::SocketAddr;
 
@@ -10,7 +12,8 @@ use clap::Parser;
 use harness::Replica;
 use harness::replica::Settings;
 
-/// A small inference replica: chat with SSE, /predict, WebSocket; slots, speed and faults that can change.
+/// A small inference replica: chat with SSE, /predict, WebSocket; slots, speed and faults that can
+/// change.
 #[derive(Parser)]
 struct Options {
     /// Address to listen on; port 0 takes a free one.

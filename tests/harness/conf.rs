@@ -1,7 +1,8 @@
-//! Fills in configurations: `{{name}}` placeholders of the harness' own templates, and the documented replacements of the
-//! files in `nginx-conf/`.
+//! Fills in configurations: `{{name}}` placeholders of the harness' own templates, and the
+//! documented replacements of the files in `nginx-conf/`.
 //!
-//! A placeholder without a value and a replacement that matches nothing are errors: a renamed port must not go unnoticed.
+//! A placeholder without a value and a replacement that matches nothing are errors: a renamed port
+//! must not go unnoticed.
 
 /// Replaces each `{{name}}` by its value.
 ///

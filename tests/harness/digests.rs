@@ -1,4 +1,5 @@
-//! Digests by programs of other authors: `b3sum`, `sha256sum`, `xxh128sum` from Debian. One run over many bodies.
+//! Digests by programs of other authors: `b3sum`, `sha256sum`, `xxh128sum` from Debian. One run
+//! over many bodies.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,6 +1,8 @@
-//! A FastCGI server that notes what it is given and answers every request with an empty page, one after the other.
+//! A FastCGI server that notes what it is given and answers every request with an empty page, one
+//! after the other.
 //!
-//! Follows the FastCGI specification 1.0 as far as nginx uses it: one request a connection. Bound: one request's parameters are kept.
+//! Follows the FastCGI specification 1.0 as far as nginx uses it: one request a connection. Bound:
+//! one request's parameters are kept.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

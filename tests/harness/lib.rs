@@ -1,10 +1,13 @@
-//! The end-to-end harness: a real nginx with the real module, the real control plane, and inference replicas to balance over.
+//! The end-to-end harness: a real nginx with the real module, the real control plane, and inference
+//! replicas to balance over.
 //!
-//! Decides nothing about balancing. Every wait in here is bounded ([`wait`]) and every process it starts ends with the value
-//! that started it. A test that leaves an `[alert]`, an unexpected dead worker or a request still counted as in flight fails.
+//! Decides nothing about balancing. Every wait in here is bounded ([`wait`]) and every process it
+//! starts ends with the value that started it. A test that leaves an `[alert]`, an unexpected dead
+//! worker or a request still counted as in flight fails.
 //!
-//! Environment: `PINCER_NGINX` (default `nginx`), `PINCER_MODULE`, `PINCERD`, `PINCERCTL` (default: the build's own files),
-//! `PINCER_TEST_SLOW` (a factor on every time limit, for sanitizers and valgrind), `PINCER_NGINX_LOG` (level of the error log).
+//! Environment: `PINCER_NGINX` (default `nginx`), `PINCER_MODULE`, `PINCERD`, `PINCERCTL` (default:
+//! the build's own files), `PINCER_TEST_SLOW` (a factor on every time limit, for sanitizers and
+//! valgrind), `PINCER_NGINX_LOG` (level of the error log).
 
 pub mod client;
 pub mod conf;

@@ -1,5 +1,6 @@
-//! Traffic: closed loops (so many clients, each with its next request after its last answer) and open loops (arrivals planned
-//! beforehand, latency from the planned moment, so that a slow server cannot slow its own measurement down).
+//! Traffic: closed loops (so many clients, each with its next request after its last answer) and
+//! open loops (arrivals planned beforehand, latency from the planned moment, so that a slow server
+//! cannot slow its own measurement down).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use tokio::task::JoinSet;
 use crate::stats;
 use crate::{Client, Reply};
 
-/// Runs `count` requests with `clients` at once; `job` gets the request's number. Results in the order of completion.
+/// Runs `count` requests with `clients` at once; `job` gets the request's number. Results in the
+/// order of completion.
 ///
 /// # Panics
 /// When a job panics.

@@ -1,7 +1,8 @@
-//! A lint of Prometheus and OpenMetrics text: every rule that a scraper relies on, nothing about our own metrics.
+//! A lint of Prometheus and OpenMetrics text: every rule that a scraper relies on, nothing about
+//! our own metrics.
 //!
-//! Source: the OpenMetrics 1.0 specification and `promtool check metrics`. Cost: one pass. Text without `# EOF` is read as the
-//! Prometheus format, in which that line is not required.
+//! Source: the OpenMetrics 1.0 specification and `promtool check metrics`. Cost: one pass. Text
+//! without `# EOF` is read as the Prometheus format, in which that line is not required.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -102,7 +103,8 @@ impl Metrics {
         }
     }
 
-    /// The family a sample belongs to, by its type's suffixes; in the Prometheus format a counter's family has the suffix itself.
+    /// The family a sample belongs to, by its type's suffixes; in the Prometheus format a counter's
+    /// family has the suffix itself.
     fn family(&self, name: &str) -> Option<(String, String)> {
         let suffixes = ["", "_total", "_created", "_bucket", "_count", "_sum", "_info"];
         suffixes.iter().find_map(|suffix| {

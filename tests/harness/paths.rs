@@ -1,7 +1,9 @@
-//! Where the build put what the tests run: the module, pincerd, pincerctl; and the repository's own files.
+//! Where the build put what the tests run: the module, pincerd, pincerctl; and the repository's own
+//! files.
 //!
-//! Everything is found from the running executable (`target/PROFILE/` or `…/deps/`), so a `--target-dir` or a `--release` finds
-//! its own files. Environment variables win. Builds pincerd when it is missing, because cargo does not build a dependency's programs.
+//! Everything is found from the running executable (`target/PROFILE/` or `…/deps/`), so a
+//! `--target-dir` or a `--release` finds its own files. Environment variables win. Builds pincerd
+//! when it is missing, because cargo does not build a dependency's programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,7 +43,8 @@ pub fn profile_dir() -> PathBuf {
     folder.to_owned()
 }
 
-/// The module to load: `PINCER_MODULE`, else the newer of `target/PROFILE/` and `target/PROFILE/deps/`.
+/// The module to load: `PINCER_MODULE`, else the newer of `target/PROFILE/` and
+/// `target/PROFILE/deps/`.
 ///
 /// # Panics
 /// When there is none.

@@ -1,6 +1,7 @@
 //! A real control plane with a development CA in a folder of its own, and `pincerctl` for it.
 //!
-//! Its ports stay the same over [`Pincerd::kill`] and [`Pincerd::start_again`]. Dropping it kills it. Every wait is bounded.
+//! Its ports stay the same over [`Pincerd::kill`] and [`Pincerd::start_again`]. Dropping it kills
+//! it. Every wait is bounded.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! A throw-away certificate authority and one server certificate for the loopback, for tests of TLS peers and listeners.
+//! A throw-away certificate authority and one server certificate for the loopback, for tests of TLS
+//! peers and listeners.
 //!
 //! Never used for the control plane: `pincerd --dev` makes its own.
 

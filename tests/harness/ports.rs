@@ -1,8 +1,10 @@
-//! Free loopback ports, below the range from which the kernel takes the ports of outgoing connections.
+//! Free loopback ports, below the range from which the kernel takes the ports of outgoing
+//! connections.
 //!
-//! A port from `bind(0)` may, once released, become the source port of any connection; one of ours stays free until it is
-//! bound, so a replica can close its listener and take the same port again. Starts at a place that depends on the process, so
-//! that test binaries that run side by side do not meet. Bound: `PORTS` probes, then a panic.
+//! A port from `bind(0)` may, once released, become the source port of any connection; one of ours
+//! stays free until it is bound, so a replica can close its listener and take the same port again.
+//! Starts at a place that depends on the process, so that test binaries that run side by side do
+//! not meet. Bound: `PORTS` probes, then a panic.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::OnceLock;

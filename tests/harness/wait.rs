@@ -1,6 +1,7 @@
 //! Waiting for conditions, never for time: polls until true, or panics with what was awaited.
 //!
-//! Cost: one probe every few milliseconds, at most every 50. Bound: the time limit given, times `PINCER_TEST_SLOW`.
+//! Cost: one probe every few milliseconds, at most every 50. Bound: the time limit given, times
+//! `PINCER_TEST_SLOW`.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -11,7 +12,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// Longest pause between two probes.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
-/// Factor on every time limit of the harness, from `PINCER_TEST_SLOW`; 1 when unset or not a number.
+/// Factor on every time limit of the harness, from `PINCER_TEST_SLOW`; 1 when unset or not a
+/// number.
 #[must_use]
 pub fn slowness() -> f64 {
     static FACTOR: OnceLock<f64> = OnceLock::new();

@@ -94,7 +94,8 @@ pub fn files(nginx: &Nginx, cache: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Waits until a cache keeps so many answers: a client has the whole answer a moment before nginx keeps it.
+/// Waits until a cache keeps so many answers: a client has the whole answer a moment before nginx
+/// keeps it.
 pub async fn keeps(nginx: &Nginx, cache: &str, count: usize) {
     eventually(&format!("{cache} keeps {count}"), 10.0, || async { files(nginx, cache).len() == count }).await;
 }

@@ -128,8 +128,8 @@ impl Newcomer {
         Self { root, shell, blocks: 0, read: 0, places, http: format!("http://127.0.0.1:{http}"), grpc, replicas }
     }
 
-    /// Pastes a block into the shell, and returns what is printed until its end. All of its commands
-    /// must succeed.
+    /// Pastes a block into the shell, and returns what is printed until its end. All of its
+    /// commands must succeed.
     pub fn run(&mut self, block: &Block) -> String {
         self.blocks += 1;
         let end = format!("<<end of block {}: ", self.blocks);

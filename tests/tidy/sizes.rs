@@ -21,7 +21,7 @@ const FUNCTION_LINES_P90: usize = 25;
 const FILE_LINES_P90: usize = 350;
 
 /// Folders whose comments are that narrow.
-const NARROW: &[&str] = &["control-plane", "proto", "bench", "fuzz", "build.rs"];
+const NARROW: &[&str] = &["bench", "build.rs", "control-plane", "fuzz", "ngx-module", "proto", "tests"];
 
 /// Folders whose unsafe blocks are that short.
 const UNSAFE: &[&str] = &["bench", "tests"];

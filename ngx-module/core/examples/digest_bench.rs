@@ -1,7 +1,9 @@
-//! What a digest costs: megabytes per second of each algorithm and form, and the longest time that one call takes.
+//! What a digest costs: megabytes per second of each algorithm and form, and the longest time that
+//! one call takes.
 //!
-//! `cargo run --release -p pincer-core --example digest_bench`. The promise: no step of a body holds the event loop for more than 5 ms, with 16 KiB chunks as nginx hands them
-//! over. Each call's time is the best of ten runs; the last column is the slowest call's.
+//! `cargo run --release -p pincer-core --example digest_bench`. The promise: no step of a body
+//! holds the event loop for more than 5 ms, with 16 KiB chunks as nginx hands them over. Each
+//! call's time is the best of ten runs; the last column is the slowest call's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
@@ -13,7 +15,8 @@ use pincer_core::digest::{Algorithm, BodyDigest, Form, Hashed, Ignore, KeyContex
 const MIB: usize = 1 << 20;
 const RUNS: usize = 10;
 
-/// What each call took, `finish` last, at best over all runs: so what other programs took in between is left out.
+/// What each call took, `finish` last, at best over all runs: so what other programs took in
+/// between is left out.
 struct Costs {
     calls: Vec<Duration>,
     hashed: Hashed,

@@ -1,9 +1,11 @@
-//! What the limiter costs, and that a flood of keys changes nothing: checks a second beside a mutex and a tree, times of look-ups, a key among ten
-//! million random ones.
+//! What the limiter costs, and that a flood of keys changes nothing: checks a second beside a mutex
+//! and a tree, times of look-ups, a key among ten million random ones.
 //!
-//! `cargo run --release -p pincer-core --example limit_bench` prints all. `… -- rate N` only makes N checks of the rates of 1,000 keys whose hashes are ready:
-//! under callgrind two runs of different N give the instructions of one, and `… -- loop N` what of them is the loop's. `… -- rates N` the same for a request held to a rate, with counters, headers' values and its end;
-//! `… -- checks N` with a concurrency, too.
+//! `cargo run --release -p pincer-core --example limit_bench` prints all. `… -- rate N` only makes
+//! N checks of the rates of 1,000 keys whose hashes are ready: under callgrind two runs of
+//! different N give the instructions of one, and `… -- loop N` what of them is the loop's.
+//! `… -- rates N` the same for a request held to a rate, with counters, headers' values and its
+//! end; `… -- checks N` with a concurrency, too.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 

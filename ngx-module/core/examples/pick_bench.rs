@@ -1,6 +1,7 @@
 //! What a pick costs: nanoseconds among 8 and among 64 peers, for each way that a decision can go.
 //!
-//! `cargo run --release -p pincer-core --example pick_bench`. The bound promised is 200 ns among 8 peers; nothing is allocated.
+//! `cargo run --release -p pincer-core --example pick_bench`. The bound promised is 200 ns among 8
+//! peers; nothing is allocated.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 

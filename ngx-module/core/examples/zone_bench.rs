@@ -1,7 +1,8 @@
 //! What a request costs in the zone: claim, signal and release among peers of equal speed.
 //!
-//! `cargo run --release -p pincer-core --example zone_bench -- [PEERS [WORKERS [ROUNDS]]]` prints nanoseconds a request. Under callgrind two
-//! runs of different `ROUNDS` give the instructions of one request.
+//! `cargo run --release -p pincer-core --example zone_bench -- [PEERS [WORKERS [ROUNDS]]]` prints
+//! nanoseconds a request. Under callgrind two runs of different `ROUNDS` give the instructions of
+//! one request.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 

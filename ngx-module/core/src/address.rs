@@ -1,7 +1,9 @@
-//! Addresses of peers as text, `IPv4:port`, `[IPv6]:port` or `unix:/path`, and as the bytes that a socket call takes.
+//! Addresses of peers as text, `IPv4:port`, `[IPv6]:port` or `unix:/path`, and as the bytes that a
+//! socket call takes.
 //!
-//! Accepts one spelling of each address, so that two names are two peers: no leading zeros, IPv6 as RFC 5952 writes it, no zone.
-//! Resolves no name. Never allocates but for the text of an error. Bound: [`UNIX_PATH_BYTES_MAX`].
+//! Accepts one spelling of each address, so that two names are two peers: no leading zeros, IPv6 as
+//! RFC 5952 writes it, no zone. Resolves no name. Never allocates but for the text of an error.
+//! Bound: [`UNIX_PATH_BYTES_MAX`].
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -66,7 +68,8 @@ impl<'a> Address<'a> {
         }
     }
 
-    /// The bytes of Linux's `sockaddr_in`, `sockaddr_in6` or `sockaddr_un`, with the length that nginx gives to `connect`.
+    /// The bytes of Linux's `sockaddr_in`, `sockaddr_in6` or `sockaddr_un`, with the length that
+    /// nginx gives to `connect`.
     pub fn sockaddr(&self) -> ArrayVec<u8, SOCKADDR_BYTES_MAX> {
         let mut bytes = ArrayVec::new();
         match self {

@@ -1,9 +1,11 @@
 //! Which peer a key belongs to: a consistent hash with bounded loads.
 //!
-//! Rendezvous hashing (Thaler and Ravishankar 1998) ranks the peers for a key by weighted scores, without a ring to keep: a peer that comes or goes
-//! moves only its own keys, and a peer of weight w owns w / Σw of them. Bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018): a peer over
-//! 1.25 × its share of the requests in flight, this one included, or without a free slot, is passed over for the next in rank, so a popular
-//! key spreads as far as it must. Does not look at speed: a slow peer fills up and is passed over.
+//! Rendezvous hashing (Thaler and Ravishankar 1998) ranks the peers for a key by weighted scores,
+//! without a ring to keep: a peer that comes or goes moves only its own keys, and a peer of weight
+//! w owns w / Σw of them. Bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018): a peer over 1.25 ×
+//! its share of the requests in flight, this one included, or without a free slot, is passed over
+//! for the next in rank, so a popular key spreads as far as it must. Does not look at speed: a slow
+//! peer fills up and is passed over.
 //!
 //! Cost: one hash per peer, and a logarithm if weights differ.
 
@@ -14,7 +16,8 @@ const BOUND_QUARTERS: u64 = 5;
 
 /// The peer for `key` among `eligible`; None if all are full.
 ///
-/// If every peer that has a free slot is over the bound (others are full), the best-ranked free one is taken.
+/// If every peer that has a free slot is over the bound (others are full), the best-ranked free one
+/// is taken.
 #[must_use]
 pub fn choose(peers: &[PeerView], eligible: PeerSet, key: u64) -> Option<usize> {
     let members = || peers.iter().enumerate().filter(|&(i, _)| i < PEERS_MAX && eligible >> i & 1 == 1);
@@ -41,7 +44,8 @@ pub fn choose(peers: &[PeerView], eligible: PeerSet, key: u64) -> Option<usize> 
     best.map(|(_, _, peer)| peer)
 }
 
-/// Weighted rendezvous score: weight / −ln(u), u uniform in (0, 1); with even weights u itself, which has the same order.
+/// Weighted rendezvous score: weight / −ln(u), u uniform in (0, 1); with even weights u itself,
+/// which has the same order.
 fn score(key: u64, peer: &PeerView, even: bool) -> f64 {
     let uniform = ((mix(key ^ mix(peer.identity)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     if even { uniform } else { f64::from(peer.weight) / -uniform.ln() }

@@ -1,9 +1,12 @@
-//! How long to wait before the next attempt to reach one of several replicas: exponential, with half of it left to chance.
+//! How long to wait before the next attempt to reach one of several replicas: exponential, with
+//! half of it left to chance.
 //!
-//! After "Exponential Backoff And Jitter" (Brooker, 2015), *equal jitter*: half of the delay is certain, so a broken replica is never hammered, and half is
-//! random, so that a fleet does not come back in step. Every replica is tried once before the delay grows. Where nobody listens an attempt
-//! costs nobody anything, so it is made about once a second: a control plane that restarts is found at once, however long it was away.
-//! Pure: randomness comes in. Bound: [`REPEATED_MS_MAX`].
+//! After "Exponential Backoff And Jitter" (Brooker, 2015), *equal jitter*: half of the delay is
+//! certain, so a broken replica is never hammered, and half is random, so that a fleet does not
+//! come back in step. Every replica is tried once before the delay grows. Where nobody listens an
+//! attempt costs nobody anything, so it is made about once a second: a control plane that restarts
+//! is found at once, however long it was away. Pure: randomness comes in. Bound:
+//! [`REPEATED_MS_MAX`].
 
 /// Delay after the first failure, in milliseconds, before jitter.
 pub const FIRST_MS: u64 = 50;
@@ -35,7 +38,8 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Milliseconds to wait after a failure. `replicas` is how many are tried in turn (0 counts as 1); `random` is uniform.
+    /// Milliseconds to wait after a failure. `replicas` is how many are tried in turn (0 counts as
+    /// 1); `random` is uniform.
     pub fn next_ms(&mut self, ending: Ending, replicas: u32, random: u64) -> u64 {
         let rounds = self.failures / replicas.max(1);
         self.failures = self.failures.saturating_add(1);

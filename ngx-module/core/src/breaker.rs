@@ -1,11 +1,15 @@
-//! Circuit breaker of one peer: takes a failing replica out of the pick and lets single requests find out whether it is back.
+//! Circuit breaker of one peer: takes a failing replica out of the pick and lets single requests
+//! find out whether it is back.
 //!
-//! Without it a replica that fails in 5 ms looks like the fastest and draws nearly all traffic. Closed → open after 3 failures in a
-//! row or over half of the last ten, for 1 s · 2^k (k = openings since it last did ten good requests in a row, at most 5) and up to a
-//! quarter more at random, so that workers and machines do not come back in step. Then half open: exactly one request. A trial that never reports (its worker was killed) is
-//! void after [`TRIAL_NS`]. Explicit `max_fails` and `fail_timeout` replace both numbers by nginx's ([`Rule::Counted`]).
+//! Without it a replica that fails in 5 ms looks like the fastest and draws nearly all traffic.
+//! Closed → open after 3 failures in a row or over half of the last ten, for 1 s · 2^k (k =
+//! openings since it last did ten good requests in a row, at most 5) and up to a quarter more at
+//! random, so that workers and machines do not come back in step. Then half open: exactly one
+//! request. A trial that never reports (its worker was killed) is void after [`TRIAL_NS`]. Explicit
+//! `max_fails` and `fail_timeout` replace both numbers by nginx's ([`Rule::Counted`]).
 //!
-//! The whole state is one word, changed by compare-and-swap, so it is valid after every store. Times are kept in ms (40 bits, 34 years).
+//! The whole state is one word, changed by compare-and-swap, so it is valid after every store.
+//! Times are kept in ms (40 bits, 34 years).
 //! Cost: one load to look. Never decides what a failure is.
 
 use crate::pick::Admission;
@@ -23,7 +27,8 @@ const WINDOW_FAILURES: u32 = 6;
 const OUT_MS: u64 = 1_000;
 /// Doublings of the time out, at most: 32 s.
 const DOUBLINGS_MAX: u64 = 5;
-/// A trial without a verdict for this long is void, ns. Longer than the signal of nearly every request; a second trial beside it is harmless.
+/// A trial without a verdict for this long is void, ns. Longer than the signal of nearly every
+/// request; a second trial beside it is harmless.
 pub const TRIAL_NS: u64 = 30_000 * MILLISECOND_NS;
 
 const TIME_MASK: u64 = (1 << 40) - 1;
@@ -47,7 +52,8 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// The rule of a `server` line: explicit `max_fails` or `fail_timeout` have nginx's meaning, otherwise the adaptive rule.
+    /// The rule of a `server` line: explicit `max_fails` or `fail_timeout` have nginx's meaning,
+    /// otherwise the adaptive rule.
     #[must_use]
     pub const fn of_server(explicit: bool, max_fails: u32, fail_timeout_ms: u32) -> Self {
         match (explicit, max_fails) {
@@ -122,7 +128,8 @@ struct Word {
     due: Due,
     /// k of the next time out.
     doublings: u64,
-    /// `Adaptive`: outcomes in bits 0–9 (1 = failure, newest lowest), their number in bits 10–13. `Counted`: failures in the window.
+    /// `Adaptive`: outcomes in bits 0–9 (1 = failure, newest lowest), their number in bits 10–13.
+    /// `Counted`: failures in the window.
     history: u32,
     /// ms. Closed: the last counted failure. Open: the end of the time out. Trial: when it is void.
     time_ms: u64,
@@ -260,10 +267,11 @@ impl Word {
 }
 
 impl Breaker {
-    /// A request succeeded; `trial` = it was the half-open one. Returns true if that closed the breaker: begin the slow start then.
+    /// A request succeeded; `trial` = it was the half-open one. Returns true if that closed the
+    /// breaker: begin the slow start then.
     ///
-    /// May be told at the first byte already, so that a trial that streams for minutes does not hold the peer back.
-    /// Successes of requests that were sent before it opened are not counted.
+    /// May be told at the first byte already, so that a trial that streams for minutes does not
+    /// hold the peer back. Successes of requests that were sent before it opened are not counted.
     pub fn success(&self, trial: bool, rule: Rule) -> bool {
         self.success_of(trial, rule).is_some()
     }
@@ -360,7 +368,8 @@ impl Breaker {
         self.update(|word| (word.phase == Phase::Trial).then_some(Word { phase: Phase::Open, time_ms: 0, ..word }));
     }
 
-    /// Whether requests may go to the peer: `Open`, `Trial` (half open and nobody tries yet) or `Ejected`.
+    /// Whether requests may go to the peer: `Open`, `Trial` (half open and nobody tries yet) or
+    /// `Ejected`.
     #[must_use]
     pub fn admission(&self, now: MonoNs) -> Admission {
         let word = Word::decode(self.word.load(Acquire));
@@ -421,7 +430,8 @@ impl Breaker {
         self.word.store(0, Relaxed);
     }
 
-    /// Applies `change` until it sticks; None if `change` declines. Writes nothing when nothing changes.
+    /// Applies `change` until it sticks; None if `change` declines. Writes nothing when nothing
+    /// changes.
     fn update(&self, change: impl Fn(Word) -> Option<Word>) -> Option<(Word, Word)> {
         let mut old = self.word.load(Acquire);
         loop {

@@ -1,9 +1,11 @@
-//! How fast a queue empties: grants per second of the time in which something waited, over the last [`HALF_LIFE_S`] and more.
+//! How fast a queue empties: grants per second of the time in which something waited, over the last
+//! [`HALF_LIFE_S`] and more.
 //!
-//! A ratio of two sums that halve together, so it is right from the second grant on, needs no idle queue to be told apart (idle time is in
-//! neither sum), and never decays to zero. The time since the last grant counts too: a queue that stands still gets slower by the second.
-//! Lock-free: both sums share one word; `at` is swapped, so concurrent grants split the time between them without a gap. Cost: about 20 ns
-//! a grant. All-zero bytes are the empty rate.
+//! A ratio of two sums that halve together, so it is right from the second grant on, needs no idle
+//! queue to be told apart (idle time is in neither sum), and never decays to zero. The time since
+//! the last grant counts too: a queue that stands still gets slower by the second. Lock-free: both
+//! sums share one word; `at` is swapped, so concurrent grants split the time between them without a
+//! gap. Cost: about 20 ns a grant. All-zero bytes are the empty rate.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -47,8 +49,8 @@ impl Drain {
         (grants > 0.0).then(|| grants / waited.max(1e-6))
     }
 
-    /// Whole seconds after which a queue in which `waiting` requests are ahead has let them go: 1 to [`RETRY_AFTER_MAX_S`], which is also the
-    /// answer while nothing is known.
+    /// Whole seconds after which a queue in which `waiting` requests are ahead has let them go: 1
+    /// to [`RETRY_AFTER_MAX_S`], which is also the answer while nothing is known.
     pub fn retry_after_s(&self, waiting: u32, now: MonoNs) -> u32 {
         let Some(rate) = self.per_second(now) else { return RETRY_AFTER_MAX_S };
         let seconds = f64::from(waiting) / f64::from(rate);

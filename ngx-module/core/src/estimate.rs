@@ -1,49 +1,59 @@
 //! Service time of a peer, learned from single samples: a ratio of sums that forgets.
 //!
-//! The mean is sum / weight. Both sums halve every `half_life`, but never faster than in [`SPAN`] services (a peer that takes a minute
-//! per request would otherwise be judged by its last request alone), and the weight is held at [`SAMPLES_MAX`], so that a busy peer
-//! that turns slow is noticed after tens of requests and not after its thousands of good ones have aged. A run of samples that all
-//! lie far on one side of the mean replaces it ([`RUN_UP`], [`RUN_DOWN`]): that is how a replica that breaks is believed at once. One that heals is
-//! believed after three samples like those it gave before ([`Estimate::usual_ns`], a long mean beside the short one). The spread of the samples gives
-//! the standard error of the mean, so that the pick can tell a slower peer from bad luck. With nothing new to learn the mean stays for
-//! ever; it never decays to zero.
+//! The mean is sum / weight. Both sums halve every `half_life`, but never faster than in [`SPAN`]
+//! services (a peer that takes a minute per request would otherwise be judged by its last request
+//! alone), and the weight is held at [`SAMPLES_MAX`], so that a busy peer that turns slow is
+//! noticed after tens of requests and not after its thousands of good ones have aged. A run of
+//! samples that all lie far on one side of the mean replaces it ([`RUN_UP`], [`RUN_DOWN`]): that is
+//! how a replica that breaks is believed at once. One that heals is believed after three samples
+//! like those it gave before ([`Estimate::usual_ns`], a long mean beside the short one). The spread
+//! of the samples gives the standard error of the mean, so that the pick can tell a slower peer
+//! from bad luck. With nothing new to learn the mean stays for ever; it never decays to zero.
 //!
-//! Lock-free: the two sums share one word, changed by compare-and-swap; `last_at` is swapped, so the time that has passed is split
-//! between concurrent updaters without a gap or an overlap. Samples that come fast and are nothing out of the ordinary are gathered in one word
-//! and folded in together ([`GATHER_NS`]); whoever reads the mean counts them too. Cost: about 3 ns a sample that is gathered, 20 ns for
-//! another. All-zero bytes are the empty estimate.
-//! Never sees failures: whether a request yields a sample is the caller's decision.
+//! Lock-free: the two sums share one word, changed by compare-and-swap; `last_at` is swapped, so
+//! the time that has passed is split between concurrent updaters without a gap or an overlap.
+//! Samples that come fast and are nothing out of the ordinary are gathered in one word and folded
+//! in together ([`GATHER_NS`]); whoever reads the mean counts them too. Cost: about 3 ns a sample
+//! that is gathered, 20 ns for another. All-zero bytes are the empty estimate. Never sees failures:
+//! whether a request yields a sample is the caller's decision.
 
 use crate::time::{MonoNs, SECOND_NS};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// `half_life=` when not configured, ns. In the simulation latency is the same from 3 s to 30 s, since [`SPAN`] guards slow services; what differs is
-/// how surely a healed replica has its share back within 15 s (54 cases of slowness, rate and variance: 54 at 3 s, 52 at 5 s, 48 at 6 to 30 s), and how
-/// evenly equal peers of varied work share (within a fifth at 5 s and above, not at 3 s).
+/// `half_life=` when not configured, ns. In the simulation latency is the same from 3 s to 30 s,
+/// since [`SPAN`] guards slow services; what differs is how surely a healed replica has its share
+/// back within 15 s (54 cases of slowness, rate and variance: 54 at 3 s, 52 at 5 s, 48 at 6 to 30
+/// s), and how evenly equal peers of varied work share (within a fifth at 5 s and above, not at 3
+/// s).
 pub const HALF_LIFE_NS: u64 = 5 * SECOND_NS;
-/// Most samples that count. 128 keep the mean of lognormal work of cv 1.2 within 8 % (one σ), well under the 25 % that count as a tie.
+/// Most samples that count. 128 keep the mean of lognormal work of cv 1.2 within 8 % (one σ), well
+/// under the 25 % that count as a tie.
 const SAMPLES_MAX: f32 = 128.0;
-/// Until samples say otherwise they are taken to vary by this (standard deviation / mean), with the weight of [`PRIOR_SAMPLES`].
+/// Until samples say otherwise they are taken to vary by this (standard deviation / mean), with the
+/// weight of [`PRIOR_SAMPLES`].
 const PRIOR_CV: f32 = 0.5;
 /// See [`PRIOR_CV`].
 const PRIOR_SAMPLES: f32 = 4.0;
 /// The half-life is at least so many mean services.
 const SPAN: f32 = 16.0;
-/// So many samples in a row above `FAR_UP` × mean are a new truth: by chance once in 160,000 samples of lognormal work of cv 1.2.
+/// So many samples in a row above `FAR_UP` × mean are a new truth: by chance once in 160,000
+/// samples of lognormal work of cv 1.2.
 const RUN_UP: u32 = 4;
 /// Factor of a sample that is far above the mean.
 const FAR_UP: f32 = 3.0;
-/// So many samples in a row under mean / `FAR_DOWN` are a new truth: by chance once in 60,000 samples of the same work.
+/// So many samples in a row under mean / `FAR_DOWN` are a new truth: by chance once in 60,000
+/// samples of the same work.
 const RUN_DOWN: u32 = 6;
 /// So many at least, however little the samples before them weigh.
 const RUN_LEAST: u32 = 2;
 /// Divisor of a sample that is far below the mean.
 const FAR_DOWN: f32 = 4.0;
-/// While the mean has a weight of [`GATHER_WEIGHT`] at most, a run under mean / `HALF_DOWN` is a new
-/// truth too, once it outweighs all else that is known.
+/// While the mean has a weight of [`GATHER_WEIGHT`] at most, a run under mean / `HALF_DOWN` is a
+/// new truth too, once it outweighs all else that is known.
 const HALF_DOWN: f32 = 3.0;
-/// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150 single explorations do.
+/// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150
+/// single explorations do.
 const USUAL_SAMPLES: u32 = 256;
 /// After so many samples a single one counts for at most [`USUAL_STEP`] times the usual mean.
 const USUAL_TRUSTED: u32 = 8;
@@ -55,14 +65,18 @@ pub const DEGRADED: f32 = 2.0;
 const LIKE_USUAL: f32 = 1.25;
 /// So many of these in a row and a degraded peer has healed.
 const RUN_HEALED: u32 = 3;
-/// The mean age of requests without a signal counts for 1/`AGE_SCALE` of itself. Seen at a random moment, lognormal work of cv 1.2 has a
-/// mean age of 1.2 services: counted in full, chance alone makes busy peers look slow, and the p99 of two fast and six slow replicas is 1.6 × the
-/// oracle's instead of 1.2 ×; at a third, equal peers without `max_conns` are 2 % behind least connections; a hang shows a service later.
+/// The mean age of requests without a signal counts for 1/`AGE_SCALE` of itself. Seen at a random
+/// moment, lognormal work of cv 1.2 has a mean age of 1.2 services: counted in full, chance alone
+/// makes busy peers look slow, and the p99 of two fast and six slow replicas is 1.6 × the oracle's
+/// instead of 1.2 ×; at a third, equal peers without `max_conns` are 2 % behind least connections;
+/// a hang shows a service later.
 const AGE_SCALE: u64 = 4;
 
-/// Samples are gathered for so long, and then folded in with one ageing: nothing against any half-life that can be configured (100 ms and up).
+/// Samples are gathered for so long, and then folded in with one ageing: nothing against any
+/// half-life that can be configured (100 ms and up).
 const GATHER_NS: u64 = 25_000_000;
-/// So many are gathered at most: with more, a sum of ordinary samples might hide when the mean moves.
+/// So many are gathered at most: with more, a sum of ordinary samples might hide when the mean
+/// moves.
 const GATHER_MAX: u64 = 8;
 /// Before the mean has this weight every sample is folded in by itself: it is still being found.
 const GATHER_WEIGHT: f32 = 8.0;
@@ -81,7 +95,8 @@ pub struct Estimate {
     recent: AtomicU64,
     /// f32 mean square deviation (ns²) above. Racy by design.
     spread: AtomicU64,
-    /// f32 sum of the present run above, its length in bits 0–15, its side in bit 16 (1 = above). Racy by design: a lost update delays it.
+    /// f32 sum of the present run above, its length in bits 0–15, its side in bit 16 (1 = above).
+    /// Racy by design: a lost update delays it.
     run: AtomicU64,
     /// Samples that are not in the sums yet: their sum (ns) above, their number in the low 8 bits.
     gathered: AtomicU64,
@@ -89,7 +104,8 @@ pub struct Estimate {
     squares: AtomicU64,
     /// What an ordinary sample is: least value above, span below, both in 2^10 ns. 0 = none is.
     ordinary: AtomicU64,
-    /// f32 mean over the last [`USUAL_SAMPLES`] samples (ns) above, their number so far below. Racy by design.
+    /// f32 mean over the last [`USUAL_SAMPLES`] samples (ns) above, their number so far below. Racy
+    /// by design.
     usual: AtomicU64,
     /// Time of the first sample of what is taken for the truth now.
     since: AtomicU64,
@@ -104,9 +120,11 @@ enum Gathered {
 }
 
 impl Estimate {
-    /// Folds one sample in; `true` if it ended a run that has become a new truth and replaced the mean.
+    /// Folds one sample in; `true` if it ended a run that has become a new truth and replaced the
+    /// mean.
     ///
-    /// `value_ns` 0 counts as 1 ns. A sample that is older than the last one is folded in without ageing anything.
+    /// `value_ns` 0 counts as 1 ns. A sample that is older than the last one is folded in without
+    /// ageing anything.
     #[inline]
     pub fn record(&self, value_ns: u64, half_life_ns: u64, now: MonoNs) -> bool {
         if self.is_ordinary(value_ns) {
@@ -142,10 +160,11 @@ impl Estimate {
         run.is_some()
     }
 
-    /// Folds one sample into the mean alone, at a fraction of the cost: no run, spread or usual mean is kept of it.
+    /// Folds one sample into the mean alone, at a fraction of the cost: no run, spread or usual
+    /// mean is kept of it.
     ///
-    /// For a time that rises and falls with another one that is recorded in full: `renewed` says that that one's mean was replaced, so this
-    /// one's is too.
+    /// For a time that rises and falls with another one that is recorded in full: `renewed` says
+    /// that that one's mean was replaced, so this one's is too.
     #[inline]
     pub fn follow(&self, value_ns: u64, renewed: bool, half_life_ns: u64, now: MonoNs) {
         let value = value_ns.max(1) as f32;
@@ -164,7 +183,8 @@ impl Estimate {
         (value_ns >> 10).wrapping_sub(u64::from(least)) < u64::from(span)
     }
 
-    /// Adds the sample to those that wait to be folded in; `None` if it has to be folded in at once.
+    /// Adds the sample to those that wait to be folded in; `None` if it has to be folded in at
+    /// once.
     #[inline]
     fn gather(&self, value_ns: u64, now: MonoNs) -> Option<Gathered> {
         if value_ns >= GATHER_SAMPLE_NS_MAX || now.since(MonoNs(self.last_at.load(Relaxed))) >= GATHER_NS {
@@ -187,7 +207,8 @@ impl Estimate {
         (sum + (gathered >> 8) as f32, weight + (gathered & 0xff) as f32)
     }
 
-    /// Says which samples may be gathered from now on: none while a run is on or the mean is young, else those that [`Self::advance_run`] passes over.
+    /// Says which samples may be gathered from now on: none while a run is on or the mean is young,
+    /// else those that [`Self::advance_run`] passes over.
     fn set_ordinary(&self, mean: f32, weight: f32) {
         let mut word = 0;
         if self.run.load(Relaxed) == 0 && weight >= GATHER_WEIGHT {
@@ -225,7 +246,8 @@ impl Estimate {
         }
     }
 
-    /// Adds the sample to the run of outliers it continues; returns sum and length of a run that has become a new truth.
+    /// Adds the sample to the run of outliers it continues; returns sum and length of a run that
+    /// has become a new truth.
     fn advance_run(&self, value: f32, mean: f32, weight: f32) -> Option<(f32, f32)> {
         let usual = f32::from_bits(halves(self.usual.load(Relaxed)).0);
         let healed = mean > usual * DEGRADED && value < usual * LIKE_USUAL;
@@ -264,7 +286,8 @@ impl Estimate {
         None
     }
 
-    /// Folds the samples' distances from the mean into the spread; `weight` is that of the mean they made. `value` is not among the squares.
+    /// Folds the samples' distances from the mean into the spread; `weight` is that of the mean
+    /// they made. `value` is not among the squares.
     fn advance_spread(&self, (sum, number): (f32, f32), value: f32, mean: f32, counted: bool, weight: f32) {
         // Of the batch, Σ(v − m)² = Σv² − 2mΣv + nm².
         let squares = if number > 0.0 { unpack(self.squares.load(Relaxed)).0 } else { 0.0 };
@@ -305,7 +328,8 @@ impl Estimate {
         self.usual.store(u64::from(mean.to_bits()) << 32 | u64::from(count), Relaxed);
     }
 
-    /// What the mean usually is, ns: it moves with samples only, and slowly, so it is what a replica that fell ill may come back to. 0 = no sample yet.
+    /// What the mean usually is, ns: it moves with samples only, and slowly, so it is what a
+    /// replica that fell ill may come back to. 0 = no sample yet.
     #[must_use]
     pub fn usual_ns(&self) -> u64 {
         whole(f32::from_bits(halves(self.usual.load(Relaxed)).0))
@@ -370,7 +394,8 @@ impl Estimate {
     }
 }
 
-/// S_eff: the mean, or what the mean age of the requests still without a signal says, if that is worse. Both in ns.
+/// S_eff: the mean, or what the mean age of the requests still without a signal says, if that is
+/// worse. Both in ns.
 #[must_use]
 pub const fn effective_ns(mean_ns: u64, pending_age_ns: u64) -> u64 {
     let age_ns = pending_age_ns / AGE_SCALE;
@@ -398,7 +423,8 @@ fn fold(
     (sum / over, weight / over)
 }
 
-/// 2^−x. Between samples that come fast x is tiny, and three terms of the series are exact to 10^-8, at a fraction of the cost.
+/// 2^−x. Between samples that come fast x is tiny, and three terms of the series are exact to
+/// 10^-8, at a fraction of the cost.
 fn remaining(x: f32) -> f32 {
     const SMALL: f32 = 1.0 / 256.0;
     if x > SMALL {

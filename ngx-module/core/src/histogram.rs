@@ -1,7 +1,9 @@
-//! Histogram of durations in shared memory: fixed bounds that suit answers from a millisecond to five minutes.
+//! Histogram of durations in shared memory: fixed bounds that suit answers from a millisecond to
+//! five minutes.
 //!
-//! Recording is two additions; a reader copies the buckets and takes their sum as the count, so a copy never contradicts itself, though it may
-//! miss what is recorded meanwhile. The bounds are part of the metrics' contract and never depend on the data.
+//! Recording is two additions; a reader copies the buckets and takes their sum as the count, so a
+//! copy never contradicts itself, though it may miss what is recorded meanwhile. The bounds are
+//! part of the metrics' contract and never depend on the data.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -36,7 +38,8 @@ pub struct Histogram {
     sum_ns: AtomicU64,
 }
 
-/// A copy of the counts. Not cumulative; `count` is their sum, so a copy is always consistent with itself.
+/// A copy of the counts. Not cumulative; `count` is their sum, so a copy is always consistent with
+/// itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Per bucket, the last one above all bounds.

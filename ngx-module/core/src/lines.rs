@@ -19,7 +19,8 @@ pub const WINDOW_NS: u64 = 60 * SECOND_NS;
 /// Changes that are left out are counted up to here.
 const UNSAID_MAX: u64 = 0xffff;
 
-/// The cell: `begin of the window in s:40 | lines in it:8 | changes left out since the last line:16`.
+/// The cell:
+/// `begin of the window in s:40 | lines in it:8 | changes left out since the last line:16`.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Lines {

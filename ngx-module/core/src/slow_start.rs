@@ -1,4 +1,5 @@
-//! Slow start of one peer: a new or recovered replica gets one request at a time, then two, four, … as each succeeds.
+//! Slow start of one peer: a new or recovered replica gets one request at a time, then two, four, …
+//! as each succeeds.
 //!
 //! A cold replica (empty caches, weights still loading) that is handed its full share at once fails
 //! again. The limit doubles with every success (the first token, a WebSocket's 101: not the end of
@@ -7,7 +8,8 @@
 //! count against it: a trial that streams for minutes holds nothing back. A pool that is new as a
 //! whole does not ramp: nobody would serve.
 //!
-//! Cost: one load when not ramping. All-zero bytes: not ramping. Only a limit of slots: whether it is obeyed is the claim's affair.
+//! Cost: one load when not ramping. All-zero bytes: not ramping. Only a limit of slots: whether it
+//! is obeyed is the claim's affair.
 
 use crate::time::MonoNs;
 use std::sync::atomic::Ordering::Relaxed;
@@ -36,7 +38,8 @@ impl SlowStart {
         self.limit.store(in_flight.saturating_add(1), Relaxed);
     }
 
-    /// One success more: doubles the limit. Ends the ramp when the limit no longer binds and the configured time is over.
+    /// One success more: doubles the limit. Ends the ramp when the limit no longer binds and the
+    /// configured time is over.
     pub fn success(&self, max_conns: u32, slow_start_ns: u64, now: MonoNs) {
         let limit = self.limit.load(Relaxed);
         if limit == 0 {
@@ -49,7 +52,8 @@ impl SlowStart {
         let _ = self.limit.compare_exchange(limit, next, Relaxed, Relaxed);
     }
 
-    /// Requests the peer may have in flight now; 0 = no limit (only if `max_conns` is 0). `slow_start_ns` 0 = by successes only.
+    /// Requests the peer may have in flight now; 0 = no limit (only if `max_conns` is 0).
+    /// `slow_start_ns` 0 = by successes only.
     #[must_use]
     pub fn slots(&self, max_conns: u32, slow_start_ns: u64, now: MonoNs) -> u32 {
         let limit = self.limit.load(Relaxed);

@@ -1,7 +1,8 @@
 //! The JSON of `pincer_status`: our own format, written straight into a string.
 //!
-//! Keys never change their meaning; new ones may be added. Durations are in milliseconds with three decimals, absent ones `null`. Names
-//! come from configuration and are escaped all the same. Decides nothing, reads only a snapshot. Cost: linear in peers.
+//! Keys never change their meaning; new ones may be added. Durations are in milliseconds with three
+//! decimals, absent ones `null`. Names come from configuration and are escaped all the same.
+//! Decides nothing, reads only a snapshot. Cost: linear in peers.
 
 mod classes;
 

@@ -1,8 +1,10 @@
-//! The atomics of what loom checks: the standard library's, or loom's under `--cfg loom` (`tools/loom.sh`).
+//! The atomics of what loom checks: the standard library's, or loom's under `--cfg loom`
+//! (`tools/loom.sh`).
 //!
-//! Decides nothing. loom treats sequentially consistent accesses as acquire and release, so where an algorithm needs their one total order it
-//! calls [`total_order`], which is nothing in a normal build: there the accesses themselves are sequentially consistent.
-//! In the unit tests a process may die before any store: see [`mortal`].
+//! Decides nothing. loom treats sequentially consistent accesses as acquire and release, so where
+//! an algorithm needs their one total order it calls [`total_order`], which is nothing in a normal
+//! build: there the accesses themselves are sequentially consistent. In the unit tests a process
+//! may die before any store: see [`mortal`].
 
 #[cfg(all(test, not(loom)))]
 pub(crate) use self::mortal::{AtomicU32, AtomicU64};
@@ -13,14 +15,16 @@ pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Between one's own store and the look at what others stored: a full fence for loom's eyes; nothing in a normal build.
+/// Between one's own store and the look at what others stored: a full fence for loom's eyes;
+/// nothing in a normal build.
 #[inline(always)]
 pub(crate) fn total_order() {
     #[cfg(loom)]
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// Atomics before whose stores the process may die: the death is an unwinding that [`mortal::dies_before`] catches.
+/// Atomics before whose stores the process may die: the death is an unwinding that
+/// [`mortal::dies_before`] catches.
 #[cfg(all(test, not(loom)))]
 pub(crate) mod mortal {
     use super::Ordering;

@@ -1,21 +1,29 @@
-//! Whose turn it is in a queue: the class of the best priority, unless another one is owed a grant; within a class the oldest.
+//! Whose turn it is in a queue: the class of the best priority, unless another one is owed a grant;
+//! within a class the oldest.
 //!
-//! Each class is promised a share of the grants while it waits. Its promise is kept as a periodic deadline counted in grants, not in time:
-//! a class of share s is due a grant 1/s grants after its `base`, and one that is due goes before every priority, the earliest deadline first
-//! (Liu and Layland 1973, with unit jobs; the two phases, promised before preferred, are mClock's, Gulati 2010). Every grant moves the base of its class,
-//! whichever phase gave it, so a class that had more than its share before is not made to pay for it, and one that waits is served at least every 1/s
-//! grants: that is the share and the bound on the wait (ageing) at once. As long as the shares of those that wait do not pass 100 % no deadline is missed by more than
-//! some grants; above that all that are due share alike. A class that starved for a reason of its own (its worker was stopped) is owed
-//! a little of what it missed ([`LATE_GRANTS_MAX`]).
+//! Each class is promised a share of the grants while it waits. Its promise is kept as a periodic
+//! deadline counted in grants, not in time: a class of share s is due a grant 1/s grants after its
+//! `base`, and one that is due goes before every priority, the earliest deadline first (Liu and
+//! Layland 1973, with unit jobs; the two phases, promised before preferred, are mClock's, Gulati
+//! 2010). Every grant moves the base of its class, whichever phase gave it, so a class that had
+//! more than its share before is not made to pay for it, and one that waits is served at least
+//! every 1/s grants: that is the share and the bound on the wait (ageing) at once. As long as the
+//! shares of those that wait do not pass 100 % no deadline is missed by more than some grants;
+//! above that all that are due share alike. A class that starved for a reason of its own (its
+//! worker was stopped) is owed a little of what it missed ([`LATE_GRANTS_MAX`]).
 //!
 //! Pure: numbers in, numbers out. Cost: some ten instructions. Bound: 2^48 grants.
 
-/// Priority of a request without a class, and of a class that sets none. The lower number goes first.
+/// Priority of a request without a class, and of a class that sets none. The lower number goes
+/// first.
 pub const PRIORITY_DEFAULT: u8 = 100;
-/// Share of the grants that a class is promised while it waits unless it says otherwise, in percent.
+/// Share of the grants that a class is promised while it waits unless it says otherwise, in
+/// percent.
 pub const SHARE_DEFAULT: u8 = 5;
-/// A class that could not be served in time is owed what it missed in so many grants and one period; what it missed before is lost. With shares of 100 % in all
-/// a deadline may be missed by some grants for want of a whole number; a class whose worker stood still must not fill the queue's next minutes.
+/// A class that could not be served in time is owed what it missed in so many grants and one
+/// period; what it missed before is lost. With shares of 100 % in all a deadline may be missed by
+/// some grants for want of a whole number; a class whose worker stood still must not fill the
+/// queue's next minutes.
 const LATE_GRANTS_MAX: u64 = 8;
 /// One grant, in the unit of bases and deadlines.
 const GRANT: u64 = 1 << 16;
@@ -50,21 +58,24 @@ impl Terms {
         (due <= (grants + 1).wrapping_mul(GRANT)).then_some(due)
     }
 
-    /// The base of a class that begins to wait after `grants`. What it was owed before is forfeit; what it had lately still counts.
+    /// The base of a class that begins to wait after `grants`. What it was owed before is forfeit;
+    /// what it had lately still counts.
     #[must_use]
     pub fn base_at_begin(&self, base: u64, grants: u64) -> u64 {
         let fresh = self.period().is_some() && self.owed(base, grants).is_none();
         if fresh { base } else { grants.wrapping_mul(GRANT) }
     }
 
-    /// The base of a class that gets grant number `grant`, counted from 1; `owed` is its deadline if it was.
+    /// The base of a class that gets grant number `grant`, counted from 1; `owed` is its deadline
+    /// if it was.
     #[must_use]
     pub fn base_after(&self, owed: Option<u64>, grant: u64) -> u64 {
         let now = grant.wrapping_mul(GRANT);
         owed.map_or(now, |due| due.max(now.saturating_sub(self.period().unwrap_or(0) + LATE_GRANTS_MAX * GRANT)))
     }
 
-    /// Places of a queue of `size` that others cannot take from it: its share, at least one if it has any.
+    /// Places of a queue of `size` that others cannot take from it: its share, at least one if it
+    /// has any.
     #[must_use]
     pub fn reserved(&self, size: u32) -> u32 {
         let share = u64::from(size) * u64::from(self.share.min(100)) / 100;
@@ -90,10 +101,11 @@ impl Rank {
     }
 }
 
-/// How many requests of a full queue would give way to one more of the class `terms`, of which `own` wait already.
+/// How many requests of a full queue would give way to one more of the class `terms`, of which
+/// `own` wait already.
 ///
-/// `others` are the other classes and how many of each wait. A class below its reserve may take the place of any that is above its own; one that is not,
-/// only those of lesser priority.
+/// `others` are the other classes and how many of each wait. A class below its reserve may take the
+/// place of any that is above its own; one that is not, only those of lesser priority.
 pub fn give_way(terms: &Terms, own: u32, others: impl Iterator<Item = (Terms, u32)>, size: u32) -> u32 {
     let promised = own < terms.reserved(size);
     let yields = others.filter(|(other, _)| promised || other.priority > terms.priority);

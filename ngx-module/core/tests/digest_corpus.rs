@@ -1,4 +1,5 @@
-//! The fuzz targets' corpus as an ordinary test: what once broke something, and a seed for each path.
+//! The fuzz targets' corpus as an ordinary test: what once broke something, and a seed for each
+//! path.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

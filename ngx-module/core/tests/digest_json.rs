@@ -1,4 +1,5 @@
-//! Two JSON bodies share a digest if and only if they have the same value, as the module `digest` promises.
+//! Two JSON bodies share a digest if and only if they have the same value, as the module `digest`
+//! promises.
 
 #![allow(clippy::unwrap_used)]
 
@@ -444,7 +445,8 @@ proptest! {
     }
 }
 
-/// Bodies that could cost more than their length; none may take unreasonably long, which the test runner would show.
+/// Bodies that could cost more than their length; none may take unreasonably long, which the test
+/// runner would show.
 #[test]
 fn hostile_bodies_are_read_in_linear_time() {
     let keys = (0..16_384).rev().map(|i| format!("\"{i:08}\":1")).collect::<Vec<_>>().join(",");

@@ -1,4 +1,5 @@
-//! Two multipart bodies share a digest if and only if they have the same parts, as the module `digest` promises.
+//! Two multipart bodies share a digest if and only if they have the same parts, as the module
+//! `digest` promises.
 
 use pincer_core::digest::{
     Algorithm, BodyDigest, Digest, Form, Hashed, Ignore, Params, cache_key, normal_content_type,
@@ -262,7 +263,8 @@ fn parts() -> impl Strategy<Value = Vec<Part>> {
     prop::collection::vec(part, 0..4)
 }
 
-/// Writes the parts with a boundary and with choices that do not matter, which are the bits of `seed`.
+/// Writes the parts with a boundary and with choices that do not matter, which are the bits of
+/// `seed`.
 fn write(parts: &[Part], boundary: &str, seed: u64) -> Vec<u8> {
     let mut seed = seed;
     let mut coin = || {

@@ -1,7 +1,9 @@
-//! The queue's words under every order of loads and stores that the memory model allows, as far as loom finds them: `tools/loom.sh`.
+//! The queue's words under every order of loads and stores that the memory model allows, as far as
+//! loom finds them: `tools/loom.sh`.
 //!
-//! The zone is as small as it gets; a slot is a word of the test's own. What is checked is what the file headers argue: no wake-up is lost,
-//! one turn is taken once, and a look never mixes the queue before a grant with the queue after it.
+//! The zone is as small as it gets; a slot is a word of the test's own. What is checked is what the
+//! file headers argue: no wake-up is lost, one turn is taken once, and a look never mixes the queue
+//! before a grant with the queue after it.
 
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -46,7 +48,8 @@ impl World {
         self.heap.zone().queue_next(U, &terms, |_| false)
     }
 
-    /// What a worker does when it is woken: takes its turn while there is a slot, or kicks the one whose turn it is.
+    /// What a worker does when it is woken: takes its turn while there is a slot, or kicks the one
+    /// whose turn it is.
     fn look(&self, w: WorkerIdx, place: &mut Option<Place>) {
         while let Some(turn) = self.next() {
             if turn.worker != w {

@@ -160,7 +160,8 @@ fn shares_that_are_set_are_kept_and_the_others_divide_the_rest() {
     assert!(refused.is_invalid());
     apply(&zone, 2, &[over("a", share(10)), over("c", share(0))]).unwrap();
     assert_eq!(shares(&zone), [10, 36, 0, 5]);
-    // Both layers together may pass 100 % only by a reload, which can't be refused: then all are lowered.
+    // Both layers together may pass 100 % only by a reload, which can't be refused: then all are
+    // lowered.
     declare(&zone, &[("a", share(1)), ("b", share(90)), ("c", NOTHING), ("d", share(100))]);
     assert_eq!(shares(&zone), [5, 45, 0, 50]);
 }

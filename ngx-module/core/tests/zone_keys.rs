@@ -1,4 +1,5 @@
-//! The table of API keys: what a secret is worth, what is refused, and that nobody ever sees half of a change.
+//! The table of API keys: what a secret is worth, what is refused, and that nobody ever sees half
+//! of a change.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::net::IpAddr;
@@ -154,7 +155,8 @@ fn keys_go_with_the_revision_that_no_longer_names_them_and_a_refused_one_leaves_
 fn a_reader_in_the_middle_of_a_change_sees_the_old_keys_or_the_new_ones() {
     let heap = HeapZone::new(2, 8);
     let zone = heap.zone();
-    // In even tables every key belongs to `even`, in odd ones to `odd`; key 0 is in all, key 1 + parity in one.
+    // In even tables every key belongs to `even`, in odd ones to `odd`; key 0 is in all, key 1 +
+    // parity in one.
     let tables = [0_u64, 1].map(|parity| {
         let (tenant, class): (&[u8], &[u8]) =
             if parity == 0 { (b"even-tenant", b"even-class") } else { (b"odd-tenant", b"odd-class") };

@@ -1,4 +1,5 @@
-//! Limits of requests in the zone: one after the other, against models, and under threads that stand for workers.
+//! Limits of requests in the zone: one after the other, against models, and under threads that
+//! stand for workers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
@@ -161,7 +162,8 @@ fn an_allowance_used_up_at_a_low_rate_comes_back_at_the_rate_that_is_set_then_an
     assert_eq!(let_in(NOW), 0, "used up is used up");
     assert_eq!((0..100).map(|ms| let_in(NOW.plus(ms * MS))).sum::<usize>(), 7, "a tenth of a second but 20 ms");
     assert_eq!(let_in(NOW.plus(SECOND_NS)), 10);
-    // When all that is left of it has passed, nobody's debt is lowered: who has been held up since he read the clock does no harm.
+    // When all that is left of it has passed, nobody's debt is lowered: who has been held up since
+    // he read the clock does no harm.
     let later = NOW.plus(2_000 * SECOND_NS);
     assert_eq!((let_in(later), let_in(NOW.plus(1_999 * SECOND_NS)), let_in(later)), (10, 0, 0));
 }
@@ -301,7 +303,8 @@ fn four_workers_let_in_exactly_the_rate_and_the_burst() {
     assert!((10_000..=10_102).contains(&admitted), "{admitted} of 10000 + 100 + 1");
 }
 
-/// Floods a zone of 96 KB, 768 keys, with keys of one class beside a key that asks for twice its rate; returns what that key got in `seconds`.
+/// Floods a zone of 96 KB, 768 keys, with keys of one class beside a key that asks for twice its
+/// rate; returns what that key got in `seconds`.
 fn flood(vip_class: usize, classes: &[ClassSettings], keys_per_ms: u64, seconds: u64) -> u64 {
     let heap = HeapZone::of(&Layout::for_bytes(96 << 10).unwrap());
     let zone = heap.zone();
@@ -330,7 +333,8 @@ fn flood(vip_class: usize, classes: &[ClassSettings], keys_per_ms: u64, seconds:
 
 #[test]
 fn random_keys_of_another_class_do_not_make_a_limited_key_forgotten() {
-    // A request a minute: each random key owes for a minute, and there are far more than the table holds.
+    // A request a minute: each random key owes for a minute, and there are far more than the table
+    // holds.
     let slow = ClassSettings { rate: Some(Rate::per_minute(1)), ..settings(1, 0, 0) };
     let got = flood(1, &[slow, settings(100, 10, 0)], 30, 5);
     assert!((500..=512).contains(&got), "{got} of 500 + 10 + 1");
@@ -370,7 +374,8 @@ fn bandwidth_is_shared_by_the_responses_of_a_key_and_follows_a_change() {
     let mut flows: Vec<_> = (0..20)
         .map(|i| (workers[i % 2], zone.limit_take(workers[i % 2], &checks, NOW).holds, Flow::default(), 0, NOW))
         .collect();
-    // Without a bandwidth all is granted at once; then one is set under the running responses, and raised.
+    // Without a bandwidth all is granted at once; then one is set under the running responses, and
+    // raised.
     assert_eq!(
         zone.bandwidth_grant(flows[0].0, &mut flows[0].1[0], &mut Flow::default(), (1 << 30, 1), NOW).bytes,
         1 << 30

@@ -1,4 +1,5 @@
-//! The zone under threads that stand for worker processes: slots, deaths, reclaims, live changes, all at once.
+//! The zone under threads that stand for worker processes: slots, deaths, reclaims, live changes,
+//! all at once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
@@ -94,7 +95,8 @@ impl System {
     }
 }
 
-/// A life of a worker: claims, waits, releases, and either leaves in order or dies with what it holds. Returns its last holdings.
+/// A life of a worker: claims, waits, releases, and either leaves in order or dies with what it
+/// holds. Returns its last holdings.
 fn live_and_end(zone: &Zone<'_>, u: UpstreamIdx, system: &System, seed: &mut u64) {
     let me = system.spawn();
     let w = loop {
@@ -234,7 +236,8 @@ fn change(zone: &Zone<'_>, u: UpstreamIdx, revision: u64, seed: &mut u64) {
     });
     let upstreams = [UpstreamOverlay { name: b"llm", peers: &peers }];
     let overlay = Overlay { revision, upstreams: &upstreams, ..Overlay::default() };
-    // Records of peers that just went may still be held: then the revision is refused, and nothing may have changed.
+    // Records of peers that just went may still be held: then the revision is refused, and nothing
+    // may have changed.
     let before = zone.header.revision();
     match zone.overlay_apply(&overlay, NOW) {
         Ok(()) => assert_eq!(zone.header.revision(), revision),

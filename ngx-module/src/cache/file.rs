@@ -1,8 +1,9 @@
 //! One file of nginx's cache: under which key it was stored, and whether its answer varies.
 //!
-//! A file begins with a header in the C layout of the machine that wrote it, then `\nKEY: `, the key's text, a line feed, and the answer. The text of
-//! the key is hashed where it is read and never kept. Believes nothing: what does not fit is no cache file. Cost: one open and one
-//! read of up to [`FIRST_BYTES`], more for a longer key. Bound: 64 KiB.
+//! A file begins with a header in the C layout of the machine that wrote it, then `\nKEY: `, the
+//! key's text, a line feed, and the answer. The text of the key is hashed where it is read and
+//! never kept. Believes nothing: what does not fit is no cache file. Cost: one open and one read of
+//! up to [`FIRST_BYTES`], more for a longer key. Bound: 64 KiB.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -99,8 +100,8 @@ pub(crate) fn digest_of_name(name: &[u8]) -> Option<Digest> {
     Some(digest)
 }
 
-/// Where the entry of `digest` lies in a cache at `directory` whose path has these levels, as nginx builds it: each level takes its digits from
-/// the end of the name.
+/// Where the entry of `digest` lies in a cache at `directory` whose path has these levels, as nginx
+/// builds it: each level takes its digits from the end of the name.
 pub(crate) fn path_of(directory: &[u8], levels: &[usize], digest: &Digest) -> Vec<u8> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let name: Vec<u8> = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|n| DIGITS[usize::from(n)]).collect();

@@ -1,7 +1,9 @@
-//! Walks the files of nginx's cache on disk, a few at a time: for a cache that nginx itself has not read in yet.
+//! Walks the files of nginx's cache on disk, a few at a time: for a cache that nginx itself has not
+//! read in yet.
 //!
-//! Goes as deep as the cache's levels and no deeper, follows no link, and names only files whose names are digests: temporary and foreign files are left alone.
-//! A folder that goes away meanwhile is empty. Cost: one directory read at a time, held open. Bound: four open folders.
+//! Goes as deep as the cache's levels and no deeper, follows no link, and names only files whose
+//! names are digests: temporary and foreign files are left alone. A folder that goes away meanwhile
+//! is empty. Cost: one directory read at a time, held open. Bound: four open folders.
 
 use std::ffi::OsStr;
 use std::fs::{self, ReadDir};
@@ -31,7 +33,8 @@ impl Walk {
         Ok(Self { levels, open })
     }
 
-    /// Looks at one directory entry more. `Ok(None)`: it was no cache file, go on. [`Walk::is_done`] says when to stop.
+    /// Looks at one directory entry more. `Ok(None)`: it was no cache file, go on.
+    /// [`Walk::is_done`] says when to stop.
     pub(crate) fn step(&mut self) -> io::Result<Option<(Digest, PathBuf)>> {
         let depth = self.open.len();
         let Some(folder) = self.open.last_mut() else { return Ok(None) };

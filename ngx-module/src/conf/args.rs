@@ -1,4 +1,5 @@
-//! The grammar that the directives share: `key=value`, counts, sizes with `k m g`, times with `ms s m h d`, as nginx spells them.
+//! The grammar that the directives share: `key=value`, counts, sizes with `k m g`, times with
+//! `ms s m h d`, as nginx spells them.
 
 use std::fmt;
 

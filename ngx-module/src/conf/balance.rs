@@ -1,4 +1,5 @@
-//! `pincer_balance [signal=…] [half_life=TIME] [slow_start=TIME] [affinity=VAR]` and `pincer_queue size=N timeout=TIME`.
+//! `pincer_balance [signal=…] [half_life=TIME] [slow_start=TIME] [affinity=VAR]` and
+//! `pincer_queue size=N timeout=TIME`.
 
 use super::args::{self, DirectiveError};
 use pincer_core::zone::Signal;
@@ -24,7 +25,8 @@ pub(crate) struct QueueArgs {
 const BALANCE: &str = "pincer_balance";
 const QUEUE: &str = "pincer_queue";
 
-/// Bounds of `half_life`: below 100 ms one sample is the whole memory; a day is longer than any pool stays the same.
+/// Bounds of `half_life`: below 100 ms one sample is the whole memory; a day is longer than any
+/// pool stays the same.
 const HALF_LIFE_MS: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 /// The longest `slow_start`, a day.
 const SLOW_START_MS_MAX: u64 = 86_400_000;

@@ -1,4 +1,5 @@
-//! `pincer_body_hash off|blake3|sha256|xxh3 [form=raw|json|multipart|auto] [ignore=POINTER,…] [max=SIZE]`.
+//! `pincer_body_hash off|blake3|sha256|xxh3 [form=raw|json|multipart|auto] [ignore=POINTER,…]
+//! [max=SIZE]`.
 
 use super::args::{self, DirectiveError};
 use pincer_core::digest::{Algorithm, Form, Ignore, Params};
@@ -8,9 +9,11 @@ pub(crate) type BodyHashArgs = Params;
 
 const NAME: &str = "pincer_body_hash";
 
-/// Bodies up to this are put into canonical form as JSON, unless `max=` says otherwise: a prompt of some 250,000 words.
+/// Bodies up to this are put into canonical form as JSON, unless `max=` says otherwise: a prompt of
+/// some 250,000 words.
 const JSON_BYTES_MAX_DEFAULT: u64 = 1 << 20;
-/// Bounds of `max`. Above, the memory of many requests at once and the time of one step of the event loop become noticeable.
+/// Bounds of `max`. Above, the memory of many requests at once and the time of one step of the
+/// event loop become noticeable.
 const JSON_BYTES_MAX: std::ops::RangeInclusive<u64> = 1 << 10..=16 << 20;
 
 /// `None` = off.

@@ -1,4 +1,5 @@
-//! `pincer_class NAME [rate=N r/s|r/m] [burst=N] [nodelay|delay=N] [concurrency=N] [bandwidth=SIZE] [priority=N] [share=N] [queue=N] [queue_timeout=TIME]`.
+//! `pincer_class NAME [rate=N r/s|r/m] [burst=N] [nodelay|delay=N] [concurrency=N] [bandwidth=SIZE]
+//! [priority=N] [share=N] [queue=N] [queue_timeout=TIME]`.
 
 use super::args::{self, DirectiveError};
 use pincer_core::limit::{

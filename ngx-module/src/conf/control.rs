@@ -133,7 +133,8 @@ fn cidr(argument: &str) -> Result<Cidr, DirectiveError> {
 }
 
 impl Cidr {
-    /// Whether `address` lies in the block; an IPv4 address mapped into IPv6 counts as the IPv4 address.
+    /// Whether `address` lies in the block; an IPv4 address mapped into IPv6 counts as the IPv4
+    /// address.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -1,4 +1,5 @@
-//! `pincer_limit off|class=NAME|VAR [key=VAR] [dry_run]`, `pincer_limit_status CODE`, `pincer_key VAR|off`, `pincer_key_required on|off`.
+//! `pincer_limit off|class=NAME|VAR [key=VAR] [dry_run]`, `pincer_limit_status CODE`,
+//! `pincer_key VAR|off`, `pincer_key_required on|off`.
 
 use super::args::{self, DirectiveError};
 use super::class::class_name;
@@ -10,7 +11,8 @@ const LIMIT: &str = "pincer_limit";
 pub(crate) struct LimitArgs {
     /// A class' name, or text with variables that yields one.
     pub(crate) class: String,
-    /// Text with variables: requests of one value share the limit. `None` = all requests of the class.
+    /// Text with variables: requests of one value share the limit. `None` = all requests of the
+    /// class.
     pub(crate) key: Option<String>,
     /// Counts and does not refuse.
     pub(crate) dry_run: bool,

@@ -1,6 +1,8 @@
-//! What the directives mean: parses their arguments into plain values. Knows no nginx; the setters in `ffi` call it at configuration time.
+//! What the directives mean: parses their arguments into plain values. Knows no nginx; the setters
+//! in `ffi` call it at configuration time.
 //!
-//! Every mistake is a [`DirectiveError`], whose text names the value, what is needed and, added by nginx, the file and line.
+//! Every mistake is a [`DirectiveError`], whose text names the value, what is needed and, added by
+//! nginx, the file and line.
 
 pub(crate) mod args;
 pub(crate) mod balance;

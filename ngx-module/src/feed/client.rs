@@ -1,4 +1,5 @@
-//! Which replica is called when: all of them in random order, one at a time, with a pause that grows while nothing comes of it.
+//! Which replica is called when: all of them in random order, one at a time, with a pause that
+//! grows while nothing comes of it.
 //!
 //! What an operator is told of it is decided in [`pincer_core::journal`]. The pause and its reasons
 //! are in [`pincer_core::backoff`]; it starts over only after a session that was of use, so a

@@ -1,8 +1,11 @@
-//! What is known about a replica before the first byte: its address, TLS and the transport's settings. Opens the connection.
+//! What is known about a replica before the first byte: its address, TLS and the transport's
+//! settings. Opens the connection.
 //!
-//! One deadline over everything up to the stream's response header: TCP, TLS, HTTP/2 and the call itself, because each of them can hang for ever
-//! (the transport's own connect timeout covers only TCP). Afterwards HTTP/2 pings watch the connection, also while nothing is said.
-//! Bounds: [`CONNECT_MAX`], [`WINDOW_BYTES`] of unread data, a message of [`limits::MESSAGE_BYTES_MAX`].
+//! One deadline over everything up to the stream's response header: TCP, TLS, HTTP/2 and the call
+//! itself, because each of them can hang for ever (the transport's own connect timeout covers only
+//! TCP). Afterwards HTTP/2 pings watch the connection, also while nothing is said.
+//! Bounds: [`CONNECT_MAX`], [`WINDOW_BYTES`] of unread data, a message of
+//! [`limits::MESSAGE_BYTES_MAX`].
 
 use std::future::Future;
 use std::io;
@@ -23,13 +26,16 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use super::fault::Fault;
 use crate::conf::control::Endpoint;
 
-/// From the first packet to the stream's response header. A replica on another continent needs five round trips, which is one second.
+/// From the first packet to the stream's response header. A replica on another continent needs five
+/// round trips, which is one second.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(3);
 
-/// An HTTP/2 ping goes out after this long, whether or not anything is said; the answer has as long again.
+/// An HTTP/2 ping goes out after this long, whether or not anything is said; the answer has as long
+/// again.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// Bytes in flight to us: a usual snapshot in one round trip, a hundredth of what an attacker could make the default hold.
+/// Bytes in flight to us: a usual snapshot in one round trip, a hundredth of what an attacker could
+/// make the default hold.
 const WINDOW_BYTES: u32 = 256 << 10;
 
 /// Bytes of a response's headers.
@@ -38,10 +44,12 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Calls queued in the transport: there is one.
 const CALLS_MAX: usize = 1;
 
-/// The name that a certificate must carry when the address is a Unix socket and nothing else is configured.
+/// The name that a certificate must carry when the address is a Unix socket and nothing else is
+/// configured.
 const LOCAL_NAME: &str = "localhost";
 
-/// What mutual TLS needs, as read by the master. Deliberately without `Debug`: it holds a private key.
+/// What mutual TLS needs, as read by the master. Deliberately without `Debug`: it holds a private
+/// key.
 pub(crate) struct TlsMaterial {
     /// Authorities that may have signed the control plane's certificate.
     pub(crate) ca_pem: Vec<u8>,
@@ -49,12 +57,14 @@ pub(crate) struct TlsMaterial {
     pub(crate) certificate_pem: Vec<u8>,
     /// Its private key.
     pub(crate) key_pem: Vec<u8>,
-    /// The name the control plane's certificate must carry; `None` is the host of the address, or `localhost` for a Unix socket.
+    /// The name the control plane's certificate must carry; `None` is the host of the address, or
+    /// `localhost` for a Unix socket.
     pub(crate) server_name: Option<String>,
 }
 
 impl TlsMaterial {
-    /// Whether a client can be made of it; the error says what is wrong with which part. Opens no connection, so it suits `nginx -t`.
+    /// Whether a client can be made of it; the error says what is wrong with which part. Opens no
+    /// connection, so it suits `nginx -t`.
     pub(crate) fn check(&self) -> Result<(), String> {
         Target::new(&Endpoint::Unix("/".to_owned()), Some(self)).map(|_| ())
     }
@@ -69,7 +79,8 @@ pub(super) struct Target {
     socket: Option<UnixSocket>,
 }
 
-/// Prepares all replicas. The error names the address or the part of the TLS material, and what is wrong with it.
+/// Prepares all replicas. The error names the address or the part of the TLS material, and what is
+/// wrong with it.
 pub(super) fn targets(endpoints: &[Endpoint], tls: Option<&TlsMaterial>) -> Result<Vec<Target>, String> {
     if endpoints.is_empty() {
         return Err("no address of a control plane is given".to_owned());
@@ -145,13 +156,15 @@ fn tls_config(tls: &TlsMaterial) -> Result<ClientTlsConfig, String> {
     })
 }
 
-/// The transport takes a file without any certificate for an empty list, and then trusts nobody without saying why.
+/// The transport takes a file without any certificate for an empty list, and then trusts nobody
+/// without saying why.
 fn has_certificate(pem: &[u8]) -> bool {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     pem.windows(BEGIN.len()).any(|window| window == BEGIN)
 }
 
-/// Connects to a Unix socket, whatever URI is asked for: the transport's own way there cannot do TLS.
+/// Connects to a Unix socket, whatever URI is asked for: the transport's own way there cannot do
+/// TLS.
 #[derive(Clone)]
 struct UnixSocket(PathBuf);
 

@@ -1,6 +1,8 @@
-//! Turns errors of the transport into one line for the log: the whole chain of causes, each once, no control characters, cut.
+//! Turns errors of the transport into one line for the log: the whole chain of causes, each once,
+//! no control characters, cut.
 //!
-//! What the other side says is not trusted with the shape of our log. Certificates and keys never occur in these errors. Bound: [`TEXT_BYTES_MAX`].
+//! What the other side says is not trusted with the shape of our log. Certificates and keys never
+//! occur in these errors. Bound: [`TEXT_BYTES_MAX`].
 
 use std::error::Error;
 use std::io;

@@ -1,10 +1,15 @@
-//! The feed: a thread that keeps one stream open to the control plane, hands the newest snapshot to the event loop and brings back its word.
+//! The feed: a thread that keeps one stream open to the control plane, hands the newest snapshot to
+//! the event loop and brings back its word.
 //!
-//! Decides when and where to connect, what goes up, and when the state file is written. Never touches nginx, shared memory or a request: the event
-//! loop is woken through an eventfd, takes the newest [`Received`], publishes it and answers with [`Feed::applied`] or [`Feed::refused`].
-//! What crosses is a board of latest values under one mutex of this process, held for a few moves only (see [`shared`]).
-//! Cost: one thread of 512 KiB stack, and one or two more while a host name is resolved or the state file is written.
-//! Bound: three snapshots, [`shared::EVENTS_MAX`] events, one pending message of each kind, `limits::PURGES_MAX` purges.
+//! Decides when and where to connect, what goes up, and when the state file is written. Never
+//! touches nginx, shared memory or a request: the event loop is woken through an eventfd, takes the
+//! newest [`Received`], publishes it and answers with [`Feed::applied`] or [`Feed::refused`]. What
+//! crosses is a board of latest values under one mutex of this process, held for a few moves only
+//! (see [`shared`]).
+//! Cost: one thread of 512 KiB stack, and one or two more while a host name is resolved or the
+//! state file is written.
+//! Bound: three snapshots, [`shared::EVENTS_MAX`] events, one pending message of each kind,
+//! `limits::PURGES_MAX` purges.
 
 mod client;
 mod connect;
@@ -36,13 +41,16 @@ use crate::conf::control::Endpoint;
 use shared::Shared;
 use state::StateFile;
 
-/// Stack of the feed's threads, in bytes: a TLS handshake and a snapshot of the largest size need a tenth of it.
+/// Stack of the feed's threads, in bytes: a TLS handshake and a snapshot of the largest size need a
+/// tenth of it.
 const STACK_BYTES: usize = 512 << 10;
 
-/// Threads for what blocks: one resolves names, one writes the state file, so that neither waits for the other. They end when idle.
+/// Threads for what blocks: one resolves names, one writes the state file, so that neither waits
+/// for the other. They end when idle.
 const BLOCKING_THREADS_MAX: usize = 2;
 
-/// How long a client that panicked stays down: long enough that a panic on every start costs nothing.
+/// How long a client that panicked stays down: long enough that a panic on every start costs
+/// nothing.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often [`Feed::stop`] looks whether the thread has ended.
@@ -58,7 +66,8 @@ pub(crate) struct Config {
     pub(crate) hello: v1::Hello,
     /// Where the last applied snapshot is kept; `None` = nowhere.
     pub(crate) state: Option<StateFile>,
-    /// A non-blocking eventfd of this process alone: eight bytes are written to it when there is something to take or to log.
+    /// A non-blocking eventfd of this process alone: eight bytes are written to it when there is
+    /// something to take or to log.
     pub(crate) wake: OwnedFd,
     /// Spreads reconnects of many nodes. Not for secrets.
     pub(crate) seed: u64,
@@ -75,7 +84,8 @@ pub(crate) struct Feed {
 impl Feed {
     /// Starts the thread. The caller has blocked all signals, which threads inherit.
     ///
-    /// Fails when an endpoint or the TLS material is unusable ([`io::ErrorKind::InvalidInput`]), or the system has no thread or descriptor left.
+    /// Fails when an endpoint or the TLS material is unusable ([`io::ErrorKind::InvalidInput`]), or
+    /// the system has no thread or descriptor left.
     pub(crate) fn start(config: Config) -> io::Result<Self> {
         let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
         let targets = connect::targets(&config.endpoints, config.tls.as_ref()).map_err(invalid)?;
@@ -96,17 +106,20 @@ impl Feed {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// The newest snapshot, once; older ones that were not taken are gone, which is fine because each is the whole state.
+    /// The newest snapshot, once; older ones that were not taken are gone, which is fine because
+    /// each is the whole state.
     pub(crate) fn take(&self) -> Option<Received> {
         self.shared.take()
     }
 
-    /// `revision` is in the zone, `took` after it arrived: sends an Ack, then keeps the snapshot on disk.
+    /// `revision` is in the zone, `took` after it arrived: sends an Ack, then keeps the snapshot on
+    /// disk.
     pub(crate) fn applied(&self, revision: u64, took: Duration) {
         self.shared.applied(revision, took);
     }
 
-    /// `revision` was refused as a whole: sends a Nack. `reason` is for operators; it is cut to what the protocol allows.
+    /// `revision` was refused as a whole: sends a Nack. `reason` is for operators; it is cut to
+    /// what the protocol allows.
     pub(crate) fn refused(&self, revision: u64, reason: &str) {
         self.shared.refused(revision, reason);
     }
@@ -141,7 +154,8 @@ impl Feed {
         self.shared.stop(Instant::now() + deadline);
     }
 
-    /// Ends the thread; `false` if it has not ended `deadline` from now, in which case it is left behind.
+    /// Ends the thread; `false` if it has not ended `deadline` from now, in which case it is left
+    /// behind.
     pub(crate) fn stop(mut self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
         self.shared.stop(until);

@@ -1,9 +1,10 @@
-//! Writes the last applied snapshot to the state file, on a thread of its own, whenever there is a new one.
+//! Writes the last applied snapshot to the state file, on a thread of its own, whenever there is a
+//! new one.
 //!
 //! Never delays an Ack, and a disk that hangs holds up nothing else. A failure is an event, said
 //! once for each reason until it works again, and is tried again: so a folder that others could
-//! write is used from its mending on.
-//! At the end what is still to be written gets the time that the stop allows. Bound: one write at a time, one snapshot waiting.
+//! write is used from its mending on. At the end what is still to be written gets the time that the
+//! stop allows. Bound: one write at a time, one snapshot waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,8 @@ pub(super) async fn run(shared: &Shared, file: Option<&StateFile>) {
             until = &mut stopped => break until,
             () = writer.wait() => {}
         }
-        // A write is not interrupted by a stop: it may have until the stop's deadline, which is not known before.
+        // A write is not interrupted by a stop: it may have until the stop's deadline, which is not
+        // known before.
         let write = writer.write();
         tokio::pin!(write);
         tokio::select! {

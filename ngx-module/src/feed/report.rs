@@ -1,5 +1,5 @@
-//! What goes up to the control plane once a second: a copy of the zone in the wire's words. Names, numbers and states only, never anything of
-//! a request.
+//! What goes up to the control plane once a second: a copy of the zone in the wire's words. Names,
+//! numbers and states only, never anything of a request.
 
 use pincer_core::breaker::State;
 use pincer_core::limit::{ClassSettings, Effective};

@@ -1,9 +1,12 @@
-//! One stream: says Hello, delivers snapshots to the board, sends what the event loop left there, until either side ends it.
+//! One stream: says Hello, delivers snapshots to the board, sends what the event loop left there,
+//! until either side ends it.
 //!
-//! Waits only in one place for everything, so that nothing holds up a stop. Sends one message at a time: while the other side does not
-//! read, newer words replace older ones on the board. Believes nothing but the numbers it needs; the content is for [`super::translate`].
-//! A stream counts as open once something came over it, or no refusal came for [`SETTLING`]: a control plane opens the stream before it has
-//! read the Hello. Bounds: [`OUTGOING_MAX`] messages in the transport, silence of [`SILENCE_MAX`].
+//! Waits only in one place for everything, so that nothing holds up a stop. Sends one message at a
+//! time: while the other side does not read, newer words replace older ones on the board. Believes
+//! nothing but the numbers it needs; the content is for [`super::translate`]. A stream counts as
+//! open once something came over it, or no refusal came for [`SETTLING`]: a control plane opens the
+//! stream before it has read the Hello. Bounds: [`OUTGOING_MAX`] messages in the transport, silence
+//! of [`SILENCE_MAX`].
 
 use std::mem;
 use std::ops::RangeInclusive;
@@ -20,10 +23,12 @@ use super::shared::{Received, Shared};
 /// Messages handed to the transport and not yet sent.
 const OUTGOING_MAX: usize = 2;
 
-/// A control plane pings every 5 s. One that misses four of them hangs, although its HTTP/2 layer may still answer.
+/// A control plane pings every 5 s. One that misses four of them hangs, although its HTTP/2 layer
+/// may still answer.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// A control plane that has nothing to say, and does not refuse the Hello within this time, has taken it.
+/// A control plane that has nothing to say, and does not refuse the Hello within this time, has
+/// taken it.
 const SETTLING: Duration = Duration::from_millis(250);
 
 /// A stream that stood this long was no part of a loop, whatever came of it.

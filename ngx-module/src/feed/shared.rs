@@ -1,10 +1,11 @@
-//! What the feed's thread and the event loop leave for each other: latest values, and commands of a bounded number, so that neither can fill the
-//! other's memory.
+//! What the feed's thread and the event loop leave for each other: latest values, and commands of a
+//! bounded number, so that neither can fill the other's memory.
 //!
-//! One mutex of this process, held for a few moves and never across a system call, an await or the drop of a snapshot. It is not in
-//! shared memory: who holds it dies only with everybody who could wait for it. Not on the path of any request.
-//! Bound: the newest snapshot, the one being applied and the one to be written; [`EVENTS_MAX`] events; one pending message of each kind;
-//! `limits::PURGES_MAX` purges and as many answers.
+//! One mutex of this process, held for a few moves and never across a system call, an await or the
+//! drop of a snapshot. It is not in shared memory: who holds it dies only with everybody who could
+//! wait for it. Not on the path of any request.
+//! Bound: the newest snapshot, the one being applied and the one to be written; [`EVENTS_MAX`]
+//! events; one pending message of each kind; `limits::PURGES_MAX` purges and as many answers.
 
 mod link;
 
@@ -78,7 +79,8 @@ pub(crate) struct Event {
 pub(crate) struct Status {
     /// A stream is open.
     pub(crate) connected: bool,
-    /// The endpoint of the stream, or of the last attempt, as an index into [`super::Config::endpoints`].
+    /// The endpoint of the stream, or of the last attempt, as an index into
+    /// [`super::Config::endpoints`].
     pub(crate) endpoint: usize,
     /// Streams opened after the first.
     pub(crate) reconnects: u64,
@@ -244,8 +246,8 @@ impl Shared {
         until.unwrap_or_else(Instant::now)
     }
 
-    /// Starts a session: the applied revision for its Hello. What an earlier session still had to say about revisions and
-    /// purges is void, and so are purges that it brought and nobody took.
+    /// Starts a session: the applied revision for its Hello. What an earlier session still had to
+    /// say about revisions and purges is void, and so are purges that it brought and nobody took.
     pub(super) fn begin_session(&self, endpoint: usize) -> u64 {
         let mut board = self.board();
         (board.ack, board.nack, board.status.endpoint) = (None, None, endpoint);
@@ -269,7 +271,8 @@ impl Shared {
         self.board().status.last_message = Some(now);
     }
 
-    /// Puts a snapshot where the event loop finds it. A lower revision than one that waits there is not taken; that one's number is returned.
+    /// Puts a snapshot where the event loop finds it. A lower revision than one that waits there is
+    /// not taken; that one's number is returned.
     pub(super) fn deliver(&self, received: Received) -> Result<(), u64> {
         let mut board = self.board();
         let waiting = board.newest.as_ref().map_or(0, |newest| newest.snapshot.revision);
@@ -283,7 +286,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Leaves a purge for the event loop. With [`limits::PURGES_MAX`] unanswered it is refused at once.
+    /// Leaves a purge for the event loop. With [`limits::PURGES_MAX`] unanswered it is refused at
+    /// once.
     pub(super) fn order(&self, purge: v1::Purge, arrived: Instant) {
         let mut board = self.board();
         if board.unanswered >= limits::PURGES_MAX {
@@ -309,7 +313,8 @@ impl Shared {
         self.outbox.notified().await;
     }
 
-    /// The next message to send: what became of revisions, lowest first, then of purges, then statistics.
+    /// The next message to send: what became of revisions, lowest first, then of purges, then
+    /// statistics.
     pub(super) fn next_message(&self) -> Option<Message> {
         let mut board = self.board();
         let nack_first = match (&board.nack, &board.ack) {
@@ -324,7 +329,8 @@ impl Shared {
         ack.or_else(|| board.stats.take().map(Message::Stats))
     }
 
-    /// How often the event loop has applied a revision; a change means that the control plane is of use.
+    /// How often the event loop has applied a revision; a change means that the control plane is of
+    /// use.
     pub(super) fn applied_count(&self) -> u64 {
         self.board().applied_count
     }

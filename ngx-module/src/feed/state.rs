@@ -1,14 +1,15 @@
 //! The state file: the last snapshot that was applied, for a start without the control plane.
 //!
 //! ```text
-//! "PINCERST"  version u32  payload bytes u32  XXH3-64 of all that follows u64  revision u64  payload: pincer.v1.Snapshot
+//! "PINCERST"  version u32  payload bytes u32  XXH3-64 of all that follows u64
+//! revision u64  payload: pincer.v1.Snapshot
 //! ```
 //! Numbers are little endian; the checksum is against accidents, not against those who may write
 //! the file: where others than root and the workers' user can, nothing is read and nothing written
 //! ([`super::folder`]). Written to `PATH.tmp`, synced and renamed, so a reader finds the old file
-//! or the new one; the temporary file is
-//! locked while it is written, because two generations of workers may do so at once, and the older must not undo the newer: a higher
-//! revision stays. Opens only regular files. Bound: [`FILE_BYTES_MAX`].
+//! or the new one; the temporary file is locked while it is written, because two generations of
+//! workers may do so at once, and the older must not undo the newer: a higher revision stays. Opens
+//! only regular files. Bound: [`FILE_BYTES_MAX`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -37,7 +38,8 @@ const CHECKED_FROM: usize = 24;
 /// The largest file that is read.
 const FILE_BYTES_MAX: usize = HEADER_BYTES + limits::SNAPSHOT_BYTES_MAX;
 
-/// How often, and after which pause, the temporary file is tried for while another process writes it: a second in all.
+/// How often, and after which pause, the temporary file is tried for while another process writes
+/// it: a second in all.
 const LOCK_TRIES: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -161,7 +163,8 @@ fn replace(folder: &Folder, name: &OsStr, temporary: &OsStr, file: &mut File, by
     folder.sync()
 }
 
-/// Opens the temporary file such that nobody else writes to it. Does not wait for ever: a stopped process may hold it.
+/// Opens the temporary file such that nobody else writes to it. Does not wait for ever: a stopped
+/// process may hold it.
 fn open_locked(folder: &Folder, temporary: &OsStr) -> Result<File, Fault> {
     for _ in 0..LOCK_TRIES {
         let file = match folder.write(temporary) {

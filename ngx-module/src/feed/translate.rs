@@ -1,10 +1,13 @@
-//! Checks a snapshot and puts it into the zone's words. The control plane is not trusted: any fault refuses the whole revision.
+//! Checks a snapshot and puts it into the zone's words. The control plane is not trusted: any fault
+//! refuses the whole revision.
 //!
-//! Checked here: counts, names, the spelling of addresses, numbers, states, and that an added peer lies within `pincer_allow_peers` unless nginx.conf
-//! declares it. A Unix socket is never added. What names an upstream that this nginx does not have is checked for its form only, since
-//! another node may allow what this one does not. Classes and API keys are checked likewise. Duplicates, room and the order of revisions are the zone's to check.
-//! Pure, no I/O. Cost: one pass. Bound: [`limits::UPSTREAMS_MAX`] upstreams of [`limits::PEERS_PER_UPSTREAM_MAX`] peers, [`limits::CLASSES_MAX`] classes,
-//! [`limits::KEYS_MAX`] keys.
+//! Checked here: counts, names, the spelling of addresses, numbers, states, and that an added peer
+//! lies within `pincer_allow_peers` unless nginx.conf declares it. A Unix socket is never added.
+//! What names an upstream that this nginx does not have is checked for its form only, since another
+//! node may allow what this one does not. Classes and API keys are checked likewise. Duplicates,
+//! room and the order of revisions are the zone's to check. Pure, no I/O. Cost: one pass. Bound:
+//! [`limits::UPSTREAMS_MAX`] upstreams of [`limits::PEERS_PER_UPSTREAM_MAX`] peers,
+//! [`limits::CLASSES_MAX`] classes, [`limits::KEYS_MAX`] keys.
 
 mod class;
 mod key;
@@ -24,7 +27,8 @@ pub(crate) use key::{KeyFault, Now};
 use crate::conf::control::Cidr;
 use shown::shown;
 
-/// Why a snapshot is refused. The control plane's fault, or of the operator who allows less than they add.
+/// Why a snapshot is refused. The control plane's fault, or of the operator who allows less than
+/// they add.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     /// The number is none that a control plane gives.
@@ -126,7 +130,8 @@ impl Rules {
         Self { declared, allowed }
     }
 
-    /// Checks all of `snapshot`. The error names the first fault: the value, what is needed, and the place.
+    /// Checks all of `snapshot`. The error names the first fault: the value, what is needed, and
+    /// the place.
     pub(crate) fn check<'s>(&self, snapshot: &'s Snapshot) -> Result<Checked<'s>, Fault> {
         let revision = snapshot.revision;
         if revision == 0 || revision > limits::REVISION_MAX {
@@ -202,7 +207,8 @@ impl Rules {
 }
 
 impl Checked<'_> {
-    /// Calls `apply` with the overlay, which borrows from here. The ends of keys are counted from `now`.
+    /// Calls `apply` with the overlay, which borrows from here. The ends of keys are counted from
+    /// `now`.
     pub(crate) fn with_overlay<T>(&self, now: Now, apply: impl FnOnce(&Overlay<'_>) -> T) -> T {
         let peers: Vec<Vec<PeerOverlay<'_>>> =
             self.upstreams.iter().map(|(_, peers)| peers.iter().map(CheckedPeer::overlay).collect()).collect();

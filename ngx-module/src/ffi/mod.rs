@@ -1,7 +1,8 @@
 //! The border to nginx, and the only folder with `unsafe`.
 //!
-//! Callbacks here translate, call safe code and translate back. Every one that nginx calls runs inside [`guard`](base::guard::guard), because a panic that
-//! crossed `extern "C"` would abort the worker and every request in it.
+//! Callbacks here translate, call safe code and translate back. Every one that nginx calls runs
+//! inside [`guard`](base::guard::guard), because a panic that crossed `extern "C"` would abort the
+//! worker and every request in it.
 
 pub(crate) mod balance;
 pub(crate) mod base;

@@ -24,14 +24,15 @@ macro_rules! modules {
     };
 }
 
-// In this order nginx calls them. The zone is first: others register their parts with it, and its end
-// of a process ends theirs before the worker's slot is given back. Of two header filters the later
-// module's runs first.
+// In this order nginx calls them. The zone is first: others register their parts with it, and its
+// end of a process ends theirs before the worker's slot is given back. Of two header filters the
+// later module's runs first.
 modules!(zone, status, feed, limit, body, balance, cache, bandwidth);
 
 /// The others are not in here: nginx appends them, so their header filters run first, while
-/// `u->buffer` still is as the peer filled it. The one for the bandwidth's body filter stands before
-/// the gzip and postpone filters: it runs after them, on all that goes out. nginx may lack gzip.
+/// `u->buffer` still is as the peer filled it. The one for the bandwidth's body filter stands
+/// before the gzip and postpone filters: it runs after them, on all that goes out. nginx may lack
+/// gzip.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
 static ngx_module_order: NginxStatic<[*const c_char; 4]> = NginxStatic::new([

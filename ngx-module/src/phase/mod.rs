@@ -1,4 +1,5 @@
-//! What happens to a request, in words that the core understands. Knows no nginx; `ffi` gathers the facts.
+//! What happens to a request, in words that the core understands. Knows no nginx; `ffi` gathers the
+//! facts.
 
 pub(crate) mod outcome;
 pub(crate) mod refusal;

@@ -1,8 +1,8 @@
 //! Decides what an attempt at a peer says about that peer: a sample, a failure, or nothing.
 //!
-//! A peer that fails or refuses fast must not look fast, a client that leaves must not make its peer look slow, and a connection that the peer
-//! had closed while idle is nobody's fault. A peer that hangs, or resets what it was asked, fails
-//! on a kept connection as on a new one.
+//! A peer that fails or refuses fast must not look fast, a client that leaves must not make its
+//! peer look slow, and a connection that the peer had closed while idle is nobody's fault. A peer
+//! that hangs, or resets what it was asked, fails on a kept connection as on a new one.
 
 use pincer_core::zone::Outcome;
 
@@ -50,8 +50,8 @@ const SERVER_ERRORS: std::ops::RangeInclusive<usize> = 500..=599;
 /// says that does not work. The others are about the call.
 const GRPC_FAILURES: [u16; 5] = [2, 4, 8, 13, 14];
 
-/// Whether an answer of this status says how fast the peer is: only work that was done does. A replica that says 404 at once, because its model is not
-/// loaded, must not look like the fastest.
+/// Whether an answer of this status says how fast the peer is: only work that was done does. A
+/// replica that says 404 at once, because its model is not loaded, must not look like the fastest.
 pub(crate) fn is_good(status: usize) -> bool {
     status == SWITCHING_PROTOCOLS || GOOD.contains(&status)
 }

@@ -1,4 +1,5 @@
-//! What a refused client reads: an error in OpenAI's shape below `/v1/`, else problem details (RFC 9457). Knows no nginx; never names a key.
+//! What a refused client reads: an error in OpenAI's shape below `/v1/`, else problem details (RFC
+//! 9457). Knows no nginx; never names a key.
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,8 @@ pub(crate) struct Page {
     pub(crate) body: String,
 }
 
-/// The answer to a request for `path`, refused with `status`. All texts are ours, so nothing needs an escape.
+/// The answer to a request for `path`, refused with `status`. All texts are ours, so nothing needs
+/// an escape.
 pub(crate) fn page(refusal: Refusal, status: u16, path: &[u8]) -> Page {
     let message = refusal.message();
     if path.starts_with(b"/v1/") {

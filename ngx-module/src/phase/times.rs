@@ -1,5 +1,6 @@
-//! Writes the times of a request's attempts as nginx writes `$upstream_response_time`: seconds with milliseconds, a comma between attempts,
-//! a colon where an internal redirect began new ones, a dash where there is no time.
+//! Writes the times of a request's attempts as nginx writes `$upstream_response_time`: seconds with
+//! milliseconds, a comma between attempts, a colon where an internal redirect began new ones, a
+//! dash where there is no time.
 
 use std::fmt::Write;
 

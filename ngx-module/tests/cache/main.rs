@@ -1,4 +1,5 @@
-//! The files of nginx's cache, without nginx: names, heads and the walk over them. What nginx really writes is tested end to end, in `tests/purge.rs`.
+//! The files of nginx's cache, without nginx: names, heads and the walk over them. What nginx
+//! really writes is tested end to end, in `tests/purge.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 #![allow(dead_code, unused_imports, missing_docs, reason = "the module's files are here only in part")]
 

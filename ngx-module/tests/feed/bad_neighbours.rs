@@ -1,4 +1,5 @@
-//! Endpoints that refuse, say nothing, say rubbish, say too much or freeze: the feed goes on, stays quiet and stops in time.
+//! Endpoints that refuse, say nothing, say rubbish, say too much or freeze: the feed goes on, stays
+//! quiet and stops in time.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +17,8 @@ use crate::conf::control::Endpoint;
 use crate::server::{ControlPlane, PATIENCE, ping, said, snapshot};
 use crate::user::{EventLoop, STOP_MAX, tcp};
 
-/// An endpoint that accepts and does with each connection what it is told; ends with the test process.
+/// An endpoint that accepts and does with each connection what it is told; ends with the test
+/// process.
 struct Stranger {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
@@ -145,7 +147,8 @@ fn a_unix_socket_is_reached_and_its_absence_is_no_more_than_a_pause() {
     user.stop();
 }
 
-/// Forwards to `plane` until frozen; then it keeps the connections and forwards nothing, like a host that lost power.
+/// Forwards to `plane` until frozen; then it keeps the connections and forwards nothing, like a
+/// host that lost power.
 fn freezer(plane: SocketAddr) -> (Stranger, Arc<AtomicBool>) {
     let frozen = Arc::new(AtomicBool::new(false));
     let is_frozen = Arc::clone(&frozen);

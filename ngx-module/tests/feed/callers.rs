@@ -211,7 +211,8 @@ fn counts_of_classes_and_keys_are_bounded() {
 fn classes_and_keys_are_kept_in_the_state_file_and_a_file_from_before_them_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    // As version 0.1.0 wrote it: revision 7, and an upstream `chat` with a weight of 9 for 10.0.0.1:80.
+    // As version 0.1.0 wrote it: revision 7, and an upstream `chat` with a weight of 9 for
+    // 10.0.0.1:80.
     let payload = b"\x08\x07\x1a\x17\x0a\x04chat\x12\x0f\x0a\x0b10.0.0.1:80\x10\x09";
     let mut old = b"PINCERST\x01\0\0\0".to_vec();
     old.extend(u32::try_from(payload.len()).unwrap().to_le_bytes());

@@ -194,7 +194,8 @@ fn a_restarted_control_plane_is_found_within_two_seconds() {
     drop(plane);
     user.event(&["lost control plane", &address.to_string()]);
     user.event(&["cannot reach control plane", "refused"]);
-    // The absence is the subject here, not a wait: long enough for the pause to grow as far as it does.
+    // The absence is the subject here, not a wait: long enough for the pause to grow as far as it
+    // does.
     std::thread::sleep(Duration::from_secs(3));
     let back = Instant::now();
     let plane = ControlPlane::start_at(&Place::Port(address.port()), None, vec![snapshot(2)]);

@@ -78,7 +78,8 @@ impl EventLoop {
         received.snapshot.revision
     }
 
-    /// Waits for an event whose text has all the `parts`; events before it are kept for [`EventLoop::events`].
+    /// Waits for an event whose text has all the `parts`; events before it are kept for
+    /// [`EventLoop::events`].
     pub(crate) fn event(&self, parts: &[&str]) -> Event {
         self.until(|feed| {
             let mut events = self.events.borrow_mut();

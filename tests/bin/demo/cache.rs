@@ -1,6 +1,8 @@
-//! The same images and prompts again and again, without a cache and with one that knows them by their bodies; then the wrong answer of nginx's own key.
+//! The same images and prompts again and again, without a cache and with one that knows them by
+//! their bodies; then the wrong answer of nginx's own key.
 //!
-//! Each part has replicas of its own. "With" is the configuration of `nginx-conf/` as it stands there. Ends within seconds.
+//! Each part has replicas of its own. "With" is the configuration of `nginx-conf/` as it stands
+//! there. Ends within seconds.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -38,7 +40,8 @@ pub async fn show() {
     wrong_answer().await;
 }
 
-/// The same requests to replicas without a cache and with the one of the configuration called `name`, which is kept at `kept`.
+/// The same requests to replicas without a cache and with the one of the configuration called
+/// `name`, which is kept at `kept`.
 async fn compare<Fut>(name: &str, kept: &str, settings: Settings, requests: usize, job: fn(Client, usize) -> Fut)
 where
     Fut: Future<Output = Reply> + Send + 'static,

@@ -1,4 +1,5 @@
-//! What the demo runs: a control plane, and lanes. A lane is an nginx with replicas of its own, so that lanes do not touch each other.
+//! What the demo runs: a control plane, and lanes. A lane is an nginx with replicas of its own, so
+//! that lanes do not touch each other.
 
 use harness::replica::Settings;
 use harness::{Client, Nginx, Pincerd, Replica, conf, eventually};

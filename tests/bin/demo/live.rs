@@ -1,4 +1,5 @@
-//! Changes a weight and drains a replica with `pincerctl`, each shown by the share of the traffic before and after.
+//! Changes a weight and drains a replica with `pincerctl`, each shown by the share of the traffic
+//! before and after.
 
 use std::time::Duration;
 

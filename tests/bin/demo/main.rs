@@ -1,8 +1,11 @@
-//! `make demo`: a chat service over four replicas, balanced by nginx itself and by Pincer at the same time, then changed while it runs.
+//! `make demo`: a chat service over four replicas, balanced by nginx itself and by Pincer at the
+//! same time, then changed while it runs.
 //!
-//! Starts a control plane, replicas and three nginx, all on the loopback; sends every request to all three with the same work; prints a table side
-//! by side; sets a weight and drains a replica with `pincerctl`; sends images and prompts again and again to a cache; overloads two replicas with two classes
-//! of callers; stops everything. Takes about a minute and a half. With `--keep` it goes on until Ctrl-C.
+//! Starts a control plane, replicas and three nginx, all on the loopback; sends every request to
+//! all three with the same work; prints a table side by side; sets a weight and drains a replica
+//! with `pincerctl`; sends images and prompts again and again to a cache; overloads two replicas
+//! with two classes of callers; stops everything. Takes about a minute and a half. With `--keep` it
+//! goes on until Ctrl-C.
 
 mod cache;
 mod cluster;

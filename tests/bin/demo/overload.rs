@@ -1,7 +1,9 @@
-//! Three times more requests than the replicas can serve, a fifth of them of a VIP: what either class notices. Then the rate of the others is changed live.
+//! Three times more requests than the replicas can serve, a fifth of them of a VIP: what either
+//! class notices. Then the rate of the others is changed live.
 //!
-//! A control plane, two replicas and an nginx of its own: `nginx-conf/vip.conf` as it stands there. Callers are told apart by API keys that `pincerctl`
-//! makes. Open loop: latency counts from the planned moment. Takes some 16 s.
+//! A control plane, two replicas and an nginx of its own: `nginx-conf/vip.conf` as it stands there.
+//! Callers are told apart by API keys that `pincerctl` makes. Open loop: latency counts from the
+//! planned moment. Takes some 16 s.
 
 use std::time::{Duration, Instant};
 

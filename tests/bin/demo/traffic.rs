@@ -1,6 +1,8 @@
-//! Sends one plan of arrivals to every lane: open loop, latency from the planned moment, so no lane can slow its own measurement down.
+//! Sends one plan of arrivals to every lane: open loop, latency from the planned moment, so no lane
+//! can slow its own measurement down.
 //!
-//! A request that has not ended some seconds after the last arrival is given up and counts with the time it had waited: a lower bound.
+//! A request that has not ended some seconds after the last arrival is given up and counts with the
+//! time it had waited: a lower bound.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -24,7 +24,8 @@ fn died(line: &str) -> Option<u32> {
     rest.split_once(" exited on signal ")?.0.parse().ok()
 }
 
-/// File and offset of an entry like "nginx[7]: segfault at 8 ip … error 4 in nginx[78be6,55…+c0000]".
+/// File and offset of an entry like "nginx[7]: segfault at 8 ip … error 4 in
+/// nginx[78be6,55…+c0000]".
 fn place(entry: &str, process: u32) -> Option<String> {
     let (_, entry) = entry.split_once(&format!("[{process}]: "))?;
     let (file, rest) = entry.rsplit_once(" in ")?.1.split_once('[')?;

@@ -59,10 +59,11 @@ pub const OWN_FAULTS: [&str; 1] = [
     "stalled cache updating",
 ];
 
-/// A fault of stock nginx's that it logs now and then, by chance, on either side: where `error_page`
-/// of 413 leads to a proxied location, and more of the refused body and the client's end arrive
-/// while that response is sent. 42 of 72,028 such requests to stock nginx 1.22.1 logged it, and 32
-/// with the module. So it is counted on both sides, and a finding only by [`is_unlike_chance`].
+/// A fault of stock nginx's that it logs now and then, by chance, on either side: where
+/// `error_page` of 413 leads to a proxied location, and more of the refused body and the client's
+/// end arrive while that response is sent. 42 of 72,028 such requests to stock nginx 1.22.1 logged
+/// it, and 32 with the module. So it is counted on both sides, and a finding only by
+/// [`is_unlike_chance`].
 pub const OWN_RACE: &str = "http request count is zero while sending to client";
 
 /// Whether the side with the module logs [`OWN_RACE`] so often that chance does not explain it.
@@ -97,10 +98,10 @@ fn head(line: &str) -> &str {
 }
 
 /// Whether the input asks for the one location whose bodies are read earlier than by stock nginx
-/// (docs/cache.md, "Reading a body early"), or was answered there. What a body that is read, buffered and kept
-/// changes is much: a length for the origin, windows of streams, what error pages see of it.
-/// Nothing is compared then; workers that die, faults in the log and counts left over count there
-/// as anywhere.
+/// (docs/cache.md, "Reading a body early"), or was answered there. What a body that is read,
+/// buffered and kept changes is much: a length for the origin, windows of streams, what error pages
+/// see of it. Nothing is compared then; workers that die, faults in the log and counts left over
+/// count there as anywhere.
 pub fn reads_early(input: &Input, plain: &Outcome, pincer: &Outcome) -> bool {
     let asks = |bytes: Vec<u8>| bytes.windows(conf::EARLY.len()).any(|window| window == conf::EARLY.as_bytes());
     // A path in several frames shows at the origin only.

@@ -42,8 +42,8 @@ impl Faults {
     }
 }
 
-/// What two faults of two nginx have in common if they are one: the message and the request at which
-/// it was logged, or the place in nginx's code where a worker died.
+/// What two faults of two nginx have in common if they are one: the message and the request at
+/// which it was logged, or the place in nginx's code where a worker died.
 fn signature(line: &str) -> Option<(String, String)> {
     let died = || crash::place_in_nginx(line).map(|place| ("a worker died", place));
     at_request(line).or_else(died).map(|(what, at)| (what.to_owned(), at.to_owned()))

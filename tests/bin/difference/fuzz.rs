@@ -278,8 +278,8 @@ impl Fuzz {
         true
     }
 
-    /// Whether stock nginx has the same faults when these inputs run again and again, all beside each
-    /// other.
+    /// Whether stock nginx has the same faults when these inputs run again and again, all beside
+    /// each other.
     async fn is_own_in_a_crowd(self: &Arc<Self>, faults: &[String], suspects: &[Input]) -> bool {
         println!("difference: {} inputs are tried together", suspects.len());
         let end = Instant::now() + harness::limit(CROWD.as_secs_f64());

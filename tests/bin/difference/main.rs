@@ -4,8 +4,8 @@
 //! Inputs run many at a time; whatever differs is run again alone, three times on each side. A
 //! difference counts when each side is like itself all three times and unlike the other; it is made
 //! small and printed. A worker that dies, an `[alert]`, a request that stays counted fail the run
-//! too, unless stock nginx logs the same at the same request or dies at the same place. Exit status:
-//! 0 nothing, 1 something was found. `tools/fuzz-connections.sh` runs it.
+//! too, unless stock nginx logs the same at the same request or dies at the same place. Exit
+//! status: 0 nothing, 1 something was found. `tools/fuzz-connections.sh` runs it.
 
 mod conf;
 mod crash;

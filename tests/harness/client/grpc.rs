@@ -1,4 +1,5 @@
-//! A unary gRPC call in plain HTTP/2 frames: enough to see `grpc_pass` work, without generated code.
+//! A unary gRPC call in plain HTTP/2 frames: enough to see `grpc_pass` work, without generated
+//! code.
 
 use bytes::{BufMut, BytesMut};
 use http_body_util::BodyExt;

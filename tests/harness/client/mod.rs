@@ -1,7 +1,9 @@
-//! HTTP clients for the tests: with a keepalive pool or one connection a request; times of header, first byte and end.
+//! HTTP clients for the tests: with a keepalive pool or one connection a request; times of header,
+//! first byte and end.
 //!
-//! Every call is bounded by the client's time limit (30 s unless told). HTTP/1.1 unless made with [`Client::h2c`]. What needs
-//! more control over the socket, such as giving up in the middle, is in [`raw`] and [`pinned`]; streams are in [`sse`] and [`ws`].
+//! Every call is bounded by the client's time limit (30 s unless told). HTTP/1.1 unless made with
+//! [`Client::h2c`]. What needs more control over the socket, such as giving up in the middle, is in
+//! [`raw`] and [`pinned`]; streams are in [`sse`] and [`ws`].
 
 pub mod grpc;
 pub mod pinned;

@@ -1,6 +1,8 @@
-//! A keepalive connection whose worker is known: for what must hold in every worker, and for whose requests a killed worker may take along.
+//! A keepalive connection whose worker is known: for what must hold in every worker, and for whose
+//! requests a killed worker may take along.
 //!
-//! nginx serves a connection by one worker for as long as it stands. Never reconnects by itself. Every call is bounded.
+//! nginx serves a connection by one worker for as long as it stands. Never reconnects by itself.
+//! Every call is bounded.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

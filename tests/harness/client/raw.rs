@@ -1,4 +1,5 @@
-//! A request over a socket of its own, for clients that misbehave: give up while waiting, close in the middle, never read.
+//! A request over a socket of its own, for clients that misbehave: give up while waiting, close in
+//! the middle, never read.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use tokio::net::TcpStream;
 
 use crate::limit;
 
-/// A request that was sent and whose answer is not read yet. Dropping it closes the socket: the client gave up.
+/// A request that was sent and whose answer is not read yet. Dropping it closes the socket: the
+/// client gave up.
 pub struct Sent {
     stream: TcpStream,
     received: Vec<u8>,

@@ -1,4 +1,5 @@
-//! Watches the revision that a worker has in force, by a location that answers with `$pincer_revision`.
+//! Watches the revision that a worker has in force, by a location that answers with
+//! `$pincer_revision`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};

@@ -1,4 +1,5 @@
-//! A chat request with `"stream": true`: when the header, the first token and every other one arrived.
+//! A chat request with `"stream": true`: when the header, the first token and every other one
+//! arrived.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,9 @@
-//! A request with a body whose every write is chosen: framing, chunk sizes, where the bytes on the wire are split, where they stop.
+//! A request with a body whose every write is chosen: framing, chunk sizes, where the bytes on the
+//! wire are split, where they stop.
 //!
-//! Over HTTP/1.x the socket is written by hand, over HTTP/2 each piece is a DATA frame. Each request has a connection of its own. What a server answers
-//! before it has read the whole body is read too. Every request is bounded in time.
+//! Over HTTP/1.x the socket is written by hand, over HTTP/2 each piece is a DATA frame. Each
+//! request has a connection of its own. What a server answers before it has read the whole body is
+//! read too. Every request is bounded in time.
 
 use std::convert::Infallible;
 
@@ -73,7 +75,8 @@ impl Upload {
         Self::new("POST", path, body)
     }
 
-    /// Adds a header field; an empty one only takes the place of one that would be sent. `Host` is `test` unless it is given.
+    /// Adds a header field; an empty one only takes the place of one that would be sent. `Host` is
+    /// `test` unless it is given.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -87,7 +90,8 @@ impl Upload {
         self
     }
 
-    /// Frames the body in chunks that end at these offsets (rising), and at its end. Without a length in HTTP/2 too.
+    /// Frames the body in chunks that end at these offsets (rising), and at its end. Without a
+    /// length in HTTP/2 too.
     #[must_use]
     pub fn chunked(mut self, cuts: impl IntoIterator<Item = usize>) -> Self {
         self.chunked = true;
@@ -95,7 +99,8 @@ impl Upload {
         self
     }
 
-    /// Writes the body, as it is on the wire, in parts that end at these offsets (rising); the first goes with the head. In HTTP/2 each is a frame.
+    /// Writes the body, as it is on the wire, in parts that end at these offsets (rising); the
+    /// first goes with the head. In HTTP/2 each is a frame.
     #[must_use]
     pub fn written(mut self, writes: impl IntoIterator<Item = usize>) -> Self {
         self.writes = writes.into_iter().collect();
@@ -165,7 +170,8 @@ impl Upload {
         tokio::time::timeout(limit(EXCHANGE_S), exchange).await.expect("an answer in time")
     }
 
-    /// Sends it, with `Connection: close`, and returns the connection with the answer still to come; the sending side is closed if the body is cut off.
+    /// Sends it, with `Connection: close`, and returns the connection with the answer still to
+    /// come; the sending side is closed if the body is cut off.
     ///
     /// # Panics
     /// When connecting fails.
@@ -204,7 +210,8 @@ impl Upload {
         stream
     }
 
-    /// Sends it over HTTP/2 with prior knowledge and reads the answer. A body that is cut off ends with the stream's end.
+    /// Sends it over HTTP/2 with prior knowledge and reads the answer. A body that is cut off ends
+    /// with the stream's end.
     ///
     /// # Panics
     /// When connecting fails, or it takes over two minutes.
@@ -267,7 +274,8 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The first answer in `received` and how many bytes it takes; `None` when its head is not whole. A body without a length goes to the end.
+    /// The first answer in `received` and how many bytes it takes; `None` when its head is not
+    /// whole. A body without a length goes to the end.
     #[must_use]
     pub fn parse(received: &[u8]) -> Option<(Self, usize)> {
         let head_end = received.windows(4).position(|window| window == b"\r\n\r\n")? + 4;

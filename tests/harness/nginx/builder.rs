@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use super::{Nginx, workers};
 use crate::{conf, limit, paths, ports};
 
-/// The frame around a test's own directives. Workers drop root as in production, so they may not rely on root's files.
+/// The frame around a test's own directives. Workers drop root as in production, so they may not
+/// rely on root's files.
 const TEMPLATE: &str = r#"daemon {{daemon}};
 master_process on;
 {{load_module}}
@@ -178,7 +179,8 @@ impl Builder {
         self.http(format!("upstream {name} {{ {body} }}")).server(format!("location / {{ proxy_pass http://{name}; }}"))
     }
 
-    /// Adds a zone of 1 MB and an upstream `u` of these servers, balanced by us, with a location `/` for it.
+    /// Adds a zone of 1 MB and an upstream `u` of these servers, balanced by us, with a location
+    /// `/` for it.
     #[must_use]
     pub fn balanced<'a>(self, directives: &str, servers: impl IntoIterator<Item = &'a str>, parameters: &str) -> Self {
         self.http("pincer_zone pincer:1m;")
@@ -191,7 +193,8 @@ impl Builder {
         self.http(format!("log_format test '{format}';")).server("access_log logs/access.log test;")
     }
 
-    /// A daemon, no child of the test: nginx takes USR2 only then. A sanitizer's environment goes on to the new binary.
+    /// A daemon, no child of the test: nginx takes USR2 only then. A sanitizer's environment goes
+    /// on to the new binary.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.detached = true;
@@ -212,8 +215,8 @@ impl Builder {
         self
     }
 
-    /// Uses this text as the whole nginx.conf. `{{port}}`, `{{status_port}}`, `{{prefix}}` and `{{load_module}}` are filled in.
-    /// It must not set `daemon` or `pid`.
+    /// Uses this text as the whole nginx.conf. `{{port}}`, `{{status_port}}`, `{{prefix}}` and
+    /// `{{load_module}}` are filled in. It must not set `daemon` or `pid`.
     #[must_use]
     pub fn whole(mut self, text: impl Into<String>) -> Self {
         self.whole = Some(text.into());

@@ -1,9 +1,11 @@
-//! Reads nginx's error log for what must not be there: alerts, emergencies and workers that died without the test's doing.
+//! Reads nginx's error log for what must not be there: alerts, emergencies and workers that died
+//! without the test's doing.
 
 /// What the test itself did, so that its trace in the log is no fault.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
-    /// Workers the test killed. Besides their end the master reports a lock that they held: a revision or a purge was on its way into the zone.
+    /// Workers the test killed. Besides their end the master reports a lock that they held: a
+    /// revision or a purge was on its way into the zone.
     pub killed: Vec<i32>,
     /// Texts that a line may contain.
     pub allowed: Vec<String>,

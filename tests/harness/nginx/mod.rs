@@ -1,8 +1,8 @@
 //! A real nginx in a folder of its own, for one test.
 //!
-//! Dropping it stops it and checks that it was well: no `[alert]` or `[emerg]` in its log, no worker that died unless the test
-//! killed it, no request still counted in flight or waiting. A test that panics already is not made to panic again.
-//! Every wait is bounded.
+//! Dropping it stops it and checks that it was well: no `[alert]` or `[emerg]` in its log, no
+//! worker that died unless the test killed it, no request still counted in flight or waiting. A
+//! test that panics already is not made to panic again. Every wait is bounded.
 
 mod builder;
 mod cache;
@@ -42,7 +42,8 @@ const QUIT_S: f64 = 2.0;
 /// How long a fast stop may take, seconds; then it is killed, which is a fault.
 const STOP_S: f64 = 10.0;
 
-/// Version of the nginx that the tests run, as `nginx -V` told at build time; empty when it did not answer.
+/// Version of the nginx that the tests run, as `nginx -V` told at build time; empty when it did not
+/// answer.
 pub const VERSION: &str = env!("PINCER_NGINX_VERSION");
 
 /// True when nginx was configured with this argument, e.g. `--with-debug`.
@@ -59,14 +60,16 @@ pub fn version() -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
-/// `listen` on a loopback port for HTTP/2 without TLS, with prior knowledge, as this version spells it.
+/// `listen` on a loopback port for HTTP/2 without TLS, with prior knowledge, as this version spells
+/// it.
 #[must_use]
 pub fn http2_listen(port: u16) -> String {
     let http2 = if version() >= (1, 25, 1) { "; http2 on;" } else { " http2;" };
     format!("listen 127.0.0.1:{port}{http2}")
 }
 
-/// The nginx that the tests run: `PINCER_NGINX`, else `nginx` in the path. With its folder, as a binary upgrade wants it.
+/// The nginx that the tests run: `PINCER_NGINX`, else `nginx` in the path. With its folder, as a
+/// binary upgrade wants it.
 #[must_use]
 pub fn binary() -> String {
     let name = std::env::var("PINCER_NGINX").unwrap_or_else(|_| "nginx".into());
@@ -293,8 +296,8 @@ impl Nginx {
         self.reload().await;
     }
 
-    /// Replaces the binary (USR2): a new master with new workers takes over, the old one finishes its requests and ends. Needs
-    /// [`Builder::detached`].
+    /// Replaces the binary (USR2): a new master with new workers takes over, the old one finishes
+    /// its requests and ends. Needs [`Builder::detached`].
     ///
     /// # Panics
     /// When either takes over 15 s.
@@ -343,8 +346,9 @@ impl Nginx {
         Client::single(&format!("http://127.0.0.1:{}", self.setup.status_port))
     }
 
-    /// Stops gracefully and waits for the end. A client that is still there may hold a connection that it has opened to be prepared and never used:
-    /// nginx waits a minute for its first request.
+    /// Stops gracefully and waits for the end. A client that is still there may hold a connection
+    /// that it has opened to be prepared and never used: nginx waits a minute for its first
+    /// request.
     ///
     /// # Panics
     /// When it has not ended within 10 s, or on a fault in the log.

@@ -1,5 +1,5 @@
-//! The processes of one nginx: who they are, and signals to them. Read from /proc; never touches a process that is not a
-//! child of our master.
+//! The processes of one nginx: who they are, and signals to them. Read from /proc; never touches a
+//! process that is not a child of our master.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,8 @@ pub fn children(master: i32) -> Vec<Child> {
     found
 }
 
-/// The fourth field of /proc/PID/stat, after the name in parentheses; None for the dead and the not yet buried.
+/// The fourth field of /proc/PID/stat, after the name in parentheses; None for the dead and the not
+/// yet buried.
 fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();

@@ -1,4 +1,5 @@
-//! Reads `pincer_status`: by path for the tests, and over a plain socket when nginx is being dropped.
+//! Reads `pincer_status`: by path for the tests, and over a plain socket when nginx is being
+//! dropped.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

@@ -1,4 +1,5 @@
-//! Builds a replica's responses: headers, tokens, chunks, gRPC frames, and the cut in the middle when that is the fault.
+//! Builds a replica's responses: headers, tokens, chunks, gRPC frames, and the cut in the middle
+//! when that is the fault.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,7 +24,8 @@ const CHUNK: usize = 4096;
 /// Time in which a written piece has left for the socket.
 const FLUSH: Duration = Duration::from_millis(10);
 
-/// A response with the replica's name and connection in its header; ends the request when it is built.
+/// A response with the replica's name and connection in its header; ends the request when it is
+/// built.
 pub(super) struct Answer {
     admitted: Admitted,
     builder: axum::http::response::Builder,
@@ -62,7 +64,8 @@ impl Answer {
     }
 }
 
-/// Breaks the body off, after what came before has left: hyper sends nothing more once a body fails.
+/// Breaks the body off, after what came before has left: hyper sends nothing more once a body
+/// fails.
 async fn cut() -> Result<Bytes, io::Error> {
     tokio::time::sleep(FLUSH).await;
     Err(io::Error::other("cut"))
@@ -104,7 +107,8 @@ fn event(model: &str, index: u32) -> Bytes {
     format!("data: {chunk}\n\n").into()
 }
 
-/// The header now, each token in its time, `data: [DONE]` at the end. A cut comes after half of the tokens.
+/// The header now, each token in its time, `data: [DONE]` at the end. A cut comes after half of the
+/// tokens.
 pub(super) fn chat_stream(mut admitted: Admitted, tokens: u32) -> axum::response::Response {
     let (running, permit) = (admitted.running, admitted.permit.take());
     let (settings, work, name) = (admitted.settings, admitted.work, admitted.shared.name.clone());
@@ -168,7 +172,8 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The header at once; after the service time one gRPC message, the replica's name; then the trailers.
+/// The header at once; after the service time one gRPC message, the replica's name; then the
+/// trailers.
 pub(super) fn grpc(mut admitted: Admitted) -> axum::response::Response {
     let pause = admitted.settings.time(admitted.settings.service_ms, admitted.work);
     let name = admitted.shared.name.clone();

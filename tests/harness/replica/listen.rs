@@ -1,4 +1,5 @@
-//! A replica's listener: accepts, serves HTTP/1.1 or HTTP/2 on each connection, and closes while the fault is to refuse.
+//! A replica's listener: accepts, serves HTTP/1.1 or HTTP/2 on each connection, and closes while
+//! the fault is to refuse.
 
 use std::fmt;
 use std::io;
@@ -22,7 +23,8 @@ use super::{Fault, Shared, routes};
 
 /// Connections the kernel may hold before they are accepted.
 const BACKLOG: u32 = 4096;
-/// Pause after an accept that failed (no descriptors left), and between attempts to take the port again.
+/// Pause after an accept that failed (no descriptors left), and between attempts to take the port
+/// again.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// Where a replica listens.

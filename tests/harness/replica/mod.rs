@@ -1,9 +1,12 @@
-//! A small inference replica: the peer that nginx balances over, with slots, a speed and faults that change while it runs.
+//! A small inference replica: the peer that nginx balances over, with slots, a speed and faults
+//! that change while it runs.
 //!
-//! Many live in one test process, each on a loopback address and port of its own, or on a unix socket, with or without TLS;
-//! HTTP/1.1 and HTTP/2 with prior knowledge (so gRPC) on the same port. How long a request takes comes from [`Settings`] and
-//! from the request's own `x-work`, never from randomness in here: so every contender of a comparison gets the same work.
-//! Bound: the order of arrivals is kept for `ORDER_MAX` requests. Dropping a replica closes its listener and connections.
+//! Many live in one test process, each on a loopback address and port of its own, or on a unix
+//! socket, with or without TLS; HTTP/1.1 and HTTP/2 with prior knowledge (so gRPC) on the same
+//! port. How long a request takes comes from [`Settings`] and from the request's own `x-work`,
+//! never from randomness in here: so every contender of a comparison gets the same work.
+//! Bound: the order of arrivals is kept for `ORDER_MAX` requests. Dropping a replica closes its
+//! listener and connections.
 
 mod answer;
 mod listen;
@@ -105,12 +108,14 @@ impl Replica {
         self.shared.settings.borrow().clone()
     }
 
-    /// Changes settings at once; requests already in service keep theirs, hanging ones see the change.
+    /// Changes settings at once; requests already in service keep theirs, hanging ones see the
+    /// change.
     pub fn change(&self, change: impl FnOnce(&mut Settings)) {
         self.shared.change(change);
     }
 
-    /// Sets the fault and returns when it holds: with [`Fault::Refuse`] the listener is closed, after it open again.
+    /// Sets the fault and returns when it holds: with [`Fault::Refuse`] the listener is closed,
+    /// after it open again.
     pub async fn fault(&self, fault: Fault) {
         self.change(|settings| settings.fault = fault);
         let wanted = fault != Fault::Refuse;
@@ -169,7 +174,8 @@ impl Builder {
         self
     }
 
-    /// At most this many requests in service at once; the others queue inside, as on a GPU. 0 = no limit.
+    /// At most this many requests in service at once; the others queue inside, as on a GPU. 0 = no
+    /// limit.
     #[must_use]
     pub fn slots(mut self, slots: usize) -> Self {
         self.settings.slots = slots;

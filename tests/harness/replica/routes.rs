@@ -1,14 +1,15 @@
 //! What a replica answers to. Everything takes a slot and its time of service, except `/_control`.
 //!
-//! | request | answer |
-//! |---|---|
-//! | `POST /v1/chat/completions` | OpenAI-style JSON; with `"stream":true` the header at once, the first token after `ttft`, `data: [DONE]` last |
-//! | `POST /predict` | JSON with a label |
-//! | `GET /ws` | WebSocket echo, first message is the name |
-//! | `GET /status/CODE`, `/bytes/N`, `/chunked/N`, `/late/N` | that status · N bytes with a length · N bytes in chunks · header at once, N bytes after the service time |
-//! | `POST /echo`, any gRPC | the body again |
-//! | anything else | `replica NAME` |
-//! | `GET`, `POST /_control` | settings and counts · changes the settings named in the JSON |
+//! - `POST /v1/chat/completions`: OpenAI-style JSON; with `"stream":true` the header at once, the
+//!   first token after `ttft`, `data: [DONE]` last.
+//! - `POST /predict`: JSON with a label.
+//! - `GET /ws`: WebSocket echo, the first message is the name.
+//! - `GET /status/CODE`: that status. `/bytes/N`: N bytes with a length. `/chunked/N`: N bytes in
+//!   chunks. `/late/N`: the header at once, N bytes after the service time.
+//! - `POST /echo` and any gRPC: the body again.
+//! - Anything else: `replica NAME`.
+//! - `GET /_control`: settings and counts. `POST /_control`: changes the settings that the JSON
+//!   names.
 //!
 //! From the request: `x-work` multiplies every time, `x-id` is kept in the order of arrival.
 

@@ -1,4 +1,5 @@
-//! What a replica counts: requests, the most at once, aborts, connections, and the order of arrivals.
+//! What a replica counts: requests, the most at once, aborts, connections, and the order of
+//! arrivals.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -36,7 +37,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// All values of the latest request's fields that a server may take for `name`, which is lower case: CGI makes `_` of `-`, and some of any sign.
+    /// All values of the latest request's fields that a server may take for `name`, which is lower
+    /// case: CGI makes `_` of `-`, and some of any sign.
     #[must_use]
     pub fn values_of(&self, name: &str) -> Vec<&str> {
         let plain = |name: &str| name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-").to_ascii_lowercase();

@@ -1,4 +1,5 @@
-//! What a replica does with a request: slots, speed and fault. Changed while it runs, by its owner or over `/_control`.
+//! What a replica does with a request: slots, speed and fault. Changed while it runs, by its owner
+//! or over `/_control`.
 
 use std::time::Duration;
 

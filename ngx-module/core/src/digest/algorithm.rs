@@ -1,14 +1,20 @@
-//! The three hash functions behind one streaming state, and the domains that keep forms of a body apart.
+//! The three hash functions behind one streaming state, and the domains that keep forms of a body
+//! apart.
 //!
-//! Which crate: those that choose SIMD at run time, since one module serves every machine of a kind. `blake3` (O'Connor, Aumasson, Neves,
-//! Wilcox-O'Hearn 2020): AVX-512, AVX2, SSE4.1 or SSE2 (NEON on ARM). `sha2` (FIPS 180-4): SHA extensions where there are any. `twox-hash` (XXH3 with
-//! 128 bits, Collet): AVX2 or SSE2 or NEON; `xxhash-rust` chooses at compile time, so it only checks this one in the tests.
+//! Which crate: those that choose SIMD at run time, since one module serves every machine of a
+//! kind. `blake3` (O'Connor, Aumasson, Neves, Wilcox-O'Hearn 2020): AVX-512, AVX2, SSE4.1 or SSE2
+//! (NEON on ARM). `sha2` (FIPS 180-4): SHA extensions where there are any. `twox-hash` (XXH3 with
+//! 128 bits, Collet): AVX2 or SSE2 or NEON; `xxhash-rust` chooses at compile time, so it only
+//! checks this one in the tests.
 //!
-//! A body in the domain [`Domain::Plain`] has the digest that `b3sum`, `sha256sum` and `xxh128sum` print. No body there imitates another domain's:
-//! BLAKE3 uses its key derivation mode (paper, section 2.3), whose flags enter every compression; XXH3 another seed; SHA-256, where a
-//! bare prefix could be imitated by a plain body that begins with it, a prefix and a constant that is XORed to the result.
+//! A body in the domain [`Domain::Plain`] has the digest that `b3sum`, `sha256sum` and `xxh128sum`
+//! print. No body there imitates another domain's: BLAKE3 uses its key derivation mode (paper,
+//! section 2.3), whose flags enter every compression; XXH3 another seed; SHA-256, where a bare
+//! prefix could be imitated by a plain body that begins with it, a prefix and a constant that is
+//! XORed to the result.
 //!
-//! Cost: nothing beyond the hash functions' own. Bound: no allocation, below 2 KiB. Never knows what it hashes.
+//! Cost: nothing beyond the hash functions' own. Bound: no allocation, below 2 KiB. Never knows
+//! what it hashes.
 
 use arrayvec::ArrayVec;
 use sha2::{Digest as _, Sha256};
@@ -19,7 +25,8 @@ use super::value::DIGEST_BYTES_MAX;
 /// A hash function for bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// 256 bits; the default: no two bodies are known to collide, and the fastest of those for which that holds.
+    /// 256 bits; the default: no two bodies are known to collide, and the fastest of those for
+    /// which that holds.
     Blake3,
     /// 256 bits, for those who must.
     Sha256,
@@ -47,7 +54,8 @@ impl Algorithm {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
-    /// A place in a table of counters, below `ALL.len()`. Cache keys are made with it: it never changes.
+    /// A place in a table of counters, below `ALL.len()`. Cache keys are made with it: it never
+    /// changes.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
@@ -93,7 +101,8 @@ pub(super) enum Domain {
 }
 
 impl Domain {
-    /// The key derivation's context; never changes once it is in use, or every cached answer is lost.
+    /// The key derivation's context; never changes once it is in use, or every cached answer is
+    /// lost.
     const fn context(self) -> &'static str {
         match self {
             Self::Plain => "",
@@ -106,7 +115,8 @@ impl Domain {
         }
     }
 
-    /// XXH3's seed; 0 is the plain one. Any distinct numbers do: these are the first of the fractional digits of π, as in Blowfish.
+    /// XXH3's seed; 0 is the plain one. Any distinct numbers do: these are the first of the
+    /// fractional digits of π, as in Blowfish.
     const fn seed(self) -> u64 {
         match self {
             Self::Plain => 0,
@@ -121,7 +131,8 @@ impl Domain {
 }
 
 /// One hash function at work.
-// All but the largest variant waste space on purpose: a request's state is allocated once, and a box would be a second allocation.
+// All but the largest variant waste space on purpose: a request's state is allocated once, and a
+// box would be a second allocation.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone)]
 pub(super) enum Hasher {
@@ -138,7 +149,8 @@ impl Hasher {
             Algorithm::Sha256 => Self::Sha256(sha256(domain), domain),
             Algorithm::Xxh3 => match SecretBuffer::with_seed(domain.seed(), [0; DEFAULT_SECRET_LENGTH]) {
                 Ok(secret) => Self::Xxh3(RawHasher::new(secret)),
-                // not reached: the length is the one it asks for. A slower function is still a right one
+                // not reached: the length is the one it asks for. A slower function is still a
+                // right one
                 Err(_) => Self::Sha256(sha256(domain), domain),
             },
         }
@@ -195,17 +207,20 @@ pub(super) fn plain_blake3(bytes: &[u8]) -> ([u8; DIGEST_BYTES_MAX], usize) {
 
 /// The first bytes of a body for BLAKE3, kept until more come.
 ///
-/// BLAKE3 is fast where it gets many of its chunks of 1,024 bytes at once, and only if they are as many as divide what came before. The first part of a body
-/// may be small and odd (a client's first chunk, a name before it); hashed by itself it makes what follows four times as slow.
+/// BLAKE3 is fast where it gets many of its chunks of 1,024 bytes at once, and only if they are as
+/// many as divide what came before. The first part of a body may be small and odd (a client's first
+/// chunk, a name before it); hashed by itself it makes what follows four times as slow.
 #[derive(Clone)]
 pub(super) struct Start {
     domain: Domain,
     bytes: ArrayVec<u8, START_BYTES>,
 }
 
-/// What is kept of a body's start: nginx reads headers, and what of a chunked body comes with them, in buffers of 1 KiB.
+/// What is kept of a body's start: nginx reads headers, and what of a chunked body comes with them,
+/// in buffers of 1 KiB.
 const START_BYTES: usize = 1 << 10;
-/// What is hashed at once with it: 16 of BLAKE3's chunks, so that those that follow begin evenly too.
+/// What is hashed at once with it: 16 of BLAKE3's chunks, so that those that follow begin evenly
+/// too.
 const TOGETHER_BYTES: usize = 16 << 10;
 
 impl Start {

@@ -1,6 +1,8 @@
-//! What a Content-Type says about the form of a body, and headers with parameters (RFC 9110, section 5.6.6; RFC 2045, section 5.1).
+//! What a Content-Type says about the form of a body, and headers with parameters (RFC 9110,
+//! section 5.6.6; RFC 2045, section 5.1).
 //!
-//! Strict: what two programs could read differently is not read at all. Never allocates. Cost: linear in the header.
+//! Strict: what two programs could read differently is not read at all. Never allocates. Cost:
+//! linear in the header.
 
 use super::{Form, Hashed};
 
@@ -70,8 +72,9 @@ fn is_boundary(text: &[u8]) -> bool {
 
 /// The Content-Type as a part of a cache key: two fields, which stand side by side.
 ///
-/// Verbatim (and an empty second field), but for a body that was hashed by its parts: there the boundary, which clients make up anew for every
-/// upload, is left out, and what stands before and after it are the two fields. Without it two uploads of one form by two clients agree.
+/// Verbatim (and an empty second field), but for a body that was hashed by its parts: there the
+/// boundary, which clients make up anew for every upload, is left out, and what stands before and
+/// after it are the two fields. Without it two uploads of one form by two clients agree.
 #[must_use]
 pub fn normal_content_type(content_type: &[u8], hashed: Hashed) -> [&[u8]; 2] {
     match boundary(content_type) {
@@ -96,7 +99,8 @@ pub(super) struct Parameter<'a> {
 }
 
 impl<'a> Parameter<'a> {
-    /// Without quotes, so that `a` and `"a"` agree. But a text with a backslash keeps its quotes and all: programs differ in what they make of it.
+    /// Without quotes, so that `a` and `"a"` agree. But a text with a backslash keeps its quotes
+    /// and all: programs differ in what they make of it.
     pub(super) fn text(&self) -> &'a [u8] {
         let inner = self.value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
         inner.filter(|inner| !inner.contains(&b'\\')).unwrap_or(self.value)

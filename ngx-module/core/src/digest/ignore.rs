@@ -1,8 +1,9 @@
 //! The members of a JSON body that are no part of its identity, as JSON pointers (RFC 6901).
 //!
-//! A pointer is kept as the texts that its tokens have in canonical form, so that matching a key is comparing bytes, whatever the client's
-//! spelling of the key was. Decided at configuration time. Bound: [`IGNORE_MAX`] pointers of at most [`TOKENS_MAX`] tokens; matching a key is
-//! one comparison per pointer that matches the path so far.
+//! A pointer is kept as the texts that its tokens have in canonical form, so that matching a key is
+//! comparing bytes, whatever the client's spelling of the key was. Decided at configuration time.
+//! Bound: [`IGNORE_MAX`] pointers of at most [`TOKENS_MAX`] tokens; matching a key is one
+//! comparison per pointer that matches the path so far.
 
 use super::algorithm::Hasher;
 use super::json::canonical_string;
@@ -56,9 +57,11 @@ pub enum IgnoreError {
 }
 
 impl Ignore {
-    /// Reads a comma-separated list as `/user,/stream,/metadata/trace`. An empty text is an empty list.
+    /// Reads a comma-separated list as `/user,/stream,/metadata/trace`. An empty text is an empty
+    /// list.
     ///
-    /// A comma within a key cannot be written. An index names an array's element, and a key of that spelling too.
+    /// A comma within a key cannot be written. An index names an array's element, and a key of that
+    /// spelling too.
     ///
     /// # Errors
     /// The first pointer that is none, and why.
@@ -107,7 +110,8 @@ impl Ignore {
         (0..self.pointers.len()).fold(0, |set, i| set | 1 << i)
     }
 
-    /// Those of `set` that match one step further, by the member `key` (canonical, with its quotes) of the container at `depth` (0: the document).
+    /// Those of `set` that match one step further, by the member `key` (canonical, with its quotes)
+    /// of the container at `depth` (0: the document).
     pub(super) fn step_key(&self, set: PointerSet, depth: usize, key: &[u8]) -> Step {
         self.step(set, depth, |token| token.key == key)
     }

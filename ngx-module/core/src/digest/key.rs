@@ -1,11 +1,15 @@
 //! One key for the cache from several fields.
 //!
-//! Injective: the number of fields, then each with its length before it, so ("ab", "c") and ("a", "bc") differ, and no field can pretend to be
-//! the start of the next. Numbers are in LEB128 (as in DWARF), a byte for most: BLAKE3 works on short texts block by block, 64 bytes in 0.1 µs, and lengths of eight
-//! bytes would be most of the text. In its keyed mode (paper, section 2.3), whose flag enters every compression, it makes 32 bytes of it, in a domain that no body's digest shares.
+//! Injective: the number of fields, then each with its length before it, so ("ab", "c") and ("a",
+//! "bc") differ, and no field can pretend to be the start of the next. Numbers are in LEB128 (as in
+//! DWARF), a byte for most: BLAKE3 works on short texts block by block, 64 bytes in 0.1 µs, and
+//! lengths of eight bytes would be most of the text. In its keyed mode (paper, section 2.3), whose
+//! flag enters every compression, it makes 32 bytes of it, in a domain that no body's digest
+//! shares.
 //!
-//! Fields that are mostly the same from one request to the next make a [`KeyContext`], whose own key the others are hashed under: it is kept until
-//! they change, so that most requests cost a block or two.
+//! Fields that are mostly the same from one request to the next make a [`KeyContext`], whose own
+//! key the others are hashed under: it is kept until they change, so that most requests cost a
+//! block or two.
 //!
 //! Cost: 0.1 to 0.5 µs for a request's fields. Never allocates.
 
@@ -38,7 +42,8 @@ pub struct KeyContext {
 }
 
 impl KeyContext {
-    /// The key of `fields` in the context of `seldom`: as of both together, each in its order, and injective in both.
+    /// The key of `fields` in the context of `seldom`: as of both together, each in its order, and
+    /// injective in both.
     #[must_use]
     pub fn key(&mut self, seldom: &[&[u8]], fields: &[&[u8]]) -> [u8; 32] {
         let mut room = [0; GATHERED_BYTES];
@@ -67,7 +72,8 @@ fn key_under(key: &[u8; 32], fields: &[&[u8]]) -> [u8; 32] {
     }
 }
 
-/// What is to be hashed, in one piece, since BLAKE3 is slow with crumbs and its streaming state is 2 KiB; `None` if it is too long for `room`.
+/// What is to be hashed, in one piece, since BLAKE3 is slow with crumbs and its streaming state is
+/// 2 KiB; `None` if it is too long for `room`.
 fn gather<'r>(fields: &[&[u8]], room: &'r mut [u8; GATHERED_BYTES]) -> Option<&'r [u8]> {
     let mut at = put(room, 0, fields.len())?;
     for field in fields {
@@ -102,10 +108,12 @@ fn long(key: &[u8; 32], fields: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// Characters of [`key_text`]. With up to 55 nginx's MD5 of a key is one block, with the 64 of hexadecimal it would be two, 0.15 µs for every request.
+/// Characters of [`key_text`]. With up to 55 nginx's MD5 of a key is one block, with the 64 of
+/// hexadecimal it would be two, 0.15 µs for every request.
 pub const KEY_TEXT_BYTES: usize = 52;
 
-/// A key as text: base 32 with the digits 0 to v (RFC 5155, section 1.3), in lower case, without padding.
+/// A key as text: base 32 with the digits 0 to v (RFC 5155, section 1.3), in lower case, without
+/// padding.
 #[must_use]
 pub fn key_text(key: &[u8; 32]) -> [u8; KEY_TEXT_BYTES] {
     let mut text = [0; KEY_TEXT_BYTES];
@@ -113,8 +121,9 @@ pub fn key_text(key: &[u8; 32]) -> [u8; KEY_TEXT_BYTES] {
     text
 }
 
-/// What stands for `field` in a key that has `whole` too: its length and nothing if `whole` begins with it, else 0 and the field itself. Only an
-/// empty field has neither. Hosts and URIs come twice, as the client wrote them and as they were understood, and are mostly the same.
+/// What stands for `field` in a key that has `whole` too: its length and nothing if `whole` begins
+/// with it, else 0 and the field itself. Only an empty field has neither. Hosts and URIs come
+/// twice, as the client wrote them and as they were understood, and are mostly the same.
 #[must_use]
 pub fn abbreviated<'f>(field: &'f [u8], whole: &[u8]) -> ([u8; 2], &'f [u8]) {
     match u16::try_from(field.len()) {
@@ -123,7 +132,8 @@ pub fn abbreviated<'f>(field: &'f [u8], whole: &[u8]) -> ([u8; 2], &'f [u8]) {
     }
 }
 
-/// Seven bits a byte, the lowest first; all but the last byte have the eighth set. No number's bytes begin another's.
+/// Seven bits a byte, the lowest first; all but the last byte have the eighth set. No number's
+/// bytes begin another's.
 fn leb128(mut number: usize) -> ArrayVec<u8, LEB128_BYTES_MAX> {
     let mut bytes = ArrayVec::new();
     loop {

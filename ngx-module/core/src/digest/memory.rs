@@ -1,4 +1,5 @@
-//! Memory that may be refused: a request whose buffers cannot grow is hashed as it came, it does not end the worker.
+//! Memory that may be refused: a request whose buffers cannot grow is hashed as it came, it does
+//! not end the worker.
 //!
 //! Cost: amortised constant per item, as `Vec`. Knows no bound but the one it is told.
 
@@ -13,7 +14,8 @@ pub(super) fn push<T>(items: &mut Vec<T>, item: T) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Appends `bytes` to a buffer that never gets longer than `bytes_max`, nor takes more memory than that.
+/// Appends `bytes` to a buffer that never gets longer than `bytes_max`, nor takes more memory than
+/// that.
 pub(super) fn append(buffer: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) -> Result<(), Refused> {
     let needed = buffer.len() + bytes.len();
     if needed > bytes_max {

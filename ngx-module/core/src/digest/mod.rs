@@ -1,19 +1,25 @@
 //! The digest of a request's body, taken from the stream as it arrives.
 //!
-//! Decides which form a body has, and gives each form an identity: two bodies of one identity may share an answer from the cache, so whatever is not
-//! known for certain to mean the same must differ. In doubt a body is hashed as it came, in a domain of its own ([`Hashed::Unparsed`]).
+//! Decides which form a body has, and gives each form an identity: two bodies of one identity may
+//! share an answer from the cache, so whatever is not known for certain to mean the same must
+//! differ. In doubt a body is hashed as it came, in a domain of its own ([`Hashed::Unparsed`]).
 //!
-//! | form | identity |
-//! |---|---|
-//! | raw | the bytes; the digest is the one that `b3sum`, `sha256sum`, `xxh128sum` print, for an empty body too |
-//! | json | the value ([`json`]) without white space, order of keys, spelling of strings and the ignored members, whose list is a part of it: after a change of the list nothing is as before |
-//! | multipart | the list of parts ([`multipart`]) without the boundary and the order and quoting of what stands in their headers |
-//! | auto | one of these by Content-Type: `application/json` and `application/…+json`, `multipart/form-data`, all else raw |
+//! - raw: the bytes. The digest is the one that `b3sum`, `sha256sum` and `xxh128sum` print, for an
+//!   empty body too.
+//! - json: the value ([`json`]) without white space, order of keys, spelling of strings and the
+//!   ignored members. The list of these is a part of it: after a change of the list nothing is as
+//!   before.
+//! - multipart: the list of parts ([`multipart`]) without the boundary, and without the order and
+//!   quoting of what stands in their headers.
+//! - auto: one of these by Content-Type: `application/json` and `application/…+json`,
+//!   `multipart/form-data`, all else raw.
 //!
 //! A body with a Content-Encoding is never parsed: its identity is the coding's name and the bytes.
 //!
-//! Any split of a body into chunks gives the same digest. Cost: linear in the chunk, but for sorting the members of an object when it closes. Bound: below 2 KiB of state;
-//! beside it JSON takes `json_bytes_max` (a hostile one about ten times that), multipart at most 8 KiB of a part's headers. Never blocks, never logs.
+//! Any split of a body into chunks gives the same digest. Cost: linear in the chunk, but for
+//! sorting the members of an object when it closes. Bound: below 2 KiB of state; beside it JSON
+//! takes `json_bytes_max` (a hostile one about ten times that), multipart at most 8 KiB of a part's
+//! headers. Never blocks, never logs.
 
 mod algorithm;
 mod content_type;
@@ -86,7 +92,8 @@ impl Hashed {
     /// All of them, in the order of [`Hashed::index`].
     pub const ALL: [Self; 4] = [Self::Raw, Self::Json, Self::Multipart, Self::Unparsed];
 
-    /// A place in a table of counters, below `ALL.len()`. Cache keys are made with it: it never changes.
+    /// A place in a table of counters, below `ALL.len()`. Cache keys are made with it: it never
+    /// changes.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
@@ -140,7 +147,8 @@ enum Reader {
 }
 
 impl BodyDigest {
-    /// Starts; `content_type` and `content_encoding` are the request headers' values, empty if there are none.
+    /// Starts; `content_type` and `content_encoding` are the request headers' values, empty if
+    /// there are none.
     #[must_use]
     pub fn new(params: &Params, content_type: &[u8], content_encoding: &[u8]) -> Self {
         if let Some(coding) = coding(content_encoding) {
@@ -163,8 +171,9 @@ impl BodyDigest {
         Self { hasher: Hasher::new(params.algorithm, domain), reader, bytes: 0 }
     }
 
-    /// The digest of a body that came in one piece: as [`BodyDigest::new`], [`BodyDigest::update`] and [`BodyDigest::finish`], and for most bodies without a
-    /// streaming state, whose 2 KiB take a tenth of the time that hashing 16 KiB does.
+    /// The digest of a body that came in one piece: as [`BodyDigest::new`], [`BodyDigest::update`]
+    /// and [`BodyDigest::finish`], and for most bodies without a streaming state, whose 2 KiB take
+    /// a tenth of the time that hashing 16 KiB does.
     #[must_use]
     pub fn of_whole(params: &Params, content_type: &[u8], content_encoding: &[u8], body: &[u8]) -> Digest {
         if params.algorithm == Algorithm::Blake3

@@ -54,7 +54,8 @@ impl Hex {
         let mut all = [0; DIGEST_BYTES_MAX];
         all[..len].copy_from_slice(&bytes[..len]);
         let mut ascii = [0; 2 * DIGEST_BYTES_MAX];
-        // All 32, without a branch or a table: the compiler makes a few vector instructions of it, one by one they would be a thousand.
+        // All 32, without a branch or a table: the compiler makes a few vector instructions of it,
+        // one by one they would be a thousand.
         for (pair, byte) in ascii.chunks_exact_mut(2).zip(all) {
             pair[0] = digit(byte >> 4);
             pair[1] = digit(byte & 15);

@@ -1,18 +1,24 @@
-//! Shares a bandwidth among all responses of a key: each reserves the next piece of time, and sends when it has come.
+//! Shares a bandwidth among all responses of a key: each reserves the next piece of time, and sends
+//! when it has come.
 //!
-//! One number says until when the bandwidth is promised. A response that has used up its credit reserves a quantum behind all others and may send once its turn
-//! comes; so whoever has enough to send gets one quantum a round, whatever the others do: deficit round robin (Shreedhar and Varghese 1995) with the queue laid out in
-//! time, by virtual clocks (Zhang 1990). Nobody has to wake anybody, and nobody looks before its time. What is promised never exceeds the bandwidth; a
-//! response that comes late loses nothing, since its turn stays its own. Nobody sends ahead of its credit: who has a chunk to keep whole saves for it, so
-//! that what ended responses have sent is paid for, and a thousand small ones get no more than a large one.
-//! Pure integers, no clock. Cost: one division. Bound: a rate of zero is no limit; times saturate.
+//! One number says until when the bandwidth is promised. A response that has used up its credit
+//! reserves a quantum behind all others and may send once its turn comes; so whoever has enough to
+//! send gets one quantum a round, whatever the others do: deficit round robin (Shreedhar and
+//! Varghese 1995) with the queue laid out in time, by virtual clocks (Zhang 1990). Nobody has to
+//! wake anybody, and nobody looks before its time. What is promised never exceeds the bandwidth; a
+//! response that comes late loses nothing, since its turn stays its own. Nobody sends ahead of its
+//! credit: who has a chunk to keep whole saves for it, so that what ended responses have sent is
+//! paid for, and a thousand small ones get no more than a large one. Pure integers, no clock. Cost:
+//! one division. Bound: a rate of zero is no limit; times saturate.
 
 use crate::time::{MILLISECOND_NS, MonoNs, SECOND_NS};
 
-/// A round among all active responses lasts about so long, ns: short enough to look smooth, long enough that a timer of a millisecond is 2 %.
+/// A round among all active responses lasts about so long, ns: short enough to look smooth, long
+/// enough that a timer of a millisecond is 2 %.
 const ROUND_NS: u64 = 50 * MILLISECOND_NS;
 
-/// What an idle bandwidth may be behind, ns: what responses that come late by less do not lose, and all that an idle key may send above its rate.
+/// What an idle bandwidth may be behind, ns: what responses that come late by less do not lose, and
+/// all that an idle key may send above its rate.
 const SLACK_NS: u64 = 50 * MILLISECOND_NS;
 
 /// The least and the greatest quantum, bytes: half a packet, and what no buffer is larger than.
@@ -21,7 +27,8 @@ const QUANTUM_BYTES: (u64, u64) = (1 << 10, 8 << 20);
 /// Quanta that one look may take from a bandwidth that was idle.
 const QUANTA_MAX: usize = 16;
 
-/// The longest that a response waits before it looks again, ns: so soon does a change of the rate reach all of them.
+/// The longest that a response waits before it looks again, ns: so soon does a change of the rate
+/// reach all of them.
 const LOOK_AGAIN_NS: u64 = 200 * MILLISECOND_NS;
 
 /// The shortest wait, ns: nginx's timers are no finer.
@@ -30,13 +37,15 @@ const WAIT_LEAST_NS: u64 = MILLISECOND_NS;
 /// How much may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Bytes that may be sent now, up to what was wanted and not under what goes at once. 0 = none before `retry_after_ns` has passed.
+    /// Bytes that may be sent now, up to what was wanted and not under what goes at once. 0 = none
+    /// before `retry_after_ns` has passed.
     pub bytes: u64,
     /// When to ask again, ns; 0 with bytes.
     pub retry_after_ns: u64,
 }
 
-/// What one response has of its key's bandwidth. In the response's own memory; the default is a fresh one.
+/// What one response has of its key's bandwidth. In the response's own memory; the default is a
+/// fresh one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Bytes that may be sent.
@@ -71,12 +80,14 @@ impl Pace {
         u64::try_from(ns).unwrap_or(u64::MAX)
     }
 
-    /// How far back an idle bandwidth may be used: a quantum, so that the first of many does not get it all, and not more than the slack.
+    /// How far back an idle bandwidth may be used: a quantum, so that the first of many does not
+    /// get it all, and not more than the slack.
     fn idle_since(&self, now: MonoNs) -> MonoNs {
         MonoNs(now.0.saturating_sub(self.time_of(self.quantum()).min(SLACK_NS)))
     }
 
-    /// Promises `bytes` after all that is promised: when they may be sent, and until when the bandwidth is promised then.
+    /// Promises `bytes` after all that is promised: when they may be sent, and until when the
+    /// bandwidth is promised then.
     #[must_use]
     pub fn promise(&self, free_at: MonoNs, now: MonoNs, bytes: u64) -> (MonoNs, MonoNs) {
         let start = free_at.max(self.idle_since(now));
@@ -89,7 +100,8 @@ impl Pace {
         MonoNs(free_at.0.saturating_sub(self.time_of(bytes))).max(self.idle_since(now).min(free_at))
     }
 
-    /// A moment reckoned with the bandwidth `old`, at the bandwidth of today: what lies ahead takes so much longer or shorter.
+    /// A moment reckoned with the bandwidth `old`, at the bandwidth of today: what lies ahead takes
+    /// so much longer or shorter.
     #[must_use]
     pub fn rescale(&self, moment: MonoNs, now: MonoNs, old: u64) -> MonoNs {
         let ahead = u128::from(moment.since(now)) * u128::from(old) / u128::from(self.bandwidth.max(1));
@@ -98,11 +110,14 @@ impl Pace {
 }
 
 impl Flow {
-    /// What the response may do at `now`, with `wanted` bytes there of which at least `least` go at once or none, 0 counting as 1; `promise` takes the bytes to
-    /// reserve and returns when they may be sent.
+    /// What the response may do at `now`, with `wanted` bytes there of which at least `least` go at
+    /// once or none, 0 counting as 1; `promise` takes the bytes to reserve and returns when they
+    /// may be sent.
     ///
-    /// Asks for a promise when the credit does not suffice; it has at most one outstanding. One of a whole quantum, however little is wanted: who always has
-    /// a little more to send is not worse off than who has all of it. And of no more, whatever is to stay whole: the others' turns come as often as ever.
+    /// Asks for a promise when the credit does not suffice; it has at most one outstanding. One of
+    /// a whole quantum, however little is wanted: who always has a little more to send is not worse
+    /// off than who has all of it. And of no more, whatever is to stay whole: the others' turns
+    /// come as often as ever.
     pub fn ask(&mut self, pace: &Pace, now: MonoNs, wanted: u64, least: u64, promise: impl Fn(u64) -> MonoNs) -> Grant {
         self.arrive(pace, now);
         let least = least.max(1).min(wanted);
@@ -161,7 +176,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// Responses that always want `chunk` bytes, look when they are told plus `late`, and keep chunks whole if `whole`.
+    /// Responses that always want `chunk` bytes, look when they are told plus `late`, and keep
+    /// chunks whole if `whole`.
     struct Line {
         flow: Flow,
         chunk: u64,
@@ -278,7 +294,8 @@ mod tests {
         assert!(longest <= 60 * MILLISECOND_NS, "{longest}");
     }
 
-    /// What `clients` get in 10 s at `rate`, each of which asks for an answer of `bytes` as soon as it has one.
+    /// What `clients` get in 10 s at `rate`, each of which asks for an answer of `bytes` as soon as
+    /// it has one.
     fn small_answers(clients: u32, rate: u64, bytes: u64, whole: bool) -> u64 {
         let free_at = Cell::new(MonoNs(0));
         let pace = Pace { bandwidth: rate, active: clients };
@@ -322,7 +339,8 @@ mod tests {
             ] {
                 let sent = small_answers(clients, rate, bytes, whole);
                 let case = format!("{clients} clients, {bytes} bytes, {whole} at {rate}: {sent}");
-                // The slack and the first round, which goes before its time, and what was saved for whole answers last.
+                // The slack and the first round, which goes before its time, and what was saved for
+                // whole answers last.
                 let slack = rate / 10 + u64::from(clients) * (QUANTUM_BYTES.0 + bytes * u64::from(whole));
                 assert!(sent <= 10 * rate + slack, "{case}");
                 assert!((sent + slack) * 100 >= 10 * rate * 95, "{case}");

@@ -1,16 +1,21 @@
-//! Holds the requests of a key to a rate: the generic cell rate algorithm in its virtual scheduling form (ITU-T I.371), on one number.
+//! Holds the requests of a key to a rate: the generic cell rate algorithm in its virtual scheduling
+//! form (ITU-T I.371), on one number.
 //!
-//! The number is the theoretical arrival time (TAT): when the next request would come if the key kept its rate exactly. A request that comes `excess`
-//! requests before it is in the burst; that is nginx's `excess` of `limit_req`, so `burst` and `delay` mean what they mean there: an idle key gets one
-//! request and `burst` more at once, and over a time t never more than rate · t + burst + 1. A TAT in the past is a full allowance, whatever its value.
-//! A debt is a time, so one made at a low rate would shut its key out for as long after a change to a high one: then [`Gcra::lowered`] is what is left of it.
-//! Pure integers. Cost: some twenty instructions. Bound: debts up to 2^63 ticks; all sums saturate.
+//! The number is the theoretical arrival time (TAT): when the next request would come if the key
+//! kept its rate exactly. A request that comes `excess` requests before it is in the burst; that is
+//! nginx's `excess` of `limit_req`, so `burst` and `delay` mean what they mean there: an idle key
+//! gets one request and `burst` more at once, and over a time t never more than rate · t + burst +
+//! 1. A TAT in the past is a full allowance, whatever its value. A debt is a time, so one made at a
+//! low rate would shut its key out for as long after a change to a high one: then [`Gcra::lowered`]
+//! is what is left of it. Pure integers. Cost: some twenty instructions. Bound: debts up to 2^63
+//! ticks; all sums saturate.
 
 use super::rate::{TICKS_PER_NS, Ticks, span_ns};
 use super::settings::DELAY_NONE;
 use crate::time::MILLISECOND_NS;
 
-/// Debts so little above the whole allowance are not lowered: who has read the clock and is held up then sees debts that others have made since.
+/// Debts so little above the whole allowance are not lowered: who has read the clock and is held up
+/// then sees debts that others have made since.
 const HELD_UP_MAX: Ticks = 20 * MILLISECOND_NS * TICKS_PER_NS;
 
 /// What a key is held to.
@@ -33,12 +38,14 @@ pub struct Admitted {
     pub wait: Ticks,
 }
 
-/// It is not; nothing changes. It would be after so many ticks if no other came; `Ticks::MAX` = never, since it costs more than the whole burst.
+/// It is not; nothing changes. It would be after so many ticks if no other came; `Ticks::MAX` =
+/// never, since it costs more than the whole burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub Ticks);
 
 impl Gcra {
-    /// Whether a request that costs `cost` (0 counts as 1) may come at `now`, when the key's TAT is `tat`.
+    /// Whether a request that costs `cost` (0 counts as 1) may come at `now`, when the key's TAT is
+    /// `tat`.
     #[inline]
     pub fn admit(&self, tat: Ticks, now: Ticks, cost: u32) -> Result<Admitted, Refused> {
         let start = tat.max(now);
@@ -57,8 +64,10 @@ impl Gcra {
         Ok(Admitted { tat: next, wait })
     }
 
-    /// The TAT of a key that owes more at `now` than these terms let anybody owe, lowered to that; `None` for all others. For debts from before these terms were
-    /// in force: what was used up is used up still, and comes back at the new rate, 20 ms later at most. A debt may be that much higher.
+    /// The TAT of a key that owes more at `now` than these terms let anybody owe, lowered to that;
+    /// `None` for all others. For debts from before these terms were in force: what was used up is
+    /// used up still, and comes back at the new rate, 20 ms later at most. A debt may be that much
+    /// higher.
     #[cold]
     #[must_use]
     pub fn lowered(&self, tat: Ticks, now: Ticks) -> Option<Ticks> {
@@ -68,8 +77,8 @@ impl Gcra {
 
     /// The TAT after a request that was admitted with `admitted` is taken back at `now`.
     ///
-    /// Gives back what of its cost has not yet passed: what has, the key has had. At once that is all of it; so a request that is taken back
-    /// never lets in more than if it had not come.
+    /// Gives back what of its cost has not yet passed: what has, the key has had. At once that is
+    /// all of it; so a request that is taken back never lets in more than if it had not come.
     #[inline]
     #[must_use]
     pub fn give_back(tat: Ticks, admitted: Ticks, cost: Ticks, now: Ticks) -> Ticks {
@@ -138,7 +147,8 @@ mod tests {
 
     #[test]
     fn a_burst_waits_as_nginx_lets_it_wait() {
-        // limit_req rate=10r/s burst=5: the excess waits 100 ms each; with delay=2 the first two do not.
+        // limit_req rate=10r/s burst=5: the excess waits 100 ms each; with delay=2 the first two do
+        // not.
         for (delay, waits) in [(0, [0, 100, 200, 300, 400, 500]), (2, [0, 0, 0, 100, 200, 300]), (DELAY_NONE, [0; 6])] {
             let limit = gcra(Rate::per_second(10), 5, delay);
             let mut tat = 0;
@@ -176,7 +186,8 @@ mod tests {
         assert_eq!(quick.remaining(lowered, at(SECOND_NS)), 21);
     }
 
-    /// nginx 1.22's `ngx_http_limit_req_lookup`, with exact fractions instead of thousandths and milliseconds: excess before this request.
+    /// nginx 1.22's `ngx_http_limit_req_lookup`, with exact fractions instead of thousandths and
+    /// milliseconds: excess before this request.
     struct Nginx {
         excess: f64,
         last: Option<u64>,
@@ -206,7 +217,8 @@ mod tests {
             let interval_ns = limit.interval as f64 / TICKS_PER_NS as f64;
             let (mut tat, mut now, mut nginx) = (0, 0, Nginx { excess: 0.0, last: None });
             for step in steps {
-                // Steps of tenths of an interval, off the exact boundary, where fractions and ticks may round differently.
+                // Steps of tenths of an interval, off the exact boundary, where fractions and ticks
+                // may round differently.
                 now += step * limit.interval / (10 * TICKS_PER_NS) + 1;
                 let ours = limit.admit(tat, at(now), 1);
                 prop_assert_eq!(ours.is_ok(), nginx.admits(now, 1.0 / interval_ns, burst), "at {}", now);

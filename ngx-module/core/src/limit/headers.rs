@@ -1,8 +1,10 @@
-//! What clients are told of a rate limit: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10, structured fields), `Retry-After`, and
-//! OpenAI's `x-ratelimit-…-requests`.
+//! What clients are told of a rate limit: `RateLimit-Policy` and `RateLimit`
+//! (draft-ietf-httpapi-ratelimit-headers-10, structured fields), `Retry-After`, and OpenAI's
+//! `x-ratelimit-…-requests`.
 //!
-//! A policy is the rate over the smallest whole number of its unit that holds a burst: `10r/s` with a burst of 20 is `q=30;w=3`, so that the remaining requests never
-//! exceed it and who keeps to it is never refused. Writes into what it is given; allocates nothing. Cost: linear in the limits.
+//! A policy is the rate over the smallest whole number of its unit that holds a burst: `10r/s` with
+//! a burst of 20 is `q=30;w=3`, so that the remaining requests never exceed it and who keeps to it
+//! is never refused. Writes into what it is given; allocates nothing. Cost: linear in the limits.
 
 use core::fmt::{self, Write};
 
@@ -19,7 +21,8 @@ pub struct Quota {
     pub window_s: u64,
     /// Requests that would be let in now: `r`, and `x-ratelimit-remaining-requests`.
     pub remaining: u64,
-    /// Time until all of the burst is there again, or for a refused request until it may come again, ns: `t`, and `x-ratelimit-reset-requests`.
+    /// Time until all of the burst is there again, or for a refused request until it may come
+    /// again, ns: `t`, and `x-ratelimit-reset-requests`.
     pub reset_ns: u64,
 }
 
@@ -74,7 +77,8 @@ pub const fn retry_after_s(ns: u64) -> u64 {
     if seconds == 0 { 1 } else { seconds }
 }
 
-/// The value of `x-ratelimit-reset-requests`, as Go prints durations: `1h2m3s`, `6m0s`, `1.5s`, `20ms`, `0s`. Rounded up to a millisecond.
+/// The value of `x-ratelimit-reset-requests`, as Go prints durations: `1h2m3s`, `6m0s`, `1.5s`,
+/// `20ms`, `0s`. Rounded up to a millisecond.
 pub fn go_duration(out: &mut impl Write, ns: u64) -> fmt::Result {
     let ms = ns.div_ceil(MILLISECOND_NS);
     if ms > 0 && ms < 1_000 {

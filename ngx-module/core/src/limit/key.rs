@@ -1,8 +1,11 @@
-//! The hash under which the tables know a key: SipHash-1-3 of 128 bits, keyed with the zone's secret.
+//! The hash under which the tables know a key: SipHash-1-3 of 128 bits, keyed with the zone's
+//! secret.
 //!
-//! Keys come from clients (addresses, header fields), and who could make two collide could spend another one's allowance. XXH3 is faster, but no
-//! secret makes it a pseudo-random function: pairs that collide for a good part of all seeds are known. SipHash (Aumasson and Bernstein 2012) is made
-//! for hash tables under attack; 1-3 is what Rust's own tables use. Two keys share an entry by accident with a chance below 2^-64 for each pair.
+//! Keys come from clients (addresses, header fields), and who could make two collide could spend
+//! another one's allowance. XXH3 is faster, but no secret makes it a pseudo-random function: pairs
+//! that collide for a good part of all seeds are known. SipHash (Aumasson and Bernstein 2012) is
+//! made for hash tables under attack; 1-3 is what Rust's own tables use. Two keys share an entry by
+//! accident with a chance below 2^-64 for each pair.
 //! Cost: about 1 ns a byte after 15 ns. Bound: none.
 
 use core::hash::Hasher;
@@ -18,7 +21,8 @@ pub struct KeyHash {
 }
 
 impl KeyHash {
-    /// The hash of `key` with the zone's secret ([`crate::zone::Header::secret`]). The empty key is a key as any other: all share it.
+    /// The hash of `key` with the zone's secret ([`crate::zone::Header::secret`]). The empty key is
+    /// a key as any other: all share it.
     #[must_use]
     pub fn new(secret: [u64; 2], key: &[u8]) -> Self {
         let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);

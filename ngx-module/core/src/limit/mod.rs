@@ -1,6 +1,7 @@
 //! Limits of a class: arithmetic of rates and bandwidths, and the texts that clients read of them.
 //!
-//! Pure: no atomics, no clock, no allocation on the request path. What is shared between workers is in [`crate::zone`].
+//! Pure: no atomics, no clock, no allocation on the request path. What is shared between workers is
+//! in [`crate::zone`].
 
 mod bandwidth;
 mod gcra;

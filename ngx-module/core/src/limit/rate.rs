@@ -1,8 +1,9 @@
 //! Rates as people write them, and the exact time between two requests that they mean.
 //!
-//! Knows no clock. Times of limits are [`Ticks`]: 64 to a nanosecond, so that the time between requests is rounded by under 0.02 % up to ten million
-//! requests a second and by under 2 % up to [`RATE_MAX`]; it is rounded down, so a client that keeps the rate exactly is never refused. A zone's
-//! ticks last nine years of uptime; then they stand still and nothing is refused any more.
+//! Knows no clock. Times of limits are [`Ticks`]: 64 to a nanosecond, so that the time between
+//! requests is rounded by under 0.02 % up to ten million requests a second and by under 2 % up to
+//! [`RATE_MAX`]; it is rounded down, so a client that keeps the rate exactly is never refused. A
+//! zone's ticks last nine years of uptime; then they stand still and nothing is refused any more.
 
 use crate::time::{MonoNs, SECOND_NS};
 
@@ -22,7 +23,8 @@ pub const fn ticks(now: MonoNs) -> Ticks {
     now.0.saturating_mul(TICKS_PER_NS)
 }
 
-/// A span of ticks in whole nanoseconds, rounded up, so that who waits so long has waited long enough.
+/// A span of ticks in whole nanoseconds, rounded up, so that who waits so long has waited long
+/// enough.
 #[inline]
 #[must_use]
 pub const fn span_ns(span: Ticks) -> u64 {

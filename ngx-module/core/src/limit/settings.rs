@@ -1,10 +1,12 @@
 //! What a class can be told, from nginx.conf or the control plane, and the ranges of it.
 //!
-//! One struct serves both: each field may be left out. Decides nothing; checks ranges. Bound: the constants.
+//! One struct serves both: each field may be left out. Decides nothing; checks ranges. Bound: the
+//! constants.
 
 use super::rate::{RATE_MAX, Rate};
 
-/// Priority of a class that sets none, and of a request without a class. The lower number goes first.
+/// Priority of a class that sets none, and of a request without a class. The lower number goes
+/// first.
 pub const PRIORITY_DEFAULT: u8 = 100;
 /// Share of a class that sets none, in percent, as far as the classes that set one leave so much.
 pub const SHARE_DEFAULT: u8 = 5;
@@ -22,27 +24,33 @@ pub const QUEUE_TIMEOUT_MS_MAX: u32 = 86_400_000;
 /// Fields of [`ClassSettings`], in the order of its words.
 pub(crate) const FIELDS: usize = 9;
 
-/// A class' settings; `None` = not said here, so what lies beneath holds: nginx.conf under the control plane, the defaults under nginx.conf.
+/// A class' settings; `None` = not said here, so what lies beneath holds: nginx.conf under the
+/// control plane, the defaults under nginx.conf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassSettings {
     /// Requests let in per time and key. Default: unlimited.
     pub rate: Option<Rate>,
     /// 0 to [`COUNT_MAX`]: requests above the rate that are not refused. Default 0.
     pub burst: Option<u32>,
-    /// Of the burst, requests that pass at once; those after them wait as long as the rate demands. 0 (the default) = all wait, as with nginx's
-    /// `limit_req`; [`DELAY_NONE`] = none waits, as with `nodelay`; else up to [`COUNT_MAX`].
+    /// Of the burst, requests that pass at once; those after them wait as long as the rate demands.
+    /// 0 (the default) = all wait, as with nginx's `limit_req`; [`DELAY_NONE`] = none waits, as
+    /// with `nodelay`; else up to [`COUNT_MAX`].
     pub delay: Option<u32>,
     /// 0 (unlimited, the default) to [`COUNT_MAX`]: requests at once per key.
     pub concurrency: Option<u32>,
-    /// 0 (unlimited, the default) to [`BANDWIDTH_MAX`]: bytes per second per key, over all its responses.
+    /// 0 (unlimited, the default) to [`BANDWIDTH_MAX`]: bytes per second per key, over all its
+    /// responses.
     pub bandwidth: Option<u64>,
     /// The lower one leaves a queue first. Default [`PRIORITY_DEFAULT`].
     pub priority: Option<u8>,
-    /// 0 to [`SHARE_MAX`] percent of the slots that the class gets even if others go first. Default [`SHARE_DEFAULT`].
+    /// 0 to [`SHARE_MAX`] percent of the slots that the class gets even if others go first. Default
+    /// [`SHARE_DEFAULT`].
     pub share: Option<u8>,
-    /// 0 (as many as the queue holds, the default) to [`COUNT_MAX`]: requests of the class that may wait in one queue.
+    /// 0 (as many as the queue holds, the default) to [`COUNT_MAX`]: requests of the class that may
+    /// wait in one queue.
     pub queue: Option<u32>,
-    /// 0 (as long as the queue lets them, the default) to [`QUEUE_TIMEOUT_MS_MAX`]: how long they may wait, ms.
+    /// 0 (as long as the queue lets them, the default) to [`QUEUE_TIMEOUT_MS_MAX`]: how long they
+    /// may wait, ms.
     pub queue_timeout_ms: Option<u32>,
 }
 

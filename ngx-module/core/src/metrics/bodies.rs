@@ -1,4 +1,5 @@
-//! The metrics of request bodies and of nginx's cache where `pincer_body_hash` is on. Names are a contract with dashboards.
+//! The metrics of request bodies and of nginx's cache where `pincer_body_hash` is on. Names are a
+//! contract with dashboards.
 
 use core::fmt::{self, Write};
 

@@ -1,4 +1,5 @@
-//! The metrics of classes. Names are a contract with dashboards; the only label of a request is its class and what became of it, never its key.
+//! The metrics of classes. Names are a contract with dashboards; the only label of a request is its
+//! class and what became of it, never its key.
 
 use core::fmt::{self, Write};
 

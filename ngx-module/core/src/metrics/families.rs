@@ -1,4 +1,5 @@
-//! Our metrics: which there are, and what each of them counts. Names are a contract with dashboards.
+//! Our metrics: which there are, and what each of them counts. Names are a contract with
+//! dashboards.
 
 use core::fmt::{self, Write};
 
@@ -184,7 +185,8 @@ fn each_peer(
     Ok(())
 }
 
-/// The link to the control plane; left out where none is configured, so that nobody is alerted of it.
+/// The link to the control plane; left out where none is configured, so that nobody is alerted of
+/// it.
 fn control_plane<W: Write>(link: &ConnectionState, context: &Context<'_>, out: &mut Exposition<'_, W>) -> fmt::Result {
     let connected = gauge("pincer_control_plane_connected", "Whether the stream to the control plane stands.");
     single(out, connected, u64::from(link.connected))?;

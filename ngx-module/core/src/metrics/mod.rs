@@ -1,7 +1,9 @@
-//! The text of `pincer_metrics`: Prometheus' exposition format 0.0.4, or OpenMetrics 1.0 for who asks for it.
+//! The text of `pincer_metrics`: Prometheus' exposition format 0.0.4, or OpenMetrics 1.0 for who
+//! asks for it.
 //!
-//! Names end in their base unit, counters in `_total`; every family has its lines together, metadata first. Labels are upstreams, peers, classes and
-//! words of our own: all from configuration, so their number is bounded by the zone. Decides nothing, reads only a snapshot.
+//! Names end in their base unit, counters in `_total`; every family has its lines together,
+//! metadata first. Labels are upstreams, peers, classes and words of our own: all from
+//! configuration, so their number is bounded by the zone. Decides nothing, reads only a snapshot.
 //! Cost: linear in peers × families.
 
 mod bodies;

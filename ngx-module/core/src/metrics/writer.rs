@@ -1,6 +1,7 @@
 //! Writes metric families in either dialect. Knows no metric of ours.
 //!
-//! Differences: OpenMetrics names a counter's family without `_total`, has `# UNIT` lines and ends with `# EOF`.
+//! Differences: OpenMetrics names a counter's family without `_total`, has `# UNIT` lines and ends
+//! with `# EOF`.
 
 use core::fmt::{self, Write};
 
@@ -131,7 +132,8 @@ fn write_label(out: &mut impl Write, name: &str, value: &str) -> fmt::Result {
     out.write_char('"')
 }
 
-/// Seconds without trailing zeros but always with a decimal: the canonical form of a bucket's bound.
+/// Seconds without trailing zeros but always with a decimal: the canonical form of a bucket's
+/// bound.
 fn write_seconds(out: &mut impl Write, ns: u64) -> fmt::Result {
     let (mut fraction, mut digits) = (ns % 1_000_000_000, 9);
     while digits > 1 && fraction % 10 == 0 {

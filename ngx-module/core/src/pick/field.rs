@@ -10,7 +10,8 @@ use arrayvec::ArrayVec;
 
 /// Service time credited to all when nobody has a sample, ns. Any constant does.
 const UNLEARNED_NS: u64 = 100 * MILLISECOND_NS;
-/// Peers within so many ns are ties whatever their ratio: less than that is the noise of scheduling, not a replica's speed.
+/// Peers within so many ns are ties whatever their ratio: less than that is the noise of
+/// scheduling, not a replica's speed.
 const TIE_NS: u64 = 2 * MILLISECOND_NS;
 /// As [`TIE_NS`], for a slower peer whose mean rests on a few samples: one of them may have met a
 /// stall of this or of the replica's machine. Without it the first answer of a fast pool decides
@@ -21,7 +22,8 @@ const FEW_PART: u64 = 3;
 /// Standard errors of the means that a difference must exceed to be believed.
 const ERRORS: u64 = 2;
 
-/// Indices of the bits that are set, rising. By halves: the upper one is nearly always empty, and half words are half the work.
+/// Indices of the bits that are set, rising. By halves: the upper one is nearly always empty, and
+/// half words are half the work.
 #[inline]
 pub(super) fn bits(set: PeerSet) -> impl Iterator<Item = usize> {
     let half = |shift: usize| {
@@ -85,8 +87,10 @@ impl<'a> Field<'a> {
         self.best
     }
 
-    /// Whether two peers are of like speed: within 25 %, and twice the standard errors of the two means on top, but never beyond a factor of two;
-    /// or within [`TIE_NS`], or within [`STALL_NS`] where few samples say so. Without the errors, chance would split equal peers of varied work into fast and slow ones.
+    /// Whether two peers are of like speed: within 25 %, and twice the standard errors of the two
+    /// means on top, but never beyond a factor of two; or within [`TIE_NS`], or within [`STALL_NS`]
+    /// where few samples say so. Without the errors, chance would split equal peers of varied work
+    /// into fast and slow ones.
     #[inline]
     pub(super) fn is_tie(&self, one: usize, other: usize) -> bool {
         let (low, high) = if self.service_ns[one] < self.service_ns[other] { (one, other) } else { (other, one) };

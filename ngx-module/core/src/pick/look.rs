@@ -25,7 +25,8 @@ const FEW: u32 = 6;
 const PROVEN_NS: u64 = 5 * SECOND_NS;
 /// See [`PROVEN_NS`].
 const PROVEN_SERVICES: u64 = 32;
-/// A sample so many times under the mean contradicts it; two in a row do so under 1 / [`FAR_TWICE`].
+/// A sample so many times under the mean contradicts it; two in a row do so under 1 /
+/// [`FAR_TWICE`].
 const FAR: u64 = 4;
 /// See [`FAR`].
 const FAR_TWICE: f64 = 1.5;

@@ -1,9 +1,10 @@
 //! Picks the peer of one request, or says that it should wait: late binding with a wait rule.
 //!
-//! A request is bound to a peer only when that peer has a free slot, so the time a slot is held is pure service time; and an idle slow
-//! peer is left idle while waiting for a busy fast one pays ([`rule`]). Peers within 25 % are ties and share by weight ([`share`]).
-//! The simulation in tests/policy holds it against an oracle that knows every backlog and every request's work: mean 1.04 ×, p99 1.21 × at a
-//! load of 0.7 on two fast and six slow replicas.
+//! A request is bound to a peer only when that peer has a free slot, so the time a slot is held is
+//! pure service time; and an idle slow peer is left idle while waiting for a busy fast one pays
+//! ([`rule`]). Peers within 25 % are ties and share by weight ([`share`]). The simulation in
+//! tests/policy holds it against an oracle that knows every backlog and every request's work: mean
+//! 1.04 ×, p99 1.21 × at a load of 0.7 on two fast and six slow replicas.
 //!
 //! Order of the decision: one request tries a half-open peer; then the consistent hash, if the
 //! request has a key; then a peer without a sample gets its share ([`unknown`]); then an idle peer
@@ -11,7 +12,8 @@
 //! without a queue, when all are full); peers whose breaker is open only when nothing else is left,
 //! because a wrong verdict of all breakers must not become an outage.
 //!
-//! Pure: no lock, no clock, no allocation. Cost: under 200 ns among 8 peers (examples/pick_bench.rs), linear in the peers of one speed.
+//! Pure: no lock, no clock, no allocation. Cost: under 200 ns among 8 peers
+//! (examples/pick_bench.rs), linear in the peers of one speed.
 //! Bound: the first [`PEERS_MAX`] peers are looked at.
 
 mod field;
@@ -33,10 +35,12 @@ pub use share::{Entrant, settle};
 pub const PEERS_MAX: usize = 128;
 /// A set of peers of one upstream; bit `i` is peer `i`.
 pub type PeerSet = u128;
-/// The wait rule's θ: the part of the gain from waiting that the queue must eat up before a slower peer is taken.
+/// The wait rule's θ: the part of the gain from waiting that the queue must eat up before a slower
+/// peer is taken.
 ///
-/// Against the oracle on two fast and six slow replicas whose speeds are learned, mean and p99 at loads of 0.7, 0.8 and 0.9: 0.2 has 1.04/1.25,
-/// 0.97/1.6, 0.85/2.0; 0.3 has 1.03/1.2, 1.02/1.4, 0.96/1.9; 0.5 has 1.05/1.1, 1.1/1.2, 1.25/1.8. 0.3 is the best of both up to 0.8.
+/// Against the oracle on two fast and six slow replicas whose speeds are learned, mean and p99 at
+/// loads of 0.7, 0.8 and 0.9: 0.2 has 1.04/1.25, 0.97/1.6, 0.85/2.0; 0.3 has 1.03/1.2, 1.02/1.4,
+/// 0.96/1.9; 0.5 has 1.05/1.1, 1.1/1.2, 1.25/1.8. 0.3 is the best of both up to 0.8.
 pub const THETA: f64 = 0.3;
 /// One request in so many may look at a peer whose speed is well known to be less than others'.
 pub const EXPLORE_ONE_IN: u64 = 100;
@@ -57,7 +61,8 @@ pub enum Admission {
 /// What the rule knows of one peer at the moment of the pick.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerView {
-    /// Stable hash of the peer's address: its place in the consistent hash, kept when others come and go.
+    /// Stable hash of the peer's address: its place in the consistent hash, kept when others come
+    /// and go.
     pub identity: u64,
     /// Requests that hold a slot now, over all workers.
     pub in_flight: u32,
@@ -65,7 +70,8 @@ pub struct PeerView {
     pub pending: u32,
     /// Mean age of the pending ones in ns; 0 = none pending.
     pub pending_age_ns: u64,
-    /// Requests it may have in flight now: `max_conns` as limited by slow start ([`crate::slow_start::SlowStart::slots`]); 0 = no limit.
+    /// Requests it may have in flight now: `max_conns` as limited by slow start
+    /// ([`crate::slow_start::SlowStart::slots`]); 0 = no limit.
     pub slots: u32,
     /// `max_conns` as configured; 0 = unlimited.
     pub max_conns: u32,
@@ -73,7 +79,8 @@ pub struct PeerView {
     pub weight: u32,
     /// Learned mean of the signal in ns ([`crate::estimate::Estimate::mean_ns`]); 0 = unknown.
     pub service_ns: u64,
-    /// The lesser of the last two samples of the signal in ns ([`crate::estimate::Estimate::recent_ns`]); 0 = none.
+    /// The lesser of the last two samples of the signal in ns
+    /// ([`crate::estimate::Estimate::recent_ns`]); 0 = none.
     pub recent_ns: u64,
     /// The greater of them ([`crate::estimate::Estimate::recent_most_ns`]), while no request is
     /// without its signal.
@@ -109,7 +116,8 @@ pub struct Demand {
     pub can_wait: bool,
     /// Hash of the affinity variable, if any.
     pub affinity: Option<u64>,
-    /// Peers this request has already tried and failed on. (A peer that was found full belongs in the views as full, not here.)
+    /// Peers this request has already tried and failed on. (A peer that was found full belongs in
+    /// the views as full, not here.)
     pub tried: PeerSet,
     /// The request's number in its upstream (every hundredth may look at a well-known slower peer),
     /// or 64 random bits. One value for all attempts to place a request: one that waits is not to
@@ -203,8 +211,9 @@ impl Ranks {
 
 /// Picks a peer.
 ///
-/// `theta` is usually [`THETA`]. A request that has failed before (`tried` not empty) is not used for trials while others are open.
-/// Returns `Full` rather than `Wait` if the request cannot wait; then a limit set by slow start alone, and backups, give way first.
+/// `theta` is usually [`THETA`]. A request that has failed before (`tried` not empty) is not used
+/// for trials while others are open. Returns `Full` rather than `Wait` if the request cannot wait;
+/// then a limit set by slow start alone, and backups, give way first.
 #[must_use]
 pub fn pick(peers: &[PeerView], demand: &Demand, theta: f64) -> Decision {
     let ranks = Ranks::of(peers, demand.tried);

@@ -1,4 +1,5 @@
-//! What picks will say for the next moments, worked out once: the groups of like speed that requests go to, if nothing else is to be decided.
+//! What picks will say for the next moments, worked out once: the groups of like speed that
+//! requests go to, if nothing else is to be decided.
 //!
 //! Grouping peers by speed is most of a pick's work and changes only as fast as the means do, so a
 //! busy worker does it once for many requests ([`crate::zone::Plan`]) and only weighs and shares,
@@ -23,10 +24,12 @@ pub struct Group {
     pub service_ns: u64,
 }
 
-/// The groups that the next requests go to, fastest first; empty when each request needs a pick of its own.
+/// The groups that the next requests go to, fastest first; empty when each request needs a pick of
+/// its own.
 ///
-/// With `max_conns` it is the fastest group alone, for as long as one of it is free and owed a request: [`super::pick`] on the same views takes one of
-/// it too, since the fastest free peer is in it and no full peer outside of it is faster. Without any `max_conns` it is all groups, among
+/// With `max_conns` it is the fastest group alone, for as long as one of it is free and owed a
+/// request: [`super::pick`] on the same views takes one of it too, since the fastest free peer is
+/// in it and no full peer outside of it is faster. Without any `max_conns` it is all groups, among
 /// which [`super::rule`]'s cost decides.
 ///
 /// `may_look_again`: whether the upstream may spend a look at a peer that has news; without one the

@@ -7,9 +7,11 @@
 //! waited for as long as a faster peer would save it waits no longer: the slots are held for longer
 //! than is known (no stream has ended yet).
 //!
-//! Without `max_conns` a peer has no slots: the cost of a group of such peers of like S is S · (1 + n / w), n their requests whose signal has not
-//! come (a stream that flows does not delay the next one's first token), w their weight in mean weights. For equal peers that is
-//! least connections. Groups are looked at in rising S and only while S alone is under the best cost found, so a pool of one speed is one pass.
+//! Without `max_conns` a peer has no slots: the cost of a group of such peers of like S is S · (1 +
+//! n / w), n their requests whose signal has not come (a stream that flows does not delay the next
+//! one's first token), w their weight in mean weights. For equal peers that is least connections.
+//! Groups are looked at in rising S and only while S alone is under the best cost found, so a pool
+//! of one speed is one pass.
 //!
 //! Never chooses within a tie: that is [`super::share`].
 

@@ -1,10 +1,13 @@
-//! Shares among peers of like speed: load evened by slots and weight, the rest by smooth weighted round robin.
+//! Shares among peers of like speed: load evened by slots and weight, the rest by smooth weighted
+//! round robin.
 //!
-//! "Fewest in flight per weight" alone would give an idle canary of weight 1 % every second request of two at once. So a peer's load is compared with
-//! what is due to it: φ = (N + 1) · q / Σq, q = slots · weight, N the group's requests in flight, full peers included. A peer that is owed a whole
-//! request (n + 1 ≤ φ) comes first, most owed first; then those owed a part of one (n < φ), by smooth weighted round robin (nginx's),
-//! whose credits are kept over all picks of the group; then the others. With equal weights this is fewest in flight per slot with round robin in a
-//! tie, exactly; idle, it is nginx's round robin, exactly; with 99 : 1 it is 1 % at any concurrency.
+//! "Fewest in flight per weight" alone would give an idle canary of weight 1 % every second request
+//! of two at once. So a peer's load is compared with what is due to it: φ = (N + 1) · q / Σq, q =
+//! slots · weight, N the group's requests in flight, full peers included. A peer that is owed a
+//! whole request (n + 1 ≤ φ) comes first, most owed first; then those owed a part of one (n < φ),
+//! by smooth weighted round robin (nginx's), whose credits are kept over all picks of the group;
+//! then the others. With equal weights this is fewest in flight per slot with round robin in a tie,
+//! exactly; idle, it is nginx's round robin, exactly; with 99 : 1 it is 1 % at any concurrency.
 //!
 //! If the one whose turn it is is full, weights have been set unlike `max_conns` (with equal
 //! weights a full peer is never owed anything): the request waits for it while the queue is under
@@ -24,7 +27,8 @@ use super::{Demand, PeerSet, PeerView, patience};
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Service times for which a request waits rather than go to a peer that has had its share: at a load of 0.8 on 8 slots a canary of 1 % then has 1.3 %.
+/// Service times for which a request waits rather than go to a peer that has had its share: at a
+/// load of 0.8 on 8 slots a canary of 1 % then has 1.3 %.
 const PATIENCE: f64 = 3.0;
 
 /// Requests by which an unknown peer may be ahead of its share by weight. Its credit then is within
@@ -53,7 +57,8 @@ pub struct Entrant {
 }
 
 impl Entrant {
-    /// How much a group with `quotas` in all, and `in_flight` requests, owes it. Both under 2^28, respectively 2^39, as they are by their bounds.
+    /// How much a group with `quotas` in all, and `in_flight` requests, owes it. Both under 2^28,
+    /// respectively 2^39, as they are by their bounds.
     #[inline]
     fn claim(&self, quotas: u64, in_flight: u64) -> Claim {
         let due = self.quota.saturating_mul(in_flight + 1);
@@ -81,7 +86,8 @@ impl Entrant {
         mine < theirs || (mine == theirs && self.credit > other.credit)
     }
 
-    /// The one that is owed most; `None` if there is none, or (`owed_only`) none that is owed anything.
+    /// The one that is owed most; `None` if there is none, or (`owed_only`) none that is owed
+    /// anything.
     #[inline]
     pub fn best(entrants: impl Iterator<Item = Self>, quotas: u64, in_flight: u64, owed_only: bool) -> Option<Self> {
         let mut best: Option<(Self, Claim)> = None;
@@ -165,10 +171,12 @@ fn is_short_wait(field: &Field, demand: &Demand, full: PeerSet) -> bool {
     f64::from(demand.queued) < PATIENCE * drained
 }
 
-/// Smooth weighted round robin's bookkeeping after a pick: every peer of `ties` gains its weight, `chosen` pays the sum.
+/// Smooth weighted round robin's bookkeeping after a pick: every peer of `ties` gains its weight,
+/// `chosen` pays the sum.
 ///
-/// Additions commute, so workers may settle at the same time. A credit is held within twice the sum of weights: when load and not turn decided for
-/// long, the debt is not paid back in one streak later.
+/// Additions commute, so workers may settle at the same time. A credit is held within twice the sum
+/// of weights: when load and not turn decided for long, the debt is not paid back in one streak
+/// later.
 pub fn settle<'a>(
     ties: PeerSet,
     chosen: usize,

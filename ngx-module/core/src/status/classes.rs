@@ -1,4 +1,5 @@
-//! The classes in `pincer_status`: each value as nginx.conf says it, as the control plane says it, and as it is in force.
+//! The classes in `pincer_status`: each value as nginx.conf says it, as the control plane says it,
+//! and as it is in force.
 
 use core::fmt::{self, Write};
 

@@ -1,6 +1,8 @@
-//! Counts what became of request bodies where `pincer_body_hash` is on, and what nginx's cache made of their requests.
+//! Counts what became of request bodies where `pincer_body_hash` is on, and what nginx's cache made
+//! of their requests.
 //!
-//! All only rise, over reloads too; all-zero memory is a valid start. Cost: one addition each. Bound: nothing here grows.
+//! All only rise, over reloads too; all-zero memory is a valid start. Cost: one addition each.
+//! Bound: nothing here grows.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,8 +1,9 @@
 //! Short byte strings in shared memory: names, addresses.
 //!
-//! Words of atomics, so that a reader in another process never meets a data race; zeroed memory is the empty string. A reader that
-//! runs while a writer changes the string may see a mix of both: callers compare the record's generation before and after, or hold
-//! a ticket on the record, which keeps it from changing. Never allocates on its own. Cost: one load per eight bytes.
+//! Words of atomics, so that a reader in another process never meets a data race; zeroed memory is
+//! the empty string. A reader that runs while a writer changes the string may see a mix of both:
+//! callers compare the record's generation before and after, or hold a ticket on the record, which
+//! keeps it from changing. Never allocates on its own. Cost: one load per eight bytes.
 //! Bound: `WORDS * 8` bytes; longer input is cut, so callers check the length first.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};

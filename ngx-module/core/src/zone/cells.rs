@@ -1,9 +1,13 @@
-//! The words by which a worker shows the others what waits in it: one cell for each class that does, and one bit that says whether anything does.
+//! The words by which a worker shows the others what waits in it: one cell for each class that
+//! does, and one bit that says whether anything does.
 //!
-//! Only the worker itself writes its cells, or its reclaimer after its death, so each is one plain store; a cell holds all that the order needs
-//! (class, how many, the oldest), so no reader ever sees half of it. A cell without requests is free for another class. The bit is set before the first cell and
-//! cleared after the last: a death in between leaves a bit that says too much, until the reclaim.
-//! Bound: [`CELLS`] classes in one worker and upstream at once; [`Word::COUNT_MAX`] requests a cell; 2^34 requests between the oldest and the newest.
+//! Only the worker itself writes its cells, or its reclaimer after its death, so each is one plain
+//! store; a cell holds all that the order needs (class, how many, the oldest), so no reader ever
+//! sees half of it. A cell without requests is free for another class. The bit is set before the
+//! first cell and cleared after the last: a death in between leaves a bit that says too much, until
+//! the reclaim.
+//! Bound: [`CELLS`] classes in one worker and upstream at once; [`Word::COUNT_MAX`] requests a
+//! cell; 2^34 requests between the oldest and the newest.
 
 use core::ops::BitAnd;
 
@@ -11,7 +15,8 @@ use super::WORKERS_MAX;
 use super::array::Array;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-/// Classes that may wait in one worker, in one upstream, at once. One more waits with the class whose priority is nearest.
+/// Classes that may wait in one worker, in one upstream, at once. One more waits with the class
+/// whose priority is nearest.
 #[cfg(not(loom))]
 pub const CELLS: usize = 8;
 /// See above.
@@ -36,7 +41,8 @@ impl QueueClass {
     pub const MAX: usize = 3;
 }
 
-/// A cell's content: `sequence of the oldest:35 | count:20 | class:9`. Sequence numbers begin at 1, so 0 is an empty cell.
+/// A cell's content: `sequence of the oldest:35 | count:20 | class:9`. Sequence numbers begin at 1,
+/// so 0 is an empty cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(u64);
 
@@ -110,7 +116,8 @@ impl UpstreamWorker {
         self.cells.get(cell).map(|word| Word(word.load(Relaxed)))
     }
 
-    /// How far the newest request of `cell` lies from `now`; requests more than 2^31 apart compare wrongly.
+    /// How far the newest request of `cell` lies from `now`; requests more than 2^31 apart compare
+    /// wrongly.
     pub fn newest(&self, cell: usize, now: u64) -> i64 {
         let newest = self.newest.get(cell).map_or(0, |word| word.load(SeqCst));
         i64::from(newest.wrapping_sub(low(now)) as i32)
@@ -144,7 +151,8 @@ impl UpstreamWorker {
     }
 }
 
-/// A bit for each worker in which something waits. Each worker changes its own alone, or its reclaimer after its death.
+/// A bit for each worker in which something waits. Each worker changes its own alone, or its
+/// reclaimer after its death.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Array<AtomicU64, WAITER_WORDS>);

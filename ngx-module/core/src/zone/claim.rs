@@ -1,10 +1,12 @@
 //! Takes a slot of a peer for a request, and gives it back.
 //!
-//! A claim looks at every peer once, lets [`pick`] choose, and counts itself into its own worker's column. Only then it reads the peer's
-//! `live` word again and sums the columns: all of these are sequentially consistent, so of two claims for the last slot at least the later
-//! one sees both and takes itself out again. Grants therefore never exceed the slots; a claim that takes itself out may have hidden a free
-//! slot from others for a moment, hence `kick`. A stored total could not survive a death between two stores: there is none.
-//! Takes no lock, allocates nothing, reads no clock. Cost: peers × workers loads, plus one pick per attempt. Bound: [`ATTEMPTS`] picks.
+//! A claim looks at every peer once, lets [`pick`] choose, and counts itself into its own worker's
+//! column. Only then it reads the peer's `live` word again and sums the columns: all of these are
+//! sequentially consistent, so of two claims for the last slot at least the later one sees both and
+//! takes itself out again. Grants therefore never exceed the slots; a claim that takes itself out
+//! may have hidden a free slot from others for a moment, hence `kick`. A stored total could not
+//! survive a death between two stores: there is none. Takes no lock, allocates nothing, reads no
+//! clock. Cost: peers × workers loads, plus one pick per attempt. Bound: [`ATTEMPTS`] picks.
 
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -47,7 +49,8 @@ pub struct BalanceParams {
     pub theta: f64,
 }
 
-/// A slot of a peer, held from [`Zone::claim`] to [`Zone::release`]. While it is held the peer's record keeps its identity.
+/// A slot of a peer, held from [`Zone::claim`] to [`Zone::release`]. While it is held the peer's
+/// record keeps its identity.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a ticket that is not released holds its slot until the worker dies"]
 pub struct Ticket {
@@ -95,7 +98,8 @@ pub enum Claim {
 pub struct Claimed {
     /// What it came to.
     pub claim: Claim,
-    /// Whether the attempt hid a free slot from others for a moment: then kick the owner of the least head, as after a release.
+    /// Whether the attempt hid a free slot from others for a moment: then kick the owner of the
+    /// least head, as after a release.
     pub kick: bool,
     /// Of one that waits: when it is to be looked at again though nothing happens
     /// ([`look_again_ns`]).
@@ -114,7 +118,8 @@ impl Claimed {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The peer answered. Times run from the claim's start; `None` = did not occur (no body, no header seen).
+    /// The peer answered. Times run from the claim's start; `None` = did not occur (no body, no
+    /// header seen).
     Success {
         /// To the first bytes of the body, ns.
         first_byte_ns: Option<u64>,
@@ -181,9 +186,11 @@ pub(super) struct Seat {
 }
 
 impl Zone<'_> {
-    /// Takes a slot of the best peer of `u` for worker `w`, if the rule finds one worth taking. `now` is monotonic.
+    /// Takes a slot of the best peer of `u` for worker `w`, if the rule finds one worth taking.
+    /// `now` is monotonic.
     ///
-    /// `NoPeer` also for an index that is not the zone's. Counts the pick, and begins the time until the signal.
+    /// `NoPeer` also for an index that is not the zone's. Counts the pick, and begins the time
+    /// until the signal.
     pub fn claim(&self, u: UpstreamIdx, w: WorkerIdx, demand: &Demand, params: &BalanceParams, now: MonoNs) -> Claimed {
         let Some(upstream) = self.upstream(u) else { return Claimed::of(Claim::NoPeer, false) };
         let mut scene = Scene { views: ArrayVec::new(), seen: ArrayVec::new() };
@@ -259,8 +266,10 @@ impl Zone<'_> {
         entries.into_iter().any(|peer| free(peer.view(peer.live(), high, params, now)))
     }
 
-    /// The first byte of a good answer is here, `first_byte_ns` after the claim: it is learned from at once, since a stream may last for minutes.
-    /// Ends a half-open breaker's trial too, and returns what that changed. Only its release may follow with another first byte, which is not counted again.
+    /// The first byte of a good answer is here, `first_byte_ns` after the claim: it is learned from
+    /// at once, since a stream may last for minutes. Ends a half-open breaker's trial too, and
+    /// returns what that changed. Only its release may follow with another first byte, which is not
+    /// counted again.
     pub fn first_byte_seen(
         &self,
         ticket: &mut Ticket,
@@ -290,7 +299,8 @@ impl Zone<'_> {
         peer.note(ticket.peer, Switch::Closed(due), now)
     }
 
-    /// The peer has shown the signal: its age no longer counts as slowness. Nothing is recorded before the release.
+    /// The peer has shown the signal: its age no longer counts as slowness. Nothing is recorded
+    /// before the release.
     pub fn signal_seen(&self, ticket: &mut Ticket, w: WorkerIdx) {
         if !core::mem::take(&mut ticket.pending) {
             return;
@@ -302,9 +312,11 @@ impl Zone<'_> {
         }
     }
 
-    /// Gives the slot back and learns from the outcome. Afterwards kick the owner of the least head, if any.
+    /// Gives the slot back and learns from the outcome. Afterwards kick the owner of the least
+    /// head, if any.
     ///
-    /// `random` feeds the breaker's jitter. A ticket of another worker or zone is counted as unbalanced and changes no count.
+    /// `random` feeds the breaker's jitter. A ticket of another worker or zone is counted as
+    /// unbalanced and changes no count.
     pub fn release(
         &self,
         ticket: Ticket,
@@ -383,7 +395,8 @@ impl Zone<'_> {
         }
     }
 
-    /// Counts one request in, and out again if that was one too many or the record changed since it was looked at.
+    /// Counts one request in, and out again if that was one too many or the record changed since it
+    /// was looked at.
     fn take(
         &self,
         scene: &Scene,
@@ -437,7 +450,8 @@ impl Zone<'_> {
         })
     }
 
-    /// Whether a request that has just counted itself in may stay, by what `live` and the columns say now.
+    /// Whether a request that has just counted itself in may stay, by what `live` and the columns
+    /// say now.
     #[inline]
     fn may_keep(&self, peer: &Peer, generation: u32, slots: u32, own: u32) -> bool {
         let live = peer.live();

@@ -1,9 +1,12 @@
-//! One class' record: what nginx.conf and the control plane say of it, what is in force, and what is counted.
+//! One class' record: what nginx.conf and the control plane say of it, what is in force, and what
+//! is counted.
 //!
-//! The first cache line holds all that a request needs to know, a word for each thing, so that a change is seen whole or not at all; it is written
-//! only by structural changes. A class is found by name, and named by its index and the generation of its record, which rises when the record
+//! The first cache line holds all that a request needs to know, a word for each thing, so that a
+//! change is seen whole or not at all; it is written only by structural changes. A class is found
+//! by name, and named by its index and the generation of its record, which rises when the record
 //! begins another life; that happens only while no request of the class is in flight or waiting.
-//! Only worker `w` writes `workers[w]`, or its reclaimer. Cost: a load for each value. Bound: [`CLASSES_MAX`].
+//! Only worker `w` writes `workers[w]`, or its reclaimer. Cost: a load for each value. Bound:
+//! [`CLASSES_MAX`].
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
@@ -25,7 +28,8 @@ pub struct ClassIdx(pub u16);
 pub struct QueueRule {
     /// The lower number goes first.
     pub priority: u8,
-    /// Percent of the slots that it gets even if others go first; the sum over all classes is at most 100.
+    /// Percent of the slots that it gets even if others go first; the sum over all classes is at
+    /// most 100.
     pub share: u8,
     /// Requests of it that may wait in one queue; 0 = as many as the queue holds.
     pub queue_max: u32,
@@ -33,7 +37,8 @@ pub struct QueueRule {
     pub timeout_ms: u32,
 }
 
-/// One worker's requests of one class. Written by that worker alone, or by its reclaimer after its death.
+/// One worker's requests of one class. Written by that worker alone, or by its reclaimer after its
+/// death.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct ClassWorker {
@@ -103,7 +108,8 @@ pub struct Class {
     spare: AtomicU32,
     pub(super) configured: Layer,
     pub(super) live: Layer,
-    /// Until then keys may owe more than what is in force lets them: from before a change. In ticks.
+    /// Until then keys may owe more than what is in force lets them: from before a change. In
+    /// ticks.
     owed_until: AtomicU64,
     pub(super) name: Bytes<16>,
     pub(super) queue_times: Histogram,
@@ -241,7 +247,8 @@ impl Class {
         !self.is_used() && self.in_flight() == 0 && self.waiting() == 0
     }
 
-    /// Makes a free record the class `name`, unlimited. In use comes last: a death in here leaves it free.
+    /// Makes a free record the class `name`, unlimited. In use comes last: a death in here leaves
+    /// it free.
     pub(super) fn occupy(&self, name: &[u8]) {
         let generation = u64::from(self.generation().wrapping_add(1));
         // Raised before anything else: what still names the old life does not find it any more.
@@ -310,9 +317,11 @@ impl<'a> Zone<'a> {
         self.classes.get(usize::from(c.0))
     }
 
-    /// The class called `name` for a worker of configuration `generation`: one that nginx.conf declares there, or that the control plane added.
+    /// The class called `name` for a worker of configuration `generation`: one that nginx.conf
+    /// declares there, or that the control plane added.
     ///
-    /// Cost: a load for each record and a comparison for those of this length; for the request path.
+    /// Cost: a load for each record and a comparison for those of this length; for the request
+    /// path.
     pub fn class_find(&self, name: &[u8], generation: u32) -> Option<ClassIdx> {
         let found = |class: &Class| class.name.equals(name) && class.exists_for(generation);
         (0..).zip(self.classes).find(|(_, class)| found(class)).map(|(index, _)| ClassIdx(index))
@@ -332,7 +341,8 @@ impl<'a> Zone<'a> {
         }
     }
 
-    /// A request of class `c` left the queue after `waited_ns`, for a peer or because of its timeout.
+    /// A request of class `c` left the queue after `waited_ns`, for a peer or because of its
+    /// timeout.
     pub fn class_queue_left(&self, c: ClassIdx, waited_ns: u64, timed_out: bool) {
         let Some(class) = self.class(c) else { return };
         class.queue_times.record(waited_ns);
@@ -357,7 +367,8 @@ impl<'a> Zone<'a> {
     #[inline]
     pub(super) fn class_enter(&self, c: ClassIdx, w: WorkerIdx) {
         if let Some(worker) = self.class(c).and_then(|class| class.column(w)) {
-            // Here and below: the only writer of the column is this worker, and nobody decides anything by these counts while it runs.
+            // Here and below: the only writer of the column is this worker, and nobody decides
+            // anything by these counts while it runs.
             worker.in_flight.store(worker.in_flight.load(Relaxed).wrapping_add(1), Release);
         }
     }

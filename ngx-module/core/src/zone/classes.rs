@@ -1,8 +1,11 @@
-//! Makes, changes and removes classes: what nginx.conf declares, at the start and at every reload, and what the control plane lays over it.
+//! Makes, changes and removes classes: what nginx.conf declares, at the start and at every reload,
+//! and what the control plane lays over it.
 //!
-//! A class is there as long as nginx.conf declares it or the control plane has added it; one that only older configurations declare stays for their workers until
-//! [`Zone::retire`]. All callers are serialised by the caller's lock; everything is checked before anything changes, and every single store leaves the zone
-//! valid. Shares that are set are promises and must not pass 100 % together; classes that set none divide what is left, up to [`SHARE_DEFAULT`] each. Cost: a walk
+//! A class is there as long as nginx.conf declares it or the control plane has added it; one that
+//! only older configurations declare stays for their workers until [`Zone::retire`]. All callers
+//! are serialised by the caller's lock; everything is checked before anything changes, and every
+//! single store leaves the zone valid. Shares that are set are promises and must not pass 100 %
+//! together; classes that set none divide what is left, up to [`SHARE_DEFAULT`] each. Cost: a walk
 //! over the records. Bound: [`CLASSES_MAX`].
 
 use core::sync::atomic::Ordering::SeqCst;
@@ -30,11 +33,13 @@ pub struct ClassOverlay<'a> {
     pub name: &'a [u8],
     /// What is said of it; fields left out are nginx.conf's.
     pub settings: ClassSettings,
-    /// Add it where nginx.conf does not declare it. Without it an unknown name is counted and ignored.
+    /// Add it where nginx.conf does not declare it. Without it an unknown name is counted and
+    /// ignored.
     pub added: bool,
 }
 
-/// Whether classes could be declared so in a zone with room: for the check of a configuration, before there is a zone.
+/// Whether classes could be declared so in a zone with room: for the check of a configuration,
+/// before there is a zone.
 pub fn check_classes(declared: &[ClassSpec<'_>]) -> Result<(), ZoneError> {
     if declared.len() > CLASSES_MAX {
         return Err(ZoneError::TooManyClasses { have: declared.len(), max: CLASSES_MAX });
@@ -60,9 +65,11 @@ fn check_shares(shares: impl Iterator<Item = Option<u8>>) -> Result<(), ZoneErro
 }
 
 impl<'z> Zone<'z> {
-    /// Finds or creates the class `name` and marks it as part of the newest configuration. Its settings stay until [`Zone::class_configure`].
+    /// Finds or creates the class `name` and marks it as part of the newest configuration. Its
+    /// settings stay until [`Zone::class_configure`].
     ///
-    /// A class that only configurations had which no worker runs any more makes room when none is free.
+    /// A class that only configurations had which no worker runs any more makes room when none is
+    /// free.
     pub fn class_reserve(&self, name: &[u8]) -> Result<ClassIdx, ZoneError> {
         check_name("a class", name)?;
         let (at, class) = match self.class_named(name) {
@@ -74,10 +81,12 @@ impl<'z> Zone<'z> {
         Ok(at)
     }
 
-    /// Makes `settings` what nginx.conf says of the class `c`; what the control plane says stays above it.
+    /// Makes `settings` what nginx.conf says of the class `c`; what the control plane says stays
+    /// above it.
     ///
-    /// On an error nothing has changed. Check all of a configuration by [`check_classes`] first: shares are not summed here; should those of both layers pass
-    /// 100 %, all are lowered in proportion.
+    /// On an error nothing has changed. Check all of a configuration by [`check_classes`] first:
+    /// shares are not summed here; should those of both layers pass 100 %, all are lowered in
+    /// proportion.
     pub fn class_configure(&self, c: ClassIdx, settings: &ClassSettings, now: MonoNs) -> Result<(), ZoneError> {
         let class = self.class(c).filter(|class| class.is_used()).ok_or(ZoneError::NoSuchClass { index: c.0 })?;
         check_settings(&class.name.to_vec(), settings)?;
@@ -204,7 +213,8 @@ impl<'z> Zone<'z> {
         ZoneError::ClassesFull { name: printable(name), have, need_bytes }
     }
 
-    /// Brings what is in force up to date with the layers, for all classes: shares depend on each other.
+    /// Brings what is in force up to date with the layers, for all classes: shares depend on each
+    /// other.
     fn publish_classes(&self, now: MonoNs) {
         let generation = self.header.generation();
         let said: Vec<_> = self.classes.iter().filter(|class| class.is_used()).collect();

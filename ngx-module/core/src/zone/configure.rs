@@ -2,9 +2,10 @@
 //!
 //! Peers that stay keep all that was learned, counted and overridden; they are recognised by their
 //! socket address. One whose breaker is open is due for its trial: who reloads may have mended it.
-//! Checks everything before
-//! it changes anything, links new peers before it unlinks old ones wherever the table has room, and never leaves an upstream without peers in
-//! between. By the master only, under the caller's lock. Bound: [`PEERS_MAX`] peers per upstream, added ones included.
+//! Checks everything before it changes anything, links new peers before it unlinks old ones
+//! wherever the table has room, and never leaves an upstream without peers in between. By the
+//! master only, under the caller's lock. Bound: [`PEERS_MAX`] peers per upstream, added ones
+//! included.
 
 use core::sync::atomic::Ordering::SeqCst;
 
@@ -21,7 +22,8 @@ use crate::time::MonoNs;
 pub struct PeerSpec<'a> {
     /// Its socket address, 1 to [`SOCKADDR_MAX`] bytes.
     pub sockaddr: &'a [u8],
-    /// Its text (`10.0.0.1:8080`), 1 to [`NAME_MAX`] bytes: what operators and the control plane call it.
+    /// Its text (`10.0.0.1:8080`), 1 to [`NAME_MAX`] bytes: what operators and the control plane
+    /// call it.
     pub name: &'a [u8],
     /// The `server` parameter as written; cut to [`NAME_MAX`] bytes, for display only.
     pub server: &'a [u8],
@@ -31,7 +33,8 @@ pub struct PeerSpec<'a> {
     pub max_conns: u32,
     /// nginx's meaning, if explicit.
     pub max_fails: u32,
-    /// Whether `max_fails` or `fail_timeout` is written in nginx.conf; otherwise the breaker's own rule holds.
+    /// Whether `max_fails` or `fail_timeout` is written in nginx.conf; otherwise the breaker's own
+    /// rule holds.
     pub max_fails_explicit: bool,
     /// nginx's meaning, ms.
     pub fail_timeout_ms: u32,
@@ -78,7 +81,8 @@ impl<'z> Zone<'z> {
         room
     }
 
-    /// Frees the upstreams and classes that only configurations had which no worker runs any more. After all of the new one's are reserved.
+    /// Frees the upstreams and classes that only configurations had which no worker runs any more.
+    /// After all of the new one's are reserved.
     pub fn retire(&self, now: MonoNs) {
         for upstream in self.upstreams.iter().filter(|upstream| upstream.is_used() && self.is_retired(upstream)) {
             self.empty(upstream);
@@ -107,7 +111,8 @@ impl<'z> Zone<'z> {
 
     /// Finds or creates the upstream `name` and marks it as part of the newest configuration.
     ///
-    /// An upstream that only configurations had which no worker runs any more makes room when none is free.
+    /// An upstream that only configurations had which no worker runs any more makes room when none
+    /// is free.
     pub fn upstream_reserve(&self, name: &[u8]) -> Result<UpstreamIdx, ZoneError> {
         check_name("an upstream", name)?;
         let generation = self.header.generation();
@@ -294,7 +299,8 @@ pub(super) fn check_range(
 /// Bounds of a socket address's length.
 pub(super) const SOCKADDR_RANGE: (u64, u64) = (1, SOCKADDR_MAX as u64);
 
-/// Whether an upstream could be configured so in a zone with room: for the check of a configuration, before there is a zone.
+/// Whether an upstream could be configured so in a zone with room: for the check of a
+/// configuration, before there is a zone.
 pub fn check_declared(upstream: &[u8], declared: &[PeerSpec<'_>]) -> Result<(), ZoneError> {
     check_name("an upstream", upstream)?;
     declared.iter().try_for_each(|spec| check_spec(upstream, spec))?;

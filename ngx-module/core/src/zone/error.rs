@@ -5,7 +5,8 @@
 use super::Layout;
 use super::keys::KeysError;
 
-/// A configuration from nginx.conf cannot be put into the zone. The operator's doing: nginx.conf or the zone's size must change.
+/// A configuration from nginx.conf cannot be put into the zone. The operator's doing: nginx.conf or
+/// the zone's size must change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
     /// A name is empty or longer than its field.
@@ -126,7 +127,8 @@ pub enum ZoneError {
     },
 }
 
-/// A revision of the control plane is refused as a whole; the zone is as before. The control plane's doing, or the zone's size.
+/// A revision of the control plane is refused as a whole; the zone is as before. The control
+/// plane's doing, or the zone's size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverlayError {
     /// Revisions only rise.
@@ -176,7 +178,8 @@ pub enum OverlayError {
 }
 
 impl OverlayError {
-    /// Whether the content itself is at fault, so that every node must refuse it; otherwise it may fit another time or place.
+    /// Whether the content itself is at fault, so that every node must refuse it; otherwise it may
+    /// fit another time or place.
     pub fn is_invalid(&self) -> bool {
         if let Self::Keys(error) = self {
             return !error.is_room();

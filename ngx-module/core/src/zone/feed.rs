@@ -1,8 +1,9 @@
 //! Which worker writes what the control plane sends, and how that worker's link to it stands.
 //!
-//! One word names the writer: its worker slot and the configuration generation it runs. A newer generation takes the lease from an older
-//! one even while that lives (an old worker may drain for hours); within a generation it is free only after its holder left or was
-//! reclaimed. Holding the lease does not lock: the holder checks it again under the caller's mutex before each overlay.
+//! One word names the writer: its worker slot and the configuration generation it runs. A newer
+//! generation takes the lease from an older one even while that lives (an old worker may drain for
+//! hours); within a generation it is free only after its holder left or was reclaimed. Holding the
+//! lease does not lock: the holder checks it again under the caller's mutex before each overlay.
 //!
 //! The link belongs to the lease. What stands in [`Connection`] is signed with the lease of the
 //! worker that wrote it and dated by a pulse; a reader believes it only while that lease is held
@@ -37,7 +38,8 @@ fn lease(w: WorkerIdx, generation: u32) -> u64 {
 }
 
 impl Zone<'_> {
-    /// Takes the feed's lease for worker `w` of configuration `generation`; `true` also when it already holds it.
+    /// Takes the feed's lease for worker `w` of configuration `generation`; `true` also when it
+    /// already holds it.
     pub fn feed_acquire(&self, w: WorkerIdx, generation: u32) -> bool {
         let mine = lease(w, generation);
         let take = |held: u64| (held == 0 || held >> 32 < u64::from(generation)).then_some(mine);
@@ -98,7 +100,8 @@ pub struct Link<'a> {
     pub error: &'a str,
 }
 
-/// The link to the control plane, as the holder of the lease last saw it. Only that worker writes here.
+/// The link to the control plane, as the holder of the lease last saw it. Only that worker writes
+/// here.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Connection {

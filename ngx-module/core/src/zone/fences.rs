@@ -1,11 +1,15 @@
-//! Fences: answers that were asked of an upstream before a purge are not to be kept in nginx's cache when they arrive after it.
+//! Fences: answers that were asked of an upstream before a purge are not to be kept in nginx's
+//! cache when they arrive after it.
 //!
-//! A purge raises a fence (a cache, perhaps one key, a moment), then has every worker look at the answers it is storing, then removes what is stored. Whoever
-//! begins to store looks too. So an answer whose request went out before the fence is either removed by the purge or never kept.
-//! The last [`FENCES`] are remembered one by one; what is pushed out raises a floor under all caches: then an answer older than that is not kept,
-//! whatever its key. That errs on the safe side: an answer too few in the cache. One writer at a time, under the slab mutex; readers take
-//! no lock. A fence that is half overwritten can only be missed by a reader who finds its moment in the floor. Cost: one load for an answer that began after the
-//! newest fence, [`FENCES`] entries else. Bound: nothing here grows.
+//! A purge raises a fence (a cache, perhaps one key, a moment), then has every worker look at the
+//! answers it is storing, then removes what is stored. Whoever begins to store looks too. So an
+//! answer whose request went out before the fence is either removed by the purge or never kept. The
+//! last [`FENCES`] are remembered one by one; what is pushed out raises a floor under all caches:
+//! then an answer older than that is not kept, whatever its key. That errs on the safe side: an
+//! answer too few in the cache. One writer at a time, under the slab mutex; readers take no lock. A
+//! fence that is half overwritten can only be missed by a reader who finds its moment in the floor.
+//! Cost: one load for an answer that began after the newest fence, [`FENCES`] entries else. Bound:
+//! nothing here grows.
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -46,7 +50,8 @@ pub struct Fences {
 }
 
 impl Fences {
-    /// Raises a fence at `now_ms`, in milliseconds of the clock that requests are timed by; `key` = `None` is the whole cache. Its number.
+    /// Raises a fence at `now_ms`, in milliseconds of the clock that requests are timed by; `key` =
+    /// `None` is the whole cache. Its number.
     ///
     /// One caller at a time.
     pub fn raise(&self, cache: u64, key: Option<FenceKey>, now_ms: u64) -> u64 {
@@ -65,7 +70,8 @@ impl Fences {
         number
     }
 
-    /// Whether an answer of `cache` under `key`, whose request went out at `started_ms`, must not be kept.
+    /// Whether an answer of `cache` under `key`, whose request went out at `started_ms`, must not
+    /// be kept.
     pub fn voids(&self, cache: u64, key: FenceKey, started_ms: u64) -> bool {
         let newest_ms = self.newest_ms.load(SeqCst);
         if newest_ms == 0 || started_ms > newest_ms {
@@ -87,7 +93,8 @@ impl Fences {
         (heeded.load(SeqCst) < raised).then_some(raised)
     }
 
-    /// `worker` keeps nothing that fences up to `number` void. A worker that has just joined has nothing to keep: it says so with the newest.
+    /// `worker` keeps nothing that fences up to `number` void. A worker that has just joined has
+    /// nothing to keep: it says so with the newest.
     pub fn heed(&self, worker: WorkerIdx, number: u64) {
         if let Some(heeded) = self.heeded.get(usize::from(worker.0)) {
             heeded.store(number, SeqCst);
@@ -107,12 +114,14 @@ impl Fences {
         }
     }
 
-    /// All of `cache` was looked through, and it held no answer with `Vary` that was not told to [`Fences::note_vary`].
+    /// All of `cache` was looked through, and it held no answer with `Vary` that was not told to
+    /// [`Fences::note_vary`].
     pub fn note_uniform(&self, cache: u64) {
         self.uniform_of(cache).store(cache, SeqCst);
     }
 
-    /// Whether `cache` may hold answers with `Vary`: one was stored, or what it held before the zone was made has not been looked through.
+    /// Whether `cache` may hold answers with `Vary`: one was stored, or what it held before the
+    /// zone was made has not been looked through.
     pub fn may_vary(&self, cache: u64) -> bool {
         self.varied.load(SeqCst) & (1 << (cache % 64)) != 0
             || cache == 0

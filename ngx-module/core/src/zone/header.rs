@@ -1,7 +1,9 @@
-//! The zone's first bytes: what it is, how far it was configured, what is in force, and the counters that belong to no peer.
+//! The zone's first bytes: what it is, how far it was configured, what is in force, and the
+//! counters that belong to no peer.
 //!
-//! Zeroed memory is an uninitialised header; [`Header::init`] makes it one. Everything lives through a reload. The first cache line is
-//! read by every claim and written only when workers come and go. Bound: nothing here grows.
+//! Zeroed memory is an uninitialised header; [`Header::init`] makes it one. Everything lives
+//! through a reload. The first cache line is read by every claim and written only when workers come
+//! and go. Bound: nothing here grows.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -43,7 +45,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Makes zeroed memory a zone of this layout. The magic is stored last: a process that dies in here leaves no zone behind.
+    /// Makes zeroed memory a zone of this layout. The magic is stored last: a process that dies in
+    /// here leaves no zone behind.
     ///
     /// `secret` must be unpredictable: whoever knows it can make keys of limits collide.
     pub fn init(&self, layout: &Layout, secret: [u64; 2]) {
@@ -69,7 +72,8 @@ impl Header {
 
     /// The layout that was stored, if it is the one for `usable` bytes of memory.
     ///
-    /// `Err` when `usable` is too small for any zone; `Ok(None)` when the zone is not one, or of other measures.
+    /// `Err` when `usable` is too small for any zone; `Ok(None)` when the zone is not one, or of
+    /// other measures.
     pub fn layout_for(&self, usable: usize) -> Result<Option<Layout>, TooSmall> {
         let wanted = Layout::for_bytes(usable)?;
         Ok(self.layout().filter(|layout| *layout == wanted))
@@ -80,7 +84,8 @@ impl Header {
         self.generation.load(SeqCst)
     }
 
-    /// Begins a new configuration and returns its number. By the master, before it reserves upstreams.
+    /// Begins a new configuration and returns its number. By the master, before it reserves
+    /// upstreams.
     pub fn generation_begin(&self) -> u32 {
         self.generation.fetch_add(1, SeqCst).wrapping_add(1)
     }

@@ -1,6 +1,7 @@
 //! A zone in private memory, for tests, benchmarks and tools: the same structs without a map.
 //!
-//! Shared memory starts as zeroes; so does this: every field's default is its zero. Allocates; never used by the module.
+//! Shared memory starts as zeroes; so does this: every field's default is its zero. Allocates;
+//! never used by the module.
 
 use super::layout::Layout;
 use super::parts::{Counts, Records};
@@ -20,7 +21,8 @@ pub struct HeapZone {
 }
 
 impl HeapZone {
-    /// A fresh zone with exactly these upstreams and peers, eight classes and small tables of limits.
+    /// A fresh zone with exactly these upstreams and peers, eight classes and small tables of
+    /// limits.
     pub fn new(upstreams: usize, peers: usize) -> Self {
         Self::of(&Layout::of(Counts { upstreams, peers, ..LIMITS }))
     }

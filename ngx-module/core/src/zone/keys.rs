@@ -1,12 +1,17 @@
-//! The API keys in force: who holds a key, its class, from where and until when, found by the SHA-256 of the secret.
+//! The API keys in force: who holds a key, its class, from where and until when, found by the
+//! SHA-256 of the secret.
 //!
-//! Two tables lie side by side; the parity of a count says which one is in force. The one writer (the feed's holder, under the caller's lock) fills the other
-//! and then raises the count, in one store. A reader notes the count, reads, and takes what it read only if the count stands: a table is written
-//! again only after the count has moved on (a seqlock, Lameter 2005, with the writer on the other side of the fence). So readers take no lock and allocate
-//! nothing, and a writer that dies at any point leaves the old table in force. Never holds a secret, only hashes.
-//! Secrets are sorted by hash and searched by halves: whoever tries hashes learns from the time nothing but a few bits of a hash of 256 random bits;
-//! the comparison that decides takes the same time for all. Texts and blocks are kept once each, in an arena behind the entries.
-//! Cost: a look-up reads one word per doubling of the keys, then one entry. Bound: [`KEYS_MAX`] and what [`capacity`] finds room for.
+//! Two tables lie side by side; the parity of a count says which one is in force. The one writer
+//! (the feed's holder, under the caller's lock) fills the other and then raises the count, in one
+//! store. A reader notes the count, reads, and takes what it read only if the count stands: a table
+//! is written again only after the count has moved on (a seqlock, Lameter 2005, with the writer on
+//! the other side of the fence). So readers take no lock and allocate nothing, and a writer that
+//! dies at any point leaves the old table in force. Never holds a secret, only hashes. Secrets are
+//! sorted by hash and searched by halves: whoever tries hashes learns from the time nothing but a
+//! few bits of a hash of 256 random bits; the comparison that decides takes the same time for all.
+//! Texts and blocks are kept once each, in an arena behind the entries.
+//! Cost: a look-up reads one word per doubling of the keys, then one entry. Bound: [`KEYS_MAX`] and
+//! what [`capacity`] finds room for.
 
 mod cidr;
 mod find;
@@ -32,13 +37,15 @@ pub const KEY_NAME_MAX: usize = 64;
 /// Blocks of addresses of one secret.
 pub const KEY_CIDRS_MAX: usize = 16;
 
-/// Words of an entry: 4 of the hash, the deadline, the wall clock's second it stands for, and two of places and lengths in the arena.
+/// Words of an entry: 4 of the hash, the deadline, the wall clock's second it stands for, and two
+/// of places and lengths in the arena.
 const ENTRY_WORDS: usize = 8;
 /// Words of the arena per entry: 32 bytes. Tenants and classes recur, and most keys have no blocks.
 const ARENA_WORDS_PER_KEY: usize = 4;
 /// The arena of the smallest table holds one secret of the largest size.
 const ARENA_WORDS_LEAST: usize = 2 * KEY_NAME_MAX / 8 + KEY_CIDRS_MAX * Cidr::WORDS;
-/// Words before the tables, of which the first is the count; and before the entries of each, of which the first is their number. A cache line.
+/// Words before the tables, of which the first is the count; and before the entries of each, of
+/// which the first is their number. A cache line.
 const HEAD_WORDS: usize = 8;
 
 /// A tenant's or a class' name.
@@ -67,7 +74,8 @@ pub enum KeyVerdict {
 pub struct KeyExpiry {
     /// By the wall clock, in seconds since 1970: tells whether it is the same end as before.
     pub wall_s: u64,
-    /// The same moment by the monotonic clock, as far as the caller can tell. Kept from the first time on: a later step of the wall clock moves nothing.
+    /// The same moment by the monotonic clock, as far as the caller can tell. Kept from the first
+    /// time on: a later step of the wall clock moves nothing.
     pub deadline: MonoNs,
 }
 
@@ -102,9 +110,11 @@ const fn capacity(words: usize) -> usize {
 }
 
 impl Zone<'_> {
-    /// What the secret whose SHA-256 this is is worth, for a client at `addr`. For any worker, at any time.
+    /// What the secret whose SHA-256 this is is worth, for a client at `addr`. For any worker, at
+    /// any time.
     ///
-    /// An IPv4 address mapped into IPv6 counts as the IPv4 address. Without a control plane all are unknown.
+    /// An IPv4 address mapped into IPv6 counts as the IPv4 address. Without a control plane all are
+    /// unknown.
     pub fn key_find(&self, sha256: &[u8; 32], addr: IpAddr, now: MonoNs) -> KeyVerdict {
         Table(self.keys).find(sha256, addr, now)
     }
@@ -125,9 +135,11 @@ impl Zone<'_> {
         self.keys_image(keys).map(drop)
     }
 
-    /// Puts these secrets in the place of all before, at once for every worker; on an error all is as it was.
+    /// Puts these secrets in the place of all before, at once for every worker; on an error all is
+    /// as it was.
     ///
-    /// By the feed's holder, under the caller's lock. A secret that was there with the same end keeps its deadline.
+    /// By the feed's holder, under the caller's lock. A secret that was there with the same end
+    /// keeps its deadline.
     pub fn keys_publish(&self, keys: &[KeySpec<'_>]) -> Result<(), KeysError> {
         let image = self.keys_image(keys)?;
         let table = Table(self.keys);
@@ -172,7 +184,8 @@ impl<'a> Table<'a> {
 
 impl Half<'_> {
     fn word(&self, at: usize) -> u64 {
-        // With the writer's Release: whoever reads a word of the next table sees that the count has moved on.
+        // With the writer's Release: whoever reads a word of the next table sees that the count has
+        // moved on.
         self.words.get(at).map_or(0, |word| word.load(Acquire))
     }
 

@@ -1,8 +1,10 @@
 //! Where each part of the zone lies in its memory, and how many records fit.
 //!
-//! The header and the parts of `parts.rs`, one after the other, each aligned to a cache line. A sixth goes to classes (up to [`CLASSES_MAX`]), an eighth each to rates and to requests in flight (up to [`SEATS_BYTES_MAX`]). Of the rest, one upstream
-//! record for every [`PEERS_PER_UPSTREAM`] peer records, and with it room for [`KEYS_PER_UPSTREAM`] API keys. A zone that is too small for that has
-//! no classes. Never touches memory: only numbers. Bound: indices fit 16 bits.
+//! The header and the parts of `parts.rs`, one after the other, each aligned to a cache line. A
+//! sixth goes to classes (up to [`CLASSES_MAX`]), an eighth each to rates and to requests in flight
+//! (up to [`SEATS_BYTES_MAX`]). Of the rest, one upstream record for every [`PEERS_PER_UPSTREAM`]
+//! peer records, and with it room for [`KEYS_PER_UPSTREAM`] API keys. A zone that is too small for
+//! that has no classes. Never touches memory: only numbers. Bound: indices fit 16 bits.
 
 use core::mem::size_of;
 
@@ -12,7 +14,8 @@ use super::rates::RateSet;
 use super::seats::SeatSet;
 use super::{CLASSES_MAX, Class, Header, Peer};
 
-/// Peer records per upstream record: pools of inference replicas are small, and an upstream record is as big as a peer's.
+/// Peer records per upstream record: pools of inference replicas are small, and an upstream record
+/// is as big as a peer's.
 const PEERS_PER_UPSTREAM: usize = 4;
 
 /// API keys per upstream record: some 590 in a zone of 1 MB.
@@ -21,7 +24,8 @@ const KEYS_PER_UPSTREAM: usize = 37;
 /// More upstream records than this are never made; 0xffff is kept free as "none".
 const UPSTREAMS_MAX: usize = 4_096;
 
-/// The part of the zone that class records may take: one of so many. All of them fit into a megabyte.
+/// The part of the zone that class records may take: one of so many. All of them fit into a
+/// megabyte.
 const CLASSES_PART: usize = 6;
 
 /// The part that each of the limiter's tables takes: one of so many.
@@ -36,7 +40,8 @@ const RATES_BYTES_MAX: usize = 256 << 20;
 /// Alignment of every part, in bytes: a cache line.
 pub(super) const LINE: usize = 64;
 
-/// Byte offsets and record counts of a zone. Same input, same layout: every process computes or reads the same one.
+/// Byte offsets and record counts of a zone. Same input, same layout: every process computes or
+/// reads the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub(super) counts: Counts,
@@ -86,8 +91,9 @@ impl Layout {
         }))
     }
 
-    /// Bytes that a zone needs for at least so many records: for messages that name the need. Up to 16 KiB more are enough too, for whoever rounds it
-    /// up: one record more of a kind takes the place of several of another, so that more bytes are not always more of each.
+    /// Bytes that a zone needs for at least so many records: for messages that name the need. Up to
+    /// 16 KiB more are enough too, for whoever rounds it up: one record more of a kind takes the
+    /// place of several of another, so that more bytes are not always more of each.
     ///
     /// `classes` is at most [`CLASSES_MAX`]: no zone has more.
     pub fn bytes_for(upstreams: usize, peers: usize, classes: usize) -> usize {
@@ -104,7 +110,8 @@ impl Layout {
         bytes
     }
 
-    /// The size of a `pincer_zone`, in KiB, that leaves `bytes` for records: nginx takes its part for the table of pages, its own head and alignment.
+    /// The size of a `pincer_zone`, in KiB, that leaves `bytes` for records: nginx takes its part
+    /// for the table of pages, its own head and alignment.
     #[must_use]
     pub fn size_kib(bytes: usize) -> usize {
         const PAGE_KIB: usize = 4;

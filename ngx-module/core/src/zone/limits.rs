@@ -1,9 +1,12 @@
-//! Holds a request to its classes: all of its limits must let it in, and one that does not gives back what the others took.
+//! Holds a request to its classes: all of its limits must let it in, and one that does not gives
+//! back what the others took.
 //!
-//! Each limit is a class and a key. Its rate is checked in [`super::rates`], its requests in flight in [`super::seats`], where its bandwidth lives too. Rates fail open:
-//! a key that cannot be tracked passes and is counted; requests in flight never do, so a table without room refuses. What is in force is read once
-//! for each check, in a few loads; a change of a class needs no reload.
-//! Knows no clock: `now` is monotonic. Takes no lock, allocates nothing. Cost: about a hundred instructions a check. Bound: [`LIMITS_MAX`] checks.
+//! Each limit is a class and a key. Its rate is checked in [`super::rates`], its requests in flight
+//! in [`super::seats`], where its bandwidth lives too. Rates fail open: a key that cannot be
+//! tracked passes and is counted; requests in flight never do, so a table without room refuses.
+//! What is in force is read once for each check, in a few loads; a change of a class needs no
+//! reload. Knows no clock: `now` is monotonic. Takes no lock, allocates nothing. Cost: about a
+//! hundred instructions a check. Bound: [`LIMITS_MAX`] checks.
 
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::Relaxed;
@@ -19,7 +22,8 @@ use crate::time::{MonoNs, SECOND_NS};
 /// Limits that one request may be held to.
 pub const LIMITS_MAX: usize = 8;
 
-/// What a request that is refused for its concurrency is told to wait, ns: nobody knows when another one ends.
+/// What a request that is refused for its concurrency is told to wait, ns: nobody knows when
+/// another one ends.
 const CONCURRENCY_RETRY_NS: u64 = SECOND_NS;
 
 /// One limit that a request is held to.
@@ -64,7 +68,8 @@ pub enum Verdict {
     },
 }
 
-/// What a request holds of one limit until it ends. To be given to [`Zone::limit_release`] or [`Zone::limit_withdraw`]: else its seat is taken until the worker dies.
+/// What a request holds of one limit until it ends. To be given to [`Zone::limit_release`] or
+/// [`Zone::limit_withdraw`]: else its seat is taken until the worker dies.
 #[derive(Debug)]
 #[must_use = "what is not given back holds its seat until the worker dies"]
 pub struct Held {
@@ -114,7 +119,8 @@ struct Refusal {
 }
 
 impl<'z> Zone<'z> {
-    /// Holds a request of worker `w` to `checks`, of which the first [`LIMITS_MAX`] count, and counts the verdict.
+    /// Holds a request of worker `w` to `checks`, of which the first [`LIMITS_MAX`] count, and
+    /// counts the verdict.
     pub fn limit_take(&self, w: WorkerIdx, checks: &[Check], now: MonoNs) -> Limited {
         let mut limited =
             Limited { verdict: Verdict::Passed, dry_run: None, holds: ArrayVec::new(), quotas: ArrayVec::new() };
@@ -162,17 +168,18 @@ impl<'z> Zone<'z> {
         }
     }
 
-    /// The request goes no further (it was refused elsewhere, or left while it was delayed): rates get back what has not passed yet, too.
+    /// The request goes no further (it was refused elsewhere, or left while it was delayed): rates
+    /// get back what has not passed yet, too.
     pub fn limit_withdraw(&self, w: WorkerIdx, holds: Holds, now: MonoNs) {
         holds.iter().for_each(|held| self.give_rate_back(held, now));
         self.limit_release(w, holds);
     }
 
-    /// How much of a response of worker `w` may be sent now by the bandwidth of one of its limits, `wanted` bytes being there, of which `least` go at once
-    /// or none.
+    /// How much of a response of worker `w` may be sent now by the bandwidth of one of its limits,
+    /// `wanted` bytes being there, of which `least` go at once or none.
     ///
-    /// After sending, tell [`Zone::bandwidth_sent`]. A class without a bandwidth grants all. A key that the zone has no room for is not held to its
-    /// bandwidth, and counted.
+    /// After sending, tell [`Zone::bandwidth_sent`]. A class without a bandwidth grants all. A key
+    /// that the zone has no room for is not held to its bandwidth, and counted.
     pub fn bandwidth_grant(
         &self,
         w: WorkerIdx,
@@ -201,7 +208,8 @@ impl<'z> Zone<'z> {
         flow.sent(bytes);
     }
 
-    /// The response has ended: what was promised to it and not sent goes to others. Before [`Zone::limit_release`].
+    /// The response has ended: what was promised to it and not sent goes to others. Before
+    /// [`Zone::limit_release`].
     pub fn bandwidth_end(&self, held: &Held, flow: &mut Flow, now: MonoNs) {
         let unsent = flow.end();
         let bandwidth = self.class(held.class).map_or(0, Class::bandwidth);
@@ -211,7 +219,8 @@ impl<'z> Zone<'z> {
         }
     }
 
-    /// Whether the rate of `class` alone lets a request of the key in, which it then takes: [`Zone::limit_take`] without seats and counters, for benchmarks and tools.
+    /// Whether the rate of `class` alone lets a request of the key in, which it then takes:
+    /// [`Zone::limit_take`] without seats and counters, for benchmarks and tools.
     pub fn rate_check(&self, class: ClassIdx, key: KeyHash, cost: u32, now: MonoNs) -> bool {
         let Some((record, life)) = self.class_alive(class) else { return true };
         let key = key.within(salt(class, life));
@@ -219,7 +228,8 @@ impl<'z> Zone<'z> {
         !matches!(self.charge(key, class, record, &gcra, cost, ticks(now)), Some(Checked::Refused { .. }))
     }
 
-    /// Requests in flight of a class and key that have a seat: those of classes with a concurrency or a bandwidth.
+    /// Requests in flight of a class and key that have a seat: those of classes with a concurrency
+    /// or a bandwidth.
     pub fn seats_taken(&self, class: ClassIdx, key: KeyHash) -> u32 {
         let key = key.within(salt(class, self.class(class).map_or(0, Class::generation)));
         self.seat_set(key).map_or(0, |set| set.count(seat_tag(key)))
@@ -379,7 +389,8 @@ impl Class {
 }
 
 impl Line {
-    /// Reckons what is promised anew when the bandwidth has changed. A death in between leaves it reckoned with the old one.
+    /// Reckons what is promised anew when the bandwidth has changed. A death in between leaves it
+    /// reckoned with the old one.
     fn keep_to(&self, pace: &Pace, now: MonoNs) {
         let old = self.bandwidth.load(SeqCst);
         if old == pace.bandwidth || self.bandwidth.compare_exchange(old, pace.bandwidth, SeqCst, SeqCst).is_err() {
@@ -426,7 +437,8 @@ mod tests {
         }]
     }
 
-    /// Takes and gives back seats of more keys than a small table holds; returns what is held at the end.
+    /// Takes and gives back seats of more keys than a small table holds; returns what is held at
+    /// the end.
     fn live(zone: &Zone<'_>, w: WorkerIdx) -> Vec<Holds> {
         let mut held = Vec::new();
         for key in 0..KEYS {

@@ -1,4 +1,5 @@
-//! Models of the limiter's tables under every interleaving of two workers: `tools/loom.sh`. Sets of two ways, ways of two words.
+//! Models of the limiter's tables under every interleaving of two workers: `tools/loom.sh`. Sets of
+//! two ways, ways of two words.
 
 use loom::sync::Arc;
 use loom::thread;

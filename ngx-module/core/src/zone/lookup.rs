@@ -67,9 +67,10 @@ impl Zone<'_> {
         })
     }
 
-    /// Appends why a peer was picked, a word of [`WHY_NAMES`] by its index, and which peers of which
-    /// upstream were full: `fastest;full=10.0.0.1:80+10.0.0.2:80`. Names of [`FULL_NAMES_MAX`], then
-    /// the number of the others. They are the names that the peers have now.
+    /// Appends why a peer was picked, a word of [`WHY_NAMES`] by its index, and which peers of
+    /// which upstream were full: `fastest;full=10.0.0.1:80+10.0.0.2:80`. Names of
+    /// [`FULL_NAMES_MAX`], then the number of the others. They are the names that the peers have
+    /// now.
     pub fn pick_text(&self, why: Option<usize>, full: Option<(UpstreamIdx, PeerSet)>, text: &mut String) {
         text.push_str(why.and_then(|why| WHY_NAMES.get(why)).unwrap_or(&"-"));
         let Some((upstream, set)) = full.and_then(|(u, set)| Some((self.upstream(u)?, set))) else { return };

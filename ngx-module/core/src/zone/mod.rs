@@ -1,10 +1,13 @@
-//! The zone: everything that workers share, as plain structs of atomics over memory that someone else maps.
+//! The zone: everything that workers share, as plain structs of atomics over memory that someone
+//! else maps.
 //!
-//! Zeroed memory plus [`Header::init`] is a valid zone, and every single store leaves it valid, so a process may die between any two
-//! of them. The request path (claim, release, queue) takes no lock and allocates nothing; structural changes (configuration,
-//! overlay) are made by one process at a time: the caller sees to that, under nginx's slab mutex. Knows no clock and no memory map.
-//! Cost: per operation in the submodules. Bound: [`WORKERS_MAX`] worker processes, [`crate::pick::PEERS_MAX`] peers per upstream,
-//! and as many upstreams and peers as [`Layout`] finds room for.
+//! Zeroed memory plus [`Header::init`] is a valid zone, and every single store leaves it valid, so
+//! a process may die between any two of them. The request path (claim, release, queue) takes no
+//! lock and allocates nothing; structural changes (configuration, overlay) are made by one process
+//! at a time: the caller sees to that, under nginx's slab mutex. Knows no clock and no memory map.
+//! Cost: per operation in the submodules. Bound: [`WORKERS_MAX`] worker processes,
+//! [`crate::pick::PEERS_MAX`] peers per upstream, and as many upstreams and peers as [`Layout`]
+//! finds room for.
 
 mod array;
 mod beside;
@@ -75,7 +78,8 @@ pub use snapshot::{ClassSnapshot, PeerSnapshot, UpstreamSnapshot, WorkerSnapshot
 pub use upstream::Upstream;
 pub use worker::{ProcessId, Reclaimed, WorkerSlot};
 
-/// Worker processes that may share the zone at once: those of the running configuration and of older ones that still drain.
+/// Worker processes that may share the zone at once: those of the running configuration and of
+/// older ones that still drain.
 #[cfg(not(loom))]
 pub const WORKERS_MAX: usize = 128;
 /// See above.

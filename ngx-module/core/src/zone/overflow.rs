@@ -1,13 +1,16 @@
 //! What a full queue does: who may come in all the same, and who gives way.
 //!
-//! While more than `size` requests are shown in the queue, the newest of the lowest class that has more than its reserve goes ([`Zone::queue_victim`]); each worker
-//! sends away its own, by the same rule over the same words, and kicks the owner if it is another's. So nothing is asked of a worker but to look, a death in between loses nothing, and
-//! a queue that has shrunk meanwhile sends nobody away. A request is let in over `size` only if there are as many who give way as there are too many:
-//! what counts as waiting beyond `size` is on its way out, within one turn of the event loop of the worker that has it. Only a worker that
-//! stands still delays that, so never more than twice `size` wait. Never sends anybody away itself.
-//! Requests that had a slot before wait beyond `size` and are not counted
-//! ([`Zone::queue_enter_again`]).
-//! Cost: a load for each class in each worker with waiting requests. Bound: [`QueueClass::MAX`] classes.
+//! While more than `size` requests are shown in the queue, the newest of the lowest class that has
+//! more than its reserve goes ([`Zone::queue_victim`]); each worker sends away its own, by the same
+//! rule over the same words, and kicks the owner if it is another's. So nothing is asked of a
+//! worker but to look, a death in between loses nothing, and a queue that has shrunk meanwhile
+//! sends nobody away. A request is let in over `size` only if there are as many who give way as
+//! there are too many: what counts as waiting beyond `size` is on its way out, within one turn of
+//! the event loop of the worker that has it. Only a worker that stands still delays that, so never
+//! more than twice `size` wait. Never sends anybody away itself. Requests that had a slot before
+//! wait beyond `size` and are not counted ([`Zone::queue_enter_again`]).
+//! Cost: a load for each class in each worker with waiting requests. Bound: [`QueueClass::MAX`]
+//! classes.
 
 use super::cells::{QueueClass, UpstreamWorker};
 use super::queue::turn;
@@ -42,7 +45,8 @@ impl Census {
 }
 
 impl Zone<'_> {
-    /// Whether one more of `class` may wait in `worker`, where it is counted already: the cell, the class it waits as, and whether somebody must give way for it.
+    /// Whether one more of `class` may wait in `worker`, where it is counted already: the cell, the
+    /// class it waits as, and whether somebody must give way for it.
     pub(super) fn admit(
         &self,
         upstream: &Upstream,
@@ -86,7 +90,8 @@ impl Upstream {
         self.waiting().saturating_sub(self.retries())
     }
 
-    /// Whether somebody must give way for one more of `class`; an error when nobody does, or as many of it wait as may.
+    /// Whether somebody must give way for one more of `class`; an error when nobody does, or as
+    /// many of it wait as may.
     fn is_crowded_by(
         &self,
         class: QueueClass,
@@ -107,7 +112,8 @@ impl Upstream {
         if beyond <= give_way(&own_terms, own, others, size) { Ok(beyond > 0) } else { Err(Refused::Full) }
     }
 
-    /// The cell of `worker` whose class has the priority nearest to that of `class`: where one class too many waits.
+    /// The cell of `worker` whose class has the priority nearest to that of `class`: where one
+    /// class too many waits.
     pub(super) fn nearest(
         &self,
         worker: &UpstreamWorker,

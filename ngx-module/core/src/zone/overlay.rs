@@ -1,10 +1,12 @@
 //! Lays a revision of the control plane over what nginx.conf declares: all of it, or nothing.
 //!
-//! First everything is validated and the records of added peers are reserved; then peers are changed one by one, each in one visible store;
-//! the revision comes last. A process that dies in between leaves the lower revision, so the next feed applies the whole again. The content
-//! is not trusted: names, ranges, counts and room are checked here (which addresses may be added is checked by the caller).
-//! By the feed's holder only, under the caller's lock. Cost: a walk over the peers. Bound: [`PEERS_MAX`] peers per upstream,
-//! [`UPSTREAMS_MAX`] upstreams, [`CLASSES_MAX`] classes.
+//! First everything is validated and the records of added peers are reserved; then peers are
+//! changed one by one, each in one visible store; the revision comes last. A process that dies in
+//! between leaves the lower revision, so the next feed applies the whole again. The content is not
+//! trusted: names, ranges, counts and room are checked here (which addresses may be added is
+//! checked by the caller). By the feed's holder only, under the caller's lock. Cost: a walk over
+//! the peers. Bound: [`PEERS_MAX`] peers per upstream, [`UPSTREAMS_MAX`] upstreams, [`CLASSES_MAX`]
+//! classes.
 
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
@@ -56,7 +58,8 @@ pub struct PeerOverlay<'a> {
     pub max_conns: Option<u32>,
     /// Overrides `down` of nginx.conf, too.
     pub state: Option<PeerState>,
-    /// The socket address of a peer to add, unless nginx.conf declares it. Without it an unknown name is counted and ignored.
+    /// The socket address of a peer to add, unless nginx.conf declares it. Without it an unknown
+    /// name is counted and ignored.
     pub added: Option<&'a [u8]>,
     /// The revision in which an operator last set something of it; 0 = not told. Another one than
     /// before makes a peer whose breaker is open due for its trial.
@@ -184,7 +187,8 @@ impl<'z> Zone<'z> {
     }
 }
 
-/// Whether the entry `wanted` is about `peer`: the same name and, for a peer to add, the same address or a declared one.
+/// Whether the entry `wanted` is about `peer`: the same name and, for a peer to add, the same
+/// address or a declared one.
 fn means(wanted: &PeerOverlay<'_>, peer: &Peer) -> bool {
     let same_address = |sockaddr| peer.configured.is(Configured::DECLARED) || peer.sockaddr.equals(sockaddr);
     peer.name.equals(wanted.name) && wanted.added.is_none_or(same_address)

@@ -1,9 +1,9 @@
-//! The parts of the zone: one list, from which the zone, its layout, its owner in private memory and
-//! the map over shared memory are made.
+//! The parts of the zone: one list, from which the zone, its layout, its owner in private memory
+//! and the map over shared memory are made.
 //!
-//! To add a part: one line in `parts`, and one in `counts` if its number of records is no function of
-//! the others; [`Layout::for_bytes`] decides how many there are. Invariant: nothing outside of this
-//! file spells the parts one by one.
+//! To add a part: one line in `parts`, and one in `counts` if its number of records is no function
+//! of the others; [`Layout::for_bytes`] decides how many there are. Invariant: nothing outside of
+//! this file spells the parts one by one.
 
 use core::sync::atomic::AtomicU64;
 
@@ -62,7 +62,8 @@ macro_rules! zone_parts {
         }
 
         impl Parts {
-            /// The parts one after the other from `at` on, each from a cache line on, and their end.
+            /// The parts one after the other from `at` on, each from a cache line on, and their
+            /// end.
             pub(super) fn of(counts: Counts, at: usize) -> (Self, usize) {
                 let mut parts = Self::default();
                 let mut end = at;

@@ -1,9 +1,11 @@
-//! One peer's record: what is in force, what was learned, what is counted, and the in-flight column of every worker.
+//! One peer's record: what is in force, what was learned, what is counted, and the in-flight column
+//! of every worker.
 //!
-//! All that a claim needs to know of the configuration is one word, `live`: effective weight and `max_conns`, flags, and the record's
-//! generation. A claim counts itself in, then reads the word again; so a changed, draining or reused record is noticed. The generation
-//! rises whenever the record begins another life, and that happens only while nothing is in flight.
-//! Only worker `w` writes `workers[w]`. Bounds: the constants below.
+//! All that a claim needs to know of the configuration is one word, `live`: effective weight and
+//! `max_conns`, flags, and the record's generation. A claim counts itself in, then reads the word
+//! again; so a changed, draining or reused record is noticed. The generation rises whenever the
+//! record begins another life, and that happens only while nothing is in flight. Only worker `w`
+//! writes `workers[w]`. Bounds: the constants below.
 
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -103,11 +105,13 @@ impl Live {
     }
 }
 
-/// One worker's requests on one peer. Written by that worker alone, or by its reclaimer after its death.
+/// One worker's requests on one peer. Written by that worker alone, or by its reclaimer after its
+/// death.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct PeerWorker {
-    /// `sum of start times in µs (48 bits, wrapping) << 16 | count` of requests that have not shown the signal.
+    /// `sum of start times in µs (48 bits, wrapping) << 16 | count` of requests that have not shown
+    /// the signal.
     pub pending: AtomicU64,
     /// Requests that hold a slot.
     pub in_flight: AtomicU32,
@@ -166,7 +170,8 @@ pub(super) struct PeerCounters {
     pub breaker_openings: AtomicU64,
 }
 
-/// What claims read of the estimates, as of one of the last samples: saves each of them the divisions and conversions.
+/// What claims read of the estimates, as of one of the last samples: saves each of them the
+/// divisions and conversions.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct Means {
@@ -183,7 +188,8 @@ pub(super) struct Means {
     pub unpublished: AtomicU64,
 }
 
-/// A peer's record. The first two cache lines are all that a claim reads of a peer besides the workers' columns.
+/// A peer's record. The first two cache lines are all that a claim reads of a peer besides the
+/// workers' columns.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Peer {
@@ -228,17 +234,20 @@ impl Peer {
         self.live().generation()
     }
 
-    /// The socket address, copied into `out`. Stable while a ticket on this peer is held, or between two equal generations.
+    /// The socket address, copied into `out`. Stable while a ticket on this peer is held, or
+    /// between two equal generations.
     pub fn sockaddr<'o>(&self, out: &'o mut [u8; SOCKADDR_MAX]) -> &'o [u8] {
         self.sockaddr.load(out)
     }
 
-    /// nginx's name of the peer (`10.0.0.1:8080`), copied into `out`. As stable as [`Peer::sockaddr`].
+    /// nginx's name of the peer (`10.0.0.1:8080`), copied into `out`. As stable as
+    /// [`Peer::sockaddr`].
     pub fn name<'o>(&self, out: &'o mut [u8; NAME_MAX]) -> &'o [u8] {
         self.name.load(out)
     }
 
-    /// The `server` parameter it came from, as written, copied into `out`. As stable as [`Peer::sockaddr`].
+    /// The `server` parameter it came from, as written, copied into `out`. As stable as
+    /// [`Peer::sockaddr`].
     pub fn server<'o>(&self, out: &'o mut [u8; NAME_MAX]) -> &'o [u8] {
         self.server.load(out)
     }
@@ -294,7 +303,8 @@ impl Peer {
         self.means.hold_ns.store(self.hold.mean_ns(), Relaxed);
     }
 
-    /// [`Self::publish_means`] after a sample; while samples come fast only on every [`PUBLISH_SAMPLES`]th, as each moves the means by a hundredth.
+    /// [`Self::publish_means`] after a sample; while samples come fast only on every
+    /// [`PUBLISH_SAMPLES`]th, as each moves the means by a hundredth.
     pub(super) fn publish_soon(&self, signal: Signal, now: MonoNs) {
         let means = &self.means;
         let unpublished = means.unpublished.load(Relaxed) + 1;
@@ -342,10 +352,11 @@ impl Peer {
         self.live.store(self.live().unlinked().0, SeqCst);
     }
 
-    /// Begins another life if nothing is in flight; otherwise the old one goes on, with its generation.
+    /// Begins another life if nothing is in flight; otherwise the old one goes on, with its
+    /// generation.
     ///
-    /// The record is unlinked before the columns are read: a claim that counts itself in afterwards sees that and takes itself out
-    /// again, and one that came before is seen here.
+    /// The record is unlinked before the columns are read: a claim that counts itself in afterwards
+    /// sees that and takes itself out again, and one that came before is seen here.
     pub(super) fn try_reuse(&self) -> bool {
         self.unlink();
         if self.under_way(WORKERS_MAX) != 0 {

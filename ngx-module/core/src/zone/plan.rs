@@ -1,12 +1,17 @@
-//! The short way of a claim: shares among the peers of the fastest speed, by a grouping that is kept for a while.
+//! The short way of a claim: shares among the peers of the fastest speed, by a grouping that is
+//! kept for a while.
 //!
-//! A worker keeps one [`Plan`] for each upstream, in its own memory. It holds which peers are the fastest and how much each is due; how many
-//! requests each has in flight is read at every claim, and the slot is taken by the same protocol as always, so `max_conns`, `down`, weight 0,
-//! an open breaker and a record's new life count at once. Of peers without limits an idle one of the fastest group is taken without weighing the groups: what the
-//! rest of its group has to do does not keep it waiting. What the plan may be late for is a change of speed or of weight: by [`FRESH_NS`] while it is used often,
-//! by [`STALE_NS`] at most. Falls back to [`Zone::claim`] whenever the answer could be another one.
+//! A worker keeps one [`Plan`] for each upstream, in its own memory. It holds which peers are the
+//! fastest and how much each is due; how many requests each has in flight is read at every claim,
+//! and the slot is taken by the same protocol as always, so `max_conns`, `down`, weight 0, an open
+//! breaker and a record's new life count at once. Of peers without limits an idle one of the
+//! fastest group is taken without weighing the groups: what the rest of its group has to do does
+//! not keep it waiting. What the plan may be late for is a change of speed or of weight: by
+//! [`FRESH_NS`] while it is used often, by [`STALE_NS`] at most. Falls back to [`Zone::claim`]
+//! whenever the answer could be another one.
 //!
-//! Cost: about 40 instructions a peer of the group, a pick every [`CLAIMS`] claims. Bound: [`PEERS_MAX`] peers.
+//! Cost: about 40 instructions a peer of the group, a pick every [`CLAIMS`] claims. Bound:
+//! [`PEERS_MAX`] peers.
 
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -20,7 +25,8 @@ use crate::time::{MILLISECOND_NS, MonoNs};
 
 /// A plan younger than this is not looked at again, however often it is used.
 const FRESH_NS: u64 = 5 * MILLISECOND_NS;
-/// A plan older than this is not used: little against the services that are worth waiting for, and against how fast means move.
+/// A plan older than this is not used: little against the services that are worth waiting for, and
+/// against how fast means move.
 const STALE_NS: u64 = 50 * MILLISECOND_NS;
 /// Claims after which a plan that is no longer fresh is made anew.
 const CLAIMS: u32 = 128;
@@ -52,7 +58,8 @@ pub enum Quick {
     Taken(Ticket),
     /// Needs [`Zone::claim`].
     Undecided,
-    /// Needs it too, and others may have missed a slot for a moment: then kick the owner of the least head, as after a release.
+    /// Needs it too, and others may have missed a slot for a moment: then kick the owner of the
+    /// least head, as after a release.
     Lost,
 }
 
@@ -63,9 +70,11 @@ struct Group {
     begin: usize,
     end: usize,
     service_ns: f64,
-    /// Mean weight of all peers / weight of the group: what one request more adds to its cost, in service times.
+    /// Mean weight of all peers / weight of the group: what one request more adds to its cost, in
+    /// service times.
     step: f64,
-    /// All weights and slots are the same, so that the least loaded is owed most, and between equals it goes round.
+    /// All weights and slots are the same, so that the least loaded is owed most, and between
+    /// equals it goes round.
     even: bool,
     quotas: u64,
     weights: i64,
@@ -153,14 +162,16 @@ impl<'z> Plan<'z> {
         self.high == high && (age_ns < FRESH_NS || (age_ns < STALE_NS && self.claims < CLAIMS))
     }
 
-    /// Whether the one of the fastest group whose turn it is has nothing to do: no other is better then, whatever the rest of its group has.
+    /// Whether the one of the fastest group whose turn it is has nothing to do: no other is better
+    /// then, whatever the rest of its group has.
     #[inline]
     fn is_next_idle(&self) -> bool {
         let even = self.groups.first().filter(|group| group.even);
         even.and_then(|group| self.members.get(group.next)).is_some_and(|member| member.load() == 0)
     }
 
-    /// The group of least cost: S · (1 + n · mean weight / weight of the group), n its requests without their signal, as in [`crate::pick`].
+    /// The group of least cost: S · (1 + n · mean weight / weight of the group), n its requests
+    /// without their signal, as in [`crate::pick`].
     #[inline]
     fn cheapest(&self) -> Option<(usize, &Group, &[Member<'z>])> {
         let mut best = 0;
@@ -190,8 +201,9 @@ impl Group {
         if self.even { self.least_loaded(members, full) } else { self.most_owed(members) }
     }
 
-    /// Of equal quotas the free member with the fewest requests is owed most, whatever the others have. Between equals it is the next one after
-    /// the last: nginx's round robin for equal weights, exact in each worker. The first idle one ends the search.
+    /// Of equal quotas the free member with the fewest requests is owed most, whatever the others
+    /// have. Between equals it is the next one after the last: nginx's round robin for equal
+    /// weights, exact in each worker. The first idle one ends the search.
     #[inline]
     fn least_loaded(&self, members: &[Member<'_>], full: &mut PeerSet) -> Option<usize> {
         let mut best = None;
@@ -217,7 +229,8 @@ impl Group {
     fn most_owed(&self, members: &[Member<'_>]) -> Option<usize> {
         let mut loads: ArrayVec<u32, PEERS_MAX> = ArrayVec::new();
         loads.extend(members.iter().map(Member::load));
-        // Of unequal quotas a full member may be owed a request, and be worth waiting for: that needs a pick.
+        // Of unequal quotas a full member may be owed a request, and be worth waiting for: that
+        // needs a pick.
         if members.iter().zip(&loads).any(|(member, &load)| load >= member.slots) {
             return None;
         }
@@ -230,7 +243,8 @@ impl Group {
         Entrant::best(entrants, self.quotas, in_flight, true).map(|best| best.peer)
     }
 
-    /// Smooth weighted round robin's bookkeeping, as [`crate::pick::settle`]; what goes round by itself needs none.
+    /// Smooth weighted round robin's bookkeeping, as [`crate::pick::settle`]; what goes round by
+    /// itself needs none.
     #[inline]
     fn settle(&self, members: &[Member<'_>], chosen: usize) {
         if self.even {
@@ -248,8 +262,8 @@ impl Group {
 }
 
 impl<'z> Zone<'z> {
-    /// The short way of [`Zone::claim`], for a request without affinity that has not been tried and behind which nobody waits. `explores`: its number is
-    /// a multiple of [`EXPLORE_ONE_IN`].
+    /// The short way of [`Zone::claim`], for a request without affinity that has not been tried and
+    /// behind which nobody waits. `explores`: its number is a multiple of [`EXPLORE_ONE_IN`].
     #[inline]
     pub fn claim_quick(
         &self,

@@ -1,20 +1,28 @@
 //! One queue per upstream, shared by all workers: who waits, and whose turn it is.
 //!
-//! Requests wait in private lists of their worker, one for each class; the zone knows of each list its class, length, oldest and newest ([`super::cells`]). Whose
-//! turn it is follows from these words alone, by [`crate::turn`]: the class of the lowest priority number, unless another one is owed its share,
-//! and its oldest request, whichever worker has it. Never wakes anybody and never hands out a slot itself.
+//! Requests wait in private lists of their worker, one for each class; the zone knows of each list
+//! its class, length, oldest and newest ([`super::cells`]). Whose turn it is follows from these
+//! words alone, by [`crate::turn`]: the class of the lowest priority number, unless another one is
+//! owed its share, and its oldest request, whichever worker has it. Never wakes anybody and never
+//! hands out a slot itself.
 //!
-//! *No wake-up is lost* because both sides store first and look second, in one total order: who waits shows its request and then looks for
-//! a free slot; who frees a slot, takes a turn or leaves does so and then looks whose turn it is, and kicks that worker.
+//! *No wake-up is lost* because both sides store first and look second, in one total order: who
+//! waits shows its request and then looks for a free slot; who frees a slot, takes a turn or leaves
+//! does so and then looks whose turn it is, and kicks that worker.
 //!
-//! *The order is exact.* Only the worker whose turn it is takes a slot for the queue, and its request stays shown until the grant is counted; so two workers never take turns at
-//! once, and what one grant changes (the count of grants, the class' base, the oldest request, stored in this order) is never seen half by a look that leads to a turn: a
-//! look that sees neither the count nor the base changed still sees the old request, which is not the looker's; a look that saw only some of it finds,
-//! when it reads count and base again, that one of them has risen, and looks again. A request that comes between a look and its grant came after that decision. The exception is a
-//! worker that was passed over because it stands still: it may later take the turn it had seen.
+//! *The order is exact.* Only the worker whose turn it is takes a slot for the queue, and its
+//! request stays shown until the grant is counted; so two workers never take turns at once, and
+//! what one grant changes (the count of grants, the class' base, the oldest request, stored in this
+//! order) is never seen half by a look that leads to a turn: a look that sees neither the count nor
+//! the base changed still sees the old request, which is not the looker's; a look that saw only
+//! some of it finds, when it reads count and base again, that one of them has risen, and looks
+//! again. A request that comes between a look and its grant came after that decision. The exception
+//! is a worker that was passed over because it stands still: it may later take the turn it had
+//! seen.
 //!
-//! A death between any two stores costs at most one grant of a share, never order or a place. Cost: one or two loads to learn that nobody waits; otherwise
-//! a load for each class in each worker that has any. Bound: `size` requests.
+//! A death between any two stores costs at most one grant of a share, never order or a place. Cost:
+//! one or two loads to learn that nobody waits; otherwise a load for each class in each worker that
+//! has any. Bound: `size` requests.
 
 use super::cells::{QueueClass, UpstreamWorker, Word};
 use super::{Upstream, UpstreamIdx, WorkerIdx, Zone};
@@ -22,7 +30,8 @@ use crate::sync::Ordering::{Relaxed, SeqCst};
 use crate::time::MonoNs;
 use crate::turn::{Rank, Terms};
 
-/// Looks at a moving queue before the last one is believed. Each further one means that a grant was counted during the one before.
+/// Looks at a moving queue before the last one is believed. Each further one means that a grant was
+/// counted during the one before.
 const LOOKS: usize = 8;
 
 /// A place in the queue.
@@ -34,7 +43,8 @@ pub struct Place {
     pub class: QueueClass,
     /// Its number, for [`Zone::queue_leave`].
     pub sequence: u64,
-    /// Whether more than the size now wait, so that somebody must give way: then [`Zone::queue_victim`] says who.
+    /// Whether more than the size now wait, so that somebody must give way: then
+    /// [`Zone::queue_victim`] says who.
     pub crowded: bool,
 }
 
@@ -76,11 +86,14 @@ impl Zone<'_> {
         self.upstream(u).map_or(0, Upstream::waiting)
     }
 
-    /// Takes a place for a request of worker `w`, behind all of its class, and shows it: from now on it may be its turn.
+    /// Takes a place for a request of worker `w`, behind all of its class, and shows it: from now
+    /// on it may be its turn.
     ///
-    /// At most `size` wait, and of a class that has a bound of its own at most that many, but one more for each worker that lets one in at the same moment. When
-    /// it is full, a request comes in all the same if others give way to it ([`crate::turn::give_way`]); until they have gone, more than `size` wait. Of two that come at
-    /// once for the last place both may be refused. `terms` tells how a class waits.
+    /// At most `size` wait, and of a class that has a bound of its own at most that many, but one
+    /// more for each worker that lets one in at the same moment. When it is full, a request comes
+    /// in all the same if others give way to it ([`crate::turn::give_way`]); until they have gone,
+    /// more than `size` wait. Of two that come at once for the last place both may be refused.
+    /// `terms` tells how a class waits.
     pub fn queue_enter(
         &self,
         u: UpstreamIdx,
@@ -155,9 +168,11 @@ impl Zone<'_> {
         Ok(Place { cell: u8::try_from(cell).unwrap_or(u8::MAX), class, sequence, crowded })
     }
 
-    /// A request of worker `w` has left the list `cell`; `ends` are the numbers of the oldest and the newest that are still there.
+    /// A request of worker `w` has left the list `cell`; `ends` are the numbers of the oldest and
+    /// the newest that are still there.
     ///
-    /// Call it after [`Zone::queue_granted`] if it left for a peer. Afterwards look whose turn it is.
+    /// Call it after [`Zone::queue_granted`] if it left for a peer. Afterwards look whose turn it
+    /// is.
     pub fn queue_leave(&self, u: UpstreamIdx, w: WorkerIdx, cell: u8, ends: Option<(u64, u64)>) {
         let Some(upstream) = self.upstream(u) else { return };
         let (column, cell) = (usize::from(w.0), usize::from(cell));
@@ -177,7 +192,8 @@ impl Zone<'_> {
         crate::sync::total_order();
     }
 
-    /// Whose turn it is: the request that must get the next slot. Workers for which `skip` holds (they stand still) are passed over.
+    /// Whose turn it is: the request that must get the next slot. Workers for which `skip` holds
+    /// (they stand still) are passed over.
     pub fn queue_next(
         &self,
         u: UpstreamIdx,
@@ -198,7 +214,8 @@ impl Zone<'_> {
         found.map(|(turn, _)| turn)
     }
 
-    /// The request of `turn` gets a slot. Before it leaves the queue, so that no other can take the same turn.
+    /// The request of `turn` gets a slot. Before it leaves the queue, so that no other can take the
+    /// same turn.
     pub fn queue_granted(&self, u: UpstreamIdx, turn: &Turn, terms: &Terms, now: MonoNs) {
         let Some(upstream) = self.upstream(u) else { return };
         let grant = upstream.grants.fetch_add(1, SeqCst) + 1;
@@ -208,7 +225,8 @@ impl Zone<'_> {
         upstream.drain.grant(now);
     }
 
-    /// What to tell a client that finds no place, as `Retry-After`: seconds in which what waits now is gone. 1 to [`crate::drain::RETRY_AFTER_MAX_S`].
+    /// What to tell a client that finds no place, as `Retry-After`: seconds in which what waits now
+    /// is gone. 1 to [`crate::drain::RETRY_AFTER_MAX_S`].
     pub fn queue_retry_after_s(&self, u: UpstreamIdx, now: MonoNs) -> u32 {
         self.upstream(u).map_or(1, |upstream| upstream.drain.retry_after_s(upstream.waiting(), now))
     }

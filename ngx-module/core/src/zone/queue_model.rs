@@ -1,8 +1,8 @@
-//! A million enqueues and dequeues, checked against a plain list: workers arrive, wait, are kicked, claim, finish, give up, are sent away, and die before any store.
+//! A million enqueues and dequeues, checked against a plain list ([`Book`]), where whose turn it is
+//! and who gives way is found by sorting.
 //!
-//! Each worker is a state machine over the real words of a zone, moved one step at a time in random order; what is shown in the queue is kept a
-//! second time as a list ([`Book`]), where whose turn it is, and who gives way, is found by sorting. Whenever nothing is left to do nobody may wait
-//! while a slot is free. Deaths between the stores inside a step come from [`crate::sync::mortal`].
+//! Each worker is a state machine over the real words of a zone, moved one step at a time in random
+//! order; deaths come from [`crate::sync::mortal`]. At rest nobody waits while a slot is free.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
@@ -270,7 +270,7 @@ impl<'a> Model<'a> {
 
     fn count_grant(&mut self, i: usize, decision: Decision) {
         let turn = decision.turn;
-        // Between our look and now others may have looked and found a turn of theirs only if a request came, or a grant was counted that was decided before.
+        // Others may have found a turn of theirs since only if a request came, or a grant counted.
         for other in &self.granted {
             let after = other.moment > decision.moment && other.grants == decision.grants;
             let together = after && other.shown < decision.moment && decision.moment > self.changed;
@@ -332,7 +332,7 @@ impl<'a> Model<'a> {
         let worker = self.workers.swap_remove(i);
         self.left += worker.lists.iter().map(|list| list.len() as u64).sum::<u64>();
         self.dead.push(worker.process);
-        // Its requests stay shown until they are reclaimed; the list forgets them, and is not asked meanwhile.
+        // Its requests stay shown until they are reclaimed; the list forgets them meanwhile.
         let moved = self.workers.len();
         self.book.shown.retain(|_, (owner, _, _)| *owner != i);
         for (owner, _, _) in self.book.shown.values_mut().filter(|(owner, _, _)| *owner == moved) {

@@ -1,14 +1,18 @@
-//! The table of rates: one theoretical arrival time per class and key, in sets of [`WAYS`], updated by compare-and-swap.
+//! The table of rates: one theoretical arrival time per class and key, in sets of [`WAYS`], updated
+//! by compare-and-swap.
 //!
-//! A key belongs to one set and lies in any of its ways; the tags fill one cache line, the times the next. A time in the past is a full allowance,
-//! whoever's it was, so a way whose time has passed is free: only its tag is changed, and every store leaves a valid table. When no way is
-//! free the key with the least debt gives way, of the class that holds most of the set, the newcomer's own before another's: so whoever floods the table with keys forgets
-//! keys of his own class that owe least, and a key that is being held back owes most.
-//! Who adds to a time looks at the tag again afterwards and takes it back if another key has it now; a request of that key which looks
-//! in between may be refused for it, once. Two workers that put in the same key at once notice,
-//! since both look after they have stored; the lower way stays and gets both debts.
-//! Of the tag 58 bits are the key's hash and 6 the class; the set is 6 bits and more besides: 64 at least are compared.
-//! Lock-free, never blocks, allocates nothing. Cost: a set is two cache lines; one compare-and-swap. Bound: [`ATTEMPTS`].
+//! A key belongs to one set and lies in any of its ways; the tags fill one cache line, the times
+//! the next. A time in the past is a full allowance, whoever's it was, so a way whose time has
+//! passed is free: only its tag is changed, and every store leaves a valid table. When no way is
+//! free the key with the least debt gives way, of the class that holds most of the set, the
+//! newcomer's own before another's: so whoever floods the table with keys forgets keys of his own
+//! class that owe least, and a key that is being held back owes most. Who adds to a time looks at
+//! the tag again afterwards and takes it back if another key has it now; a request of that key
+//! which looks in between may be refused for it, once. Two workers that put in the same key at once
+//! notice, since both look after they have stored; the lower way stays and gets both debts. Of the
+//! tag 58 bits are the key's hash and 6 the class; the set is 6 bits and more besides: 64 at least
+//! are compared. Lock-free, never blocks, allocates nothing. Cost: a set is two cache lines; one
+//! compare-and-swap. Bound: [`ATTEMPTS`].
 
 use super::array::Array;
 use super::class::CLASSES_MAX;
@@ -42,7 +46,8 @@ pub struct RateSet {
     tats: Array<AtomicU64, WAYS>,
 }
 
-/// The tag of a key of the class with index `class`. Never 0, which is an empty way, nor [`NOBODY`].
+/// The tag of a key of the class with index `class`. Never 0, which is an empty way, nor
+/// [`NOBODY`].
 #[inline]
 pub(super) fn tag_of(key: KeyHash, class: u16) -> u64 {
     let hash = key.tag & !CLASS_MASK;
@@ -62,7 +67,8 @@ pub(super) enum Checked {
 }
 
 impl RateSet {
-    /// Checks a request of the key `tag` and, if it passes, takes its cost. `evictions` counts keys that still owed something and were forgotten for it.
+    /// Checks a request of the key `tag` and, if it passes, takes its cost. `evictions` counts keys
+    /// that still owed something and were forgotten for it.
     #[inline]
     pub(super) fn check(&self, tag: u64, gcra: &Gcra, cost: u32, now: Ticks, evictions: &Evictions) -> Checked {
         for _ in 0..ATTEMPTS {
@@ -100,7 +106,8 @@ impl RateSet {
         }
     }
 
-    /// [`RateSet::check`] of a key whose debt is from before a change, once it is [`Gcra::lowered`].
+    /// [`RateSet::check`] of a key whose debt is from before a change, once it is
+    /// [`Gcra::lowered`].
     #[cold]
     #[inline(never)]
     pub(super) fn check_lowered(&self, tag: u64, gcra: &Gcra, cost: u32, now: Ticks, evictions: &Evictions) -> Checked {
@@ -120,7 +127,8 @@ impl RateSet {
         self.tags.get(way).is_some_and(|word| word.load(SeqCst) == tag)
     }
 
-    /// Takes a cost off a way that another key has got; `false` when it is no longer there: it went along to the way that stays, or was forgotten.
+    /// Takes a cost off a way that another key has got; `false` when it is no longer there: it went
+    /// along to the way that stays, or was forgotten.
     #[cold]
     fn take_back(&self, way: usize, admitted: Ticks, cost: Ticks) -> bool {
         let there = |tat: Ticks| (tat >= admitted).then(|| tat.saturating_sub(cost));
@@ -147,7 +155,8 @@ impl RateSet {
             self.tats.get(way)?.compare_exchange(tat, now, SeqCst, SeqCst).ok()?;
             evictions.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
-        // The old key goes first, then its time is read once more: who charged it before has kept its way, who charges it now sees that it is gone.
+        // The old key goes first, then its time is read once more: who charged it before has kept
+        // its way, who charges it now sees that it is gone.
         let (name, time) = (self.tags.get(way)?, self.tats.get(way)?);
         name.compare_exchange(old, NOBODY, SeqCst, SeqCst).ok()?;
         total_order();
@@ -165,7 +174,8 @@ impl RateSet {
         let others = (0..WAYS).filter(|&other| other != way && self.has(other, tag));
         others.fold(way, |one, other| {
             let (stays, goes) = (one.min(other), one.max(other));
-            // The name first: who adds afterwards sees that it is gone; who added before has added before the debt is moved.
+            // The name first: who adds afterwards sees that it is gone; who added before has added
+            // before the debt is moved.
             if self.tags[goes].compare_exchange(tag, NOBODY, SeqCst, SeqCst).is_ok() {
                 total_order();
                 let debt = self.tats[goes].swap(0, SeqCst).saturating_sub(now);
@@ -176,7 +186,8 @@ impl RateSet {
     }
 }
 
-/// Which of the full ways must go for a newcomer of `class`: the least debt of the class that has most of them.
+/// Which of the full ways must go for a newcomer of `class`: the least debt of the class that has
+/// most of them.
 fn victim(seen: &[(u64, Ticks); WAYS], class: u64) -> usize {
     let held_by = |class: u64| seen.iter().filter(|(tag, _)| tag & CLASS_MASK == class).count();
     let (mut most, mut largest) = (held_by(class), class);

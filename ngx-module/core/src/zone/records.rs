@@ -1,8 +1,11 @@
-//! Finds, reserves, links and unlinks records. All callers are serialised; every single store leaves the zone valid.
+//! Finds, reserves, links and unlinks records. All callers are serialised; every single store
+//! leaves the zone valid.
 //!
-//! A peer record is free when no table entry leads to it: `home` names the entry, and the entry must point back. So a record that a dying
-//! process left half written is free by itself, without any clean-up list. Linking: record, `live`, table entry, count; unlinking: `live`,
-//! entry. Claims that still hold an old entry notice by `live`. Cost: a walk over the records. Bound: the zone's records.
+//! A peer record is free when no table entry leads to it: `home` names the entry, and the entry
+//! must point back. So a record that a dying process left half written is free by itself, without
+//! any clean-up list. Linking: record, `live`, table entry, count; unlinking: `live`, entry. Claims
+//! that still hold an old entry notice by `live`. Cost: a walk over the records. Bound: the zone's
+//! records.
 
 use core::sync::atomic::Ordering::SeqCst;
 
@@ -41,9 +44,11 @@ impl<'a> Zone<'a> {
         (0..).zip(self.peers).filter(free).count()
     }
 
-    /// Reserves `need` free records, each at the start of a new life; on a shortage gives all back and says so.
+    /// Reserves `need` free records, each at the start of a new life; on a shortage gives all back
+    /// and says so.
     ///
-    /// Reserved records are referenced by nothing: dropping the list is the way to give them back. Heals first.
+    /// Reserved records are referenced by nothing: dropping the list is the way to give them back.
+    /// Heals first.
     pub(super) fn reserve_peers(&self, upstream: &[u8], need: usize) -> Result<Vec<PeerIdx>, ZoneError> {
         self.heal();
         let free =
@@ -67,7 +72,8 @@ impl<'a> Zone<'a> {
 
     /// Clears table entries that lead nowhere: what a death during an earlier change left behind.
     ///
-    /// All tables, and before any record is reserved: an entry that outlived its peer must not come to lead to another upstream's.
+    /// All tables, and before any record is reserved: an entry that outlived its peer must not come
+    /// to lead to another upstream's.
     pub(super) fn heal(&self) {
         for (u, upstream) in self.upstreams_used() {
             self.heal_table(u, upstream);
@@ -90,7 +96,8 @@ impl<'a> Zone<'a> {
         }
     }
 
-    /// Puts a written record into the first hole of the upstream's table; `false` when the table is full.
+    /// Puts a written record into the first hole of the upstream's table; `false` when the table is
+    /// full.
     pub(super) fn link(&self, u: UpstreamIdx, upstream: &Upstream, at: PeerIdx) -> bool {
         let Some(peer) = self.peer(at) else { return false };
         let Some(index) = (0..PEERS_MAX).find(|index| upstream.peer_at(*index).is_none()) else { return false };

@@ -1,14 +1,20 @@
-//! The table of requests in flight per class and key: never over a limit, and exact when workers die.
+//! The table of requests in flight per class and key: never over a limit, and exact when workers
+//! die.
 //!
-//! A key belongs to one set and lies in one way or more of it. A way has [`WORDS`] words, each of which belongs to one worker at a time: `worker + 1` and how many
-//! requests it has there. A worker takes a free word by compare-and-swap and is then its only writer, until the word is 0 again; when it dies its words are zeroed
-//! with its slot ([`Zone::reclaim_dead`]). There is no total that a death between two stores could falsify. To take a seat a worker counts itself in, then sums all words
-//! of all ways of the key: of two that want the last seat at least the later sees both. One that is too many takes itself out again.
-//! A way is given to another key only by who holds *all* of its words, so never while anybody is counted there; and who counts itself into a word looks at the
-//! tag again afterwards. A key whose workers find no word takes another way of the set; so two workers that put in the same key at once need not agree.
-//! A way also has the bandwidth of its key; of several ways the first one's counts.
-//! The tag is 64 bits of the key's hash. Lock-free, allocates nothing. Cost: the tags' line and the key's own.
-//! Bound: [`WAYS`] · [`WORDS`] workers for one key and [`WAYS`] keys with requests for one set; when that runs out, [`Sat::NoRoom`]: never a seat too many.
+//! A key belongs to one set and lies in one way or more of it. A way has [`WORDS`] words, each of
+//! which belongs to one worker at a time: `worker + 1` and how many requests it has there. A worker
+//! takes a free word by compare-and-swap and is then its only writer, until the word is 0 again;
+//! when it dies its words are zeroed with its slot ([`Zone::reclaim_dead`]). There is no total that
+//! a death between two stores could falsify. To take a seat a worker counts itself in, then sums
+//! all words of all ways of the key: of two that want the last seat at least the later sees both.
+//! One that is too many takes itself out again. A way is given to another key only by who holds
+//! *all* of its words, so never while anybody is counted there; and who counts itself into a word
+//! looks at the tag again afterwards. A key whose workers find no word takes another way of the
+//! set; so two workers that put in the same key at once need not agree. A way also has the
+//! bandwidth of its key; of several ways the first one's counts. The tag is 64 bits of the key's
+//! hash. Lock-free, allocates nothing. Cost: the tags' line and the key's own.
+//! Bound: [`WAYS`] · [`WORDS`] workers for one key and [`WAYS`] keys with requests for one set;
+//! when that runs out, [`Sat::NoRoom`]: never a seat too many.
 //!
 //! [`Zone::reclaim_dead`]: super::Zone::reclaim_dead
 
@@ -83,7 +89,8 @@ fn is_of(word: u32, w: WorkerIdx) -> bool {
 }
 
 impl SeatSet {
-    /// Takes a seat for a request of worker `w` with the key `tag` (not 0), if at most `limit` are then taken; 0 = unlimited.
+    /// Takes a seat for a request of worker `w` with the key `tag` (not 0), if at most `limit` are
+    /// then taken; 0 = unlimited.
     #[inline]
     pub(super) fn sit(&self, tag: u64, w: WorkerIdx, limit: u32) -> Sat {
         for _ in 0..ATTEMPTS {
@@ -225,7 +232,8 @@ impl Line {
         self.words.iter().position(|word| word.compare_exchange(0, owned(w, count), SeqCst, SeqCst).is_ok())
     }
 
-    /// Takes all words for `w`, with nobody in them; `false`, and none taken, when one is another's.
+    /// Takes all words for `w`, with nobody in them; `false`, and none taken, when one is
+    /// another's.
     fn hold_all(&self, w: WorkerIdx) -> bool {
         for (taken, word) in self.words.iter().enumerate() {
             if word.compare_exchange(0, owned(w, 0), SeqCst, SeqCst).is_err() {

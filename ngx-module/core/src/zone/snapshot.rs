@@ -1,7 +1,8 @@
 //! A copy of everything that is shown: what status and metrics are written from.
 //!
-//! A peer that changes its life while it is copied is left out; numbers of one peer may be of neighbouring moments. Allocates: for status
-//! pages, never on the request path. Shows the upstreams of the newest configuration. Cost: peers × workers loads. Bound: the zone's records.
+//! A peer that changes its life while it is copied is left out; numbers of one peer may be of
+//! neighbouring moments. Allocates: for status pages, never on the request path. Shows the
+//! upstreams of the newest configuration. Cost: peers × workers loads. Bound: the zone's records.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -56,7 +57,8 @@ pub struct PeerSnapshot {
     pub added: bool,
     /// Whether it is a backup.
     pub backup: bool,
-    /// Requests it may have in flight now: `max_conns`, or less while it starts slowly; 0 = unlimited.
+    /// Requests it may have in flight now: `max_conns`, or less while it starts slowly; 0 =
+    /// unlimited.
     pub slots: u32,
     /// Requests that are under way, with a slot or without: 0 when a drain is done.
     pub in_flight: u32,

@@ -1,7 +1,8 @@
 //! One upstream's record: which peers it has, its queue's words per worker, its counters.
 //!
-//! The table of peers keeps its indices while peers come and go, with holes in between, so that a request's set of tried peers stays
-//! right. An entry is `peer index + 1`, 0 a hole. Bound: [`PEERS_MAX`] peers, [`WORKERS_MAX`] workers.
+//! The table of peers keeps its indices while peers come and go, with holes in between, so that a
+//! request's set of tried peers stays right. An entry is `peer index + 1`, 0 a hole. Bound:
+//! [`PEERS_MAX`] peers, [`WORKERS_MAX`] workers.
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 

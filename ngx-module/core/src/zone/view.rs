@@ -1,8 +1,10 @@
 //! A peer as a claim sees it, and what a release teaches it.
 //!
-//! `pending` packs the number of requests without their signal and the sum of their starts into one word, so that their mean age is read
-//! consistently; sums of such words over workers are such words again. Decides nothing: the estimates, the breaker and the ramp do.
-//! Cost: two loads per worker and a dozen more. Bound: 65,535 requests of one peer without their signal; beyond, ages are wrong, nothing else.
+//! `pending` packs the number of requests without their signal and the sum of their starts into one
+//! word, so that their mean age is read consistently; sums of such words over workers are such
+//! words again. Decides nothing: the estimates, the breaker and the ramp do.
+//! Cost: two loads per worker and a dozen more. Bound: 65,535 requests of one peer without their
+//! signal; beyond, ages are wrong, nothing else.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -193,7 +195,8 @@ impl Peer {
             }
         }
         self.service_times.record(held_ns);
-        // With `first_byte` the means were published when it came, but for the very first time a slot was held.
+        // With `first_byte` the means were published when it came, but for the very first time a
+        // slot was held.
         if params.signal != Signal::FirstByte || self.means.hold_ns.load(Relaxed) == 0 {
             self.publish_soon(params.signal, now);
         }
@@ -210,7 +213,8 @@ fn mean_age_ns(pending: u64, now: MonoNs) -> u64 {
     if count == 0 {
         return 0;
     }
-    // Starts are summed modulo 2^48 µs; so is the sum of ages, which is small but may be a hair below zero.
+    // Starts are summed modulo 2^48 µs; so is the sum of ages, which is small but may be a hair
+    // below zero.
     let ages_us = (count.wrapping_mul(now.0 / 1_000) << 16).wrapping_sub(pending & !COUNT_MASK) >> 16;
     if ages_us >> 47 == 0 { ages_us / count * 1_000 } else { 0 }
 }

@@ -1,11 +1,15 @@
-//! Worker slots: who owns the counters of which column, and what happens to them when the owner dies.
+//! Worker slots: who owns the counters of which column, and what happens to them when the owner
+//! dies.
 //!
-//! A slot is taken by compare-and-swap of its owner from 0, so old and new generations of workers share the zone freely. A free slot
-//! has all of its counters at 0. A dead owner's slot is reclaimed by whoever first puts its own identity into `reclaimer`; a
-//! reclaimer that dies is itself replaced, and a live one is never raced, so that no store of a stalled reclaimer can hit the counts of
-//! the slot's next owner. `worker_high` (in the header) bounds every sum over workers; it is raised before the new owner counts anything
-//! and lowered only when no slot was taken meanwhile. Never decides who is alive: the caller asks the system.
-//! Cost: a join and a reclaim walk all slots and records; nothing here is on the request path. Bound: [`WORKERS_MAX`].
+//! A slot is taken by compare-and-swap of its owner from 0, so old and new generations of workers
+//! share the zone freely. A free slot has all of its counters at 0. A dead owner's slot is
+//! reclaimed by whoever first puts its own identity into `reclaimer`; a reclaimer that dies is
+//! itself replaced, and a live one is never raced, so that no store of a stalled reclaimer can hit
+//! the counts of the slot's next owner. `worker_high` (in the header) bounds every sum over
+//! workers; it is raised before the new owner counts anything and lowered only when no slot was
+//! taken meanwhile. Never decides who is alive: the caller asks the system.
+//! Cost: a join and a reclaim walk all slots and records; nothing here is on the request path.
+//! Bound: [`WORKERS_MAX`].
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
@@ -60,16 +64,19 @@ impl WorkerSlot {
 pub struct Reclaimed {
     /// Slots freed.
     pub workers: u32,
-    /// In-flight requests taken off the peers: each freed a slot of a peer, so waiters must be kicked.
+    /// In-flight requests taken off the peers: each freed a slot of a peer, so waiters must be
+    /// kicked.
     pub requests: u32,
     /// Waiting requests taken off the queues.
     pub waiting: u32,
 }
 
 impl Zone<'_> {
-    /// Takes a free slot for the process `me`, which runs the configuration `generation`; `None` when all are taken.
+    /// Takes a free slot for the process `me`, which runs the configuration `generation`; `None`
+    /// when all are taken.
     ///
-    /// `me.pid` must not be 0. Call [`Zone::reclaim_dead`] before, or slots of the dead are not found free.
+    /// `me.pid` must not be 0. Call [`Zone::reclaim_dead`] before, or slots of the dead are not
+    /// found free.
     pub fn worker_join(&self, me: ProcessId, generation: u32) -> Option<WorkerIdx> {
         let free = |slot: &&WorkerSlot| slot.owner.compare_exchange(0, me.word(), SeqCst, SeqCst).is_ok();
         let (index, slot) = self.workers.iter().take(WORKERS_MAX).enumerate().find(|(_, slot)| free(slot))?;
@@ -89,10 +96,11 @@ impl Zone<'_> {
         reclaimed
     }
 
-    /// Frees the slots whose owners are not `alive`, and takes their requests off all peers and queues. `me` is the calling process.
+    /// Frees the slots whose owners are not `alive`, and takes their requests off all peers and
+    /// queues. `me` is the calling process.
     ///
-    /// May run in several processes at once and be cut short anywhere: each slot is cleared by one process at a time, and one that died in
-    /// the middle is finished by the next caller.
+    /// May run in several processes at once and be cut short anywhere: each slot is cleared by one
+    /// process at a time, and one that died in the middle is finished by the next caller.
     pub fn reclaim_dead(&self, me: ProcessId, alive: impl Fn(ProcessId) -> bool) -> Reclaimed {
         let mut total = Reclaimed::default();
         for (index, slot) in self.workers.iter().take(WORKERS_MAX).enumerate() {
@@ -101,7 +109,8 @@ impl Zone<'_> {
             if !slot.begin_reclaim(me, &alive) {
                 continue;
             }
-            // Another process may have freed the slot, and a new worker taken it, between the first look and now.
+            // Another process may have freed the slot, and a new worker taken it, between the first
+            // look and now.
             if slot.owner() == Some(owner) {
                 let part = self.clear(WorkerIdx(index));
                 slot.owner.store(0, SeqCst);
@@ -129,7 +138,8 @@ impl Zone<'_> {
         self.workers.iter().filter(|slot| slot.owner().is_some()).map(WorkerSlot::generation).min()
     }
 
-    /// Raises the mark to `need`, and tells a concurrent [`Self::lower_high`] that the slots changed, even when it is high enough.
+    /// Raises the mark to `need`, and tells a concurrent [`Self::lower_high`] that the slots
+    /// changed, even when it is high enough.
     fn raise_high(&self, need: usize) {
         let _ = self.header.workers_high.fetch_update(SeqCst, SeqCst, |word| {
             let high = high_of(word).max(need);
@@ -142,12 +152,14 @@ impl Zone<'_> {
         let taken = self.workers.iter().rposition(|slot| slot.owner.load(SeqCst) != 0);
         let high = taken.map_or(0, |index| index + 1);
         if high < high_of(word) {
-            // A join in between changed the word: the mark then stays, which is only slower, until the next leave.
+            // A join in between changed the word: the mark then stays, which is only slower, until
+            // the next leave.
             let _ = self.header.workers_high.compare_exchange(word, with_high(word, high), SeqCst, SeqCst);
         }
     }
 
-    /// Zeroes the column of `w` in every peer, queue and class and its seats, and lets go of its feed lease.
+    /// Zeroes the column of `w` in every peer, queue and class and its seats, and lets go of its
+    /// feed lease.
     fn clear(&self, w: WorkerIdx) -> Reclaimed {
         let column = usize::from(w.0);
         let requests = self.peers.iter().map(|peer| peer.clear_worker(column)).sum();
@@ -180,7 +192,8 @@ impl WorkerSlot {
         !busy && self.reclaimer.compare_exchange(other, me.word(), SeqCst, SeqCst).is_ok()
     }
 
-    /// Notes that this worker was kicked at `now_ns` and has not answered; an earlier unanswered kick keeps its time.
+    /// Notes that this worker was kicked at `now_ns` and has not answered; an earlier unanswered
+    /// kick keeps its time.
     pub fn kick_sent(&self, now_ns: u64) {
         let _ = self.kicked_at.compare_exchange(0, now_ns.max(1), SeqCst, SeqCst);
     }
@@ -190,7 +203,8 @@ impl WorkerSlot {
         self.kicked_at.store(0, SeqCst);
     }
 
-    /// Whether a kick has been unanswered for more than `limit_ns`: the worker hangs or is stopped, and its head may be skipped.
+    /// Whether a kick has been unanswered for more than `limit_ns`: the worker hangs or is stopped,
+    /// and its head may be skipped.
     pub fn kick_stale(&self, now_ns: u64, limit_ns: u64) -> bool {
         let at = self.kicked_at.load(SeqCst);
         at != 0 && now_ns.saturating_sub(at) > limit_ns

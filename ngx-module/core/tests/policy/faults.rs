@@ -48,7 +48,8 @@ fn exploring_takes_at_most_one_request_in_a_hundred() {
     }
 }
 
-/// Part of the requests that fail while one of four replicas answers an error after 5 ms, from 20 s for 20 s.
+/// Part of the requests that fail while one of four replicas answers an error after 5 ms, from 20 s
+/// for 20 s.
 fn part_failed(tries: u32, max_conns: bool, seed: u64) -> f64 {
     let mut pool = four(max_conns);
     pool[3] = pool[3].clone().act(20 * S, Act::Fail(5 * MS)).act(40 * S, Act::Serve(1.0));

@@ -1,4 +1,5 @@
-//! What a simulation is fed with and what it is judged by: replicas, arrivals, statistics. Fixed seeds, no clock.
+//! What a simulation is fed with and what it is judged by: replicas, arrivals, statistics. Fixed
+//! seeds, no clock.
 
 use crate::sim::Request;
 use rand::rngs::SmallRng;
@@ -16,7 +17,8 @@ pub enum Act {
     Serve(f64),
     /// Fails it after so many ns.
     Fail(u64),
-    /// Never answers; the client (or proxy_read_timeout) gives up after so many ns, which is a failure.
+    /// Never answers; the client (or proxy_read_timeout) gives up after so many ns, which is a
+    /// failure.
     Hang(u64),
 }
 
@@ -32,7 +34,8 @@ pub struct Replica {
     pub backup: bool,
     /// (from ns after the start, what it does from then on), rising.
     pub acts: Vec<(u64, Act)>,
-    /// Takes part from this moment on (ns after the start); it begins with a slow start if this is not 0.
+    /// Takes part from this moment on (ns after the start); it begins with a slow start if this is
+    /// not 0.
     pub joins_ns: u64,
 }
 
@@ -70,7 +73,8 @@ impl Replica {
     }
 }
 
-/// `count` Poisson arrivals at `per_s`, with lognormal work of mean 1 and the given coefficient of variation (0 = all alike).
+/// `count` Poisson arrivals at `per_s`, with lognormal work of mean 1 and the given coefficient of
+/// variation (0 = all alike).
 pub fn arrivals(count: usize, per_s: f64, cv: f64, seed: u64) -> Vec<(u64, f64)> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let mut at = 0.0;

@@ -1,7 +1,9 @@
-//! A discrete-event simulation of one upstream: real policy code, virtual clock, fixed seeds. Never sleeps, never reads a clock.
+//! A discrete-event simulation of one upstream: real policy code, virtual clock, fixed seeds. Never
+//! sleeps, never reads a clock.
 //!
-//! A replica has `places` in which requests are served in parallel, and a queue of its own for what exceeds them (as a server behind its listen
-//! queue). nginx's view of it is a [`Peer`] of the policy's own cells. Requests wait in one first-in first-out queue when the policy says so.
+//! A replica has `places` in which requests are served in parallel, and a queue of its own for what
+//! exceeds them (as a server behind its listen queue). nginx's view of it is a [`Peer`] of the
+//! policy's own cells. Requests wait in one first-in first-out queue when the policy says so.
 
 pub use crate::load::*;
 use pincer_core::breaker::{Breaker, Rule};

@@ -43,7 +43,8 @@ fn streams_spread_evenly_over_peers_of_like_first_token() {
 
 #[test]
 fn a_full_fast_peer_is_waited_for_by_its_drain_rate_and_not_by_its_first_token() {
-    // slots are held for 6.1 s: the two fast ones drain 20 / 6.1 a second, so a queue of three costs about a second; the slow one costs 3.9 s more
+    // slots are held for 6.1 s: the two fast ones drain 20 / 6.1 a second, so a queue of three
+    // costs about a second; the slow one costs 3.9 s more
     let pool: Vec<Replica> =
         [100 * MS, 100 * MS, 4 * S].map(|first_ns| Replica::streaming(10, first_ns, 6 * S)).to_vec();
     let done = Sim::new(pool, PINCER, 1).run(&arrivals(1_000, 3.0, 0.0, 1));

@@ -1,4 +1,5 @@
-//! Checks the classes of a snapshot. Whether a class is this nginx's, and whether shares and room suffice, is the zone's to say.
+//! Checks the classes of a snapshot. Whether a class is this nginx's, and whether shares and room
+//! suffice, is the zone's to say.
 
 use pincer_core::limit::{ClassSettings, Per, Rate};
 use pincer_core::zone::ClassOverlay;

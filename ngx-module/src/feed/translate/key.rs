@@ -1,4 +1,5 @@
-//! Checks the API keys of a snapshot, and turns the ends of secrets into the monotonic clock. Never prints more of a hash than its fingerprint.
+//! Checks the API keys of a snapshot, and turns the ends of secrets into the monotonic clock. Never
+//! prints more of a hash than its fingerprint.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

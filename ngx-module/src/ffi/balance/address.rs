@@ -1,7 +1,10 @@
-//! Names and socket addresses of the peers, in this worker's memory, as nginx wants to point at them.
+//! Names and socket addresses of the peers, in this worker's memory, as nginx wants to point at
+//! them.
 //!
-//! The zone's record may go to another peer while nginx still shows the name of the old one in a log, so a request keeps the entry that it was given
-//! until it ends. An entry is made anew when its record has a new generation. Bound: one entry for each peer record, and those that requests keep.
+//! The zone's record may go to another peer while nginx still shows the name of the old one in a
+//! log, so a request keeps the entry that it was given until it ends. An entry is made anew when
+//! its record has a new generation. Bound: one entry for each peer record, and those that requests
+//! keep.
 
 use nginx_sys::ngx_str_t;
 use pincer_core::zone::{NAME_MAX, Peer, SOCKADDR_MAX};
@@ -21,7 +24,8 @@ pub(crate) struct Address {
 pub(crate) struct Addresses(Vec<Option<Rc<Address>>>);
 
 impl Addresses {
-    /// The address of `peer`, whose slot the caller holds, so that its record keeps this generation.
+    /// The address of `peer`, whose slot the caller holds, so that its record keeps this
+    /// generation.
     pub(crate) fn get(&mut self, index: u8, generation: u32, peer: &Peer) -> Rc<Address> {
         let index = usize::from(index);
         if let Some(Some(address)) = self.0.get(index)

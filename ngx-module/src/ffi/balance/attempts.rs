@@ -78,7 +78,8 @@ impl Attempts {
         more: std::ptr::null_mut(),
     };
 
-    /// The request comes to an upstream: the next attempt is behind a redirect if there was one before.
+    /// The request comes to an upstream: the next attempt is behind a redirect if there was one
+    /// before.
     pub(super) fn come(&mut self) {
         self.is_redirected_next = self.len > 0;
     }

@@ -1,8 +1,9 @@
 //! nginx's balancer interface: `init` for each request, `get` and `free` for each attempt. What is
 //! done at configuration time is in `declare`.
 //!
-//! Never keeps nginx's round robin records: peers live in the zone. Round robin is initialised all the same, because it checks the
-//! upstream and is what serves a request when something of ours fails.
+//! Never keeps nginx's round robin records: peers live in the zone. Round robin is initialised all
+//! the same, because it checks the upstream and is what serves a request when something of ours
+//! fails.
 
 use super::request::{self, RequestState, Stage, demand};
 use super::tried::Tried;
@@ -154,8 +155,8 @@ fn get_beside(pc: &mut ngx_peer_connection_t, this: &mut RequestState, index: Up
     Some(unsafe { queue_end::give_back(pc, this) })
 }
 
-/// Gives nginx the peer of the ticket in hand. The first attempt keeps its address for the log; those of later attempts are copied into the
-/// request's pool.
+/// Gives nginx the peer of the ticket in hand. The first attempt keeps its address for the log;
+/// those of later attempts are copied into the request's pool.
 fn bind(pc: &mut ngx_peer_connection_t, state: &mut RequestState) -> Option<ngx_int_t> {
     let ticket = state.ticket.as_ref()?;
     let (peer, why) = (state.zone.peer(ticket.peer)?, ticket.why);
@@ -315,7 +316,8 @@ unsafe fn is_complete(pc: *const ngx_peer_connection_t, u: *const nginx_sys::ngx
     // SAFETY: as the caller vouches; `pipe` is set whenever `buffering` is.
     unsafe {
         let connection = (*pc).connection;
-        // Without a connection keepalive has it, which takes only finished ones. Without a header sent on, nginx answers by itself.
+        // Without a connection keepalive has it, which takes only finished ones. Without a header
+        // sent on, nginx answers by itself.
         if connection.is_null() || bits::upstream::header_sent(u) == 0 || bits::upstream::upgrade(u) != 0 {
             return true;
         }
@@ -332,7 +334,8 @@ unsafe fn is_complete(pc: *const ngx_peer_connection_t, u: *const nginx_sys::ngx
     }
 }
 
-/// Gives back whatever the request still has: its place in the queue, its slot. For ends that nginx does not report through `free`.
+/// Gives back whatever the request still has: its place in the queue, its slot. For ends that nginx
+/// does not report through `free`.
 ///
 /// # Safety
 /// `state` is a live record.
@@ -359,8 +362,8 @@ pub(crate) unsafe fn abandon(state: *mut RequestState) {
 /// # Safety
 /// As [`get_ours`].
 unsafe fn fallback_get(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> ngx_int_t {
-    // SAFETY: as the caller vouches; round robin's `init` overwrites the interface in `u->peer`, which is put back, since keepalive may
-    // have wrapped it.
+    // SAFETY: as the caller vouches; round robin's `init` overwrites the interface in `u->peer`,
+    // which is put back, since keepalive may have wrapped it.
     unsafe {
         abandon(state);
         let data = match (*state).fallback {

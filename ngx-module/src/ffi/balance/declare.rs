@@ -186,7 +186,8 @@ pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.
 pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
-    // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds pointers to live configurations.
+    // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds
+    // pointers to live configurations.
     let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
         let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
         let index = nginx_sys::ngx_http_upstream_module.ctx_index;
@@ -195,7 +196,8 @@ pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), 
     };
     let mut found = main.upstreams.borrow_mut();
     for &upstream in upstreams {
-        // SAFETY: elements of nginx's own array; `srv_conf` is null for the implicit upstreams of `proxy_pass http://address`.
+        // SAFETY: elements of nginx's own array; `srv_conf` is null for the implicit upstreams of
+        // `proxy_pass http://address`.
         if unsafe { (*upstream).srv_conf.is_null() } {
             continue;
         }

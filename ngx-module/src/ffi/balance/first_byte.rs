@@ -1,10 +1,12 @@
 //! Takes the time of an answer's header and of its body's first byte, where they arrive.
 //!
-//! The header filter runs first of all filters, right after nginx parsed the header: if body bytes are in `u->buffer` already, the first byte
-//! is now. If not, it hooks the connection's `recv` and `recv_chain` for exactly one successful read. Body filters and nginx's
-//! pipe see the data late (buffering), so they can't tell. With `grpc_pass` the first bytes may be SETTINGS or PING, so the hook sits on the
-//! reading of frames instead and waits for one that gives data to the client. No sample for answers without a body. Cost: one test per answer,
-//! two pointer swaps where the body comes later.
+//! The header filter runs first of all filters, right after nginx parsed the header: if body bytes
+//! are in `u->buffer` already, the first byte is now. If not, it hooks the connection's `recv` and
+//! `recv_chain` for exactly one successful read. Body filters and nginx's pipe see the data late
+//! (buffering), so they can't tell. With `grpc_pass` the first bytes may be SETTINGS or PING, so
+//! the hook sits on the reading of frames instead and waits for one that gives data to the client.
+//! No sample for answers without a body. Cost: one test per answer, two pointer swaps where the
+//! body comes later.
 
 use super::attempts::ShownTime;
 use super::request::{self, Hook, RequestState, Stage};
@@ -44,7 +46,8 @@ impl HeaderFilter for FirstByte {
 /// # Safety
 /// `r` is live.
 unsafe fn observe(r: *mut ngx_http_request_t) {
-    // SAFETY: as the caller vouches; the checks make sure that the header is the peer's, fresh, and that we hold the peer.
+    // SAFETY: as the caller vouches; the checks make sure that the header is the peer's, fresh, and
+    // that we hold the peer.
     unsafe {
         let u = (*r).upstream;
         if u.is_null()
@@ -108,7 +111,8 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
     let Some(ticket) = this.ticket.as_mut() else { return };
     let first_byte_ns = now.since(ticket.start).max(1);
     let params = this.conf.params();
-    // SAFETY: a request that holds a peer has its upstream, and the header was parsed before any byte of the body.
+    // SAFETY: a request that holds a peer has its upstream, and the header was parsed before any
+    // byte of the body.
     let status = unsafe { (*(*this.request).upstream).headers_in.status_n };
     if outcome::is_good(status) {
         let change = this.zone.first_byte_seen(ticket, this.worker, first_byte_ns, params, now);
@@ -157,7 +161,8 @@ unsafe fn taken(state: *mut RequestState) -> Option<Hook> {
 /// # Safety
 /// `state` is live and holds the peer of `connection`.
 unsafe fn hook(state: *mut RequestState, connection: *mut ngx_connection_t) {
-    // SAFETY: as the caller vouches; TLS has put its own functions in place by now and is wrapped as they are.
+    // SAFETY: as the caller vouches; TLS has put its own functions in place by now and is wrapped
+    // as they are.
     unsafe {
         let (recv_before, recv_chain_before) = ((*connection).recv, (*connection).recv_chain);
         if !put(state, Hook::Connection { connection, recv: recv_before, recv_chain: recv_chain_before }) {
@@ -168,13 +173,14 @@ unsafe fn hook(state: *mut RequestState, connection: *mut ngx_connection_t) {
     }
 }
 
-/// Takes the hook off, if it is on. The connection may be keepalive's by now: its functions are restored all the same.
+/// Takes the hook off, if it is on. The connection may be keepalive's by now: its functions are
+/// restored all the same.
 ///
 /// # Safety
 /// `state` is live.
 pub(crate) unsafe fn unhook(state: *mut RequestState) {
-    // SAFETY: as the caller vouches; connection objects are elements of nginx's own array and never freed, and this one cannot have been
-    // reused between nginx's `free` and here.
+    // SAFETY: as the caller vouches; connection objects are elements of nginx's own array and never
+    // freed, and this one cannot have been reused between nginx's `free` and here.
     unsafe {
         match taken(state) {
             Some(Hook::Connection { connection, recv, recv_chain }) => {
@@ -194,7 +200,8 @@ pub(crate) unsafe fn unhook(state: *mut RequestState) {
 /// # Safety
 /// `state` is live and holds the peer of `upstream`.
 unsafe fn hook_frames(state: *mut RequestState, upstream: *mut ngx_http_upstream_t) {
-    // SAFETY: as the caller vouches. The filter and its context go together and are put back together.
+    // SAFETY: as the caller vouches. The filter and its context go together and are put back
+    // together.
     unsafe {
         let hook = Hook::Frames {
             upstream,
@@ -270,7 +277,8 @@ unsafe fn after_read(state: *mut RequestState, n: isize) {
 }
 
 unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
-    // SAFETY: nginx calls with its own connection and buffer; the hook names the function that stood here before.
+    // SAFETY: nginx calls with its own connection and buffer; the hook names the function that
+    // stood here before.
     unsafe {
         let Some((state, Hook::Connection { recv: Some(original), .. })) = hooked(connection) else {
             return nginx::ERROR;

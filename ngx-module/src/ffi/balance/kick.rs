@@ -7,7 +7,8 @@ use crate::ffi::zone::{wake, worker};
 use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{UpstreamIdx, WorkerIdx, Zone};
 
-/// A worker that has not answered a kick for so long is passed over, until it does. A healthy loop answers in 0.1 ms.
+/// A worker that has not answered a kick for so long is passed over, until it does. A healthy loop
+/// answers in 0.1 ms.
 const KICK_STALE_NS: u64 = 30 * MILLISECOND_NS;
 
 /// A slot may be free: has the worker whose turn it is look. Two loads when nothing waits.

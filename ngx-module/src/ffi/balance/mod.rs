@@ -1,4 +1,5 @@
-//! Balancing: which peer a request goes to, the queue it may wait in, and what an attempt says of its peer.
+//! Balancing: which peer a request goes to, the queue it may wait in, and what an attempt says of
+//! its peer.
 
 mod address;
 mod attempts;

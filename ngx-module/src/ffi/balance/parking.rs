@@ -1,4 +1,5 @@
-//! The state of a request that waits: its record, its events, and the placeholder that nginx waits on.
+//! The state of a request that waits: its record, its events, and the placeholder that nginx waits
+//! on.
 
 use super::attempts::ShownTime;
 use super::placeholder;
@@ -18,7 +19,8 @@ const _: () = assert!(libc::AF_UNIX == 1 && size_of::<libc::sa_family_t>() == 2)
 /// # Safety
 /// `state` is live and not parked.
 unsafe fn parking(state: *mut RequestState) -> Option<*mut Parking> {
-    // SAFETY: as the caller vouches; the pool answers null or memory aligned to a word, and zeroes are a value of the record.
+    // SAFETY: as the caller vouches; the pool answers null or memory aligned to a word, and zeroes
+    // are a value of the record.
     unsafe {
         if (*state).parking.is_null() {
             (*state).parking = nginx_sys::ngx_pcalloc((*(*state).request).pool, size_of::<Parking>()).cast();

@@ -1,7 +1,9 @@
-//! The connection on which a request waits: one that nginx sets up as if it were connecting, and that no event loop watches.
+//! The connection on which a request waits: one that nginx sets up as if it were connecting, and
+//! that no event loop watches.
 //!
-//! When a slot comes it is swapped for a real one; when there is none it is made to fail or to time out, and nginx goes on by its own rules. After nginx's
-//! handler has run, neither the request nor the connection may be touched.
+//! When a slot comes it is swapped for a real one; when there is none it is made to fail or to time
+//! out, and nginx goes on by its own rules. After nginx's handler has run, neither the request nor
+//! the connection may be touched.
 
 use crate::ffi::base::bits;
 use crate::ffi::base::eventfd::eventfd;
@@ -22,7 +24,8 @@ fn descriptor() -> Option<i32> {
     (copy >= 0).then_some(copy)
 }
 
-/// A connection object that is in no event loop: nginx arms its timer on it and closes it, nothing else ever happens to it.
+/// A connection object that is in no event loop: nginx arms its timer on it and closes it, nothing
+/// else ever happens to it.
 ///
 /// # Safety
 /// `pc` is live.
@@ -48,7 +51,8 @@ pub(crate) unsafe fn open(pc: *const ngx_peer_connection_t) -> Option<*mut ngx_c
 /// # Safety
 /// `u` is live and connected or connecting; `placeholder` is still open.
 pub(crate) unsafe fn adopt(u: *mut ngx_http_upstream_t, placeholder: *mut ngx_connection_t) {
-    // SAFETY: as the caller vouches; the pool moves from the one connection to the other unless keepalive's has its own.
+    // SAFETY: as the caller vouches; the pool moves from the one connection to the other unless
+    // keepalive's has its own.
     unsafe {
         let c = (*u).peer.connection;
         let r = (*placeholder).data.cast::<nginx_sys::ngx_http_request_t>();
@@ -78,8 +82,9 @@ pub(crate) unsafe fn adopt(u: *mut ngx_http_upstream_t, placeholder: *mut ngx_co
     }
 }
 
-/// Makes nginx see a failed connect on the placeholder: its descriptor becomes a socket with a pending ECONNRESET, so that nginx's own test
-/// fails, in its own words and with its own choice of the next peer.
+/// Makes nginx see a failed connect on the placeholder: its descriptor becomes a socket with a
+/// pending ECONNRESET, so that nginx's own test fails, in its own words and with its own choice of
+/// the next peer.
 ///
 /// # Safety
 /// `u` is live, on its placeholder. It may be gone afterwards.
@@ -97,7 +102,8 @@ pub(crate) unsafe fn fail(u: *mut ngx_http_upstream_t) {
 /// Puts a reset socket behind `descriptor`; `false` when descriptors are out.
 fn poison(descriptor: i32) -> bool {
     let mut pair = [0_i32; 2];
-    // SAFETY: makes two sockets, closes both again; a unix socket whose other end closes with unread bytes gets ECONNRESET.
+    // SAFETY: makes two sockets, closes both again; a unix socket whose other end closes with
+    // unread bytes gets ECONNRESET.
     unsafe {
         let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         if libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()) != 0 {

@@ -1,5 +1,6 @@
-//! Requests that wait for a slot. Each worker has its own in private lists; the zone shows what is in them, and whose turn it is goes
-//! next, whichever worker frees the slot: the best class, the oldest first, and a class that is owed its share before all.
+//! Requests that wait for a slot. Each worker has its own in private lists; the zone shows what is
+//! in them, and whose turn it is goes next, whichever worker frees the slot: the best class, the
+//! oldest first, and a class that is owed its share before all.
 //!
 //! A waiting request sits on a placeholder connection that nginx sets up as if it were connecting
 //! (NGX_AGAIN from `get`). When a slot comes it is swapped for a real one. Nothing is pushed to a
@@ -62,7 +63,8 @@ pub(crate) unsafe fn park(pc: *mut ngx_peer_connection_t, state: *mut RequestSta
         return nginx::ERROR;
     };
     this.stage = Stage::Parked;
-    // SAFETY: as the caller vouches; events and link live in the record, which stays in the request's pool.
+    // SAFETY: as the caller vouches; events and link live in the record, which stays in the
+    // request's pool.
     unsafe {
         let Place { cell, class, sequence, .. } = place;
         (*parking).waiter.cell = cell;
@@ -97,7 +99,8 @@ pub(crate) unsafe fn leave(state: *mut RequestState) {
     kick(conf, zone);
 }
 
-/// Sends away those who must give way, and hands out slots to this worker's waiting requests, as long as it is their turn.
+/// Sends away those who must give way, and hands out slots to this worker's waiting requests, as
+/// long as it is their turn.
 pub(crate) fn drain(conf: &'static UpstreamConf) {
     let (Some(zone), Some(index), Some(me)) = (conf.zone.get(), conf.index.get(), worker::worker()) else { return };
     if let Some(slot) = zone.workers.get(usize::from(me.0)) {
@@ -149,7 +152,8 @@ pub(crate) fn drain(conf: &'static UpstreamConf) {
     drain_later(conf);
 }
 
-/// Sends away the newest requests of the lowest class while more wait than may, or has the worker do it that has them.
+/// Sends away the newest requests of the lowest class while more wait than may, or has the worker
+/// do it that has them.
 fn trim(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx, me: WorkerIdx) {
     let Some(queue) = conf.queue else { return };
     for _ in 0..RESUMES_MAX {
@@ -169,7 +173,8 @@ fn trim(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx, me: Wo
 /// # Safety
 /// `state` is live and parked. It may be gone afterwards.
 unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
-    // SAFETY: a parked request has its upstream and its placeholder; nginx is not inside this request, as a drain runs from the loop.
+    // SAFETY: a parked request has its upstream and its placeholder; nginx is not inside this
+    // request, as a drain runs from the loop.
     unsafe {
         unlink(state, Event::Served);
         (*state).ticket = Some(ticket);
@@ -194,7 +199,8 @@ unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
     }
 }
 
-/// Right after parking: nginx has armed its connect timeout on the placeholder, which is not what limits a wait.
+/// Right after parking: nginx has armed its connect timeout on the placeholder, which is not what
+/// limits a wait.
 struct Settle;
 
 impl event::Handler for Settle {

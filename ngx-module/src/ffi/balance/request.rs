@@ -1,7 +1,9 @@
-//! What the module keeps for a request: its place in the queue, the slot it holds, and the times that variables show.
+//! What the module keeps for a request: its place in the queue, the slot it holds, and the times
+//! that variables show.
 //!
-//! One record for each request or subrequest, in the request's pool, found again through the pool's cleanups when nginx has
-//! zeroed the module's context (internal redirects do). Bound: one record for each request.
+//! One record for each request or subrequest, in the request's pool, found again through the pool's
+//! cleanups when nginx has zeroed the module's context (internal redirects do). Bound: one record
+//! for each request.
 
 use super::address::Address;
 use super::attempts::Attempts;
@@ -36,7 +38,8 @@ pub(crate) enum Stage {
 
 /// What a waiting request needs besides; made when it first waits.
 pub(crate) struct Parking {
-    /// The placeholder's address, an unnamed unix socket's, so that nginx calls `free` for a waiting request too.
+    /// The placeholder's address, an unnamed unix socket's, so that nginx calls `free` for a
+    /// waiting request too.
     pub(crate) family: libc::sa_family_t,
     pub(crate) state: *mut RequestState,
     /// What the worker's lists know of it.
@@ -113,7 +116,8 @@ pub(crate) struct RequestState {
     /// The name that nginx shows of the first attempt's peer, and its address.
     pub(crate) address: Option<Rc<Address>>,
     pub(crate) parking: *mut Parking,
-    /// What the first-byte hook replaced; null = no hook is on. The record is made when one is first put on.
+    /// What the first-byte hook replaced; null = no hook is on. The record is made when one is
+    /// first put on.
     pub(crate) hook: *mut Hook,
     /// `pincer_slot off`: its peers are asked without a slot.
     pub(crate) takes_no_slot: bool,
@@ -152,14 +156,16 @@ impl RequestState {
 /// The record of `request`, if it has one.
 ///
 /// # Safety
-/// `request` is live; the pointer is good as long as the request, and only one reference is made of it at a time.
+/// `request` is live; the pointer is good as long as the request, and only one reference is made of
+/// it at a time.
 pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut RequestState> {
     // SAFETY: `request` is live.
     let state = unsafe { BalanceModule::request_ctx(request) };
     if !state.is_null() {
         return Some(state.cast());
     }
-    // SAFETY: as the caller vouches. Subrequests share the main request's pool: each record names its own.
+    // SAFETY: as the caller vouches. Subrequests share the main request's pool: each record names
+    // its own.
     unsafe {
         let is_it = |state: *const RequestState| (*state).request == request;
         let found = nginx::cleanup_find((*request).pool, is_it)?;
@@ -211,7 +217,8 @@ pub(crate) unsafe fn create(
 impl pool::Record for RequestState {
     const PLACE: &'static str = "request cleanup";
 
-    /// The request's end. Whatever it still holds is given back here, should nginx ever have forgotten to call `free`.
+    /// The request's end. Whatever it still holds is given back here, should nginx ever have
+    /// forgotten to call `free`.
     unsafe fn end(record: *mut Self) {
         // SAFETY: as the caller vouches.
         unsafe {

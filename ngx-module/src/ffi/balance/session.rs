@@ -1,6 +1,8 @@
-//! TLS sessions of the peers, so that connections resume instead of shaking hands anew. One cache for each worker and upstream.
+//! TLS sessions of the peers, so that connections resume instead of shaking hands anew. One cache
+//! for each worker and upstream.
 //!
-//! Keyed by the peer's record and its generation: a record that went to another address does not offer the old one's session.
+//! Keyed by the peer's record and its generation: a record that went to another address does not
+//! offer the old one's session.
 
 use super::request::RequestState;
 use crate::ffi::base::guard::guard;
@@ -11,7 +13,8 @@ use std::ffi::c_void;
 /// nginx is about to shake hands: offers the peer's last session.
 pub(crate) unsafe extern "C" fn set(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
     guard("set_session", nginx::OK, || {
-        // SAFETY: `data` is what `peer.init` stored, and the connection exists during the handshake.
+        // SAFETY: `data` is what `peer.init` stored, and the connection exists during the
+        // handshake.
         unsafe {
             let state = data.cast::<RequestState>();
             let Some((peer, generation)) = key(state) else { return nginx::OK };

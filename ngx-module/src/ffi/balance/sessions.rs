@@ -24,7 +24,8 @@ impl Sessions {
         match self.0.iter_mut().find(|entry| entry.peer == peer) {
             Some(old) => {
                 let old = std::mem::replace(old, entry);
-                // SAFETY: the reference that `ngx_ssl_get_session` gave us when it was kept, given back once.
+                // SAFETY: the reference that `ngx_ssl_get_session` gave us when it was kept, given
+                // back once.
                 unsafe { nginx_sys::SSL_SESSION_free(old.session) };
             }
             None => self.0.push(entry),

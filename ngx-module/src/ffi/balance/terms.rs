@@ -1,6 +1,7 @@
 //! What the queue must know of classes: how each waits, and what is counted for it.
 //!
-//! A request without a class waits as [`QueueClass::NONE`], under the terms of the directive alone. Never decides an order: that is the core's.
+//! A request without a class waits as [`QueueClass::NONE`], under the terms of the directive alone.
+//! Never decides an order: that is the core's.
 
 use super::request::RequestState;
 use crate::ffi::limit::record;

@@ -2,9 +2,9 @@
 //! 503 with `Retry-After`. And to one that cannot be tried again: the status that its last peer
 //! answered.
 //!
-//! nginx's balancer interface knows only 502 and 504. So the request is parked on a placeholder first, and from the event loop its upstream is
-//! ended as nginx ends one, and the request finished with the status: `error_page` applies. Never
-//! called while nginx is inside the request.
+//! nginx's balancer interface knows only 502 and 504. So the request is parked on a placeholder
+//! first, and from the event loop its upstream is ended as nginx ends one, and the request finished
+//! with the status: `error_page` applies. Never called while nginx is inside the request.
 
 use crate::ffi::base::{bits, log, nginx};
 use nginx_sys::{
@@ -14,7 +14,8 @@ use nginx_sys::{
 
 const RETRY_AFTER: &str = "Retry-After";
 
-/// Whether nginx would serve an expired answer from its cache for a failure of kind `flag` (`NGX_HTTP_UPSTREAM_FT_…`): then its own way is better than 503.
+/// Whether nginx would serve an expired answer from its cache for a failure of kind `flag`
+/// (`NGX_HTTP_UPSTREAM_FT_…`): then its own way is better than 503.
 ///
 /// # Safety
 /// `u` is live.
@@ -29,10 +30,13 @@ pub(crate) unsafe fn has_stale(u: *const ngx_http_upstream_t, flag: u32) -> bool
 /// Ends the request with 503.
 ///
 /// # Safety
-/// `r` is live with an upstream that waits for a connection; called from the event loop. The request may be gone afterwards.
+/// `r` is live with an upstream that waits for a connection; called from the event loop. The
+/// request may be gone afterwards.
 pub(crate) unsafe fn answer(r: *mut ngx_http_request_t, retry_after_s: u32, reason: &str) {
-    // SAFETY: as the caller vouches; `cleanup` is set as long as an upstream is not finalised. Its handler takes one off the main request's count,
-    // which is added before, as `ngx_http_upstream_create` does. What a connection's memory says of being destroyed outlives the request.
+    // SAFETY: as the caller vouches; `cleanup` is set as long as an upstream is not finalised. Its
+    // handler takes one off the main request's count, which is added before, as
+    // `ngx_http_upstream_create` does. What a connection's memory says of being destroyed outlives
+    // the request.
     unsafe {
         log::write(
             (*(*r).connection).log,

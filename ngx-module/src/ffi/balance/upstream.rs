@@ -122,13 +122,15 @@ impl UpstreamConf {
 /// The upstream's configuration of this module.
 ///
 /// # Safety
-/// `upstream` is a live `upstream {}`'s configuration. The reference lasts as long as that configuration; callers keep it no longer.
+/// `upstream` is a live `upstream {}`'s configuration. The reference lasts as long as that
+/// configuration; callers keep it no longer.
 pub(crate) unsafe fn of_upstream(upstream: *const ngx_http_upstream_srv_conf_t) -> &'static UpstreamConf {
     // SAFETY: `srv_conf` has a slot for every http module, filled by `create_srv_conf`.
     unsafe { &*(*(*upstream).srv_conf.add(BalanceModule::index())).cast::<UpstreamConf>() }
 }
 
-/// No peer for the request: nginx shows the upstream's name instead, as it does for its own balancers.
+/// No peer for the request: nginx shows the upstream's name instead, as it does for its own
+/// balancers.
 pub(crate) fn busy(pc: &mut ngx_peer_connection_t, conf: &UpstreamConf) -> ngx_int_t {
     if let Some(host) = conf.host.get() {
         pc.name = host.as_ptr();

@@ -1,7 +1,9 @@
-//! A worker's private part of an upstream's queue: a list for each class that waits here, the oldest first, and the two events that serve them.
+//! A worker's private part of an upstream's queue: a list for each class that waits here, the
+//! oldest first, and the two events that serve them.
 //!
-//! The lists are the cells that the zone shows of this worker, one for one, so nothing is sorted. They run through the requests' own records, so nothing
-//! is allocated. Bound: that of `pincer_queue`, and [`CELLS`] lists.
+//! The lists are the cells that the zone shows of this worker, one for one, so nothing is sorted.
+//! They run through the requests' own records, so nothing is allocated. Bound: that of
+//! `pincer_queue`, and [`CELLS`] lists.
 
 use crate::ffi::base::{bits, log, nginx};
 use nginx_sys::{ngx_event_t, ngx_msec_t, ngx_queue_t};
@@ -54,8 +56,8 @@ impl Default for LocalQueue {
 }
 
 impl LocalQueue {
-    /// Has the queue served by two handlers that get `data`, which lives as long as the queue. Before
-    /// anything waits.
+    /// Has the queue served by two handlers that get `data`, which lives as long as the queue.
+    /// Before anything waits.
     pub(crate) fn serve_by(&self, data: *mut c_void, on_drain: Handler, on_tick: Handler) {
         self.served_by.set(Some((data, on_drain, on_tick)));
     }
@@ -141,7 +143,8 @@ impl LocalQueue {
 
     fn end(&self, cell: u8, side: impl Fn(&ngx_queue_t) -> *mut ngx_queue_t) -> Option<*mut Waiter> {
         let head = self.heads.get(usize::from(cell)).filter(|_| !self.is_empty())?.get();
-        // SAFETY: something waits, so the lists are initialised; they hold `Waiter::link`s, which leave before their memory goes.
+        // SAFETY: something waits, so the lists are initialised; they hold `Waiter::link`s, which
+        // leave before their memory goes.
         unsafe { (!nginx::queue_is_empty(head)).then(|| waiter_of(side(&*head))) }
     }
 
@@ -150,7 +153,8 @@ impl LocalQueue {
     /// # Safety
     /// `waiter` is live, stays where it is, and is in no list; the queue is prepared.
     pub(crate) unsafe fn append(&self, waiter: *mut Waiter) {
-        // SAFETY: as the caller vouches; `cell` comes from the zone, which has as many as there are lists.
+        // SAFETY: as the caller vouches; `cell` comes from the zone, which has as many as there are
+        // lists.
         unsafe {
             let Some(head) = self.heads.get(usize::from((*waiter).cell)).map(UnsafeCell::get) else { return };
             let (link, last) = (&raw mut (*waiter).link, (*head).prev);

@@ -7,7 +7,8 @@ use std::cell::Cell;
 /// Now, on the clock that no step of the wall clock moves; the same for all processes of one boot.
 pub(crate) fn now() -> MonoNs {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec on this stack, written by the call; CLOCK_MONOTONIC exists on every Linux.
+    // SAFETY: `time` is a valid timespec on this stack, written by the call; CLOCK_MONOTONIC exists
+    // on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
@@ -38,7 +39,8 @@ pub(crate) fn reseed() {
 /// 64 bits from the kernel.
 pub(crate) fn entropy() -> u64 {
     let mut bytes = [0_u8; 8];
-    // SAFETY: the buffer is 8 writable bytes on this stack, and the call writes at most the 8 it is told.
+    // SAFETY: the buffer is 8 writable bytes on this stack, and the call writes at most the 8 it is
+    // told.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if got == 8 { u64::from_ne_bytes(bytes) } else { now().0.rotate_left(17) ^ u64::from(std::process::id()) }
 }

@@ -23,7 +23,8 @@ pub(crate) unsafe fn module_named(cycle: *const ngx_cycle_t, name: &str) -> *mut
     std::ptr::null_mut()
 }
 
-/// The `http {}` configuration in `cycle` of the http module `index`; null if there is no `http {}`.
+/// The `http {}` configuration in `cycle` of the http module `index`; null if there is no
+/// `http {}`.
 ///
 /// # Safety
 /// `cycle` is live and its configuration has been read.
@@ -50,8 +51,8 @@ pub(crate) unsafe fn core_conf<'a>(cycle: *const ngx_cycle_t) -> &'a nginx_sys::
 
 /// Whether something in the configuration that was just read uses the variable `name`.
 pub(crate) fn uses_variable(cf: *mut nginx_sys::ngx_conf_t, name: &str) -> bool {
-    // SAFETY: nginx calls with a live `ngx_conf_t` inside `http {}`, where the core module's main configuration exists; what uses a variable has put it into
-    // this array.
+    // SAFETY: nginx calls with a live `ngx_conf_t` inside `http {}`, where the core module's main
+    // configuration exists; what uses a variable has put it into this array.
     unsafe {
         let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
         let core = *(*context).main_conf.add(nginx_sys::ngx_http_core_module.ctx_index);

@@ -14,8 +14,8 @@ use nginx_sys::{
 use std::ffi::{CStr, c_char, c_void};
 use std::path::PathBuf;
 
-/// Hands a directive's arguments to `crate::conf` and stores what comes back in the configuration of
-/// its level.
+/// Hands a directive's arguments to `crate::conf` and stores what comes back in the configuration
+/// of its level.
 pub(crate) type Setter<T> = fn(*mut ngx_conf_t, &mut T) -> Result<(), DirectiveError>;
 
 /// `http {}`, servers and locations.
@@ -70,8 +70,8 @@ unsafe extern "C" fn set<T>(cf: *mut ngx_conf_t, command: *mut ngx_command_t, co
     // SAFETY: nginx passes the entry that `entry::<T>` made.
     let setter = unsafe { std::mem::transmute::<*mut c_void, Setter<T>>((*command).post) };
     let result = guard("directive", Err(DirectiveError("a fault in the module".to_owned())), || {
-        // SAFETY: nginx passes the configuration of the directive's level, which `create::<T>` made; it reads the configuration on one thread and holds no
-        // reference into it.
+        // SAFETY: nginx passes the configuration of the directive's level, which `create::<T>`
+        // made; it reads the configuration on one thread and holds no reference into it.
         setter(cf, unsafe { being_read(conf) })
     });
     match result {
@@ -85,7 +85,8 @@ unsafe extern "C" fn set<T>(cf: *mut ngx_conf_t, command: *mut ngx_command_t, co
 
 /// The directive's arguments, without its name.
 pub(crate) fn arguments<'a>(cf: *const ngx_conf_t) -> Vec<&'a [u8]> {
-    // SAFETY: during a setter `args` holds the directive's words, which live in the configuration's pool.
+    // SAFETY: during a setter `args` holds the directive's words, which live in the configuration's
+    // pool.
     let words: &[ngx_str_t] = unsafe { elements((*cf).args) };
     // SAFETY: as above.
     words.iter().skip(1).map(|word| unsafe { bytes(*word) }).collect()
@@ -111,7 +112,8 @@ pub(crate) fn once<T>(slot: &mut Option<T>, value: T, directive: &str) -> Result
     }
 }
 
-/// A copy of `text` as nginx's own words of a configuration are: with a NUL behind the end, which its parsers look at. `None` when memory is out.
+/// A copy of `text` as nginx's own words of a configuration are: with a NUL behind the end, which
+/// its parsers look at. `None` when memory is out.
 fn text_of_conf(cf: *const ngx_conf_t, text: &[u8]) -> Option<ngx_str_t> {
     // SAFETY: `cf` is live, and so is its pool.
     let copy = unsafe { pool_copy((*cf).pool, &[text, b"\0"].concat()) }?;
@@ -142,7 +144,8 @@ pub(crate) fn compile(
 ) -> Result<&'static nginx_sys::ngx_http_complex_value_t, DirectiveError> {
     let out_of_memory = || DirectiveError("memory is out".to_owned());
     let mut value = text_of_conf(cf, source.as_bytes()).ok_or_else(out_of_memory)?;
-    // SAFETY: `cf` is live; the value and the copied source live in the configuration's pool, as long as the configuration.
+    // SAFETY: `cf` is live; the value and the copied source live in the configuration's pool, as
+    // long as the configuration.
     unsafe {
         let compiled = nginx_sys::ngx_pcalloc((*cf).pool, size_of::<nginx_sys::ngx_http_complex_value_t>())
             .cast::<nginx_sys::ngx_http_complex_value_t>();

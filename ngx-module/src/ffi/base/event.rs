@@ -16,7 +16,8 @@ pub(crate) trait Handler {
 
 /// `H` as nginx calls it.
 pub(crate) unsafe extern "C" fn handler<H: Handler>(event: *mut ngx_event_t) {
-    // SAFETY: nginx calls with an event that has just happened; who prepared it keeps what it needs.
+    // SAFETY: nginx calls with an event that has just happened; who prepared it keeps what it
+    // needs.
     guard(H::PLACE, (), || unsafe { H::run(event) });
 }
 
@@ -38,7 +39,8 @@ pub(crate) fn fresh_msec() -> ngx_msec_t {
 /// # Safety
 /// `event` stays where it is until it ran or was unposted.
 pub(crate) unsafe fn post(event: *mut ngx_event_t) {
-    // SAFETY: the queue is nginx's own and initialised in every worker; `event` as the caller vouches.
+    // SAFETY: the queue is nginx's own and initialised in every worker; `event` as the caller
+    // vouches.
     unsafe { bits::event::post(event, &raw mut nginx_sys::ngx_posted_events) };
 }
 

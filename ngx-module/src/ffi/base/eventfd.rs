@@ -18,8 +18,9 @@ pub(crate) fn signal(descriptor: i32) {
     unsafe { libc::write(descriptor, one.as_ptr().cast(), one.len()) };
 }
 
-/// Empties an eventfd, so that a level-triggered event module does not spin. An edge-triggered one (epoll) is woken by every write and
-/// needs no read, which could take another process's wake-up where two zones share a slot's descriptor for a while.
+/// Empties an eventfd, so that a level-triggered event module does not spin. An edge-triggered one
+/// (epoll) is woken by every write and needs no read, which could take another process's wake-up
+/// where two zones share a slot's descriptor for a while.
 pub(crate) fn drain(descriptor: i32) {
     // SAFETY: a word that nginx sets when it chooses its event module.
     if unsafe { nginx_sys::ngx_event_flags } & nginx_sys::NGX_USE_CLEAR_EVENT as nginx_sys::ngx_uint_t != 0 {
@@ -53,7 +54,8 @@ pub(crate) fn listen(
         unsafe { libc::close(descriptor) };
         return None;
     }
-    // SAFETY: `connection` is fresh from nginx, its two events are in place; the handlers are functions of this module.
+    // SAFETY: `connection` is fresh from nginx, its two events are in place; the handlers are
+    // functions of this module.
     unsafe {
         let (read, write) = ((*connection).read, (*connection).write);
         (*read).handler = Some(handler);

@@ -1,8 +1,8 @@
 //! What a feature is: an nginx module. The only place where nginx's module structures are filled.
 //!
-//! nginx calls a module while it reads its configuration, when a configuration comes into force, and
-//! at the begin and end of a process. Each of these calls enters here, once for all features, inside
-//! the guard; a feature says in [`Feature`] what is to be done.
+//! nginx calls a module while it reads its configuration, when a configuration comes into force,
+//! and at the begin and end of a process. Each of these calls enters here, once for all features,
+//! inside the guard; a feature says in [`Feature`] what is to be done.
 
 use super::cycle::main_conf_in;
 use super::guard::guard;
@@ -24,8 +24,9 @@ pub(super) const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
 
 /// A configuration of `http {}`, a server or a location, of which the inner ones inherit.
 pub(crate) trait LocationConf: Default + 'static {
-    /// Takes over what `parent` says and this level leaves open. Runs after nginx's own modules have
-    /// done the same for the place, since a dynamic module comes last; so what they decided is final.
+    /// Takes over what `parent` says and this level leaves open. Runs after nginx's own modules
+    /// have done the same for the place, since a dynamic module comes last; so what they decided is
+    /// final.
     fn merge(&mut self, _cf: *mut ngx_conf_t, _parent: &Self, _location: &Location) -> Result<(), String> {
         Ok(())
     }
@@ -96,10 +97,11 @@ pub(crate) trait Feature: Sized + 'static {
     /// The `http {}` configuration that is being read.
     ///
     /// # Safety
-    /// `cf` is live and inside `http {}`; nobody else holds a reference into the configuration, as reading it is single-threaded and callers
-    /// end the reference before they return to nginx.
+    /// `cf` is live and inside `http {}`; nobody else holds a reference into the configuration, as
+    /// reading it is single-threaded and callers end the reference before they return to nginx.
     unsafe fn main_being_read<'a>(cf: *const ngx_conf_t) -> &'a mut Self::Main {
-        // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every http module.
+        // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every
+        // http module.
         unsafe {
             let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
             being_read(*(*context).main_conf.add(Self::index()))
@@ -121,7 +123,8 @@ pub(crate) trait Feature: Sized + 'static {
     /// # Safety
     /// As [`Feature::main_being_read`].
     unsafe fn location_being_read<'a>(cf: *const ngx_conf_t) -> &'a mut Self::Location {
-        // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every http module.
+        // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every
+        // http module.
         unsafe {
             let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
             being_read(*(*context).loc_conf.add(Self::index()))
@@ -199,7 +202,8 @@ unsafe extern "C" fn merge<T: LocationConf>(
     child: *mut c_void,
 ) -> *mut c_char {
     guard("merging locations", CONF_ERROR, || {
-        // SAFETY: nginx passes two values that `create` made, one thread reads the configuration, and they are different values.
+        // SAFETY: nginx passes two values that `create` made, one thread reads the configuration,
+        // and they are different values.
         let (parent, child) = unsafe { (&*parent.cast::<T>(), &mut *child.cast::<T>()) };
         // SAFETY: while nginx merges a location, the context is that location's.
         let location = unsafe { Location::of(cf) };
@@ -238,7 +242,8 @@ fn report(cf: *mut ngx_conf_t, message: &str) {
 
 unsafe extern "C" fn in_force<F: Feature>(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     guard("init_module", (), || {
-        // SAFETY: nginx passes the new cycle, single-threaded; `ngx_test_config` is set once at start.
+        // SAFETY: nginx passes the new cycle, single-threaded; `ngx_test_config` is set once at
+        // start.
         let (log, testing) = unsafe { ((*cycle).log, nginx_sys::ngx_test_config != 0) };
         if !testing {
             log::with_log(log, || F::in_force(cycle));

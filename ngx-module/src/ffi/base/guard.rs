@@ -16,7 +16,8 @@ pub(crate) fn count_in(counter: &'static AtomicU64) {
     FAULTS.set(Some(counter));
 }
 
-/// Runs one callback; a panic inside becomes `fallback`, is counted in the zone and logged once for each worker.
+/// Runs one callback; a panic inside becomes `fallback`, is counted in the zone and logged once for
+/// each worker.
 pub(crate) fn guard<T>(place: &'static str, fallback: T, callback: impl FnOnce() -> T) -> T {
     match catch_unwind(AssertUnwindSafe(callback)) {
         Ok(value) => value,

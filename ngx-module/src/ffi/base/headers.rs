@@ -5,7 +5,8 @@ use super::text::bytes;
 use nginx_sys::{ngx_http_request_t, ngx_list_part_t, ngx_list_t, ngx_str_t, ngx_table_elt_t};
 use std::borrow::Cow;
 
-/// The values of the request's headers `names` (lower case), each as [`header_in`] answers it, in one walk.
+/// The values of the request's headers `names` (lower case), each as [`header_in`] answers it, in
+/// one walk.
 ///
 /// # Safety
 /// `request` is live; the bytes live as long as it.
@@ -39,8 +40,9 @@ pub(crate) unsafe fn headers_in<'a, const N: usize>(
     found.map(Option::unwrap_or_default)
 }
 
-/// The values of the request's header `name` (lower case); those of several lines with `between` between them: a comma for who reads them as one, a line feed,
-/// which no header has in it, for who has to tell them apart.
+/// The values of the request's header `name` (lower case); those of several lines with `between`
+/// between them: a comma for who reads them as one, a line feed, which no header has in it, for who
+/// has to tell them apart.
 ///
 /// # Safety
 /// `request` is live; the bytes live as long as it.
@@ -55,7 +57,8 @@ pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u
 /// # Safety
 /// `request` is live and its header not sent.
 pub(crate) unsafe fn add_header_out(request: *mut ngx_http_request_t, name: &'static str, value: &str) {
-    // SAFETY: as the caller vouches; an element of zeroes is a value, and nginx does not write through `key`.
+    // SAFETY: as the caller vouches; an element of zeroes is a value, and nginx does not write
+    // through `key`.
     unsafe {
         let Some(value) = pool_copy((*request).pool, value.as_bytes()) else { return };
         let headers = &raw mut (*request).headers_out.headers;
@@ -70,12 +73,14 @@ pub(crate) unsafe fn add_header_out(request: *mut ngx_http_request_t, name: &'st
     }
 }
 
-/// Takes the headers called `name` out of the answer, in the way of nginx: an element without a hash is not sent.
+/// Takes the headers called `name` out of the answer, in the way of nginx: an element without a
+/// hash is not sent.
 ///
 /// # Safety
 /// `r` is live and its header not sent.
 pub(crate) unsafe fn remove_header_out(r: *mut ngx_http_request_t, name: &str) {
-    // SAFETY: as the caller vouches: the answer's headers are a list of table elements, which does not grow here.
+    // SAFETY: as the caller vouches: the answer's headers are a list of table elements, which does
+    // not grow here.
     unsafe {
         for header in elements(&raw const (*r).headers_out.headers) {
             if bytes((*header).key).eq_ignore_ascii_case(name.as_bytes()) {
@@ -88,7 +93,8 @@ pub(crate) unsafe fn remove_header_out(r: *mut ngx_http_request_t, name: &str) {
 /// The elements of a list of headers.
 ///
 /// # Safety
-/// `list` is live and does not change before the iterator ends, except by a `collect` that has ended.
+/// `list` is live and does not change before the iterator ends, except by a `collect` that has
+/// ended.
 pub(crate) unsafe fn elements(list: *const ngx_list_t) -> impl Iterator<Item = *const ngx_table_elt_t> {
     // SAFETY: as the caller vouches: each part has `nelts` elements.
     let mut part: *const ngx_list_part_t = unsafe { &raw const (*list).part };

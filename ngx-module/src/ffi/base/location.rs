@@ -10,7 +10,8 @@ use nginx_sys::{
 };
 use std::ffi::c_void;
 
-/// nginx's modules that pass requests on and whose location configuration begins with an `ngx_http_upstream_conf_t`, by name: each may be missing.
+/// nginx's modules that pass requests on and whose location configuration begins with an
+/// `ngx_http_upstream_conf_t`, by name: each may be missing.
 pub(crate) const PASSING: [&str; 4] =
     ["ngx_http_proxy_module", "ngx_http_fastcgi_module", "ngx_http_uwsgi_module", "ngx_http_scgi_module"];
 
@@ -22,7 +23,8 @@ pub(crate) struct Location {
 
 impl Location {
     /// # Safety
-    /// `cf` is live, inside `http {}`, and its context that of the location; the value is not kept beyond the merge.
+    /// `cf` is live, inside `http {}`, and its context that of the location; the value is not kept
+    /// beyond the merge.
     pub(super) unsafe fn of(cf: *const ngx_conf_t) -> Self {
         // SAFETY: as the caller vouches.
         unsafe { Self { cycle: (*cf).cycle, context: (*cf).ctx.cast() } }
@@ -46,17 +48,20 @@ impl Location {
         self.core().handler.is_some()
     }
 
-    /// Whether requests end here beyond doubt: not in a server outside of its locations, in a place that only has others in it, or where `return` or `rewrite` may answer.
+    /// Whether requests end here beyond doubt: not in a server outside of its locations, in a place
+    /// that only has others in it, or where `return` or `rewrite` may answer.
     pub(crate) fn answers(&self) -> bool {
         let rewrites = self.conf_of("ngx_http_rewrite_module").cast::<*const c_void>();
-        // SAFETY: the rewrite module's configuration begins with a pointer, null without directives.
+        // SAFETY: the rewrite module's configuration begins with a pointer, null without
+        // directives.
         let returns = unsafe { !rewrites.is_null() && !(*rewrites).is_null() };
         // While it is merged, `locations` is null or the queue of those in it.
         let core = self.core();
         core.name.len > 0 && !returns && (core.handler.is_some() || core.locations.is_null())
     }
 
-    /// The function that answers requests here, as a number to compare with others; `None` for a place to inherit from.
+    /// The function that answers requests here, as a number to compare with others; `None` for a
+    /// place to inherit from.
     pub(crate) fn handler(&self) -> Option<usize> {
         self.core().handler.map(|handler| handler as usize)
     }
@@ -76,7 +81,8 @@ impl Location {
 
     /// The configuration of the module called `name` here; null when nginx was built without it.
     fn conf_of(&self, name: &str) -> *mut c_void {
-        // SAFETY: the cycle's modules are known while locations are merged; `loc_conf` has a slot for every http module, empty ones null.
+        // SAFETY: the cycle's modules are known while locations are merged; `loc_conf` has a slot
+        // for every http module, empty ones null.
         unsafe {
             match module_named(self.cycle, name).as_ref() {
                 Some(module) => *(*self.context).loc_conf.add(module.ctx_index),
@@ -85,14 +91,17 @@ impl Location {
         }
     }
 
-    /// Where requests of this location may go: one for each of nginx's modules that pass requests on.
+    /// Where requests of this location may go: one for each of nginx's modules that pass requests
+    /// on.
     pub(crate) fn passing(&self) -> impl Iterator<Item = &ngx_http_upstream_conf_t> {
         let confs = PASSING.iter().map(|name| self.conf_of(name).cast::<ngx_http_upstream_conf_t>());
-        // SAFETY: these modules' location configurations begin with this struct, in every version so far, and live as long as the configuration.
+        // SAFETY: these modules' location configurations begin with this struct, in every version
+        // so far, and live as long as the configuration.
         confs.filter_map(|conf| unsafe { conf.as_ref() })
     }
 
-    /// Whether some module passes requests on from here to an upstream that is known by name, and reads their bodies in full before.
+    /// Whether some module passes requests on from here to an upstream that is known by name, and
+    /// reads their bodies in full before.
     pub(crate) fn buffers_requests(&self) -> bool {
         self.passing().any(|conf| !conf.upstream.is_null() && conf.request_buffering == 1)
     }

@@ -50,14 +50,16 @@ pub(crate) fn add_phase_handler<H: Handler>(
     Ok(())
 }
 
-/// Adds a handler to `phase`, to run right behind the first handler that stands in the phase `also` too; first of all when there is none.
+/// Adds a handler to `phase`, to run right behind the first handler that stands in the phase `also`
+/// too; first of all when there is none.
 pub(crate) fn add_phase_handler_behind<H: Handler>(
     cf: *mut nginx_sys::ngx_conf_t,
     phase: nginx_sys::ngx_http_phases,
     also: nginx_sys::ngx_http_phases,
 ) -> Result<(), String> {
     add_phase_handler::<H>(cf, phase)?;
-    // SAFETY: `cf` is live, configuration is read by one thread, and the two arrays are different ones.
+    // SAFETY: `cf` is live, configuration is read by one thread, and the two arrays are different
+    // ones.
     let (present, others) = unsafe {
         let handlers: *const nginx_sys::ngx_array_t = phase_handlers(cf, phase);
         let present =
@@ -76,7 +78,8 @@ pub(crate) fn add_phase_handler_behind<H: Handler>(
 
 /// The handlers of a phase, in the order in which modules added them.
 fn phase_handlers(cf: *mut nginx_sys::ngx_conf_t, phase: nginx_sys::ngx_http_phases) -> *mut nginx_sys::ngx_array_t {
-    // SAFETY: the core module's main configuration exists in every `http {}`; its phases are arrays of handlers, made before postconfiguration.
+    // SAFETY: the core module's main configuration exists in every `http {}`; its phases are arrays
+    // of handlers, made before postconfiguration.
     unsafe {
         let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
         let core = (*(*context).main_conf.add(nginx_sys::ngx_http_core_module.ctx_index))

@@ -19,12 +19,14 @@ pub(crate) unsafe fn pool_copy(pool: *mut ngx_pool_t, source: &[u8]) -> Option<n
     Some(ngx_str_t { len: source.len(), data })
 }
 
-/// Copies `text` into `pool` as an nginx string, and `bytes` beside it, aligned to a word; `None` when memory is out.
+/// Copies `text` into `pool` as an nginx string, and `bytes` beside it, aligned to a word; `None`
+/// when memory is out.
 ///
 /// # Safety
 /// `pool` is live.
 pub(crate) unsafe fn pool_pair(pool: *mut ngx_pool_t, text: &[u8], bytes: &[u8]) -> Option<(*mut ngx_str_t, *mut u8)> {
-    // SAFETY: `pool` is live; `ngx_palloc` answers null or memory aligned to a word, with room for the string and both contents.
+    // SAFETY: `pool` is live; `ngx_palloc` answers null or memory aligned to a word, with room for
+    // the string and both contents.
     unsafe {
         let string = nginx_sys::ngx_palloc(pool, size_of::<ngx_str_t>() + bytes.len() + text.len()).cast::<ngx_str_t>();
         if string.is_null() {
@@ -45,7 +47,8 @@ pub(crate) unsafe fn pool_pair(pool: *mut ngx_pool_t, text: &[u8], bytes: &[u8])
 /// `pool` is live.
 pub(crate) unsafe fn pool_box<T>(pool: *mut ngx_pool_t, value: T) -> *mut T {
     unsafe extern "C" fn drop_box<T>(data: *mut c_void) {
-        // SAFETY: nginx calls a cleanup once, with the data stored below: a pointer from `Box::into_raw`.
+        // SAFETY: nginx calls a cleanup once, with the data stored below: a pointer from
+        // `Box::into_raw`.
         drop(unsafe { Box::from_raw(data.cast::<T>()) });
     }
     // SAFETY: `pool` is live; a size of 0 asks for the cleanup record only.
@@ -78,7 +81,8 @@ pub(crate) trait Record: Sized {
 /// that it has one address.
 #[inline(never)]
 unsafe extern "C" fn ended<R: Record>(data: *mut c_void) {
-    // SAFETY: nginx calls a cleanup once, with the record of `cleanup_add`, before the pool's memory goes.
+    // SAFETY: nginx calls a cleanup once, with the record of `cleanup_add`, before the pool's
+    // memory goes.
     guard(R::PLACE, (), || unsafe { R::end(data.cast()) });
 }
 
@@ -88,7 +92,8 @@ unsafe extern "C" fn ended<R: Record>(data: *mut c_void) {
 /// `pool` is live.
 pub(crate) unsafe fn cleanup_add<R: Record>(pool: *mut ngx_pool_t, record: R) -> Option<*mut R> {
     const { assert!(align_of::<R>() <= nginx_sys::NGX_ALIGNMENT) };
-    // SAFETY: `pool` is live; the pool answers null or memory aligned to a word, which is written before anyone reads it.
+    // SAFETY: `pool` is live; the pool answers null or memory aligned to a word, which is written
+    // before anyone reads it.
     unsafe {
         let cleanup = nginx_sys::ngx_pool_cleanup_add(pool, size_of::<R>());
         if cleanup.is_null() {
@@ -101,7 +106,8 @@ pub(crate) unsafe fn cleanup_add<R: Record>(pool: *mut ngx_pool_t, record: R) ->
     }
 }
 
-/// The record in `pool` that [`cleanup_add`] put there and that `is_it`: how to find it again when nginx has zeroed the module's context.
+/// The record in `pool` that [`cleanup_add`] put there and that `is_it`: how to find it again when
+/// nginx has zeroed the module's context.
 ///
 /// # Safety
 /// `pool` is live.

@@ -64,7 +64,8 @@ pub(crate) unsafe fn fill(r: *mut ngx_http_request_t, value: *mut ngx_http_varia
     }
 }
 
-/// Gives nginx a value, copied into the request's pool. The variables are registered as not cacheable, so nginx asks again at each use.
+/// Gives nginx a value, copied into the request's pool. The variables are registered as not
+/// cacheable, so nginx asks again at each use.
 ///
 /// # Safety
 /// As [`fill`].

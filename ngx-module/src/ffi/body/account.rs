@@ -9,7 +9,8 @@ use crate::ffi::base::{log, nginx};
 use crate::ffi::zone::conf::of_request as zone_of;
 use nginx_sys::{ngx_http_request_t, ngx_int_t};
 
-/// Warns, once in a worker, where an answer is about to be kept under a key that the request's body has no part in, though the location has it hashed.
+/// Warns, once in a worker, where an answer is about to be kept under a key that the request's body
+/// has no part in, though the location has it hashed.
 ///
 /// # Safety
 /// `r` is live, and the cache's key made.

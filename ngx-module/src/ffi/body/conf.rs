@@ -27,7 +27,8 @@ pub(crate) struct Main {
 pub(crate) struct Location {
     /// `pincer_body_hash`: unset, off, or what to hash and how.
     body_hash: Option<Option<Rc<BodyHashArgs>>>,
-    /// A body is read before the content phase: whoever serves the location would ask for its digest before it is complete.
+    /// A body is read before the content phase: whoever serves the location would ask for its
+    /// digest before it is complete.
     pub(super) reads_early: bool,
     /// `try_files` stands here.
     tries_files: bool,
@@ -90,7 +91,8 @@ pub(super) fn body_hash(cf: *mut ngx_conf_t, location: &mut Location) -> Result<
     once(&mut location.body_hash, parsed.map(Rc::new), "pincer_body_hash")
 }
 
-/// Whether a module's handler is set to answer `r` where it is now, or `try_files` is to find a way.
+/// Whether a module's handler is set to answer `r` where it is now, or `try_files` is to find a
+/// way.
 ///
 /// # Safety
 /// `r` is live.

@@ -14,7 +14,8 @@ impl Handler for ReadEarly {
     const PLACE: &'static str = "reading the body early";
 
     unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
-        // SAFETY: as the caller vouches; in a phase handler, which may read the body and suspend the phases.
+        // SAFETY: as the caller vouches; in a phase handler, which may read the body and suspend
+        // the phases.
         unsafe {
             if r != (*r).main || !(*r).request_body.is_null() || bits::request::discard_body(r) != 0 || !is_unread(r) {
                 return nginx::DECLINED;
@@ -36,7 +37,8 @@ impl Handler for ReadEarly {
 
 /// The body is there: the phases go on, and meet a request that has read its body.
 unsafe extern "C" fn go_on(r: *mut ngx_http_request_t) {
-    // SAFETY: nginx passes the live request whose body was asked for. No Rust value is alive here, so nothing unwinds through nginx.
+    // SAFETY: nginx passes the live request whose body was asked for. No Rust value is alive here,
+    // so nothing unwinds through nginx.
     unsafe {
         bits::request::set_preserve_body(r, 1);
         (*r).write_event_handler = Some(nginx_sys::ngx_http_core_run_phases);

@@ -1,12 +1,17 @@
-//! Hashes request bodies while they arrive: a request-body filter that looks at every buffer once and changes none, but for what comes with the head, which it
-//! asks for again with the rest ([`give_way`](super::give_way)).
+//! Hashes request bodies while they arrive: a request-body filter that looks at every buffer once
+//! and changes none, but for what comes with the head, which it asks for again with the rest
+//! ([`give_way`](super::give_way)).
 //!
-//! A digest counts only once the last buffer has passed, nginx has stored it, and it is all that the client said it would send: a body that was cut off,
-//! that nginx threw away before it answered from an `error_page`, or whose temporary file could not be written, has none. Neither has one that was read
-//! where `pincer_body_hash` is off or different, nor one that a module put into a subrequest. Who has no digest has a token of its own, so that a cache
-//! key is never shared by accident. The body is read early (in the precontent phase, after access control) only in locations whose handler would
-//! ask for the digest before the end: with unbuffered proxying, `grpc_pass`, `try_files`, and handlers that we know nothing of.
-//! Cost: the digest, and one record in the request's pool. Bound: two records and [`BodyDigest`](pincer_core::digest::BodyDigest)'s buffers for each request.
+//! A digest counts only once the last buffer has passed, nginx has stored it, and it is all that
+//! the client said it would send: a body that was cut off, that nginx threw away before it answered
+//! from an `error_page`, or whose temporary file could not be written, has none. Neither has one
+//! that was read where `pincer_body_hash` is off or different, nor one that a module put into a
+//! subrequest. Who has no digest has a token of its own, so that a cache key is never shared by
+//! accident. The body is read early (in the precontent phase, after access control) only in
+//! locations whose handler would ask for the digest before the end: with unbuffered proxying,
+//! `grpc_pass`, `try_files`, and handlers that we know nothing of.
+//! Cost: the digest, and one record in the request's pool. Bound: two records and
+//! [`BodyDigest`](pincer_core::digest::BodyDigest)'s buffers for each request.
 
 use super::account::Count;
 use super::conf::{BodyModule, Location};
@@ -45,7 +50,8 @@ pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
 enum Observed {
     /// It is nginx's, and more may come.
     Part,
-    /// It is nginx's, and was the last of this request's body, whose digest counts once nginx has stored it.
+    /// It is nginx's, and was the last of this request's body, whose digest counts once nginx has
+    /// stored it.
     End { record: *mut Record, digest: Digest, bytes: u64 },
     /// It comes again, together with more.
     PutBack,
@@ -72,7 +78,8 @@ unsafe extern "C" fn filter(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t)
     answer
 }
 
-/// Whether nginx shows bodies to [`filter`] first: what it puts back, no other module's filter has seen.
+/// Whether nginx shows bodies to [`filter`] first: what it puts back, no other module's filter has
+/// seen.
 fn is_first() -> bool {
     type Filter = unsafe extern "C" fn(*mut ngx_http_request_t, *mut ngx_chain_t) -> ngx_int_t;
     // SAFETY: set while nginx reads its configuration, read by the worker's one thread.
@@ -143,7 +150,8 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
     }
 }
 
-/// The body is complete, and nginx has stored it: its digest counts if it is of all that the client said it would send.
+/// The body is complete, and nginx has stored it: its digest counts if it is of all that the client
+/// said it would send.
 ///
 /// # Safety
 /// `record` is live.
@@ -153,12 +161,14 @@ unsafe fn settle(record: *mut Record, digest: Digest, bytes: u64) {
         let r = (*record).request;
         let is_chunked = bits::headers_in::chunked(&raw const (*r).headers_in) != 0;
         if !is_chunked && declared_bytes(r).is_some_and(|all| all != bytes) {
-            // nginx had thrown some of it away before anyone asked for it: a body over `client_max_body_size`, with `error_page 413`.
+            // nginx had thrown some of it away before anyone asked for it: a body over
+            // `client_max_body_size`, with `error_page 413`.
             return;
         }
         let read = (*r).request_body;
         if !is_chunked && !read.is_null() && (*read).received > 0 && u64::try_from((*read).received) != Ok(bytes) {
-            // A body without a length over HTTP/2, the beginning of which was read when nobody wanted a digest.
+            // A body without a length over HTTP/2, the beginning of which was read when nobody
+            // wanted a digest.
             return;
         }
         (*record).digest = Some(digest);

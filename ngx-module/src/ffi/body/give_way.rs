@@ -1,23 +1,29 @@
 //! Lets the event loop serve others while a body is read and hashed.
 //!
-//! nginx reads a body for as long as there is something to read, and asks the connection again whenever its buffer is full; with hashing in between a fast
-//! client, over TLS above all, holds the worker for as long as its body lasts. So while a body is hashed its connection hands out no more than [`PIECE_BYTES`]
-//! at once, however large nginx's buffer is, and after [`TURN_BYTES`] it says once that there is nothing to read now; its event comes again in the next turn
-//! of the loop. Streams of HTTP/2 come in frames: there the connection rests as a whole. Those of HTTP/3 are let be, each datagram is an event of its own.
+//! nginx reads a body for as long as there is something to read, and asks the connection again
+//! whenever its buffer is full; with hashing in between a fast client, over TLS above all, holds
+//! the worker for as long as its body lasts. So while a body is hashed its connection hands out no
+//! more than [`PIECE_BYTES`] at once, however large nginx's buffer is, and after [`TURN_BYTES`] it
+//! says once that there is nothing to read now; its event comes again in the next turn of the loop.
+//! Streams of HTTP/2 come in frames: there the connection rests as a whole. Those of HTTP/3 are let
+//! be, each datagram is an event of its own.
 //! Cost: one turn of the loop more for so many bytes.
 //!
-//! The other way round, what came with the head of an HTTP/1 request, a kilobyte or less, is handed out together with what follows, since bodies are hashed
-//! fastest in even pieces: it goes back to where nginx found it, and the connection's next read begins with it.
+//! The other way round, what came with the head of an HTTP/1 request, a kilobyte or less, is handed
+//! out together with what follows, since bodies are hashed fastest in even pieces: it goes back to
+//! where nginx found it, and the connection's next read begins with it.
 
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{
     NGX_HTTP_VERSION_11, ngx_chain_t, ngx_connection_t, ngx_http_request_t, ngx_recv_pt, ngx_uint_t, off_t, u_char,
 };
 
-/// What is hashed at once: below two milliseconds with the most laborious JSON, ten microseconds raw.
+/// What is hashed at once: below two milliseconds with the most laborious JSON, ten microseconds
+/// raw.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// BLAKE3 is fastest on pieces that begin and end at multiples of this, 16 of its chunks; on others it takes two to four times as long.
+/// BLAKE3 is fastest on pieces that begin and end at multiples of this, 16 of its chunks; on others
+/// it takes two to four times as long.
 const EVEN_BYTES: usize = 16 << 10;
 
 /// What is hashed of one body before others are served.
@@ -34,11 +40,13 @@ pub(super) struct GivingWay {
     pub(super) instead: Option<(*mut ngx_connection_t, ngx_recv_pt, Recv)>,
     /// The head's buffer holds the beginning of the body, to be read again.
     is_put_back: bool,
-    /// What the connection's next read answers: found out with the last one, which had something to hand out.
+    /// What the connection's next read answers: found out with the last one, which had something to
+    /// hand out.
     pub(super) failed: Option<isize>,
 }
 
-/// What begins each stream of HTTP/2, in every version of nginx; the whole of it is known only where nginx is built with HTTP/2.
+/// What begins each stream of HTTP/2, in every version of nginx; the whole of it is known only
+/// where nginx is built with HTTP/2.
 #[repr(C)]
 struct StreamHead {
     request: *mut ngx_http_request_t,
@@ -86,18 +94,21 @@ impl GivingWay {
         }
     }
 
-    /// Puts the part of the body that came with the head back, to be read once more with the rest, if `chain` is that part and nginx makes a buffer for the
-    /// rest next, which it then makes for all, and reads at once. Nobody else must see `chain` then.
+    /// Puts the part of the body that came with the head back, to be read once more with the rest,
+    /// if `chain` is that part and nginx makes a buffer for the rest next, which it then makes for
+    /// all, and reads at once. Nobody else must see `chain` then.
     ///
     /// # Safety
-    /// `r` is live, and nginx shows `chain` to the first of the request-body filters; this is the request's own.
+    /// `r` is live, and nginx shows `chain` to the first of the request-body filters; this is the
+    /// request's own.
     pub(super) unsafe fn put_back(
         &mut self,
         r: *mut ngx_http_request_t,
         chain: *const ngx_chain_t,
         recv: Recv,
     ) -> bool {
-        // SAFETY: as the caller vouches. A buffer that ends where the head's is read up to was cut out of that.
+        // SAFETY: as the caller vouches. A buffer that ends where the head's is read up to was cut
+        // out of that.
         unsafe {
             let (Some(part), Some(head), Some(body)) =
                 (chain.as_ref(), (*r).header_in.as_mut(), (*r).request_body.as_mut())
@@ -141,7 +152,8 @@ impl GivingWay {
         if !self.is_put_back {
             return 0;
         }
-        // SAFETY: as the caller vouches; nginx has not touched the head's buffer since, and the two are apart.
+        // SAFETY: as the caller vouches; nginx has not touched the head's buffer since, and the two
+        // are apart.
         unsafe {
             let head = &mut *(*r).header_in;
             let waiting = usize::try_from(head.last.offset_from(head.pos)).unwrap_or(0);
@@ -174,7 +186,8 @@ impl GivingWay {
     /// The connection is live: at the latest at the end of its request.
     pub(super) unsafe fn end(&mut self) {
         if let Some((connection, before, ours)) = self.instead.take() {
-            // SAFETY: as the caller vouches. Whoever has put something else there meanwhile keeps it.
+            // SAFETY: as the caller vouches. Whoever has put something else there meanwhile keeps
+            // it.
             unsafe {
                 if (*connection).recv.is_some_and(|now| std::ptr::fn_addr_eq(now, ours)) {
                     (*connection).recv = before;
@@ -193,7 +206,8 @@ pub(super) unsafe fn rest(connection: *mut ngx_connection_t) {
     unsafe {
         let read = (*connection).read;
         bits::event::set_ready(read, 0);
-        // It may be posted for this turn already, which would find it not ready, and nobody would look again.
+        // It may be posted for this turn already, which would find it not ready, and nobody would
+        // look again.
         bits::event::unpost(read);
         bits::event::post(read, &raw mut nginx_sys::ngx_posted_next_events);
     }

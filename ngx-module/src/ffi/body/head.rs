@@ -28,7 +28,8 @@ pub(super) unsafe fn has_body(r: *const ngx_http_request_t) -> bool {
     unsafe { is_unread(r) || declared_bytes(r).is_some_and(|bytes| bytes > 0) }
 }
 
-/// Whether there is, as far as nginx knows, a body to be read. It says no once it has thrown the body away.
+/// Whether there is, as far as nginx knows, a body to be read. It says no once it has thrown the
+/// body away.
 ///
 /// # Safety
 /// `r` is live.
@@ -44,7 +45,8 @@ pub(super) unsafe fn is_unread(r: *const ngx_http_request_t) -> bool {
 pub(super) unsafe fn declared_bytes(r: *const ngx_http_request_t) -> Option<u64> {
     // SAFETY: as the caller vouches; the header lives as long as it.
     let text = unsafe { nginx::bytes((*r).headers_in.content_length.as_ref()?.value) };
-    // nginx refuses what is no number, but `error_page 400` may still serve the request: then there is no telling how long the body was.
+    // nginx refuses what is no number, but `error_page 400` may still serve the request: then there
+    // is no telling how long the body was.
     let number = |so_far: u64, digit: &u8| {
         so_far.checked_mul(10)?.checked_add(u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?))
     };

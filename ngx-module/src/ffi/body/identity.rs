@@ -1,4 +1,5 @@
-//! What stands for a request's body in a cache key: its digest, or a token that no other request has.
+//! What stands for a request's body in a cache key: its digest, or a token that no other request
+//! has.
 
 use super::conf::{BodyModule, Location};
 use super::head::{has_body, kind};
@@ -84,7 +85,8 @@ pub(crate) unsafe fn token(r: *mut ngx_http_request_t) -> Option<Identity> {
     unsafe { used(r).map(|record| own_token(r, record)) }
 }
 
-/// The record of the main request of `r`, of which it is noted that somebody asks; `None` when memory is out.
+/// The record of the main request of `r`, of which it is noted that somebody asks; `None` when
+/// memory is out.
 ///
 /// # Safety
 /// `r` is live.
@@ -106,11 +108,13 @@ unsafe fn own_token(r: *mut ngx_http_request_t, record: *mut Record) -> Identity
     if std::ptr::eq(r, unsafe { (*r).main }) {
         return Identity::Token(token);
     }
-    // A subrequest is another request. They live as long as the main one, so that their addresses tell them apart.
+    // A subrequest is another request. They live as long as the main one, so that their addresses
+    // tell them apart.
     Identity::Token(cache_key(&[&token, &r.addr().to_ne_bytes()]))
 }
 
-/// Whether a body was put into `r`, a subrequest whose body is not the main request's. `auth_request` puts one in that is empty.
+/// Whether a body was put into `r`, a subrequest whose body is not the main request's.
+/// `auth_request` puts one in that is empty.
 ///
 /// # Safety
 /// `r` is live.

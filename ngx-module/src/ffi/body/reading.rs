@@ -7,8 +7,9 @@ use nginx_sys::{ngx_connection_t, ngx_http_request_t, u_char};
 
 /// Stands in for a connection's `recv` while a body is read and hashed.
 pub(super) unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: *mut u_char, size: usize) -> isize {
-    // SAFETY: nginx calls with a live connection, whose data is one of the requests that it has while one of them reads its body, and with room for `size`
-    // bytes; the reference ends before anyone else runs.
+    // SAFETY: nginx calls with a live connection, whose data is one of the requests that it has
+    // while one of them reads its body, and with room for `size` bytes; the reference ends before
+    // anyone else runs.
     unsafe {
         let r = (*connection).data.cast::<ngx_http_request_t>();
         let Some(giving_way) = giving_way(r) else { return nginx::ERROR };

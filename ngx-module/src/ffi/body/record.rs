@@ -10,7 +10,8 @@ use pincer_core::digest::{BodyDigest, Digest, Params};
 /// Bytes of what stands for the digest of a request that has none.
 pub(super) const TOKEN_BYTES: usize = 32;
 
-/// A digest under way, in the request's pool: the memory is the pool's, the digest's own buffers go when this goes.
+/// A digest under way, in the request's pool: the memory is the pool's, the digest's own buffers go
+/// when this goes.
 pub(super) struct Streaming(*mut BodyDigest);
 
 /// How far a body has been read.
@@ -23,7 +24,8 @@ pub(super) enum Stage {
     Over,
 }
 
-/// What is known of a request's body. One for each main request, in its pool, found again through the pool's cleanups.
+/// What is known of a request's body. One for each main request, in its pool, found again through
+/// the pool's cleanups.
 pub(super) struct Record {
     pub(super) request: *mut ngx_http_request_t,
     /// How it is hashed: by the location in which it was read; `None` = not at all, or not yet.
@@ -39,7 +41,8 @@ pub(super) struct Record {
 /// The main request's record, if it has one.
 ///
 /// # Safety
-/// `main` is a live main request; the pointer is good as long as it, and only one reference is made of it at a time.
+/// `main` is a live main request; the pointer is good as long as it, and only one reference is made
+/// of it at a time.
 pub(super) unsafe fn find(main: *const ngx_http_request_t) -> Option<*mut Record> {
     // SAFETY: as the caller vouches; the pool's cleanups are a list, ours carry a `Record`.
     unsafe { nginx::cleanup_find((*main).pool, |record: *const Record| std::ptr::eq((*record).request, main)) }

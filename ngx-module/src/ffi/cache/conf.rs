@@ -15,7 +15,8 @@ pub(crate) struct CacheModule;
 /// Whose requests may have a URI of their own.
 const PROXY: &str = "ngx_http_proxy_module";
 
-/// Where the proxy module keeps its locations' configurations and its requests' contexts; `None` in an nginx without it.
+/// Where the proxy module keeps its locations' configurations and its requests' contexts; `None` in
+/// an nginx without it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProxyPlace(pub(super) Option<usize>);
 

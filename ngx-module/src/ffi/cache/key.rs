@@ -1,10 +1,15 @@
-//! `$pincer_cache_key`: everything that tells one request's answer from another's, in one key of fixed length.
+//! `$pincer_cache_key`: everything that tells one request's answer from another's, in one key of
+//! fixed length.
 //!
-//! Method, scheme, the server block's name and the address it listens on (a client's Host may name another), host (as nginx understood it and as
-//! the client sent it), the URI as it came and as it is now with its arguments, the named location if the request is in one, the upstream it goes
-//! to (with the scheme, and the URI if a variable names it), content type and coding, class scope, and the body's digest with the way it was made;
-//! each with its length, hashed. A request without a digest has a token in that place, and so a key of its own; so has one that nobody has passed on
-//! yet, as in the rewrite phase. After `error_page` or a rewrite the key is another one: the answer comes from elsewhere. What mostly stays from one request of a location to the next is hashed by itself and kept ([`KeyContext`]).
+//! Method, scheme, the server block's name and the address it listens on (a client's Host may name
+//! another), host (as nginx understood it and as the client sent it), the URI as it came and as it
+//! is now with its arguments, the named location if the request is in one, the upstream it goes to
+//! (with the scheme, and the URI if a variable names it), content type and coding, class scope, and
+//! the body's digest with the way it was made; each with its length, hashed. A request without a
+//! digest has a token in that place, and so a key of its own; so has one that nobody has passed on
+//! yet, as in the rewrite phase. After `error_page` or a rewrite the key is another one: the answer
+//! comes from elsewhere. What mostly stays from one request of a location to the next is hashed by
+//! itself and kept ([`KeyContext`]).
 
 use super::conf::CacheModule;
 use super::passed;
@@ -78,7 +83,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             uri,
             bytes((*r).args),
             passed.uri,
-            // The class scope: what an upstream is told of the caller's class may change its answer.
+            // The class scope: what an upstream is told of the caller's class may change its
+            // answer.
             class.as_bytes(),
         ];
         let key = match location.map(|location| location.key_context.try_borrow_mut()) {
@@ -94,7 +100,8 @@ fn number(index: usize) -> u8 {
     u8::try_from(index).unwrap_or(NONE)
 }
 
-/// The address of the `listen` that the client came to, as text: with it, [`server_name`] tells the server block.
+/// The address of the `listen` that the client came to, as text: with it, [`server_name`] tells the
+/// server block.
 ///
 /// Not what a client sees of it: with `listen 80` any address of the machine is the same.
 ///
@@ -102,7 +109,8 @@ fn number(index: usize) -> u8 {
 /// `r` is live.
 unsafe fn listening(r: *const ngx_http_request_t) -> ArrayVec<u8, ADDRESS_BYTES_MAX> {
     let mut text = ArrayVec::new();
-    // SAFETY: as the caller vouches; the port that a socket serves lives as long as the configuration, and nginx writes no more than it is told there is room for.
+    // SAFETY: as the caller vouches; the port that a socket serves lives as long as the
+    // configuration, and nginx writes no more than it is told there is room for.
     unsafe {
         let connection = (*r).connection;
         let listening = (*connection).listening;
@@ -126,7 +134,8 @@ unsafe fn listening(r: *const ngx_http_request_t) -> ArrayVec<u8, ADDRESS_BYTES_
     text
 }
 
-/// The first name of the server block that `r` is in; several blocks may listen on one port. Blocks that share it there, of which nginx warns, are not told apart.
+/// The first name of the server block that `r` is in; several blocks may listen on one port. Blocks
+/// that share it there, of which nginx warns, are not told apart.
 ///
 /// # Safety
 /// `r` is live; the name lives as long as the configuration.

@@ -40,7 +40,8 @@ impl Feature for CacheModule {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { CacheModule::main_read(cf) };
         conf::check_cache_keys(cf);
-        // SAFETY: nginx passes a live `ngx_conf_t`; its cycle's modules are known once directives are read.
+        // SAFETY: nginx passes a live `ngx_conf_t`; its cycle's modules are known once directives
+        // are read.
         main.proxy.set(unsafe { conf::ProxyPlace::of((*cf).cycle) });
         // SAFETY: as above.
         let _ = main.memory.set(unsafe { zone::conf::ZoneModule::main_read(cf) });

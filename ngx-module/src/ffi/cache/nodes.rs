@@ -1,13 +1,20 @@
-//! One of nginx's caches, as its workers share it: looks entries up and takes them out, as nginx's own cache manager would.
+//! One of nginx's caches, as its workers share it: looks entries up and takes them out, as nginx's
+//! own cache manager would.
 //!
-//! Source: `ngx_http_file_cache.c` of 1.22 and 1.28 (lookup, exists, delete, free, add). Everything here runs under the cache's slab mutex, which nginx's master frees
-//! when its holder dies, for microseconds: no system call but one `lstat` in a rare case. Each change leaves what nginx can work with:
-//! - An entry that somebody uses (`count`) stays in the tree as one that does not exist: readers keep their open file, whoever ends last removes it.
-//! - The lock of a fetch from before is given up, so the next request fetches anew instead of waiting for an answer that is not kept.
-//! - While nginx has not read the cache in from disk (`cold`), it opens files that it has no entry of. So then an entry that does not exist stays, or is made: it
-//!   keeps nginx from opening, and the loader from adding, a file that is about to go.
+//! Source: `ngx_http_file_cache.c` of 1.22 and 1.28 (lookup, exists, delete, free, add). Everything
+//! here runs under the cache's slab mutex, which nginx's master frees when its holder dies, for
+//! microseconds: no system call but one `lstat` in a rare case. Each change leaves what nginx can
+//! work with:
+//! - An entry that somebody uses (`count`) stays in the tree as one that does not exist: readers
+//!   keep their open file, whoever ends last removes it.
+//! - The lock of a fetch from before is given up, so the next request fetches anew instead of
+//!   waiting for an answer that is not kept.
+//! - While nginx has not read the cache in from disk (`cold`), it opens files that it has no entry
+//!   of. So then an entry that does not exist stays, or is made: it keeps nginx from opening, and
+//!   the loader from adding, a file that is about to go.
 //!
-//! Files are removed by the caller, outside of the mutex, after their entry is taken out. Cost: one tree lookup each. Bound: [`BATCH`] a call.
+//! Files are removed by the caller, outside of the mutex, after their entry is taken out. Cost: one
+//! tree lookup each. Bound: [`BATCH`] a call.
 
 use crate::cache::{Digest, file};
 use crate::ffi::base::{bits, nginx};
@@ -90,7 +97,8 @@ fn entry(node: *mut ngx_rbtree_node_t) -> *mut ngx_http_file_cache_node_t {
 
 impl Cache {
     /// # Safety
-    /// `cache` is null or a cache of the running configuration, whose memory nginx has mapped; `name` its zone's.
+    /// `cache` is null or a cache of the running configuration, whose memory nginx has mapped;
+    /// `name` its zone's.
     pub(crate) unsafe fn new(cache: *mut ngx_http_file_cache_t, name: &'static [u8]) -> Option<Self> {
         let cache = NonNull::new(cache)?;
         // SAFETY: as the caller vouches.
@@ -113,7 +121,8 @@ impl Cache {
         unsafe { (*self.cache.as_ptr()).sh }
     }
 
-    /// nginx has not read all of it in from disk yet, which it does from a minute after its start on.
+    /// nginx has not read all of it in from disk yet, which it does from a minute after its start
+    /// on.
     pub(crate) fn is_cold(&self) -> bool {
         // SAFETY: a word of shared memory that other processes store to.
         unsafe { std::ptr::read_volatile(&raw const (*self.shared()).cold) != 0 }
@@ -262,10 +271,12 @@ impl Cache {
         }
     }
 
-    /// Makes an entry that does not exist, so that nginx does not open the file of `key`. Under the mutex, and only when there is no entry. A full zone
-    /// has no room for it: then nginx may still open the file, until it is gone.
+    /// Makes an entry that does not exist, so that nginx does not open the file of `key`. Under the
+    /// mutex, and only when there is no entry. A full zone has no room for it: then nginx may still
+    /// open the file, until it is gone.
     fn bar(&self, key: &Digest) {
-        // SAFETY: under the mutex; the allocator answers null or zeroed memory; what is stored is what nginx's own `add` stores, but for `exists`.
+        // SAFETY: under the mutex; the allocator answers null or zeroed memory; what is stored is
+        // what nginx's own `add` stores, but for `exists`.
         unsafe {
             let (cache, shared) = (self.cache.as_ptr(), self.shared());
             let size = size_of::<ngx_http_file_cache_node_t>();
@@ -283,7 +294,8 @@ impl Cache {
         }
     }
 
-    /// After files were removed: an answer that was stored meanwhile may have lost its new file to that. Then its entry says so.
+    /// After files were removed: an answer that was stored meanwhile may have lost its new file to
+    /// that. Then its entry says so.
     pub(crate) fn settle<'k>(&self, keys: impl Iterator<Item = &'k Digest>) {
         self.locked(|| {
             for key in keys {

@@ -1,7 +1,10 @@
-//! Where nginx's module that passes a request on will send it, known from when that module's handler has run.
+//! Where nginx's module that passes a request on will send it, known from when that module's
+//! handler has run.
 //!
-//! Where a variable names the place (`proxy_pass http://$backend`), the proxy module keeps what it evaluated in a context of its own, whose layout is not in nginx's
-//! headers: it is looked at where it has been in every version since 1.1.4, and believed only if what can be checked there is as it must be.
+//! Where a variable names the place (`proxy_pass http://$backend`), the proxy module keeps what it
+//! evaluated in a context of its own, whose layout is not in nginx's headers: it is looked at where
+//! it has been in every version since 1.1.4, and believed only if what can be checked there is as
+//! it must be.
 
 use super::conf::CacheModule;
 use crate::ffi::base::feature::Feature;
@@ -20,7 +23,8 @@ pub(crate) struct Passed<'a> {
     pub(crate) host: &'a [u8],
     /// 0 where the name has none.
     pub(crate) port: u16,
-    /// Path and arguments as a variable gave them; empty where it gave none, and where `proxy_pass` has no variable.
+    /// Path and arguments as a variable gave them; empty where it gave none, and where `proxy_pass`
+    /// has no variable.
     pub(crate) uri: &'a [u8],
 }
 
@@ -37,17 +41,20 @@ struct ProxyContext {
     uri: ngx_str_t,
 }
 
-/// Where `r` goes from the location that it is in now; `None` if no module has said so yet, or one that keeps it in another way than nginx's own.
+/// Where `r` goes from the location that it is in now; `None` if no module has said so yet, or one
+/// that keeps it in another way than nginx's own.
 ///
 /// # Safety
 /// `r` is live; what is answered lives as long as it.
 pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> {
-    // SAFETY: as the caller vouches; `loc_conf` and `ctx` have a slot for every http module. nginx makes an upstream for a request whenever a handler passes it on, and
-    // sets what is read here before it asks for a cache's key.
+    // SAFETY: as the caller vouches; `loc_conf` and `ctx` have a slot for every http module. nginx
+    // makes an upstream for a request whenever a handler passes it on, and sets what is read here
+    // before it asks for a cache's key.
     unsafe {
         let upstream = (*r).upstream.as_ref()?;
         let named = upstream.conf.as_ref()?;
-        // After a redirect the upstream is still that of the location before. Each module's configuration of a location begins with the upstream's.
+        // After a redirect the upstream is still that of the location before. Each module's
+        // configuration of a location begins with the upstream's.
         let is_here = |place: usize| *(*r).loc_conf.add(place) == upstream.conf.cast();
         let proxy = CacheModule::main(r)?.proxy.get().0.filter(|place| is_here(*place));
         if proxy.is_none() && !(0..nginx_sys::ngx_http_max_module).any(is_here) {
@@ -69,7 +76,8 @@ pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> 
     }
 }
 
-/// The URI that the proxy module evaluated for this upstream; `None` if the context is not laid out as we know it.
+/// The URI that the proxy module evaluated for this upstream; `None` if the context is not laid out
+/// as we know it.
 ///
 /// # Safety
 /// All three are of one live request; what is answered lives as long as it.
@@ -80,7 +88,8 @@ unsafe fn evaluated_uri<'a>(
 ) -> Option<&'a [u8]> {
     let (start, schema) = (context.key_start, upstream.schema);
     let host = context.host_header;
-    // One text, `http://host:port/uri`, is cut into these; to a unix socket the host is the constant "localhost".
+    // One text, `http://host:port/uri`, is cut into these; to a unix socket the host is the
+    // constant "localhost".
     let begins = start.data == schema.data && start.len > schema.len;
     let has_host = host.data == resolved.host.data || host.len == b"localhost".len();
     if !begins || !has_host {

@@ -1,13 +1,18 @@
-//! Runs purges in worker 0's event loop, a little at a time: nginx's cache has no such command of its own.
+//! Runs purges in worker 0's event loop, a little at a time: nginx's cache has no such command of
+//! its own.
 //!
-//! A purge first raises a fence in every cache it means and waits until all workers have dropped what they were about to keep (`cache_store`); only then it
-//! removes what is kept (`cache_nodes`), file by file. So an answer that was asked for before the purge is not served from the cache after
-//! it, whether it was kept, or on its way, in whichever worker. One key: its entry, and with `Vary` all variants, which are found by the key that
-//! stands in each file, since nginx derives their names from what clients sent. All: the tree from end to end; what is stored behind the walk's back was
-//! asked for after the fence. A cache that nginx has not read in from disk yet is walked on disk first.
+//! A purge first raises a fence in every cache it means and waits until all workers have dropped
+//! what they were about to keep (`cache_store`); only then it removes what is kept (`cache_nodes`),
+//! file by file. So an answer that was asked for before the purge is not served from the cache
+//! after it, whether it was kept, or on its way, in whichever worker. One key: its entry, and with
+//! `Vary` all variants, which are found by the key that stands in each file, since nginx derives
+//! their names from what clients sent. All: the tree from end to end; what is stored behind the
+//! walk's back was asked for after the fence. A cache that nginx has not read in from disk yet is
+//! walked on disk first.
 //!
-//! Never blocks: works [`TURN`] at a time and rests [`REST_MS`] between, so requests have at least half of the loop. Never logs a key. Bound: the feed's number of
-//! purges, one at a time; each has a deadline, at which it says how far it came.
+//! Never blocks: works [`TURN`] at a time and rests [`REST_MS`] between, so requests have at least
+//! half of the loop. Never logs a key. Bound: the feed's number of purges, one at a time; each has
+//! a deadline, at which it says how far it came.
 
 use super::conf::Main;
 use super::nodes::{Cache, Taken};
@@ -123,7 +128,8 @@ pub(crate) fn abandon() {
 }
 
 fn schedule(ms: ngx_msec_t) {
-    // SAFETY: only this thread has the cell, and no reference into it is kept. The box never moves its event.
+    // SAFETY: only this thread has the cell, and no reference into it is kept. The box never moves
+    // its event.
     unsafe {
         let event = (*PURGES.event.get()).get_or_insert_with(|| Box::new(std::mem::zeroed()));
         event.handler = Some(on_turn);
@@ -144,7 +150,8 @@ unsafe extern "C" fn on_turn(_: *mut ngx_event_t) {
     }
 }
 
-/// One turn of the first purge. It is out of the queue meanwhile: one that panics does not come back.
+/// One turn of the first purge. It is out of the queue meanwhile: one that panics does not come
+/// back.
 fn turn() -> Option<(Answer, v1::Purged)> {
     let mut job = PURGES.jobs.borrow_mut().pop_front()?;
     let begin = Instant::now();
@@ -238,7 +245,8 @@ impl Job {
         Ok(if self.caches.is_empty() { Progress::Done } else { Progress::More })
     }
 
-    /// From here on no worker begins to keep an answer that was asked for before; wakes them to drop what they have begun.
+    /// From here on no worker begins to keep an answer that was asked for before; wakes them to
+    /// drop what they have begun.
     fn raise(&self) -> u64 {
         let Some(zone) = self.memory.zone.get() else { return 0 };
         let key = self.key.as_ref().map(store::fence_key);

@@ -1,9 +1,13 @@
-//! The answers that this worker is storing in nginx's caches, and those that it is to store no more because a purge came.
+//! The answers that this worker is storing in nginx's caches, and those that it is to store no more
+//! because a purge came.
 //!
-//! The header filter notes each answer that nginx is about to keep; a fence (see `pincer_core::zone::Fences`) raised later has the worker look through them, one raised
-//! before is met at the filter. What is void is served to its client as ever and not kept: nginx's own `cacheable` is cleared, as `proxy_no_cache` would.
-//! An answer that nginx never sends (an error that it intercepts, and keeps by its status alone) does not come here. Cost: one
-//! record in the request's pool and one load for an answer that is stored; nothing for all others. Bound: the requests in flight.
+//! The header filter notes each answer that nginx is about to keep; a fence (see
+//! `pincer_core::zone::Fences`) raised later has the worker look through them, one raised before is
+//! met at the filter. What is void is served to its client as ever and not kept: nginx's own
+//! `cacheable` is cleared, as `proxy_no_cache` would. An answer that nginx never sends (an error
+//! that it intercepts, and keeps by its status alone) does not come here. Cost: one record in the
+//! request's pool and one load for an answer that is stored; nothing for all others. Bound: the
+//! requests in flight.
 
 use super::nodes::Cache;
 use crate::ffi::base::filter::{HeaderFilter, Next};
@@ -75,7 +79,8 @@ unsafe fn note(r: *mut ngx_http_request_t) {
 /// # Safety
 /// `c` is a request's cache record that has a cache.
 unsafe fn cache_of(c: *const ngx_http_cache_t) -> Option<Cache> {
-    // SAFETY: as the caller vouches; a cache has its zone, which is in force as long as the worker runs.
+    // SAFETY: as the caller vouches; a cache has its zone, which is in force as long as the worker
+    // runs.
     unsafe {
         let cache = (*c).file_cache;
         Cache::new(cache, nginx::bytes((*(*cache).shm_zone).shm.name))
@@ -93,7 +98,8 @@ pub(crate) fn fence_key(digest: &[u8; 16]) -> FenceKey {
 /// # Safety
 /// `u` and `c` are a live request's.
 unsafe fn is_void(zone: &Zone<'_>, u: *const ngx_http_upstream_t, c: *const ngx_http_cache_t, cache: Cache) -> bool {
-    // SAFETY: as the caller vouches. `start_time` is that of the attempt which brought the answer, by nginx's cached monotonic clock.
+    // SAFETY: as the caller vouches. `start_time` is that of the attempt which brought the answer,
+    // by nginx's cached monotonic clock.
     let (key, started_ms) = unsafe { (fence_key(&(*c).main), (*u).start_time as u64) };
     zone.header.fences.voids(cache.id(), key, started_ms)
 }
@@ -103,7 +109,8 @@ unsafe fn is_void(zone: &Zone<'_>, u: *const ngx_http_upstream_t, c: *const ngx_
 /// # Safety
 /// As above, and the answer is not complete.
 unsafe fn void(zone: &Zone<'_>, u: *mut ngx_http_upstream_t, c: *mut ngx_http_cache_t) {
-    // SAFETY: as the caller vouches. With `temp_file` set nginx removes what it has written already.
+    // SAFETY: as the caller vouches. With `temp_file` set nginx removes what it has written
+    // already.
     unsafe {
         bits::upstream::set_cacheable(u, 0);
         bits::cache::set_temp_file(c, 1);
@@ -131,7 +138,8 @@ impl pool::Record for Storing {
 
     /// The request ends.
     unsafe fn end(record: *mut Self) {
-        // SAFETY: as the caller vouches; the neighbours are live, as each leaves the list before its pool goes.
+        // SAFETY: as the caller vouches; the neighbours are live, as each leaves the list before
+        // its pool goes.
         unsafe {
             let Storing { previous, next, .. } = record.read();
             if let Some(next) = next.as_mut() {

@@ -1,8 +1,10 @@
 //! Which of nginx's caches belong to which location and upstream, for a purge.
 //!
-//! Locations are noted while the configuration is read, in the order nginx merges them; nginx's own caches are found among the cycle's shared zones, by the module that
-//! owns them. A name leads to whole caches: an entry does not say which upstream it came from. Never guesses: where a variable decides, the
-//! answer is "cannot tell", unless every possible cache is meant anyway. Cost: one record for each location that caches. Bound: nginx.conf.
+//! Locations are noted while the configuration is read, in the order nginx merges them; nginx's own
+//! caches are found among the cycle's shared zones, by the module that owns them. A name leads to
+//! whole caches: an entry does not say which upstream it came from. Never guesses: where a variable
+//! decides, the answer is "cannot tell", unless every possible cache is meant anyway. Cost: one
+//! record for each location that caches. Bound: nginx.conf.
 
 use super::nodes::Cache;
 use crate::ffi::base::location::{self, Location, PASSING};
@@ -22,7 +24,8 @@ pub(crate) struct Place {
     module: usize,
     /// Its function that answers requests here; the same for all locations of one module.
     handler: usize,
-    /// `None`: a variable decides, or another module answers here and this one's cache is only inherited.
+    /// `None`: a variable decides, or another module answers here and this one's cache is only
+    /// inherited.
     upstream: Option<Vec<u8>>,
     /// Null: a variable decides. Lives as long as the configuration.
     zone: *mut ngx_shm_zone_t,
@@ -65,8 +68,8 @@ pub(super) fn note(places: &mut Vec<Place>, location: &Location) {
 }
 
 impl Place {
-    /// Whether its module passes requests on from here, as far as can be told: a module has one handler, which is known from any location of which the upstream
-    /// is known.
+    /// Whether its module passes requests on from here, as far as can be told: a module has one
+    /// handler, which is known from any location of which the upstream is known.
     fn may_pass(&self, places: &[Place]) -> bool {
         let mut known = places.iter().filter(|place| place.upstream.is_some());
         let own = |place: &&Place| place.module == self.module;
@@ -89,14 +92,16 @@ impl Place {
 /// # Safety
 /// `zone` is a live zone of a module of [`PASSING`], of a configuration in force.
 unsafe fn cache_of(zone: &ngx_shm_zone_t) -> Option<Cache> {
-    // SAFETY: these modules use shared zones for caches only, and set `data` when they read `proxy_cache_path`.
+    // SAFETY: these modules use shared zones for caches only, and set `data` when they read
+    // `proxy_cache_path`.
     unsafe { Cache::new(zone.data.cast::<ngx_http_file_cache_t>(), nginx::bytes(zone.shm.name)) }
 }
 
 /// Every cache of the running configuration, with its module's index in [`PASSING`].
 fn all_caches() -> Vec<(usize, Cache)> {
     let mut found = Vec::new();
-    // SAFETY: a worker's cycle is complete and does not change; its list of zones is a chain of parts with `nelts` elements each.
+    // SAFETY: a worker's cycle is complete and does not change; its list of zones is a chain of
+    // parts with `nelts` elements each.
     unsafe {
         let cycle = nginx_sys::ngx_cycle.cast_const();
         let mut part = &raw const (*cycle).shared_memory.part;
@@ -115,7 +120,8 @@ fn all_caches() -> Vec<(usize, Cache)> {
     found
 }
 
-/// As [`cache_of`], for a zone whose module is not known yet: looks at nothing but whether there is data.
+/// As [`cache_of`], for a zone whose module is not known yet: looks at nothing but whether there is
+/// data.
 ///
 /// # Safety
 /// As [`cache_of`], or the result is dropped.

@@ -35,7 +35,8 @@ pub(super) fn restore(main: &Main, owner: (u32, u32)) {
                     file.path.display()
                 ),
             ),
-            // Sound, but not for this configuration (a smaller zone, a peer no longer allowed): it may be again.
+            // Sound, but not for this configuration (a smaller zone, a peer no longer allowed): it
+            // may be again.
             Err(reason) => log::write_cycle(
                 log::NGX_LOG_ERR,
                 &format!(
@@ -98,7 +99,8 @@ pub(super) fn publish(main: &Main, snapshot: &Snapshot) -> Result<(), String> {
     };
     let rules = translate::Rules::new(&upstreams(main), main.allow_peers.clone());
     let checked = rules.check(snapshot).map_err(|fault| fault.to_string())?;
-    // The wall clock says only how long keys have yet; from here on they are held to the monotonic one.
+    // The wall clock says only how long keys have yet; from here on they are held to the monotonic
+    // one.
     let now = translate::Now { wall: std::time::SystemTime::now(), mono: clock::now() };
     checked.with_overlay(now, |overlay| {
         memory.slab.get().locked(|| zone.overlay_apply(overlay, clock::now())).map_err(|error| error.to_string())

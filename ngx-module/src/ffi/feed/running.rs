@@ -1,7 +1,9 @@
-//! The event loop's side of the feed: starts the thread, publishes into the zone what it received, and tells it what came of that.
+//! The event loop's side of the feed: starts the thread, publishes into the zone what it received,
+//! and tells it what came of that.
 //!
-//! Only worker 0 runs a feed. During a reload the old and the new worker 0 both do; the lease in the zone decides who writes.
-//! What arrives is checked as a whole before anything changes. Never blocks: the thread hands over through a slot and an eventfd.
+//! Only worker 0 runs a feed. During a reload the old and the new worker 0 both do; the lease in
+//! the zone decides who writes. What arrives is checked as a whole before anything changes. Never
+//! blocks: the thread hands over through a slot and an eventfd.
 
 use super::conf::Main;
 use super::hello::{core_conf, hello};
@@ -102,7 +104,8 @@ fn copy_of(tls: &TlsMaterial) -> TlsMaterial {
 
 /// Threads inherit the mask of their maker, and nginx's signals belong to its loop.
 fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
-    // SAFETY: plain sets on this stack, filled by the calls; the old mask is restored in every case.
+    // SAFETY: plain sets on this stack, filled by the calls; the old mask is restored in every
+    // case.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut old: libc::sigset_t = std::mem::zeroed();
@@ -114,7 +117,8 @@ fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The thread has something: events, a snapshot, or a change of its connection. Or a graceful stop begins.
+/// The thread has something: events, a snapshot, or a change of its connection. Or a graceful stop
+/// begins.
 struct Wake;
 
 impl event::Handler for Wake {
@@ -225,7 +229,8 @@ impl Running {
     fn publish(&mut self, received: Received) {
         let Some(zone) = self.main.zone() else { return };
         let Some(worker) = worker::worker() else { return };
-        // A newer configuration's worker 0 writes from now on, and its own feed gets the same snapshot; or the holder has just died.
+        // A newer configuration's worker 0 writes from now on, and its own feed gets the same
+        // snapshot; or the holder has just died.
         if !zone.feed_acquire(worker, self.main.generation()) {
             self.waiting = Some(received);
             return;
@@ -288,7 +293,8 @@ pub(crate) fn refresh() {
     });
 }
 
-/// Once a second: gives the thread fresh counts for the control plane, and refreshes the link's state.
+/// Once a second: gives the thread fresh counts for the control plane, and refreshes the link's
+/// state.
 pub(crate) fn report() {
     RUNNING.with_borrow_mut(|running| {
         if let Some(running) = running.as_mut().filter(|running| !running.connection.is_null())

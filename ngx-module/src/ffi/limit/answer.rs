@@ -1,5 +1,8 @@
-//! What clients hear of their limits: the headers `RateLimit-Policy`, `RateLimit`, `x-ratelimit-…-requests` on every answer that a rate was applied to, `Retry-After`
-//! on a refusal, and the refusal itself. They replace those of the same name that an upstream sent: a client hears of one limit. Where `error_page` names the status nginx answers in its own way, with our headers.
+//! What clients hear of their limits: the headers `RateLimit-Policy`, `RateLimit`,
+//! `x-ratelimit-…-requests` on every answer that a rate was applied to, `Retry-After` on a refusal,
+//! and the refusal itself. They replace those of the same name that an upstream sent: a client
+//! hears of one limit. Where `error_page` names the status nginx answers in its own way, with our
+//! headers.
 
 use super::record::{self, Record, Status};
 use super::who;
@@ -91,7 +94,8 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
         if CLOSES.contains(&status) || has_error_page(r, status) {
             return status as ngx_int_t;
         }
-        // As nginx's own refusals: no "100 Continue" for a body that nobody wants, and no other request behind one that cannot be read to its end.
+        // As nginx's own refusals: no "100 Continue" for a body that nobody wants, and no other
+        // request behind one that cannot be read to its end.
         bits::request::set_expect_tested(r, 1);
         if nginx_sys::ngx_http_discard_request_body(r) != nginx::OK {
             bits::request::set_keepalive(r, 0);
@@ -105,7 +109,8 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
 /// # Safety
 /// As [`refuse`].
 unsafe fn send(r: *mut ngx_http_request_t, page: &refusal::Page, status: u16) -> ngx_int_t {
-    // SAFETY: as the caller vouches; text and buffer live in the request's pool, the chain is copied by whoever keeps it.
+    // SAFETY: as the caller vouches; text and buffer live in the request's pool, the chain is
+    // copied by whoever keeps it.
     unsafe {
         let Some(body) = nginx::pool_copy((*r).pool, page.body.as_bytes()) else {
             return status as ngx_int_t;
@@ -133,7 +138,8 @@ unsafe fn send(r: *mut ngx_http_request_t, page: &refusal::Page, status: u16) ->
 /// # Safety
 /// `r` is live.
 unsafe fn has_error_page(r: *const ngx_http_request_t, status: u16) -> bool {
-    // SAFETY: as the caller vouches; a location's pages are an array of `ngx_http_err_page_t` or null.
+    // SAFETY: as the caller vouches; a location's pages are an array of `ngx_http_err_page_t` or
+    // null.
     unsafe {
         let pages: &[ngx_http_err_page_t] = nginx::elements(nginx::core_location(r).error_pages);
         pages.iter().any(|page| page.status == status as ngx_int_t)

@@ -1,7 +1,8 @@
-//! `pincer_key`: who the caller is, by the API key in a header or wherever a variable finds it. The key is hashed and forgotten.
+//! `pincer_key`: who the caller is, by the API key in a header or wherever a variable finds it. The
+//! key is hashed and forgotten.
 //!
-//! Looked up once for each request, in the table that the control plane feeds; the secret itself never leaves this file, and a log gets the first
-//! eight digits of its SHA-256 only.
+//! Looked up once for each request, in the table that the control plane feeds; the secret itself
+//! never leaves this file, and a log gets the first eight digits of its SHA-256 only.
 
 use super::caller::Caller;
 use super::conf::LimitModule;
@@ -16,9 +17,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Looks up who calls, unless that is known already.
 ///
 /// # Safety
-/// `r` is live and the record its main request's; no reference into the record is alive, since nginx may ask for the caller while it evaluates the source.
+/// `r` is live and the record its main request's; no reference into the record is alive, since
+/// nginx may ask for the caller while it evaluates the source.
 pub(crate) unsafe fn identify(r: *mut ngx_http_request_t, record: *mut Record) {
-    // SAFETY: as the caller vouches; the compiled value belongs to this configuration, and nginx only reads it.
+    // SAFETY: as the caller vouches; the compiled value belongs to this configuration, and nginx
+    // only reads it.
     unsafe {
         if !matches!((*record).caller, Caller::NotAsked) {
             return;
@@ -73,7 +76,8 @@ fn without_scheme(value: &[u8]) -> &[u8] {
 /// # Safety
 /// `r` is live.
 unsafe fn client_address(r: *const ngx_http_request_t) -> IpAddr {
-    // SAFETY: as the caller vouches; the family says which structure the address is, and nginx keeps it aligned.
+    // SAFETY: as the caller vouches; the family says which structure the address is, and nginx
+    // keeps it aligned.
     unsafe {
         let address = (*(*r).connection).sockaddr.cast::<libc::sockaddr>();
         match i32::from((*address).sa_family) {

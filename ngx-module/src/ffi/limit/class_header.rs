@@ -1,5 +1,6 @@
-//! The headers by which an upstream learns class and tenant: `X-Pincer-Class` and `X-Pincer-Tenant`. Whatever a client sends under these names, in any
-//! spelling that some server takes for them, is taken away; ours are put in their place.
+//! The headers by which an upstream learns class and tenant: `X-Pincer-Class` and
+//! `X-Pincer-Tenant`. Whatever a client sends under these names, in any spelling that some server
+//! takes for them, is taken away; ours are put in their place.
 
 use crate::ffi::base::headers::elements;
 use crate::ffi::base::nginx;
@@ -11,7 +12,8 @@ const TENANT: (&str, &str) = ("X-Pincer-Tenant", "x-pincer-tenant");
 /// Room for as many headers in the first part of a list made anew.
 const HEADERS: usize = 20;
 
-/// Replaces what the request says of its class and tenant; an empty value leaves none. `false` when memory is out.
+/// Replaces what the request says of its class and tenant; an empty value leaves none. `false` when
+/// memory is out.
 ///
 /// # Safety
 /// `r` is a live main request, before it is passed on; its headers are read, or none will be.
@@ -24,7 +26,8 @@ pub(crate) unsafe fn replace(r: *mut ngx_http_request_t, class: &[u8], tenant: &
     }
 }
 
-/// Whether some server may take `name` for one of ours: case does not matter, and CGI and WSGI make `_` of `-`.
+/// Whether some server may take `name` for one of ours: case does not matter, and CGI and WSGI make
+/// `_` of `-`.
 fn is_ours(name: &[u8]) -> bool {
     [CLASS.1, TENANT.1].iter().any(|ours| {
         ours.len() == name.len()
@@ -34,12 +37,14 @@ fn is_ours(name: &[u8]) -> bool {
     })
 }
 
-/// Makes the list of headers anew without those of our names. What nginx has noted of others (host, cookies) points at the old list, which stays.
+/// Makes the list of headers anew without those of our names. What nginx has noted of others (host,
+/// cookies) points at the old list, which stays.
 ///
 /// # Safety
 /// As [`replace`].
 unsafe fn strip(r: *mut ngx_http_request_t) -> bool {
-    // SAFETY: as the caller vouches; header lists are made of parts of table elements, and the new one is made as nginx makes it.
+    // SAFETY: as the caller vouches; header lists are made of parts of table elements, and the new
+    // one is made as nginx makes it.
     unsafe {
         let headers = &raw mut (*r).headers_in.headers;
         if !elements(headers).any(|header| is_ours(nginx::bytes((*header).key))) {
@@ -91,7 +96,8 @@ unsafe fn push(
     name: (&'static str, &'static str),
     value: &[u8],
 ) -> bool {
-    // SAFETY: as the caller vouches; an element of zeroes is a value, nginx never writes through `key` and `lowcase_key`.
+    // SAFETY: as the caller vouches; an element of zeroes is a value, nginx never writes through
+    // `key` and `lowcase_key`.
     unsafe {
         // nginx makes the list when it begins to read headers: not for HTTP/0.9, nor for what is no
         // request line and is served by `error_page`.

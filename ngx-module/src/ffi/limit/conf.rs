@@ -39,7 +39,8 @@ pub(crate) struct Main {
 /// What a location says; also `http {}` and `server {}`, from which locations inherit.
 #[derive(Default)]
 pub(crate) struct Location {
-    /// `pincer_limit` lines: unset, in which case those above are in force, or these; none of them = off.
+    /// `pincer_limit` lines: unset, in which case those above are in force, or these; none of them
+    /// = off.
     pub(crate) limits: Option<Vec<Limit>>,
     /// [`Location::limits`] come from a level above.
     inherits_limits: bool,
@@ -66,7 +67,8 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// Whether both are written with one class and one key: a request would be charged twice for one thing.
+    /// Whether both are written with one class and one key: a request would be charged twice for
+    /// one thing.
     pub(crate) fn counts_the_same(&self, other: &Self) -> bool {
         self.class.text() == other.class.text() && self.key.map(text) == other.key.map(text)
     }

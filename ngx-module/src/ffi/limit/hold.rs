@@ -1,9 +1,14 @@
-//! Holds requests to their classes before anything is done for them: API key, class, rates, requests at once.
+//! Holds requests to their classes before anything is done for them: API key, class, rates,
+//! requests at once.
 //!
-//! Runs in the preaccess phase of main requests. The first location of a request where some limit applies decides, as with nginx's `limit_req`: internal
-//! redirects do not count again. Until then the caller is who the key of the present location says. What a request holds is given back when its pool goes,
-//! whatever way it ended; one that has to wait for its rate sleeps ([`delay`]). Without a worker slot nothing is limited; a key that is required is asked
-//! for at every location, whatever fails. Cost: one record in the request's pool and [`Zone::limit_take`](pincer_core::zone::Zone::limit_take). Bound: [`LIMITS_MAX`] limits for a request.
+//! Runs in the preaccess phase of main requests. The first location of a request where some limit
+//! applies decides, as with nginx's `limit_req`: internal redirects do not count again. Until then
+//! the caller is who the key of the present location says. What a request holds is given back when
+//! its pool goes, whatever way it ended; one that has to wait for its rate sleeps ([`delay`]).
+//! Without a worker slot nothing is limited; a key that is required is asked for at every location,
+//! whatever fails. Cost: one record in the request's pool and
+//! [`Zone::limit_take`](pincer_core::zone::Zone::limit_take). Bound: [`LIMITS_MAX`] limits for a
+//! request.
 
 use super::caller::Caller;
 use super::conf::{ClassSource, Limit, LimitModule, Location};
@@ -29,7 +34,8 @@ const SERVER_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
 /// Puts handlers and filters into their places.
 pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
     filter::install::<answer::Told>();
-    // Behind the realip module's: a key may be bound to the client's address, which that finds here for `set_real_ip_from` of a location.
+    // Behind the realip module's: a key may be bound to the client's address, which that finds here
+    // for `set_real_ip_from` of a location.
     nginx::add_phase_handler_behind::<Hold>(
         cf,
         ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
@@ -64,7 +70,8 @@ impl Handler for Hold {
                 None => return if class_header::replace(r, &[], &[]) { nginx::DECLINED } else { SERVER_ERROR },
             };
             if !(*record).checked && !(*record).denied {
-                // Whoever asked before did so elsewhere, maybe for another key, and before the client's address was known.
+                // Whoever asked before did so elsewhere, maybe for another key, and before the
+                // client's address was known.
                 (*record).caller = Caller::NotAsked;
             }
             if key_required && !(*record).denied {
@@ -120,10 +127,12 @@ unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_in
     }
 }
 
-/// Takes what `checks`, of which there is one at least, ask for: the request goes on, sleeps, or is refused.
+/// Takes what `checks`, of which there is one at least, ask for: the request goes on, sleeps, or is
+/// refused.
 ///
 /// # Safety
-/// `r` is a live main request in a phase's handler, `record` its record; no reference into the record is alive while nginx evaluates variables.
+/// `r` is a live main request in a phase's handler, `record` its record; no reference into the
+/// record is alive while nginx evaluates variables.
 unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &Location, checks: &[Check]) -> ngx_int_t {
     // SAFETY: as the caller vouches.
     unsafe {
@@ -177,7 +186,8 @@ unsafe fn checks(
                 ClassSource::Value(value) => nginx::complex_value(r, value).unwrap_or_default(),
             };
             let Some(class) = class_called(r, zone, name) else { continue };
-            // Requests without a value share one limit: who leaves a header out gets no more than others.
+            // Requests without a value share one limit: who leaves a header out gets no more than
+            // others.
             let key = key.and_then(|key| nginx::complex_value(r, key)).unwrap_or_default();
             checks.push(Check { class, key: KeyHash::new(zone.header.secret(), key), cost: 1, dry_run: *dry_run });
         }

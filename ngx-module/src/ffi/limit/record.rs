@@ -60,7 +60,8 @@ pub(crate) struct Record {
 /// The main request's record, if it has one.
 ///
 /// # Safety
-/// `main` is a live main request; the pointer is good as long as it, and only one reference is made of it at a time.
+/// `main` is a live main request; the pointer is good as long as it, and only one reference is made
+/// of it at a time.
 pub(crate) unsafe fn find(main: *const ngx_http_request_t) -> Option<*mut Record> {
     // SAFETY: as the caller vouches; all records of this cleanup are `Record`.
     unsafe {

@@ -37,7 +37,8 @@ pub(super) unsafe fn class_of_caller(
     unsafe { class_called(r, zone, class) }
 }
 
-/// The name of the class that `r` is in, for `$pincer_class`: the one applied, or before that the API key's. Looks a key up if need be.
+/// The name of the class that `r` is in, for `$pincer_class`: the one applied, or before that the
+/// API key's. Looks a key up if need be.
 ///
 /// # Safety
 /// `r` is live.
@@ -84,7 +85,8 @@ pub(crate) unsafe fn status_text(r: *const ngx_http_request_t) -> Option<&'stati
 /// # Safety
 /// `main` is a live main request.
 unsafe fn identified(main: *mut ngx_http_request_t) -> Option<*mut Record> {
-    // SAFETY: as the caller vouches; no reference into the record is alive while nginx evaluates the key's source.
+    // SAFETY: as the caller vouches; no reference into the record is alive while nginx evaluates
+    // the key's source.
     unsafe {
         let record = match find(main) {
             Some(record) => record,

@@ -1,4 +1,5 @@
-//! The pages `pincer_status` (JSON) and `pincer_metrics` (Prometheus). GET and HEAD only; nothing here is on the path of proxied requests.
+//! The pages `pincer_status` (JSON) and `pincer_metrics` (Prometheus). GET and HEAD only; nothing
+//! here is on the path of proxied requests.
 
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::phase::Handler;
@@ -106,7 +107,8 @@ unsafe fn serve(r: *mut ngx_http_request_t, render: Render) -> ngx_int_t {
 /// # Safety
 /// `r` is live and nothing was sent yet.
 unsafe fn send(r: *mut ngx_http_request_t, page: &Page) -> ngx_int_t {
-    // SAFETY: as the caller vouches; the text is copied into the request's pool, where the buffer lives too.
+    // SAFETY: as the caller vouches; the text is copied into the request's pool, where the buffer
+    // lives too.
     unsafe {
         let Some(body) = nginx::pool_copy((*r).pool, page.text.as_bytes()) else { return SERVER_ERROR };
         (*r).headers_out.status = NGX_HTTP_OK as ngx_uint_t;

@@ -1,7 +1,9 @@
-//! The shared zone: asks nginx for the memory, lays the core's records out in it, and puts nginx.conf's peers there.
+//! The shared zone: asks nginx for the memory, lays the core's records out in it, and puts
+//! nginx.conf's peers there.
 //!
-//! The zone is one slab allocation that is never freed, so records need no allocator. Reserving happens while a reload can still fail;
-//! peers are configured in `init_module`, when it no longer can, so a reload that fails changes no traffic.
+//! The zone is one slab allocation that is never freed, so records need no allocator. Reserving
+//! happens while a reload can still fail; peers are configured in `init_module`, when it no longer
+//! can, so a reload that fails changes no traffic.
 
 use super::conf::{Main, ZoneModule};
 use super::part::Counts;
@@ -22,7 +24,8 @@ const PAGE: usize = 4096;
 /// Asks for the zone's memory; nginx calls `init_zone` once it is there.
 pub(crate) fn declare(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
     let Some(args) = &main.args else { return Ok(()) };
-    // SAFETY: `cf` is live; the name's copy lives in the configuration's pool; `ngx_shared_memory_add` answers null or a live zone.
+    // SAFETY: `cf` is live; the name's copy lives in the configuration's pool;
+    // `ngx_shared_memory_add` answers null or a live zone.
     unsafe {
         let mut name = nginx::pool_copy((*cf).pool, args.name.as_bytes()).ok_or("memory is out")?;
         let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, ZoneModule::module().cast());
@@ -39,10 +42,12 @@ pub(crate) fn declare(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
     Ok(())
 }
 
-/// nginx has mapped the memory: new, or the running one at a reload (then `old` is the running configuration).
+/// nginx has mapped the memory: new, or the running one at a reload (then `old` is the running
+/// configuration).
 unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
     guard("zone init", nginx::ERROR, || {
-        // SAFETY: nginx passes the zone of `declare`, whose data is the new configuration; one thread.
+        // SAFETY: nginx passes the zone of `declare`, whose data is the new configuration; one
+        // thread.
         let (pool, main) =
             unsafe { ((*shm_zone).shm.addr.cast::<ngx_slab_pool_t>(), &*(*shm_zone).data.cast::<Main>()) };
         // SAFETY: as above.
@@ -66,13 +71,15 @@ unsafe fn make(pool: *mut ngx_slab_pool_t, main: &Main) -> Result<&'static Zone<
     let usable = unsafe { (*pool).pfree }.saturating_sub(1) * PAGE;
     let layout = Layout::for_bytes(usable.saturating_sub(LINE))
         .map_err(|small| too_small(main, declared_bytes(main).max(small.need)))?;
-    // SAFETY: the slab allocator answers null or zeroed memory that nobody else gets; its size was just computed.
+    // SAFETY: the slab allocator answers null or zeroed memory that nobody else gets; its size was
+    // just computed.
     unsafe {
         let memory = nginx_sys::ngx_slab_calloc(pool, layout.bytes + LINE).cast::<u8>();
         if memory.is_null() {
             return Err(format!("\"pincer_zone\" cannot use {} bytes of its own memory", layout.bytes));
         }
-        // Pages are aligned beyond a line: the first line is the zone's name, the core's records follow.
+        // Pages are aligned beyond a line: the first line is the zone's name, the core's records
+        // follow.
         memory.cast::<[u64; 2]>().write([clock::entropy(), clock::entropy()]);
         let memory = memory.add(LINE);
         (*memory.cast::<Header>()).init(&layout, [clock::entropy(), clock::entropy()]);
@@ -106,14 +113,15 @@ impl Memory<'static> for Mapped {
     }
 
     fn records<T>(&self, extent: Extent) -> &'static [T] {
-        // SAFETY: `map` vouches for the memory and that the extent is one of its layout. Every record
-        // is a struct of atomics, for which any bytes are a value, so sharing them is sound.
+        // SAFETY: `map` vouches for the memory and that the extent is one of its layout. Every
+        // record is a struct of atomics, for which any bytes are a value, so sharing them is sound.
         unsafe { std::slice::from_raw_parts(self.0.add(extent.at).cast(), extent.count) }
     }
 }
 
 /// # Safety
-/// `memory` is aligned to a cache line and has `layout.bytes` bytes, zeroed or written by the core, mapped as long as the process lives.
+/// `memory` is aligned to a cache line and has `layout.bytes` bytes, zeroed or written by the core,
+/// mapped as long as the process lives.
 unsafe fn map(memory: *mut u8, layout: &Layout) -> &'static Zone<'static> {
     let zone = Zone::map(layout, &Mapped(memory));
     // A few words for each configuration that was ever loaded: not worth an owner.
@@ -137,12 +145,14 @@ fn too_small(main: &Main, need_bytes: usize) -> String {
 
 /// The zone's random name: the same over a reload, another after a restart.
 fn instance_id(zone: &Zone<'_>) -> String {
-    // SAFETY: `make` wrote the name into the line before the header; both only in configuration, on one thread.
+    // SAFETY: `make` wrote the name into the line before the header; both only in configuration, on
+    // one thread.
     let [high, low] = unsafe { std::ptr::from_ref(zone.header).byte_sub(LINE).cast::<[u64; 2]>().read() };
     format!("{high:016x}{low:016x}")
 }
 
-/// Tells the configuration where its zone is, if there is room for it. Changes nothing in the zone: the reload may fail yet.
+/// Tells the configuration where its zone is, if there is room for it. Changes nothing in the zone:
+/// the reload may fail yet.
 fn adopt(zone: &'static Zone<'static>, main: &Main) -> Result<(), String> {
     main.zone.set(Some(zone));
     main.instance_id.replace(instance_id(zone));
@@ -168,7 +178,8 @@ fn adopt(zone: &'static Zone<'static>, main: &Main) -> Result<(), String> {
     Err(too_small(main, Layout::bytes_for(upstreams_needed, peers_needed, classes_needed)))
 }
 
-/// Makes what nginx.conf declares that of the zone. In the master, once the configuration is in force.
+/// Makes what nginx.conf declares that of the zone. In the master, once the configuration is in
+/// force.
 pub(crate) fn configure(main: &Main) -> Result<(), String> {
     let Some(zone) = main.zone.get() else { return Ok(()) };
     let slab = main.slab.get();

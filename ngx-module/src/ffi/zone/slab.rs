@@ -11,13 +11,15 @@ impl Slab {
         Self(Some(zone))
     }
 
-    /// Runs a structural change under the slab mutex, which nginx's master frees when its holder dies.
+    /// Runs a structural change under the slab mutex, which nginx's master frees when its holder
+    /// dies.
     pub(crate) fn locked<T>(self, change: impl FnOnce() -> T) -> T {
         let Some(shm_zone) = self.0 else { return change() };
         let pool = shm_zone.shm.addr.cast::<ngx_slab_pool_t>();
         // SAFETY: the zone's memory starts with its slab pool, whose mutex nginx has made.
         unsafe { nginx_sys::ngx_shmtx_lock(&raw mut (*pool).mutex) };
-        // A panic in between must not keep the mutex: this process would go on and never give it back.
+        // A panic in between must not keep the mutex: this process would go on and never give it
+        // back.
         let changed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(change));
         // SAFETY: locked above.
         unsafe { nginx_sys::ngx_shmtx_unlock(&raw mut (*pool).mutex) };

@@ -1,4 +1,5 @@
-//! Wakes another worker's event loop: one eventfd for each worker slot of the zone, made by the master and inherited by all workers.
+//! Wakes another worker's event loop: one eventfd for each worker slot of the zone, made by the
+//! master and inherited by all workers.
 //!
 //! The set only grows, so workers of older configurations keep theirs; a worker that has no
 //! descriptor for a slot (it was forked before) does not kick it, and that slot's owner looks by
@@ -15,13 +16,16 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 /// Descriptor plus one; 0 = none. Written by the master only.
 static DESCRIPTORS: [AtomicI32; WORKERS_MAX] = [const { AtomicI32::new(0) }; WORKERS_MAX];
 
-/// Cycles that use the descriptors; the last one closes them, as nginx may unload the module after it.
+/// Cycles that use the descriptors; the last one closes them, as nginx may unload the module after
+/// it.
 static CYCLES: AtomicUsize = AtomicUsize::new(0);
 
-/// Slots kept ready: those of this configuration's workers, of as many that still drain, and a few that were killed.
+/// Slots kept ready: those of this configuration's workers, of as many that still drain, and a few
+/// that were killed.
 const SLOTS_SPARE: usize = 8;
 
-/// Makes descriptors for `workers` processes and as many of an older generation. By the master, at each configuration.
+/// Makes descriptors for `workers` processes and as many of an older generation. By the master, at
+/// each configuration.
 pub(crate) fn prepare(workers: usize) {
     let wanted = (2 * workers + SLOTS_SPARE).min(WORKERS_MAX);
     CYCLES.fetch_add(1, Relaxed);
@@ -68,7 +72,8 @@ pub(crate) fn kick(worker: WorkerIdx) -> bool {
 
 /// Listens on the eventfd of this worker's own slot.
 pub(crate) fn listen_slot(worker: WorkerIdx, handler: unsafe extern "C" fn(*mut ngx_event_t)) -> bool {
-    // The connection gets a duplicate: closing it must leave the slot's descriptor to the next worker of a single process.
+    // The connection gets a duplicate: closing it must leave the slot's descriptor to the next
+    // worker of a single process.
     let Some(own) = descriptor(worker) else { return false };
     // SAFETY: duplicates a descriptor of ours.
     let copy = unsafe { libc::fcntl(own, libc::F_DUPFD_CLOEXEC, 0) };

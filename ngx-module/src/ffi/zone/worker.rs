@@ -1,4 +1,5 @@
-//! A process's life: the master prepares, a worker joins the zone, keeps house once a second, and leaves.
+//! A process's life: the master prepares, a worker joins the zone, keeps house once a second, and
+//! leaves.
 
 use super::conf::{Main, ZoneModule};
 use super::part::WorkerPart;
@@ -13,8 +14,8 @@ use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How often a worker looks for workers that died, in milliseconds; with the check at a respawned worker's start, counts are exact again
-/// within about this time.
+/// How often a worker looks for workers that died, in milliseconds; with the check at a respawned
+/// worker's start, counts are exact again within about this time.
 const HOUSEKEEPING_MS: ngx_msec_t = 1_000;
 
 /// What this process is. Only its event loop's thread asks.
@@ -75,7 +76,8 @@ pub(crate) fn in_force(cycle: *mut ngx_cycle_t) {
         log::write_cycle(log::NGX_LOG_EMERG, &message);
     }
     wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
-    // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload, nothing else.
+    // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload,
+    // nothing else.
     unsafe {
         let cleanup = nginx_sys::ngx_pool_cleanup_add((*cycle).pool, 0);
         if !cleanup.is_null() {
@@ -91,7 +93,8 @@ unsafe extern "C" fn on_cycle_destroyed(_: *mut c_void) {
 /// In each worker.
 pub(crate) fn worker_begins(cycle: *mut ngx_cycle_t) {
     clock::reseed();
-    // SAFETY: the cycle this process runs for; its configuration lives as long as the process serves it.
+    // SAFETY: the cycle this process runs for; its configuration lives as long as the process
+    // serves it.
     let Some(main) = (unsafe { ZoneModule::main_in(cycle) }) else { return };
     let Some(zone) = main.zone.get() else { return };
     PROCESS.main.set(Some(main));
@@ -100,8 +103,9 @@ pub(crate) fn worker_begins(cycle: *mut ngx_cycle_t) {
     start_housekeeping();
 }
 
-/// Takes a slot in the zone, and runs what the parts do then. Without a slot requests are served by round robin; housekeeping tries again,
-/// since the workers of an older configuration give theirs back one by one.
+/// Takes a slot in the zone, and runs what the parts do then. Without a slot requests are served by
+/// round robin; housekeeping tries again, since the workers of an older configuration give theirs
+/// back one by one.
 fn join(main: &'static Main, zone: &'static Zone<'static>) {
     reclaim();
     // Called again by housekeeping, until there is a slot.
@@ -180,7 +184,8 @@ fn for_each_part(call: impl Fn(&'static dyn WorkerPart)) {
 }
 
 fn start_housekeeping() {
-    // SAFETY: only this thread has the cell, and no reference into it is kept. The box never moves its event.
+    // SAFETY: only this thread has the cell, and no reference into it is kept. The box never moves
+    // its event.
     unsafe {
         let event = (*PROCESS.housekeeping.get()).get_or_insert_with(|| Box::new(std::mem::zeroed()));
         event.handler = Some(on_housekeeping);
@@ -226,7 +231,8 @@ pub(crate) fn own_id() -> ProcessId {
     })
 }
 
-/// Whether a process lives: its pid exists, started when it says, and is no zombie. Without /proc the pid alone counts.
+/// Whether a process lives: its pid exists, started when it says, and is no zombie. Without /proc
+/// the pid alone counts.
 fn is_alive(process: ProcessId) -> bool {
     let Ok(pid) = libc::pid_t::try_from(process.pid) else { return false };
     // SAFETY: signal 0 only asks whether the process exists.
@@ -237,7 +243,8 @@ fn is_alive(process: ProcessId) -> bool {
             .is_none_or(|(start, zombie)| !zombie && (process.start == 0 || start == process.start))
 }
 
-/// The start time of a process in clock ticks after boot (low 32 bits), and whether it is a zombie: fields 22 and 3 of /proc/PID/stat.
+/// The start time of a process in clock ticks after boot (low 32 bits), and whether it is a zombie:
+/// fields 22 and 3 of /proc/PID/stat.
 fn start_time(pid: u32) -> Option<(u32, bool)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; what follows the last one does not.

@@ -1,13 +1,18 @@
 //! The canonical text while it grows, and the order of the members in it.
 //!
-//! Members stand in the text as they came. When an object closes whose members are not in order, or of which some are ignored, its members are sorted by key and
-//! only the order is written down; the text is brought into it once, while it is hashed. So nothing is moved, and a body of any nesting is hashed
-//! in one pass. An object in order, and all text between, costs nothing but a comparison per member.
+//! Members stand in the text as they came. When an object closes whose members are not in order, or
+//! of which some are ignored, its members are sorted by key and only the order is written down; the
+//! text is brought into it once, while it is hashed. So nothing is moved, and a body of any nesting
+//! is hashed in one pass. An object in order, and all text between, costs nothing but a comparison
+//! per member.
 //!
-//! Objects are listed in the order in which they opened. So what a member holds is a range of that list, and no search is needed to find it.
+//! Objects are listed in the order in which they opened. So what a member holds is a range of that
+//! list, and no search is needed to find it.
 //!
-//! Cost: n log n comparisons per object of n members (`sort_unstable`: in place, no worse case), linear hashing. Bound: [`MEMBERS_MAX`] per object; 32 bytes per
-//! member of an open object, 16 + 24 bytes per member and object that is out of order or holds one that is; places are 32 bits, so the body is below 4 GiB.
+//! Cost: n log n comparisons per object of n members (`sort_unstable`: in place, no worse case),
+//! linear hashing. Bound: [`MEMBERS_MAX`] per object; 32 bytes per member of an open object, 16 +
+//! 24 bytes per member and object that is out of order or holds one that is; places are 32 bits, so
+//! the body is below 4 GiB.
 
 use std::cmp::Ordering;
 
@@ -18,7 +23,8 @@ use super::NotJson;
 /// Stands for an ignored element of an array; no value is spelled so.
 pub(super) const IGNORED: u8 = b'?';
 
-/// Members of one object. Sorting them takes 2 ms at worst, and nobody else may use the worker in that time.
+/// Members of one object. Sorting them takes 2 ms at worst, and nobody else may use the worker in
+/// that time.
 const MEMBERS_MAX: usize = 16 << 10;
 
 /// Bytes that are gathered before they are hashed: enough for the widest SIMD of BLAKE3.
@@ -33,7 +39,8 @@ pub(in super::super) struct Canonical {
     open: Vec<Member>,
     /// Members of closed objects in order; each object's stand together.
     ordered: Vec<Span>,
-    /// In the order of their opening braces: those that are open, are out of order or hold one that is.
+    /// In the order of their opening braces: those that are open, are out of order or hold one that
+    /// is.
     objects: Vec<Object>,
 }
 
@@ -57,7 +64,8 @@ struct Member {
 
 impl Member {
     fn new(text: &[u8], start: usize, objects: u32) -> Self {
-        // behind the opening quote; no byte of the text is zero, so shorter keys come first as they should
+        // behind the opening quote; no byte of the text is zero, so shorter keys come first as they
+        // should
         let (mut prefix, key) = ([0; 8], text.get(start + 1..).unwrap_or_default());
         prefix.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
         let here = place(text.len());
@@ -195,7 +203,8 @@ impl Canonical {
         out.flush();
     }
 
-    /// Writes the text of `span` in order. Calls itself once per nesting, of which the reader has a bound.
+    /// Writes the text of `span` in order. Calls itself once per nesting, of which the reader has a
+    /// bound.
     fn write(&self, span: Span, out: &mut Gather<'_>) {
         let (mut at, mut next) = (span.start, span.objects_from);
         while next < span.objects_to

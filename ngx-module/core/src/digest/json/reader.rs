@@ -1,9 +1,11 @@
 //! The grammar of JSON over a stream of chunks, and which members are ignored.
 //!
-//! A state machine: each byte leads from one state to the next, so a chunk may end anywhere. Runs of white space, of a string's plain bytes and
-//! of a number's are taken at once. Never looks back, never recurses.
+//! A state machine: each byte leads from one state to the next, so a chunk may end anywhere. Runs
+//! of white space, of a string's plain bytes and of a number's are taken at once. Never looks back,
+//! never recurses.
 //!
-//! Cost: about a nanosecond per byte of structure, a tenth of that within long strings. Bound: [`DEPTH_MAX`] containers are open at a time.
+//! Cost: about a nanosecond per byte of structure, a tenth of that within long strings. Bound:
+//! [`DEPTH_MAX`] containers are open at a time.
 
 use super::super::ignore::{Ignore, Step as Pointers};
 use super::super::memory::push;
@@ -12,7 +14,8 @@ use super::canonical::{Canonical, IGNORED, Mark, Opened};
 use super::number::Number;
 use super::string::{Escaped, Place, Step};
 
-/// Containers within each other. RFC 8259 leaves it open; common parsers stop between 100 and 1,000.
+/// Containers within each other. RFC 8259 leaves it open; common parsers stop between 100 and
+/// 1,000.
 const DEPTH_MAX: usize = 128;
 
 /// What may come next.
@@ -224,7 +227,8 @@ impl Reader {
         Ok(self.text.append(b"\"")?)
     }
 
-    /// The plain bytes at the start of `input` and the quote or backslash behind them; returns the rest.
+    /// The plain bytes at the start of `input` and the quote or backslash behind them; returns the
+    /// rest.
     fn plain<'a>(&mut self, ignore: &Ignore, input: &'a [u8]) -> Result<&'a [u8], NotJson> {
         let end = memchr::memchr2(b'"', b'\\', input).unwrap_or(input.len());
         let (run, rest) = input.split_at(end);

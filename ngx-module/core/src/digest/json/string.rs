@@ -1,7 +1,9 @@
-//! Strings: what their escapes mean, and how a character is written in canonical form (RFC 8785, section 3.2.2.2).
+//! Strings: what their escapes mean, and how a character is written in canonical form (RFC 8785,
+//! section 3.2.2.2).
 //!
-//! Never keeps the text. Raw bytes are copied by the reader and checked for UTF-8 when the string ends: an escape stands for whole
-//! characters only, so it can neither complete nor hide a broken sequence beside it.
+//! Never keeps the text. Raw bytes are copied by the reader and checked for UTF-8 when the string
+//! ends: an escape stands for whole characters only, so it can neither complete nor hide a broken
+//! sequence beside it.
 
 use super::NotJson;
 

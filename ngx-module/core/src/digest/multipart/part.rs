@@ -1,7 +1,8 @@
 //! The headers of a part, in canonical form.
 //!
-//! Each text with its length before it and each list with its number of items, so that no two lists of headers have the same form.
-//! Never sees the content. Cost: linear, but for sorting [`HEADERS_MAX`] names.
+//! Each text with its length before it and each list with its number of items, so that no two lists
+//! of headers have the same form. Never sees the content. Cost: linear, but for sorting
+//! [`HEADERS_MAX`] names.
 
 use arrayvec::ArrayVec;
 
@@ -9,7 +10,8 @@ use super::super::content_type::{Malformed, Parameter, Parameters, is_token_byte
 use super::super::memory::{Refused, append};
 use super::{HEADER_BYTES_MAX, HEADERS_MAX};
 
-/// Bytes of the longest canonical form: each of two lists of [`HEADERS_MAX`] pairs has lengths beside the bytes.
+/// Bytes of the longest canonical form: each of two lists of [`HEADERS_MAX`] pairs has lengths
+/// beside the bytes.
 const FORM_BYTES_MAX: usize = HEADER_BYTES_MAX + 1024;
 
 /// What a part's headers say.
@@ -41,7 +43,8 @@ struct Header<'a> {
     value: &'a [u8],
 }
 
-/// Reads `block`, a part's headers with the empty line behind them, and writes their canonical form to `form`.
+/// Reads `block`, a part's headers with the empty line behind them, and writes their canonical form
+/// to `form`.
 pub(super) fn read(block: &[u8], form: &mut Vec<u8>) -> Result<Headers, Unreadable> {
     let block = block.strip_suffix(b"\r\n\r\n").ok_or(Unreadable)?;
     let (mut disposition, mut content_type, mut encoding, mut length) = (None, None, None, None);

@@ -1,10 +1,12 @@
 //! Finds the parts in a stream of chunks.
 //!
-//! A state machine that hands contents to the hash function as they come. Of a content it holds back only as many bytes as a line's end and a boundary may have
-//! begun in; a search in them and the next chunk's first bytes finds a boundary across the seam, a search in the rest all others.
+//! A state machine that hands contents to the hash function as they come. Of a content it holds
+//! back only as many bytes as a line's end and a boundary may have begun in; a search in them and
+//! the next chunk's first bytes finds a boundary across the seam, a search in the rest all others.
 //!
-//! Which bytes are content and which are framing does not depend on how the body was cut, also when it cannot be read to its end.
-//! Never allocates but for one part's headers. Cost: linear, whatever the body (`memmem` is a two-way search with a SIMD start).
+//! Which bytes are content and which are framing does not depend on how the body was cut, also when
+//! it cannot be read to its end. Never allocates but for one part's headers. Cost: linear, whatever
+//! the body (`memmem` is a two-way search with a SIMD start).
 
 use arrayvec::ArrayVec;
 use memchr::memmem;
@@ -118,7 +120,8 @@ impl Reader {
         Finished::Framing(self.framing.finalize().into())
     }
 
-    /// One byte outside of headers and contents. What does not fit is no framing, so it is not taken.
+    /// One byte outside of headers and contents. What does not fit is no framing, so it is not
+    /// taken.
     fn between(&mut self, state: State, byte: u8) -> usize {
         let next =
             match (state, byte) {
@@ -183,7 +186,8 @@ impl Reader {
     /// More of a content; returns how much of `input` was taken.
     fn content(&mut self, input: &[u8], content: &mut Hasher) -> usize {
         let keep = self.delimiter.len() + 1;
-        // any delimiter of which a byte, or of whose line's end a byte, is held ends within this much of the input
+        // any delimiter of which a byte, or of whose line's end a byte, is held ends within this
+        // much of the input
         let ahead = input.len().min(self.delimiter.len() + 2);
         if !self.held.is_empty() {
             let mut seam: ArrayVec<u8, { 2 * SEAM_BYTES_MAX }> =
@@ -211,7 +215,8 @@ impl Reader {
         }
     }
 
-    /// A delimiter stands in `window` at `at`: the content's end if it begins a line. Returns where what is behind it begins.
+    /// A delimiter stands in `window` at `at`: the content's end if it begins a line. Returns where
+    /// what is behind it begins.
     fn found(&mut self, window: &[u8], at: usize, content: &mut Hasher) -> usize {
         let end = at + self.delimiter.len();
         let Some(inner) = window[..at].strip_suffix(b"\r\n") else {

@@ -1,6 +1,7 @@
 //! Blocks of addresses, as three words.
 //!
-//! IPv4 is kept as IPv4 mapped into IPv6, and marked: `::/0` is all of IPv6 and none of IPv4. Pure. Cost: a few instructions.
+//! IPv4 is kept as IPv4 mapped into IPv6, and marked: `::/0` is all of IPv6 and none of IPv4. Pure.
+//! Cost: a few instructions.
 
 use core::net::IpAddr;
 
@@ -24,9 +25,11 @@ impl Cidr {
     /// Words of [`Cidr::to_words`].
     pub(super) const WORDS: usize = 3;
 
-    /// The block of `prefix_bits` around `network`; `None` when the prefix is longer than the address.
+    /// The block of `prefix_bits` around `network`; `None` when the prefix is longer than the
+    /// address.
     ///
-    /// Bits of `network` behind the prefix do not matter. A block of IPv4 mapped into IPv6 is the IPv4 block.
+    /// Bits of `network` behind the prefix do not matter. A block of IPv4 mapped into IPv6 is the
+    /// IPv4 block.
     pub fn new(network: IpAddr, prefix_bits: u8) -> Option<Self> {
         let (bits_max, is_mapped) = match network {
             IpAddr::V4(_) => (32, false),

@@ -8,8 +8,8 @@ use arrayvec::ArrayVec;
 use super::{Cidr, Half, KEY_CIDRS_MAX, KEY_NAME_MAX, KeyName, KeyVerdict, Table};
 use crate::time::MonoNs;
 
-/// How often a look-up begins anew because the tables were changed meanwhile. Each time takes a whole publication within a few hundred nanoseconds;
-/// after that many the key counts as unknown.
+/// How often a look-up begins anew because the tables were changed meanwhile. Each time takes a
+/// whole publication within a few hundred nanoseconds; after that many the key counts as unknown.
 const TRIES: usize = 64;
 
 /// A hash as words that sort as its bytes do.

@@ -1,4 +1,5 @@
-//! What is to be written into a table: built and checked on the writer's heap before a word of the zone changes.
+//! What is to be written into a table: built and checked on the writer's heap before a word of the
+//! zone changes.
 
 use std::collections::HashMap;
 
@@ -7,7 +8,8 @@ use super::{
     find::words_of,
 };
 
-/// Why keys are refused; the table is as before. The control plane's doing, or the zone is too small.
+/// Why keys are refused; the table is as before. The control plane's doing, or the zone is too
+/// small.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
     /// More secrets than the zone has room for.
@@ -76,7 +78,8 @@ struct Arena {
 }
 
 impl Arena {
-    /// Where `blob` is, in words from the arena's start: far below 2^32, as all lengths are bounded.
+    /// Where `blob` is, in words from the arena's start: far below 2^32, as all lengths are
+    /// bounded.
     fn place(&mut self, blob: Vec<u64>) -> u64 {
         let words = &mut self.words;
         *self.places.entry(blob).or_insert_with_key(|blob| {
@@ -97,7 +100,8 @@ fn fingerprint(key: &KeySpec<'_>) -> String {
 }
 
 impl Image {
-    /// Checks `keys` against a table of `keys_max` entries. `deadline` tells what a secret has now, by its hash and the wall clock's second of its end.
+    /// Checks `keys` against a table of `keys_max` entries. `deadline` tells what a secret has now,
+    /// by its hash and the wall clock's second of its end.
     pub(super) fn of(
         keys: &[KeySpec<'_>],
         keys_max: usize,

@@ -6,7 +6,8 @@ use super::SIZE;
 use crate::turn::Terms;
 use crate::zone::QueueClass;
 
-/// What the queue should be: requests in the order in which they were shown, and the promises of each class, in whole grants.
+/// What the queue should be: requests in the order in which they were shown, and the promises of
+/// each class, in whole grants.
 #[derive(Default)]
 pub(super) struct Book {
     /// Sequence number → worker, class, moment.

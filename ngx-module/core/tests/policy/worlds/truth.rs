@@ -180,8 +180,8 @@ impl History {
         self.is_settled(world, p, from) && replica.leaves_ns >= to && !replica.spells.iter().filter(counts).any(is_new)
     }
 
-    /// Whether the last answers of `p`, be it 8 or 32, took longer by more than a tie's quarter than
-    /// as many of each other replica did in the mean.
+    /// Whether the last answers of `p`, be it 8 or 32, took longer by more than a tie's quarter
+    /// than as many of each other replica did in the mean.
     pub fn shows_slower(&self, p: usize) -> bool {
         let mean = |is_one: &dyn Fn(usize) -> bool, last: usize| {
             let shown = self.attempts.iter().rev().filter(|attempt| is_one(attempt.replica));

@@ -1,14 +1,19 @@
-//! Paces the answers of a class with a bandwidth: a body filter that lets through what [`Zone::bandwidth_grant`](pincer_core::zone::Zone::bandwidth_grant) gives and keeps the rest.
+//! Paces the answers of a class with a bandwidth: a body filter that lets through what
+//! [`Zone::bandwidth_grant`](pincer_core::zone::Zone::bandwidth_grant) gives and keeps the rest.
 //!
-//! Stands behind nginx's postpone and gzip filters, in a module of its own, where one chain of the main request holds all that goes out, in its order: what
-//! subrequests bring (slices, SSI, additions) is paced with it, and what counts is what is sent. nginx's own `limit_rate` works one filter further on. The request
-//! whose turn it is to write stays `buffered` until what it brought is gone, so subrequests do not run ahead of the client.
+//! Stands behind nginx's postpone and gzip filters, in a module of its own, where one chain of the
+//! main request holds all that goes out, in its order: what subrequests bring (slices, SSI,
+//! additions) is paced with it, and what counts is what is sent. nginx's own `limit_rate` works one
+//! filter further on. The request whose turn it is to write stays `buffered` until what it brought
+//! is gone, so subrequests do not run ahead of the client.
 //!
-//! Small buffers that are to be flushed go on whole, so a stream keeps its chunks; others are cut. While something waits for its turn the connection's
-//! write event is `delayed`, as with `limit_rate`, and a timer of our own looks again when the grant says so: nginx's timer on that event is its
-//! own to delete. When the timer fires it sends by itself: nginx's event pipe does not flush what it thinks is on its way. A client that does not take
-//! what it was sent is granted nothing and its write event is left alone, so that nginx's `send_timeout` finds it.
-//! Cost without a bandwidth: one look at the record. Bound: what the upstream's buffers hold.
+//! Small buffers that are to be flushed go on whole, so a stream keeps its chunks; others are cut.
+//! While something waits for its turn the connection's write event is `delayed`, as with
+//! `limit_rate`, and a timer of our own looks again when the grant says so: nginx's timer on that
+//! event is its own to delete. When the timer fires it sends by itself: nginx's event pipe does not
+//! flush what it thinks is on its way. A client that does not take what it was sent is granted
+//! nothing and its write event is left alone, so that nginx's `send_timeout` finds it. Cost without
+//! a bandwidth: one look at the record. Bound: what the upstream's buffers hold.
 
 use super::pieces;
 use crate::ffi::base::feature::Feature;
@@ -25,22 +30,26 @@ use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{Class, Held};
 use std::cell::Cell;
 
-/// In the `buffered` of the request that is writing: we keep something. nginx's image filter uses the same bit, on the connection.
+/// In the `buffered` of the request that is writing: we keep something. nginx's image filter uses
+/// the same bit, on the connection.
 const REQUEST_BUFFERED: u32 = 0x08;
 
 /// The same in the connection's, whose other bits are nginx's.
 const CONNECTION_BUFFERED: u32 = 0x40;
 
-/// In a connection's `buffered`: filters behind ours have something that is not sent (TLS, HTTP/2, the write filter).
+/// In a connection's `buffered`: filters behind ours have something that is not sent (TLS, HTTP/2,
+/// the write filter).
 const UNSENT: u32 = 0x01 | 0x02 | 0x10;
 
-/// How often it is looked whether the client takes what it was sent, ns. Its socket tells nginx, which does not always tell us.
+/// How often it is looked whether the client takes what it was sent, ns. Its socket tells nginx,
+/// which does not always tell us.
 const STALLED_NS: u64 = 100 * MILLISECOND_NS;
 
 /// The filter that stands after ours. Set by the master before it forks.
 static NEXT: LoopStatic<Cell<ngx_http_output_body_filter_pt>> = LoopStatic::new(Cell::new(None));
 
-/// Puts the body filter in front of those installed so far, if anything is limited: nginx calls this before its gzip and postpone filters are.
+/// Puts the body filter in front of those installed so far, if anything is limited: nginx calls
+/// this before its gzip and postpone filters are.
 pub(crate) fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
     // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
     if unsafe { LimitModule::main_read(cf) }.in_use {
@@ -89,7 +98,8 @@ unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_
     unsafe {
         let write = (*(*r).connection).write;
         if (*record).pacing.kept.is_null() && chain.is_null() && !has_unsent(r) {
-            // The gzip filter asks for its buffers to be sent, and our timer has: the write filter takes a flush of nothing for an error.
+            // The gzip filter asks for its buffers to be sent, and our timer has: the write filter
+            // takes a flush of nothing for an error.
             return nginx::OK;
         }
         if (*record).pacing.kept.is_null() && (chain.is_null() || !is_paced(&*record)) {
@@ -121,7 +131,8 @@ unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_
                 if is_stalled(r) {
                     continue;
                 }
-                // Nothing but waiting is left; without a time to wait something of ours is wrong, and a short one is as good.
+                // Nothing but waiting is left; without a time to wait something of ours is wrong,
+                // and a short one is as good.
                 (*record).pacing.delays = true;
                 bits::event::set_delayed(write, 1);
                 return keep(r, record, retry_ns.max(MILLISECOND_NS));
@@ -164,7 +175,8 @@ unsafe fn is_stalled(r: *const ngx_http_request_t) -> bool {
     }
 }
 
-/// What all limits let through of `wanted` bytes, `least` at once or none, and when to ask again if that is none.
+/// What all limits let through of `wanted` bytes, `least` at once or none, and when to ask again if
+/// that is none.
 fn grant(record: &mut Record, wanted: u64, least: u64) -> (u64, u64) {
     let mut all = (wanted, 0);
     let (zone, Some(worker)) = (record.zone, record.worker) else { return all };
@@ -191,7 +203,8 @@ fn sent(record: &mut Record, bytes: u64) {
 /// # Safety
 /// As [`pace`].
 unsafe fn keep(r: *mut ngx_http_request_t, record: *mut Record, wait_ns: u64) -> ngx_int_t {
-    // SAFETY: as the caller vouches; the event lies in the record, which stays where it is until the pool's end, where it is cancelled.
+    // SAFETY: as the caller vouches; the event lies in the record, which stays where it is until
+    // the pool's end, where it is cancelled.
     unsafe {
         let timer = &raw mut (*record).pacing.timer;
         (*timer).data = r.cast();
@@ -204,12 +217,14 @@ unsafe fn keep(r: *mut ngx_http_request_t, record: *mut Record, wait_ns: u64) ->
     }
 }
 
-/// The request whose turn it is to write is not done while we keep something: `r` or a subrequest of it.
+/// The request whose turn it is to write is not done while we keep something: `r` or a subrequest
+/// of it.
 ///
 /// # Safety
 /// As [`pace`].
 unsafe fn mark_kept(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: as the caller vouches; while a request is answered it or the subrequest that is writing is its connection's `data`.
+    // SAFETY: as the caller vouches; while a request is answered it or the subrequest that is
+    // writing is its connection's `data`.
     unsafe {
         let connection = (*r).connection;
         let active = (*connection).data.cast::<ngx_http_request_t>();
@@ -219,7 +234,8 @@ unsafe fn mark_kept(r: *mut ngx_http_request_t) -> ngx_int_t {
     nginx::AGAIN
 }
 
-/// Nothing is kept any more. Whoever was marked and is not done is the one that is writing now, or waits for it as its parent.
+/// Nothing is kept any more. Whoever was marked and is not done is the one that is writing now, or
+/// waits for it as its parent.
 ///
 /// # Safety
 /// As [`pace`].
@@ -236,10 +252,12 @@ unsafe fn mark_empty(r: *mut ngx_http_request_t) {
     }
 }
 
-/// Time to look again: sends what may be sent. Whoever writes for the request hears of it when it may write again.
+/// Time to look again: sends what may be sent. Whoever writes for the request hears of it when it
+/// may write again.
 unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
-    // SAFETY: the timer is cancelled before its request goes, and the record with the event in it is the request's. No Rust value is alive when nginx's
-    // functions run, of which the last may end the request.
+    // SAFETY: the timer is cancelled before its request goes, and the record with the event in it
+    // is the request's. No Rust value is alive when nginx's functions run, of which the last may
+    // end the request.
     unsafe {
         let r = (*event).data.cast::<ngx_http_request_t>();
         let connection = (*r).connection;
@@ -262,7 +280,8 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
         if (*record).pacing.kept.is_null() {
             send_on(r, record);
         }
-        // After what was posted, or a subrequest that has just been made would be run by both. Closing the connection takes the event back.
+        // After what was posted, or a subrequest that has just been made would be run by both.
+        // Closing the connection takes the event back.
         if !(*record).pacing.delays {
             nginx::post(write);
         }
@@ -270,13 +289,16 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
     }
 }
 
-/// Tells filters before ours that there is room, as if nginx had asked for what they keep: its event pipe does not, and its postpone filter lets a flush through
-/// only while something of the connection is marked as kept, which the gzip filter unmarks with each flush, whatever it still has.
+/// Tells filters before ours that there is room, as if nginx had asked for what they keep: its
+/// event pipe does not, and its postpone filter lets a flush through only while something of the
+/// connection is marked as kept, which the gzip filter unmarks with each flush, whatever it still
+/// has.
 ///
 /// # Safety
 /// As [`pace`]; nothing is kept.
 unsafe fn send_on(r: *mut ngx_http_request_t, record: *mut Record) {
-    // SAFETY: as the caller vouches; of a request that has kept something all filters are set up once its header is sent.
+    // SAFETY: as the caller vouches; of a request that has kept something all filters are set up
+    // once its header is sent.
     unsafe {
         let connection = (*r).connection;
         let active = (*connection).data.cast::<ngx_http_request_t>();
@@ -286,7 +308,8 @@ unsafe fn send_on(r: *mut ngx_http_request_t, record: *mut Record) {
         {
             return;
         }
-        // What a thread has written for the pipe, the pipe takes back first and sends on itself: they share a file, and so the thread's answer.
+        // What a thread has written for the pipe, the pipe takes back first and sends on itself:
+        // they share a file, and so the thread's answer.
         if pipe_of(active).is_some_and(|pipe| !(*pipe).writing.is_null()) {
             return;
         }
@@ -310,7 +333,8 @@ unsafe fn pipe_of(r: *const ngx_http_request_t) -> Option<*mut ngx_event_pipe_t>
     unsafe { (*r).upstream.as_ref().map(|upstream| upstream.pipe).filter(|pipe| !pipe.is_null()) }
 }
 
-/// Tells the pipe of `r` whether a thread reads for `r` now, as nginx does whenever the pipe itself has written: it begins no second one then.
+/// Tells the pipe of `r` whether a thread reads for `r` now, as nginx does whenever the pipe itself
+/// has written: it begins no second one then.
 ///
 /// # Safety
 /// `r` is live.

@@ -1,7 +1,9 @@
-//! The chain that is kept of an answer: what of it goes on next, where its buffers are cut, and what was cut and is sent.
+//! The chain that is kept of an answer: what of it goes on next, where its buffers are cut, and
+//! what was cut and is sent.
 //!
-//! Buffers with a flush that are small are never cut. A buffer that is cut goes on itself as its last piece, so whoever waits for it to be used up waits for all
-//! of it. Reads sizes as nginx's `ngx_buf_size` does. Cost: one step for each buffer. Bound: pieces that are sent are used again.
+//! Buffers with a flush that are small are never cut. A buffer that is cut goes on itself as its
+//! last piece, so whoever waits for it to be used up waits for all of it. Reads sizes as nginx's
+//! `ngx_buf_size` does. Cost: one step for each buffer. Bound: pieces that are sent are used again.
 
 use crate::ffi::base::bits;
 use crate::ffi::limit::record::Record;
@@ -14,7 +16,8 @@ const WHOLE_BYTES_MAX: u64 = 4 << 10;
 /// Pieces are not smaller than this while more is there, bytes.
 const PIECE_BYTES_MIN: u64 = 1 << 10;
 
-/// Takes buffers worth up to `bytes` from what is kept, the last one cut if it can be. With nothing granted only what has no size goes. `None` without memory.
+/// Takes buffers worth up to `bytes` from what is kept, the last one cut if it can be. With nothing
+/// granted only what has no size goes. `None` without memory.
 ///
 /// # Safety
 /// `r` is a live main request, `record` its record.
@@ -25,7 +28,8 @@ pub(super) unsafe fn take(
 ) -> Option<(*mut ngx_chain_t, u64)> {
     let (mut left, mut first) = (bytes, std::ptr::null_mut::<ngx_chain_t>());
     let mut end = &raw mut first;
-    // SAFETY: as the caller vouches; the kept links are our own, their buffers are live until all of them is consumed.
+    // SAFETY: as the caller vouches; the kept links are our own, their buffers are live until all
+    // of them is consumed.
     unsafe {
         let mut link = (*record).pacing.kept;
         while !link.is_null() {
@@ -69,12 +73,14 @@ pub(super) unsafe fn wanted(mut chain: *const ngx_chain_t) -> (u64, u64) {
     }
 }
 
-/// Takes back the links that the other filters have seen, which keep none, and the pieces that have been sent.
+/// Takes back the links that the other filters have seen, which keep none, and the pieces that have
+/// been sent.
 ///
 /// # Safety
 /// `r` is a live main request, `record` its record; `link` is a chain that [`take`] made.
 pub(super) unsafe fn reclaim(r: *mut ngx_http_request_t, record: *mut Record, mut link: *mut ngx_chain_t) {
-    // SAFETY: as the caller vouches; a piece's buffer is ours, so it is empty only when it has been sent.
+    // SAFETY: as the caller vouches; a piece's buffer is ours, so it is empty only when it has been
+    // sent.
     unsafe {
         let pacing = &raw mut (*record).pacing;
         let mut end = &raw mut (*pacing).pieces;
@@ -109,7 +115,8 @@ fn tag() -> *mut c_void {
     (&raw const TAG).cast_mut().cast()
 }
 
-/// Whether a buffer is not cut: a flush says that it belongs together and it is small, or it is of a kind that we do not know.
+/// Whether a buffer is not cut: a flush says that it belongs together and it is small, or it is of
+/// a kind that we do not know.
 ///
 /// # Safety
 /// `buffer` is live.
@@ -124,7 +131,8 @@ unsafe fn goes_whole(buffer: *const ngx_buf_t) -> bool {
     }
 }
 
-/// The first `bytes` of a buffer as a link of its own. The buffer itself goes on last, so whoever waits for it to be used up waits for all of it.
+/// The first `bytes` of a buffer as a link of its own. The buffer itself goes on last, so whoever
+/// waits for it to be used up waits for all of it.
 ///
 /// # Safety
 /// `r` is live, `record` its record, `buffer` is live, longer than `bytes` and may be cut.
@@ -134,7 +142,8 @@ unsafe fn cut(
     buffer: *mut ngx_buf_t,
     bytes: u64,
 ) -> Option<*mut ngx_chain_t> {
-    // SAFETY: as the caller vouches; link and buffer are of this request, made in its pool and used by nobody any more.
+    // SAFETY: as the caller vouches; link and buffer are of this request, made in its pool and used
+    // by nobody any more.
     unsafe {
         let mut link = (*record).pacing.free;
         if link.is_null() {

@@ -3,8 +3,9 @@
 //! **3. A slowed peer that is well again has at least 80 % of its fair share 15 s later; an ejected
 //! one 10 s after its first good answer.** Until then the others carry its load, and its operator
 //! has paid for a replica that idles. A slowed peer is well when it no longer works on a request
-//! that it began while it was slow: what it shows until then is slow. An ejected peer is tried again 32 s + a quarter after the
-//! last trial at the latest, so its first good answer is due within 45 s where requests come.
+//! that it began while it was slow: what it shows until then is slow. An ejected peer is tried
+//! again 32 s + a quarter after the last trial at the latest, so its first good answer is due
+//! within 45 s where requests come.
 //!
 //! **4. Shares by weight among like peers are within ±20 % over 1,000 requests.** Weights are how a
 //! canary is limited. Where the favoured peer cannot take its share for want of slots the others

@@ -5,8 +5,8 @@
 //! Beside a free peer of like speed there is nothing to wait for but an evener share, and a slot of
 //! a stream may be held for minutes. The bound leaves room for that evening-out and for the way of
 //! a wake-up. Like is a peer whose answers show it: where chance made the last ones of a peer as
-//! slow as those of a slower kind, the wait rule cannot tell it from one. A peer that is ejected for failures that others have too may be out of the pool, but
-//! half of the pool may not.
+//! slow as those of a slower kind, the wait rule cannot tell it from one. A peer that is ejected
+//! for failures that others have too may be out of the pool, but half of the pool may not.
 //!
 //! **6. A new peer beside known ones has one request in flight until its first success, which is
 //! the first token; each further one doubles that.** A cold replica that is handed its full share
