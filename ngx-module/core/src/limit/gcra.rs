@@ -4,11 +4,11 @@
 //! The number is the theoretical arrival time (TAT): when the next request would come if the key
 //! kept its rate exactly. A request that comes `excess` requests before it is in the burst; that is
 //! nginx's `excess` of `limit_req`, so `burst` and `delay` mean what they mean there: an idle key
-//! gets one request and `burst` more at once, and over a time t never more than rate · t + burst +
-//! 1. A TAT in the past is a full allowance, whatever its value. A debt is a time, so one made at a
-//! low rate would shut its key out for as long after a change to a high one: then [`Gcra::lowered`]
-//! is what is left of it. Pure integers. Cost: some twenty instructions. Bound: debts up to 2^63
-//! ticks; all sums saturate.
+//! gets one request and `burst` more at once, and over a time t never more than
+//! rate · t + burst + 1. A TAT in the past is a full allowance, whatever its value. A debt is a
+//! time, so one made at a low rate would shut its key out for as long after a change to a high one:
+//! then [`Gcra::lowered`] is what is left of it. Pure integers. Cost: some twenty instructions.
+//! Bound: debts up to 2^63 ticks; all sums saturate.
 
 use super::rate::{TICKS_PER_NS, Ticks, span_ns};
 use super::settings::DELAY_NONE;
