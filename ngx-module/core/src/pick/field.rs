@@ -21,6 +21,8 @@ const STALL_NS: u64 = 50 * MILLISECOND_NS;
 const FEW_PART: u64 = 3;
 /// Standard errors of the means that a difference must exceed to be believed.
 const ERRORS: u64 = 2;
+/// Of a difference for which a request waits longer than beside a peer of like speed.
+const SURE_ERRORS: u64 = 4;
 
 /// Indices of the bits that are set, rising. By halves: the upper one is nearly always empty, and
 /// half words are half the work.
@@ -102,6 +104,13 @@ impl<'a> Field<'a> {
         let beyond_ns = (gap_ns - low_ns / 4) / ERRORS;
         let square = |ns: u64| u128::from(ns) * u128::from(ns);
         gap_ns < low_ns && square(beyond_ns) <= square(self.peers[low].error_ns) + square(self.peers[high].error_ns)
+    }
+
+    /// Whether chance cannot be why `high` has a greater mean than `low`.
+    pub(super) fn is_surely_slower(&self, high: usize, low: usize) -> bool {
+        let gap_ns = self.service_ns[high].saturating_sub(self.service_ns[low] + self.service_ns[low] / 4);
+        let square = |ns: u64| u128::from(ns) * u128::from(ns);
+        square(gap_ns / SURE_ERRORS) > square(self.peers[low].error_ns) + square(self.peers[high].error_ns)
     }
 
     /// Whether peer `i` is slower than it usually is: it may have been ill, and healed since.

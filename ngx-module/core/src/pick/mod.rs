@@ -252,14 +252,14 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
         if let Some(peer) = look::choose(&field, demand) {
             return Decision::Take { peer, ties: all, why: Why::Explore };
         }
-        match rule::choose(&field, demand, theta) {
+        let is_free = match rule::choose(&field, demand, theta) {
             rule::Choice::Take { peer, ties } => return Decision::Take { peer, ties: ties | all, why },
-            // Beside a known one that is free: the wait is bounded already.
-            rule::Choice::Wait => return Decision::Wait,
-            rule::Choice::AllFull => {}
-        }
-        // The known ones are full: better an unknown one than a long wait.
-        let free = bits(strangers).filter(|&i| has_slot(&peers[i])).min_by_key(|&i| peers[i].in_flight);
+            // Beside a known one that is free.
+            rule::Choice::Wait => |i: &usize, peers: &[PeerView], open| unknown::is_owed(peers, open, *i),
+            rule::Choice::AllFull => |i: &usize, peers: &[PeerView], _| has_slot(&peers[*i]),
+        };
+        // Better an unknown one than a long wait.
+        let free = bits(strangers).filter(|i| is_free(i, peers, open)).min_by_key(|&i| peers[i].in_flight);
         if let Some(peer) = free.filter(|_| !demand.can_wait || patience::is_over(0, demand)) {
             return Decision::Take { peer, ties: all, why: Why::Unknown };
         }

@@ -16,7 +16,7 @@
 //! Never chooses within a tie: that is [`super::share`].
 
 use super::field::{Field, bits};
-use super::{Demand, PeerSet, share};
+use super::{Demand, PeerSet, patience, share};
 
 /// The rule's answer.
 pub(super) enum Choice {
@@ -29,6 +29,8 @@ pub(super) enum Choice {
 struct Group {
     /// All of them, full ones too.
     members: PeerSet,
+    /// The fastest that is free.
+    anchor: usize,
     cost_ns: f64,
     has_slots: bool,
 }
@@ -77,7 +79,7 @@ fn group_of(field: &Field, left: PeerSet, anchor: usize) -> Group {
         members = bits(left | full).filter(|&i| field.is_tie(i, anchor)).fold(0, |set, i| set | 1 << i);
     }
     let has_slots = bits(members).any(|i| field.peers[i].max_conns != 0);
-    let mut group = Group { members, cost_ns: field.service_ns(anchor) as f64, has_slots };
+    let mut group = Group { members, anchor, cost_ns: field.service_ns(anchor) as f64, has_slots };
     if !has_slots {
         let (mut total, mut pending, mut weight) = (0_u64, 0_u64, 0_u64);
         for i in bits(field.set) {
@@ -95,11 +97,14 @@ fn group_of(field: &Field, left: PeerSet, anchor: usize) -> Group {
 /// Whether a slot of the faster peers, all of which are full, comes soon enough.
 fn is_worth_waiting(field: &Field, demand: &Demand, theta: f64, group: &Group) -> bool {
     let chosen_ns = group.cost_ns;
+    // For a short time what the means say will do; beyond it there has to be proof.
+    let has_waited = patience::is_over(chosen_ns as u64, demand);
+    let is_slower = |i: usize| !has_waited || field.is_surely_slower(group.anchor, i);
     let (mut drain_per_ns, mut least_ns) = (0.0, f64::MAX);
     for i in bits(field.set & !group.members) {
         let service_ns = field.service_ns(i) as f64;
         let peer = &field.peers[i];
-        if !field.is_free(i) && peer.max_conns != 0 && service_ns < chosen_ns {
+        if !field.is_free(i) && peer.max_conns != 0 && service_ns < chosen_ns && is_slower(i) {
             drain_per_ns += f64::from(peer.slots) / field.hold_ns(i) as f64;
             least_ns = least_ns.min(service_ns);
         }

@@ -149,7 +149,7 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
 }
 
 /// Whether one request more would put the peer further ahead of its share than [`AHEAD`].
-const fn is_ahead(peer: &PeerView, weights: u64) -> bool {
+pub(super) const fn is_ahead(peer: &PeerView, weights: u64) -> bool {
     let weights = weights.cast_signed();
     peer.wrr_current.saturating_add(peer.weight as i64).saturating_sub(weights) < -AHEAD * weights
 }

@@ -12,7 +12,7 @@
 //! unknown, one comparison a peer otherwise.
 
 use super::field::bits;
-use super::{PeerSet, PeerView, has_slot};
+use super::{PeerSet, PeerView, has_slot, share};
 
 /// The peers of `open` without a sample, if others have one.
 #[inline]
@@ -25,6 +25,12 @@ pub(super) fn strangers(peers: &[PeerView], open: PeerSet) -> PeerSet {
 /// count: it has shown its signal and gives none.)
 pub(super) const fn is_idle(peer: &PeerView) -> bool {
     peer.pending == 0 && has_slot(peer)
+}
+
+/// Whether an unknown peer is idle and not far ahead of its share.
+pub(super) fn is_owed(peers: &[PeerView], open: PeerSet, i: usize) -> bool {
+    let weights = bits(open).map(|i| u64::from(peers[i].weight)).sum();
+    is_idle(&peers[i]) && !share::is_ahead(&peers[i], weights)
 }
 
 /// The idle one of `strangers` whose turn it is; `None` when it is the turn of a known peer.

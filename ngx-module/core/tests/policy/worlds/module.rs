@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 /// The clock at the world's start: not zero, since 0 means "never" in the cells.
 const START_NS: u64 = 1_000_000 * MS;
 const QUEUE_SIZE: u32 = 500;
-pub const TICK_NS: u64 = 100 * MS;
+pub const TICK_NS: u64 = 40 * MS;
 /// From a kick to the drain of the other worker. A healthy loop answers in 0.1 ms.
 const KICK_NS: u64 = MS / 10;
 const KICK_STALE_NS: u64 = 30 * MS;
