@@ -22,7 +22,7 @@ const FEW_PART: u64 = 3;
 /// Standard errors of the means that a difference must exceed to be believed.
 const ERRORS: u64 = 2;
 /// Of a difference for which a request waits longer than beside a peer of like speed.
-const SURE_ERRORS: u64 = 4;
+const SURE_ERRORS: f64 = 4.0;
 
 /// Indices of the bits that are set, rising. By halves: the upper one is nearly always empty, and
 /// half words are half the work.
@@ -106,11 +106,12 @@ impl<'a> Field<'a> {
         gap_ns < low_ns && square(beyond_ns) <= square(self.peers[low].error_ns) + square(self.peers[high].error_ns)
     }
 
-    /// Whether chance cannot be why `high` has a greater mean than `low`.
+    /// Whether chance cannot be why `high` has a greater mean than `low`: whether it is surely not
+    /// that `low` has the mean of `high`, and has met easy work so far.
     pub(super) fn is_surely_slower(&self, high: usize, low: usize) -> bool {
-        let gap_ns = self.service_ns[high].saturating_sub(self.service_ns[low] + self.service_ns[low] / 4);
-        let square = |ns: u64| u128::from(ns) * u128::from(ns);
-        square(gap_ns / SURE_ERRORS) > square(self.peers[low].error_ns) + square(self.peers[high].error_ns)
+        let (high_ns, low_ns) = (self.service_ns[high] as f64, self.service_ns[low].max(1) as f64);
+        let low_error_ns = self.peers[low].error_ns as f64 * (high_ns / low_ns).max(1.0);
+        high_ns - low_ns * 1.25 > SURE_ERRORS * low_error_ns.hypot(self.peers[high].error_ns as f64)
     }
 
     /// Whether peer `i` is slower than it usually is: it may have been ill, and healed since.
