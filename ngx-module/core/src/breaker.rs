@@ -354,7 +354,7 @@ impl Breaker {
         let word = Word::decode(self.word.load(Relaxed));
         match rule {
             Rule::Adaptive | Rule::Off => (word.outcomes().count_ones(), word.history >> WINDOW & 0xf),
-            Rule::Counted { .. } => (word.history, word.history.max(RUN)),
+            Rule::Counted { .. } => (word.history, word.history.max(WINDOW)),
         }
     }
 

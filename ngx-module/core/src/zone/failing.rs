@@ -20,8 +20,9 @@ use super::array::Array;
 use super::changes::{Change, Changes, Switch};
 use super::peer::Peer;
 use super::{BalanceParams, Outcome, PeerIdx, Ticket, Upstream, UpstreamIdx, WorkerIdx, Zone};
-use crate::breaker::Opening;
+use crate::breaker::{Opening, Rule};
 use crate::limit::KeyHash;
+use crate::mutes::{self, Tally};
 use crate::pick::Why;
 use crate::time::{MILLISECOND_NS, MonoNs};
 
@@ -30,9 +31,8 @@ pub const FAILING: usize = 256;
 /// Answers are compared with the table so long after the last failure, ns: failures that are older
 /// have had their effect.
 const RECENT_NS: u64 = 30_000 * MILLISECOND_NS;
-/// A peer with at most one failure in so many outcomes answers what others fail,
-const ANSWERS_ONE_IN: u32 = 5;
-/// if it has answered within so many failures of its upstream: two runs that open a breaker.
+/// What a peer answers tells about others' failures if it has answered within so many of them: two
+/// runs that open a breaker.
 const ANSWERS_WITHIN: u32 = 6;
 
 /// What tells one request from another, hashed with the zone's secret: 40 bits.
@@ -222,7 +222,13 @@ impl Zone<'_> {
             }
             return Outcome::Excused;
         }
-        if let Some((opening, out_ms)) = self.blame(peer, ticket.trial, now, random) {
+        // A request that was not even sent is not the reason.
+        let blamed = if fingerprint.is_some() {
+            self.blame(peer, ticket.trial, now, random)
+        } else {
+            self.blame_unless(peer, ticket.trial, now, random, || false)
+        };
+        if let Some((opening, out_ms)) = blamed {
             known.inspect(|(upstream, fingerprint)| upstream.failing.note_opened(*fingerprint));
             changes.extend(peer.note(ticket.peer, Switch::Opened { opening, out_ms }, now));
         }
@@ -263,8 +269,18 @@ impl Zone<'_> {
     /// A failure counts for the peer's breaker, which opens unless the pool needs the peer: why it
     /// did, and for how many ms.
     fn blame(&self, peer: &Peer, trial: bool, now: MonoNs, random: u64) -> Option<(Opening, u64)> {
-        let may_open = || !self.is_held_in(peer);
-        let opened = peer.breaker.failure_unless_held(trial, peer.rule(), random, now, may_open);
+        self.blame_unless(peer, trial, now, random, || self.is_held_in(peer))
+    }
+
+    fn blame_unless(
+        &self,
+        peer: &Peer,
+        trial: bool,
+        now: MonoNs,
+        random: u64,
+        is_held_in: impl Fn() -> bool,
+    ) -> Option<(Opening, u64)> {
+        let opened = peer.breaker.failure_unless_held(trial, peer.rule(), random, now, || !is_held_in());
         if opened.is_some() {
             peer.counters.breaker_openings.fetch_add(1, Relaxed);
         }
@@ -279,17 +295,20 @@ impl Zone<'_> {
             return false;
         }
         let (is_backup, count) = (peer.is_backup(), upstream.failing.count.load(Relaxed));
-        let (mut pool, mut left, mut failing) = (1, 0, false);
+        let tally = |(failures, outcomes): (u32, u32)| Tally { answered: outcomes.into(), mute: failures.into() };
+        let answers = |peer: &Peer| {
+            let answered = peer.answered.load(Relaxed);
+            answered != 0 && count.wrapping_sub(answered) <= ANSWERS_WITHIN
+        };
+        let (mut pool, mut left, mut failing, mut others) = (1, 0, false, Tally::default());
         for (_, _, other) in self.linked(upstream).filter(|(_, _, other)| !core::ptr::eq(*other, peer)) {
             if !other.live().takes() {
                 continue;
             }
             let (failures, outcomes) = other.breaker.record(other.rule());
             let is_in = other.breaker.is_closed();
-            let answered = other.answered.load(Relaxed);
-            let lately = answered != 0 && count.wrapping_sub(answered) <= ANSWERS_WITHIN;
-            if is_in && lately && failures * ANSWERS_ONE_IN <= outcomes {
-                return false;
+            if is_in && answers(other) {
+                others = others.plus(tally((failures, outcomes)));
             }
             failing |= !is_in || failures > 0;
             if other.is_backup() == is_backup {
@@ -297,7 +316,10 @@ impl Zone<'_> {
                 left += u32::from(is_in);
             }
         }
-        failing && 2 * left < pool
+        // nginx's rule does not count what is answered in between.
+        let answers_too = matches!(peer.rule(), Rule::Counted { .. }) && answers(peer);
+        let is_unusual = || !answers_too && mutes::is_unusual(tally(peer.breaker.record(peer.rule())), others);
+        failing && 2 * left < pool && !is_unusual()
     }
 
     /// The upstream that a linked peer belongs to.
