@@ -31,6 +31,7 @@ fn peer(i: u32, service_ns: u64, in_flight: u32, slots: u32) -> PeerView {
         admission: Admission::Open,
         backup: false,
         silent_ns: 0,
+        stalled: false,
         span_ns: 0,
         samples: 200,
     }

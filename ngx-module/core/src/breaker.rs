@@ -217,7 +217,6 @@ impl Word {
     /// Why one failure more opens it.
     fn opening(self, rule: Rule, now_ms: u64) -> Opening {
         match rule {
-            _ if self.phase == Phase::Trial => Opening::Trial,
             Rule::Counted { fail_timeout_ns, .. } => Opening::Counted(self.counted(fail_timeout_ns, now_ms)),
             Rule::Adaptive | Rule::Off => {
                 let outcomes = self.remember(true).outcomes();
@@ -311,6 +310,8 @@ impl Breaker {
     ) -> Option<(Opening, u64)> {
         let now_ms = now.0 / MILLISECOND_NS;
         self.update(|word| match word.phase {
+            // The trial's first token closed it, and then the trial failed.
+            Phase::Closed if trial && rule != Rule::Off => Some(word.opened(word.out_ms(rule, random), now_ms)),
             Phase::Closed => {
                 let next = word.failed(rule, random, now_ms);
                 let held = next.phase == Phase::Open && !may_open();
@@ -320,7 +321,10 @@ impl Breaker {
             Phase::Open | Phase::Trial => None,
         })
         .filter(|(_, new)| new.phase == Phase::Open)
-        .map(|(old, new)| (old.opening(rule, now_ms), new.time_ms.saturating_sub(now_ms)))
+        .map(|(old, new)| {
+            let opening = if trial { Opening::Trial } else { old.opening(rule, now_ms) };
+            (opening, new.time_ms.saturating_sub(now_ms))
+        })
     }
 
     /// A failure that was counted was not the peer's: its newest one is taken back, if it is

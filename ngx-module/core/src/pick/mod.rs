@@ -25,6 +25,7 @@ mod share;
 mod unknown;
 
 use crate::affinity;
+use crate::time::SECOND_NS;
 use field::{Field, bits};
 pub use look::STALE_NS;
 pub use patience::look_again_ns;
@@ -44,6 +45,13 @@ pub type PeerSet = u128;
 pub const THETA: f64 = 0.3;
 /// One request in so many may look at a peer whose speed is well known to be less than others'.
 pub const EXPLORE_ONE_IN: u64 = 100;
+
+/// Requests without their signal that a peer has at least if it is stalled.
+pub const STALLED: u32 = 3;
+/// In this time a stalled peer has shown no signal, at least, ns;
+pub const STALLED_NS: u64 = SECOND_NS;
+/// and for so many of its services.
+pub const STALLED_SERVICES: u64 = 8;
 
 /// Whether a peer may take requests now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +108,8 @@ pub struct PeerView {
     /// Time since the last sample of the signal in ns, while no request is without its signal; 0 =
     /// one is, or there never was a sample.
     pub silent_ns: u64,
+    /// Some requests are without their signal, and for much longer than is usual none has come.
+    pub stalled: bool,
     /// For how long its samples have said what they say, ns
     /// ([`crate::estimate::Estimate::span_ns`]).
     pub span_ns: u64,
@@ -197,6 +207,7 @@ impl Ranks {
                 continue;
             }
             match (peer.admission, peer.backup) {
+                (Admission::Open, _) if peer.stalled => ranks.ejected |= bit,
                 (Admission::Open, false) => ranks.open |= bit,
                 (Admission::Trial, false) => ranks.trial |= bit,
                 (Admission::Open, true) => ranks.backup |= bit,
@@ -205,7 +216,27 @@ impl Ranks {
                 (Admission::Shut, _) => {}
             }
         }
+        ranks.leave_out_mute(peers);
         ranks
+    }
+
+    /// Where nobody is known: a peer that has shown no signal for long, while another one's
+    /// requests show theirs, is not idle but hangs.
+    fn leave_out_mute(&mut self, peers: &[PeerView]) {
+        let is_old = |i: &usize| {
+            peers[*i].service_ns == 0 && peers[*i].pending >= STALLED && peers[*i].pending_age_ns >= STALLED_NS
+        };
+        for set in [&mut self.open, &mut self.backup] {
+            let old = bits(*set).filter(is_old).fold(0, |old: PeerSet, i| old | 1 << i);
+            if old == 0 {
+                continue;
+            }
+            let oldest_ns = bits(*set & !old).map(|i| peers[i].pending_age_ns).max();
+            let is_mute = |i: &usize| oldest_ns.is_some_and(|ns| peers[*i].pending_age_ns / STALLED_SERVICES > ns);
+            let mute = bits(old).filter(is_mute).fold(0, |mute: PeerSet, i| mute | 1 << i);
+            *set &= !mute;
+            self.ejected |= mute;
+        }
     }
 }
 

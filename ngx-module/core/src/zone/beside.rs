@@ -74,6 +74,7 @@ impl Zone<'_> {
             why: Why::NoSlot,
             trial: false,
             pending: false,
+            closed: false,
             early: Early::Sampled,
         })
     }

@@ -67,6 +67,8 @@ pub struct Ticket {
     /// Whether it is the one request of a half-open breaker.
     pub trial: bool,
     pub(super) pending: bool,
+    /// Its first token closed the breaker.
+    pub(super) closed: bool,
     pub(super) early: Early,
 }
 
@@ -285,6 +287,7 @@ impl Zone<'_> {
         let renewed = peer.learn_first_byte(first_byte_ns, params, now);
         ticket.early = if renewed { Early::Renewed } else { Early::Sampled };
         let due = peer.learn_early(core::mem::take(&mut ticket.trial), params, now)?;
+        ticket.closed = true;
         peer.note(ticket.peer, Switch::Closed(due), now)
     }
 
@@ -296,6 +299,7 @@ impl Zone<'_> {
         let peer = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing)?;
         ticket.early = Early::Sampled;
         let due = peer.learn_early(core::mem::take(&mut ticket.trial), params, now)?;
+        ticket.closed = true;
         peer.note(ticket.peer, Switch::Closed(due), now)
     }
 
@@ -446,6 +450,7 @@ impl Zone<'_> {
             why,
             trial,
             pending: true,
+            closed: false,
             early: Early::Nothing,
         })
     }

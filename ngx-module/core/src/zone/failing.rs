@@ -223,10 +223,11 @@ impl Zone<'_> {
             return Outcome::Excused;
         }
         // A request that was not even sent is not the reason.
+        let trial = ticket.trial || ticket.closed;
         let blamed = if fingerprint.is_some() {
-            self.blame(peer, ticket.trial, now, random)
+            self.blame(peer, trial, now, random)
         } else {
-            self.blame_unless(peer, ticket.trial, now, random, || false)
+            self.blame_unless(peer, trial, now, random, || false)
         };
         if let Some((opening, out_ms)) = blamed {
             known.inspect(|(upstream, fingerprint)| upstream.failing.note_opened(*fingerprint));

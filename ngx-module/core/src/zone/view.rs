@@ -12,7 +12,7 @@ use super::WORKERS_MAX;
 use super::claim::{BalanceParams, Early, Outcome, Signal, Ticket};
 use super::peer::{Live, Peer};
 use crate::breaker::Due;
-use crate::pick::{Admission, PeerView};
+use crate::pick::{Admission, PeerView, STALLED, STALLED_NS, STALLED_SERVICES};
 use crate::time::MonoNs;
 
 /// A hole in the table, as the pick sees it.
@@ -34,6 +34,7 @@ pub(super) const HOLE: PeerView = PeerView {
     admission: Admission::Shut,
     backup: false,
     silent_ns: 0,
+    stalled: false,
     span_ns: 0,
     samples: 0,
 };
@@ -57,15 +58,24 @@ impl Peer {
             0 => (estimate.silent_ns(now), estimate.span_ns(), estimate.usual_samples(), estimate.recent_most_ns()),
             _ => (0, 0, 0, 0),
         };
+        let service_ns = self.means.service_ns.load(Relaxed);
+        let pending_age_ns = mean_age_ns(pending, now);
+        let long_ns = service_ns.saturating_mul(STALLED_SERVICES).max(STALLED_NS);
+        // That they are new requests that came at once is told by their mean age.
+        let stalled = count >= STALLED
+            && service_ns != 0
+            && pending_age_ns >= long_ns / 2
+            && estimate.silent_ns(now) >= long_ns;
         PeerView {
             identity: self.identity.load(Relaxed),
             in_flight,
             pending: count,
-            pending_age_ns: mean_age_ns(pending, now),
+            pending_age_ns,
             slots: self.slow_start.slots(live.max_conns(), params.slow_start_ns, now),
             max_conns: live.max_conns(),
             weight: live.weight(),
-            service_ns: self.means.service_ns.load(Relaxed),
+            service_ns,
+            stalled,
             error_ns: self.means.error_ns.load(Relaxed),
             usual_ns: self.means.usual_ns.load(Relaxed),
             recent_ns: self.means.recent_ns.load(Relaxed),
