@@ -50,8 +50,10 @@ pub const EXPLORE_ONE_IN: u64 = 100;
 pub const STALLED: u32 = 3;
 /// In this time a stalled peer has shown no signal, at least, ns;
 pub const STALLED_NS: u64 = SECOND_NS;
-/// and for so many of its services.
-pub const STALLED_SERVICES: u64 = 8;
+/// and for so many of its services, and so many divided by the requests that are without theirs.
+pub const STALLED_SERVICES: (u64, u64) = (2, 18);
+/// Where nobody is known: the requests of others are without theirs for such a part of the time.
+const MUTE_PART: u64 = 8;
 
 /// Whether a peer may take requests now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +234,7 @@ impl Ranks {
                 continue;
             }
             let oldest_ns = bits(*set & !old).map(|i| peers[i].pending_age_ns).max();
-            let is_mute = |i: &usize| oldest_ns.is_some_and(|ns| peers[*i].pending_age_ns / STALLED_SERVICES > ns);
+            let is_mute = |i: &usize| oldest_ns.is_some_and(|ns| peers[*i].pending_age_ns / MUTE_PART > ns);
             let mute = bits(old).filter(is_mute).fold(0, |mute: PeerSet, i| mute | 1 << i);
             *set &= !mute;
             self.ejected |= mute;

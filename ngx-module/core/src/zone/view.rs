@@ -60,8 +60,10 @@ impl Peer {
         };
         let service_ns = self.means.service_ns.load(Relaxed);
         let pending_age_ns = mean_age_ns(pending, now);
-        let long_ns = service_ns.saturating_mul(STALLED_SERVICES).max(STALLED_NS);
-        // That they are new requests that came at once is told by their mean age.
+        // Of many one would have shown its signal soon. That they are new requests that came at
+        // once is told by their mean age.
+        let services = STALLED_SERVICES.0 + STALLED_SERVICES.1 / u64::from(count.max(1));
+        let long_ns = service_ns.saturating_mul(services).max(STALLED_NS);
         let stalled = count >= STALLED
             && service_ns != 0
             && pending_age_ns >= long_ns / 2

@@ -18,6 +18,11 @@ use super::Invariant;
 
 /// See the file's header.
 const ALLOWANCE: f64 = 10.0;
+/// On top where less than half of the pool would be left without the peer: then it takes proof that
+/// it is the peer and not the requests, ten outcomes and what is under way meanwhile.
+const PROOF: f64 = 30.0;
+/// A peer that hangs shows it by silence: for so long, or for eight services.
+const SILENCE_NS: f64 = 1.5 * S as f64;
 
 pub fn judge(world: &World, history: &mut History) {
     if world.marked_everywhere() {
@@ -47,7 +52,16 @@ pub fn judge(world: &World, history: &mut History) {
                     judged.push(Invariant::Failing);
                     let all = during().count();
                     let got = during().filter(|attempt| attempt.replica == p).count();
-                    let most = 0.02 * all as f64 + ALLOWANCE;
+                    let mut most = 0.02 * all as f64 + ALLOWANCE;
+                    let there = |q: &usize| world.replicas[*q].is_in(from);
+                    let well = (0..world.replicas.len()).filter(there).filter(|&q| answers_well(q)).count();
+                    if 2 * well < (0..world.replicas.len()).filter(there).count() {
+                        most += PROOF;
+                    }
+                    if spell.what == What::Hang {
+                        let silence_ns = SILENCE_NS.max(8.0 * world.service_ns(replica.group));
+                        most += share_of(world, p, from, to) * world.traffic.per_s * silence_ns / S as f64;
+                    }
                     if got as f64 > most {
                         found.push((Invariant::Failing, to, told(got, all, most)));
                     }
