@@ -36,12 +36,14 @@ pub(super) fn is_owed(peers: &[PeerView], open: PeerSet, i: usize) -> bool {
 /// The idle one of `strangers` whose turn it is; `None` when it is the turn of a known peer.
 ///
 /// All credits together are zero, so what the known ones have is what the strangers lack. (Their
-/// own credits do not tell: among peers of unlike speed they are held at their bounds.)
+/// own credits do not tell: among peers of unlike speed they are held at their bounds. Nor do those
+/// of strangers that are being asked: they gain credit until their first sample.)
 #[inline]
 pub(super) fn whose_turn(peers: &[PeerView], open: PeerSet, strangers: PeerSet) -> Option<usize> {
     let credit = |i: usize| i128::from(peers[i].wrr_current);
     let weight = |i: usize| i128::from(peers[i].weight);
-    let stranger = bits(strangers).filter(|&i| is_idle(&peers[i])).max_by_key(|&i| credit(i) + weight(i))?;
-    let known = bits(open & !strangers).map(weight).sum::<i128>() - bits(strangers).map(credit).sum::<i128>();
+    let idle = || bits(strangers).filter(|&i| is_idle(&peers[i]));
+    let stranger = idle().max_by_key(|&i| credit(i) + weight(i))?;
+    let known = bits(open & !strangers).map(weight).sum::<i128>() - idle().map(credit).sum::<i128>();
     (credit(stranger) + weight(stranger) > known).then_some(stranger)
 }

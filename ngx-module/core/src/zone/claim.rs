@@ -284,7 +284,7 @@ impl Zone<'_> {
             self.signal_seen(ticket, w);
         }
         let peer = self.peer(ticket.peer).filter(|_| ticket.early == Early::Nothing)?;
-        let renewed = peer.learn_first_byte(first_byte_ns, params, now);
+        let renewed = peer.learn_first_byte(ticket, first_byte_ns, params, now);
         ticket.early = if renewed { Early::Renewed } else { Early::Sampled };
         let due = peer.learn_early(core::mem::take(&mut ticket.trial), params, now)?;
         ticket.closed = true;
@@ -349,7 +349,7 @@ impl Zone<'_> {
             changes.extend(peer.note(ticket.peer, Switch::Closed(due), now));
         }
         if matches!(outcome, Outcome::Answered | Outcome::Declined) {
-            self.mute_answer(peer);
+            self.mute_answer(peer, now);
         }
         let Some(worker) = peer.workers.get(usize::from(w.0)) else { return };
         // Last: from here on the record may be given to another peer.

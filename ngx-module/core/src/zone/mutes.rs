@@ -10,6 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::{Peer, UpstreamIdx, Zone};
 use crate::mutes::{Tally, WINDOW, is_unusual};
 use crate::pick::Why;
+use crate::time::MonoNs;
 
 /// A peer's mute answers. All-zero bytes are a valid start.
 #[repr(C)]
@@ -20,6 +21,8 @@ pub(super) struct Mutes {
     /// Where the window begins.
     base_answered: AtomicU64,
     base_mute: AtomicU64,
+    /// When the peer was made unknown for the last time, ns; 0 = never.
+    unknown_at: AtomicU64,
 }
 
 impl Mutes {
@@ -32,7 +35,15 @@ impl Mutes {
         self.base_mute.store(base.mute, Relaxed);
     }
 
+    /// Whether the peer was made unknown after this moment: what was asked before is of the work
+    /// that it did then.
+    #[inline]
+    pub(super) fn is_outdated(&self, start: MonoNs) -> bool {
+        start.0 < self.unknown_at.load(Relaxed)
+    }
+
     pub(super) fn reset(&self) {
+        self.unknown_at.store(0, Relaxed);
         self.count.store(0, Relaxed);
         self.set_base(Tally::default());
     }
@@ -55,7 +66,7 @@ impl Peer {
 impl Zone<'_> {
     /// `peer` gave a mute answer.
     #[cold]
-    pub(super) fn mute_answer(&self, peer: &Peer) {
+    pub(super) fn mute_answer(&self, peer: &Peer, now: MonoNs) {
         peer.mutes.count.fetch_add(1, Relaxed);
         let home = peer.home.load(Relaxed) >> 16;
         let upstream = u16::try_from(home).ok().and_then(|home| home.checked_sub(1)).map(UpstreamIdx);
@@ -74,6 +85,7 @@ impl Zone<'_> {
         if is_unusual(own, others) {
             peer.mutes.set_base(peer.tally(high));
             peer.forget_speed();
+            peer.mutes.unknown_at.store(now.0, Relaxed);
         } else if busiest > WINDOW {
             for (_, _, each) in self.linked(upstream) {
                 let tally = each.tally(high);

@@ -109,10 +109,10 @@ impl Peer {
         match outcome {
             Outcome::Success { first_byte_ns, header_ns, last_byte_ns, held_ns } => {
                 let renewed = match (ticket.early, first_byte_ns) {
-                    (Early::Nothing, Some(first_byte_ns)) => self.learn_first_byte(first_byte_ns, params, now),
+                    (Early::Nothing, Some(first_byte_ns)) => self.learn_first_byte(ticket, first_byte_ns, params, now),
                     (early, _) => early == Early::Renewed,
                 };
-                self.sample(renewed, header_ns, last_byte_ns, held_ns, params, now);
+                self.sample(ticket, renewed, header_ns, last_byte_ns, held_ns, params, now);
                 return self.learn_end(ticket, params, now);
             }
             Outcome::Failure => {
@@ -139,9 +139,18 @@ impl Peer {
     }
 
     /// Returns whether the mean was replaced.
-    pub(super) fn learn_first_byte(&self, first_byte_ns: u64, params: &BalanceParams, now: MonoNs) -> bool {
-        let renewed = self.first_byte.record(first_byte_ns, params.half_life_ns, now);
+    pub(super) fn learn_first_byte(
+        &self,
+        ticket: &Ticket,
+        first_byte_ns: u64,
+        params: &BalanceParams,
+        now: MonoNs,
+    ) -> bool {
         self.first_byte_times.record(first_byte_ns);
+        if self.mutes.is_outdated(ticket.start) {
+            return false;
+        }
+        let renewed = self.first_byte.record(first_byte_ns, params.half_life_ns, now);
         if params.signal == Signal::FirstByte {
             self.publish_soon(params.signal, now);
         }
@@ -184,8 +193,10 @@ impl Peer {
         closed
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all times of a request")]
     fn sample(
         &self,
+        ticket: &Ticket,
         mut renewed: bool,
         header_ns: Option<u64>,
         last_byte_ns: Option<u64>,
@@ -194,6 +205,10 @@ impl Peer {
         now: MonoNs,
     ) {
         let half_life_ns = params.half_life_ns;
+        self.service_times.record(held_ns);
+        if self.mutes.is_outdated(ticket.start) {
+            return;
+        }
         match params.signal {
             Signal::FirstByte => self.hold.follow(held_ns, renewed, half_life_ns, now),
             Signal::Header => {
@@ -206,7 +221,6 @@ impl Peer {
                 }
             }
         }
-        self.service_times.record(held_ns);
         // With `first_byte` the means were published when it came, but for the very first time a
         // slot was held.
         if params.signal != Signal::FirstByte || self.means.hold_ns.load(Relaxed) == 0 {

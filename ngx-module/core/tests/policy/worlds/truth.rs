@@ -32,6 +32,8 @@ pub struct Attempt {
     pub is_look: bool,
     /// Whether another replica, which answers well, had a free slot when this one was chosen.
     pub had_choice: bool,
+    /// The replicas that had a free slot then, this one among them: a bit for each.
+    pub free: u32,
 }
 
 /// One request.

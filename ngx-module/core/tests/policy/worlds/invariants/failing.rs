@@ -71,8 +71,8 @@ pub fn judge(world: &World, history: &mut History) {
                     let had_choice = |attempt: &&Attempt| attempt.replica != p || attempt.had_choice;
                     let all = during().filter(had_choice).count();
                     let got = during().filter(had_choice).filter(|attempt| attempt.replica == p).count();
-                    let share = share_of(world, p, from, to);
-                    let expected = share * all as f64;
+                    let shares = during().filter(had_choice).map(|attempt| share_among(world, p, from, to, attempt.free));
+                    let expected: f64 = shares.sum();
                     let most = 1.2 * expected + 3.0 * expected.sqrt() + 5.0;
                     if got as f64 > most {
                         found.push((Invariant::Attractive, to, told(got, all, most)));
@@ -100,13 +100,21 @@ fn is_well_through(world: &World, p: usize, from: u64, to: u64) -> bool {
 /// The greatest share that the weights, or weights and slots, give it: among all when it was never
 /// known, else among its like.
 fn share_of(world: &World, p: usize, from: u64, to: u64) -> f64 {
+    share_among(world, p, from, to, u32::MAX)
+}
+
+/// [`share_of`] among those that were free.
+fn share_among(world: &World, p: usize, from: u64, to: u64, free: u32) -> f64 {
     let is_unknown = world.replicas[p].joins_ns >= from;
-    let is_member = |replica: &&Replica| {
-        replica.joins_ns <= from && replica.leaves_ns >= to && (is_unknown || replica.group == world.replicas[p].group)
+    let is_member = |(q, replica): &(usize, &Replica)| {
+        free >> q & 1 == 1
+            && replica.joins_ns <= from
+            && replica.leaves_ns >= to
+            && (is_unknown || replica.group == world.replicas[p].group)
     };
+    let members = || world.replicas.iter().enumerate().filter(is_member).map(|(_, replica)| replica);
     let part = |of: fn(&Replica) -> f64| {
-        of(&world.replicas[p])
-            / world.replicas.iter().filter(is_member).map(of).sum::<f64>().max(of(&world.replicas[p]))
+        of(&world.replicas[p]) / members().map(of).sum::<f64>().max(of(&world.replicas[p]))
     };
     let by_weight = part(|replica| f64::from(replica.weight));
     by_weight.max(part(|replica| f64::from(replica.weight) * f64::from(replica.max_conns.max(1))))
