@@ -130,7 +130,11 @@ pub(super) fn choose(field: &Field, demand: &Demand, members: PeerSet) -> Choice
     let mut free = members & !full;
     if !field.is_learned() {
         let ahead = bits(free).filter(|&i| is_ahead(&field.peers[i], weights)).fold(0, |set: PeerSet, i| set | 1 << i);
-        free = if free == ahead { free } else { free & !ahead };
+        free &= !ahead;
+        // All that are free are ahead of those that are full: the round robin alone decides.
+        if let Some(peer) = bits(ahead).filter(|_| free == 0).max_by_key(|&i| entrant(i).credit) {
+            return Choice::Take { peer, ties: members };
+        }
     }
     let Some(best) = Entrant::best(bits(free).map(entrant), quotas, in_flight, false) else {
         return Choice::AllFull;

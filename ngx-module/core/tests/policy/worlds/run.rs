@@ -247,8 +247,11 @@ impl Run<'_, '_> {
         let is_choice = |q: usize| {
             q != p && self.history.is_settled(self.world, q, self.now) && self.history.has_room(self.world, q)
         };
-        let is_free =
-            |&q: &usize| self.world.replicas[q].is_in(self.now) && self.history.has_room(self.world, q);
+        let is_free = |&q: &usize| {
+            self.world.replicas[q].is_in(self.now)
+                && self.history.has_room(self.world, q)
+                && self.history.is_working(self.world, q, self.now)
+        };
         let free = (0..self.history.lives.len()).filter(is_free).fold(1 << p, |free, q| free | 1 << q);
         self.history.attempts.push(Attempt {
             free,

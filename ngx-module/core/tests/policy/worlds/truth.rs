@@ -32,7 +32,7 @@ pub struct Attempt {
     pub is_look: bool,
     /// Whether another replica, which answers well, had a free slot when this one was chosen.
     pub had_choice: bool,
-    /// The replicas that had a free slot then, this one among them: a bit for each.
+    /// The replicas that worked and had a free slot then, this one among them: a bit for each.
     pub free: u32,
 }
 
@@ -164,6 +164,16 @@ impl History {
                     Meaning::Slow => at >= self.slow_until(world, p, index).saturating_add(SLOW_SETTLES_NS),
                     _ => self.lives[p].healed_at[index].is_some_and(|healed| healed + EJECTED_SETTLES_NS <= at),
                 }
+        };
+        world.replicas[p].spells.iter().enumerate().all(is_over)
+    }
+
+    /// Whether it did not fail lately. That it is mute, or slow, is no failure.
+    pub fn is_working(&self, world: &World, p: usize, at: u64) -> bool {
+        let is_over = |(index, spell): (usize, &Spell)| {
+            at < spell.from_ns
+                || spell.what.meaning() != Meaning::Failure
+                || self.lives[p].healed_at[index].is_some_and(|healed| healed + EJECTED_SETTLES_NS <= at)
         };
         world.replicas[p].spells.iter().enumerate().all(is_over)
     }
