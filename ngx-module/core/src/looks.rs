@@ -18,7 +18,7 @@ const WINDOW_MS: u64 = 60_000;
 /// One look in so many ms is allowed however few the requests are.
 const EVERY_MS: u64 = 5_000;
 /// One look in so many requests: a hundred, and some for minutes that lie across windows.
-const ONE_IN: u64 = 110;
+const ONE_IN: u64 = 120;
 /// Bits of each count: so many looks a minute are 2 million requests.
 const COUNT_BITS: u32 = 12;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
@@ -127,7 +127,7 @@ fn still(count: u64, began_before_ms: u64) -> u64 {
 
 /// Looks of a minute of so many requests.
 fn most(requests: u64) -> u64 {
-    (requests / ONE_IN).clamp(WINDOW_MS / EVERY_MS, COUNT_MAX)
+    (requests / ONE_IN).clamp(WINDOW_MS / EVERY_MS - 1, COUNT_MAX)
 }
 
 /// Whether the last look that was due is far enough back for another one.

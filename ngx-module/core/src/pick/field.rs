@@ -103,15 +103,22 @@ impl<'a> Field<'a> {
         }
         let beyond_ns = (gap_ns - low_ns / 4) / ERRORS;
         let square = |ns: u64| u128::from(ns) * u128::from(ns);
-        gap_ns < low_ns && square(beyond_ns) <= square(self.peers[low].error_ns) + square(self.peers[high].error_ns)
+        gap_ns < low_ns && square(beyond_ns) <= square(self.error_like_ns(low, high)) + square(self.peers[high].error_ns)
     }
 
     /// Whether chance cannot be why `high` has a greater mean than `low`: whether it is surely not
     /// that `low` has the mean of `high`, and has met easy work so far.
     pub(super) fn is_surely_slower(&self, high: usize, low: usize) -> bool {
-        let (high_ns, low_ns) = (self.service_ns[high] as f64, self.service_ns[low].max(1) as f64);
-        let low_error_ns = self.peers[low].error_ns as f64 * (high_ns / low_ns).max(1.0);
+        let (high_ns, low_ns) = (self.service_ns[high] as f64, self.service_ns[low] as f64);
+        let low_error_ns = self.error_like_ns(low, high) as f64;
         high_ns - low_ns * 1.25 > SURE_ERRORS * low_error_ns.hypot(self.peers[high].error_ns as f64)
+    }
+
+    /// Standard error of the mean of `low` if it is that of `high` in truth: a peer that has met
+    /// easy work so far has met work that varies little, too.
+    fn error_like_ns(&self, low: usize, high: usize) -> u64 {
+        let (low_ns, high_ns) = (self.service_ns[low].max(1), self.service_ns[high]);
+        (u128::from(self.peers[low].error_ns) * u128::from(high_ns) / u128::from(low_ns)) as u64
     }
 
     /// Whether peer `i` is slower than it usually is: it may have been ill, and healed since.

@@ -35,6 +35,10 @@ const TRIED_WITHIN_NS: u64 = 45 * S;
 /// In this time a cold peer has had its four slow answers: four looks and what they take, twice.
 const WARM_WITHIN_NS: u64 = 50 * S;
 
+/// Requests of 1,000 by which chance may move a share: one and a half standard deviations of an
+/// eighth.
+const CHANCE: f64 = 15.0;
+
 struct Share {
     got: usize,
     all: usize,
@@ -236,7 +240,7 @@ fn by_weight(world: &World, history: &History) -> Option<(u64, Option<String>)> 
         for &p in &there {
             let Some(share) = share_of(world, history, p, from, to) else { continue };
             judged = Some((to, None));
-            let (least, most) = (share.least * 1_000.0 * 0.8 - 5.0, share.most * 1_000.0 * 1.2 + 5.0);
+            let (least, most) = (share.least * 800.0 - CHANCE, share.most * 1_200.0 + CHANCE);
             if !(least..=most).contains(&(share.got as f64)) {
                 let what = format!(
                     "r{p} gets {} of {} from {} to {} s, {least:.0} to {most:.0} are by weight",
