@@ -72,6 +72,13 @@ const RUN_HEALED: u32 = 3;
 /// a hang shows a service later.
 const AGE_SCALE: u64 = 4;
 
+/// A peer of which nothing was heard for so long, but for the time of the sample itself, was idle,
+/// ns.
+const IDLE_NS: f32 = 2e9;
+/// All that was known of an idle peer weighs so much against a sample that is better: it was not
+/// asked because of it, so nothing else could contradict it.
+const IDLE_WEIGHT: f32 = 1.5;
+
 /// Samples are gathered for so long, and then folded in with one ageing: nothing against any
 /// half-life that can be configured (100 ms and up).
 const GATHER_NS: u64 = 25_000_000;
@@ -417,7 +424,10 @@ fn fold(
         return fresh;
     }
     let half_life = (half_life_ns.max(1) as f32).max(SPAN * sum / weight);
-    let kept = remaining(elapsed_ns as f32 / half_life);
+    let mut kept = remaining(elapsed_ns as f32 / half_life);
+    if fresh.0 * LIKE_USUAL < sum / weight * fresh.1 && elapsed_ns as f32 - fresh.0 >= IDLE_NS {
+        kept = kept.min(IDLE_WEIGHT / weight);
+    }
     let (sum, weight) = (sum * kept + fresh.0, weight * kept + fresh.1);
     let over = (weight / SAMPLES_MAX).max(1.0);
     (sum / over, weight / over)

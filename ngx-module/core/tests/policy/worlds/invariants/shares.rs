@@ -29,6 +29,8 @@ use super::Invariant;
 const WINDOW_NS: u64 = 25 * S;
 /// Fewer expected requests are chance.
 const EXPECTED_MIN: f64 = 30.0;
+/// Looks are counted for so long.
+const LOOKS_NS: u64 = 60 * S;
 /// The longest time out, 32 s, its jitter, and some seconds in which a request may come.
 const TRIED_WITHIN_NS: u64 = 45 * S;
 
@@ -230,6 +232,12 @@ fn by_weight(world: &World, history: &History) -> Option<(u64, Option<String>)> 
             continue;
         }
         let there: Vec<usize> = fast.iter().copied().filter(|&p| world.replicas[p].is_in(from)).collect();
+        // Without limits a burst waits at the replicas: those are slow then, and need looks, all of
+        // them.
+        let is_late = |burst: &Burst| burst.at_ns < to && from < burst.at_ns + LOOKS_NS;
+        if world.replicas[fast[0]].max_conns == 0 && world.traffic.bursts.iter().any(is_late) {
+            continue;
+        }
         // What is left of earlier troubles is judged by the other invariants.
         let is_pure = |p: usize| {
             world.replicas[p].cold.is_none() && world.replicas[p].spells.iter().all(|spell| spell.from_ns >= to)
