@@ -78,6 +78,8 @@ const IDLE_NS: f32 = 2e9;
 /// All that was known of an idle peer weighs so much against a sample that is better: it was not
 /// asked because of it, so nothing else could contradict it.
 const IDLE_WEIGHT: f32 = 1.5;
+/// As [`IDLE_WEIGHT`], for a peer that is slower than usual, and a sample that is like usual.
+const HEALED_WEIGHT: f32 = 1.0;
 
 /// Samples are gathered for so long, and then folded in with one ageing: nothing against any
 /// half-life that can be configured (100 ms and up).
@@ -161,7 +163,7 @@ impl Estimate {
             self.since.store(now.0, Relaxed);
         }
         self.advance_usual((batch.0 + fresh.0, batch.1 + fresh.1));
-        let (sum, weight) = self.fold_in(batch, fresh, run, half_life_ns, now);
+        let (sum, weight) = self.fold_in(batch, fresh, self.is_like_healed(value, mean), run, half_life_ns, now);
         self.advance_spread(batch, value, mean, counted, weight);
         self.set_ordinary(sum / weight, weight);
         run.is_some()
@@ -180,7 +182,7 @@ impl Estimate {
             Some(Gathered::Full) => (0.0, 0.0),
             None => (value, 1.0),
         };
-        self.fold_in(self.take_gathered(), fresh, renewed.then_some((value, 1.0)), half_life_ns, now);
+        self.fold_in(self.take_gathered(), fresh, false, renewed.then_some((value, 1.0)), half_life_ns, now);
     }
 
     /// Whether a sample is so near the mean that it can neither begin, go on with nor end a run.
@@ -236,6 +238,7 @@ impl Estimate {
         &self,
         batch: (f32, f32),
         fresh: (f32, f32),
+        healed: bool,
         run: Option<(f32, f32)>,
         half_life_ns: u64,
         now: MonoNs,
@@ -245,7 +248,7 @@ impl Estimate {
         loop {
             let (sum, weight) = unpack(old);
             // What was gathered came right after the last fold, so it ages like what was there.
-            let new = fold((sum + batch.0, weight + batch.1), fresh, run, elapsed_ns, half_life_ns);
+            let new = fold((sum + batch.0, weight + batch.1), fresh, healed, run, elapsed_ns, half_life_ns);
             match self.sums.compare_exchange_weak(old, pack(new), Relaxed, Relaxed) {
                 Ok(_) => return new,
                 Err(seen) => old = seen,
@@ -253,11 +256,16 @@ impl Estimate {
         }
     }
 
+    /// Whether the mean is that of a peer which has fallen ill, and the sample like those before.
+    fn is_like_healed(&self, value: f32, mean: f32) -> bool {
+        let usual = f32::from_bits(halves(self.usual.load(Relaxed)).0);
+        mean > usual * DEGRADED && value < usual * LIKE_USUAL
+    }
+
     /// Adds the sample to the run of outliers it continues; returns sum and length of a run that
     /// has become a new truth.
     fn advance_run(&self, value: f32, mean: f32, weight: f32) -> Option<(f32, f32)> {
-        let usual = f32::from_bits(halves(self.usual.load(Relaxed)).0);
-        let healed = mean > usual * DEGRADED && value < usual * LIKE_USUAL;
+        let healed = self.is_like_healed(value, mean);
         let above = value > mean * FAR_UP;
         let far = value < mean / FAR_DOWN;
         let below = healed || far || (weight <= GATHER_WEIGHT && value < mean / HALF_DOWN);
@@ -413,6 +421,7 @@ pub const fn effective_ns(mean_ns: u64, pending_age_ns: u64) -> u64 {
 fn fold(
     (sum, weight): (f32, f32),
     fresh: (f32, f32),
+    healed: bool,
     run: Option<(f32, f32)>,
     elapsed_ns: u64,
     half_life_ns: u64,
@@ -425,7 +434,10 @@ fn fold(
     }
     let half_life = (half_life_ns.max(1) as f32).max(SPAN * sum / weight);
     let mut kept = remaining(elapsed_ns as f32 / half_life);
-    if fresh.0 * LIKE_USUAL < sum / weight * fresh.1 && elapsed_ns as f32 - fresh.0 >= IDLE_NS {
+    let is_better = fresh.0 * LIKE_USUAL < sum / weight * fresh.1;
+    if healed {
+        kept = kept.min(HEALED_WEIGHT / weight);
+    } else if is_better && elapsed_ns as f32 - fresh.0 >= IDLE_NS {
         kept = kept.min(IDLE_WEIGHT / weight);
     }
     let (sum, weight) = (sum * kept + fresh.0, weight * kept + fresh.1);

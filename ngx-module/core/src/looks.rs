@@ -31,7 +31,8 @@ const REQUESTS_MASK: u64 = (1 << REQUESTS_BITS) - 1;
 pub enum Kind {
     /// What is known of the peer is old. These keep a distance.
     Due,
-    /// The last look has found the peer well. What a minute has left may be spent at once.
+    /// The last look has found the peer well. What a minute has left may be spent
+    /// at once, but for half of what others may be due.
     Again,
 }
 
@@ -56,7 +57,7 @@ impl Looks {
     pub fn may(&self, kind: Kind, requests: u64, now: MonoNs) -> bool {
         let now_ms = now.0 / MILLISECOND_NS;
         let is_due = kind == Kind::Again || is_far(self.due.load(Relaxed), requests, now_ms);
-        is_due && self.next(self.window.load(Relaxed), requests, now_ms).is_some()
+        is_due && self.next(kind, self.window.load(Relaxed), requests, now_ms).is_some()
     }
 
     /// Spends a look; `false` if there is none to spend.
@@ -66,14 +67,14 @@ impl Looks {
             let last = self.due.load(Relaxed);
             let this = now_ms.max(1) << REQUESTS_BITS | requests & REQUESTS_MASK;
             let is_ours = is_far(last, requests, now_ms)
-                && self.next(self.window.load(Relaxed), requests, now_ms).is_some()
+                && self.next(kind, self.window.load(Relaxed), requests, now_ms).is_some()
                 && self.due.compare_exchange(last, this, Relaxed, Relaxed).is_ok();
             if !is_ours {
                 return false;
             }
         }
         let mut old = self.window.load(Relaxed);
-        while let Some(new) = self.next(old, requests, now_ms) {
+        while let Some(new) = self.next(kind, old, requests, now_ms) {
             match self.window.compare_exchange_weak(old, new, Relaxed, Relaxed) {
                 Ok(_) => {
                     if began_ms(new) != began_ms(old) {
@@ -89,7 +90,7 @@ impl Looks {
     }
 
     /// The window with one look more; `None` if that were one too many.
-    fn next(&self, window: u64, requests: u64, now_ms: u64) -> Option<u64> {
+    fn next(&self, kind: Kind, window: u64, requests: u64, now_ms: u64) -> Option<u64> {
         let (looks, looks_before) = (window >> COUNT_BITS & COUNT_MAX, window & COUNT_MAX);
         let requests_here = requests.saturating_sub(self.requests.load(Relaxed));
         let elapsed_ms = now_ms.saturating_sub(began_ms(window));
@@ -99,7 +100,9 @@ impl Looks {
             0..WINDOW_MS => {
                 let part = |before: u64| still(before, elapsed_ms + WINDOW_MS);
                 let most = most(requests_here + part(self.before.load(Relaxed)));
-                (looks + part(looks_before) < most).then_some(window + (1 << COUNT_BITS))
+                // One in twice the time is kept for those that are due.
+                let kept = if kind == Kind::Again { (WINDOW_MS - elapsed_ms) / (2 * EVERY_MS) } else { 0 };
+                (looks + part(looks_before) + kept < most).then_some(window + (1 << COUNT_BITS))
             }
             _ => {
                 let looks = still(looks, elapsed_ms);

@@ -263,6 +263,9 @@ impl Run<'_, '_> {
             is_look: record.is_look(),
             had_choice: (0..self.history.lives.len()).any(is_choice),
         });
+        if self.is_told && record.is_look() {
+            eprintln!("look at {} r{p}", self.now / MS);
+        }
         self.history.lives[p].in_flight += 1;
         self.history.requests[r].attempts += 1;
         self.holding[r] = Some(a);

@@ -154,6 +154,18 @@ impl History {
         life.slow_answers >= answers && life.warm_at.is_some_and(|warm| warm + COLD_SETTLES_NS <= at)
     }
 
+    /// Whether it was neither cold nor slow between the two moments, and had the time to show it
+    /// before them.
+    pub fn needed_no_look(&self, world: &World, p: usize, from: u64, to: u64) -> bool {
+        let is_over = |(index, spell): (usize, &Spell)| {
+            to < spell.from_ns
+                || spell.what.meaning() == Meaning::Failure
+                || self.slow_until(world, p, index).saturating_add(SLOW_SETTLES_NS) <= from
+        };
+        let is_warm = world.replicas[p].cold.is_none() || self.is_warm(world, p, from);
+        is_warm && self.is_well(world, p, to) && world.replicas[p].spells.iter().enumerate().all(is_over)
+    }
+
     /// Whether no spell affects it, and time enough has passed since the last one. Failures of
     /// marked requests everywhere are not its fault.
     pub fn is_well(&self, world: &World, p: usize, at: u64) -> bool {

@@ -104,13 +104,14 @@ pub fn judge(world: &World, history: &mut History) {
 }
 
 /// Whether the upstream's looks are for `p` alone from the moment at which it is well again: no
-/// other peer is slower, or was not long ago. Looks are one request in a hundred, or one in 5 s:
-/// where several peers need them, that is not enough for each of them in time.
+/// other peer is slower, or was within the minute over which looks are counted. They are one request
+/// in a hundred, or one in 5 s: where several peers need them, that is not enough for each of them
+/// in time.
 fn has_looks(world: &World, history: &History, p: usize, from: u64) -> bool {
     let is_no_rival = |q: usize| {
         q == p
             || !world.replicas[q].is_in(from)
-            || (is_of_fastest(world, q, from) && history.is_warm(world, q, from) && history.is_well(world, q, from))
+            || (is_of_fastest(world, q, from) && history.needed_no_look(world, q, from.saturating_sub(LOOKS_NS), from))
     };
     (0..world.replicas.len()).all(is_no_rival)
 }
@@ -139,6 +140,7 @@ fn stays_cold(world: &World, history: &History, p: usize, (answers, factor): (u3
         && is_of_fastest(world, p, due)
         && has_looks(world, history, p, replica.joins_ns + 5 * S)
         && (0..world.replicas.len()).all(is_well)
+        && history.lives[p].begun <= answers
         && came >= 100;
     let told = || format!("r{p} has had {} answers until {} s, {came} came", history.lives[p].slow_answers, due / S);
     is_judged.then(|| Some(told()))
