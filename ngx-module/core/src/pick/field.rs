@@ -21,8 +21,11 @@ const STALL_NS: u64 = 50 * MILLISECOND_NS;
 const FEW_PART: u64 = 3;
 /// Standard errors of the means that a difference must exceed to be believed.
 const ERRORS: u64 = 2;
-/// Of a difference for which a request waits longer than beside a peer of like speed.
-const SURE_ERRORS: f64 = 4.0;
+/// Standard errors of both means, for samples that vary as much as their mean, that a difference
+/// must exceed if a request is to wait for longer than beside a peer of like speed;
+const SURE_ERRORS: f64 = 2.0;
+/// and samples of the slower and of the faster one, at least.
+const SURE_SAMPLES: (u32, u32) = (4, 8);
 
 /// Indices of the bits that are set, rising. By halves: the upper one is nearly always empty, and
 /// half words are half the work.
@@ -106,12 +109,17 @@ impl<'a> Field<'a> {
         gap_ns < low_ns && square(beyond_ns) <= square(self.error_like_ns(low, high)) + square(self.peers[high].error_ns)
     }
 
-    /// Whether chance cannot be why `high` has a greater mean than `low`: whether it is surely not
-    /// that `low` has the mean of `high`, and has met easy work so far.
+    /// Whether chance cannot be why `high` is slower than `low`: by what both usually are, and are
+    /// now. One that has been asked little, was ill, or is better than usual proves nothing.
     pub(super) fn is_surely_slower(&self, high: usize, low: usize) -> bool {
-        let (high_ns, low_ns) = (self.service_ns[high] as f64, self.service_ns[low] as f64);
-        let low_error_ns = self.error_like_ns(low, high) as f64;
-        high_ns - low_ns * 1.25 > SURE_ERRORS * low_error_ns.hypot(self.peers[high].error_ns as f64)
+        let (high_peer, low_peer) = (&self.peers[high], &self.peers[low]);
+        if high_peer.samples < SURE_SAMPLES.0 || low_peer.samples < SURE_SAMPLES.1 {
+            return false;
+        }
+        let error = |samples: u32| SURE_ERRORS / f64::from(samples).sqrt();
+        let least_ns = self.service_ns[high].min(high_peer.usual_ns) as f64 * (1.0 - error(high_peer.samples)).max(0.5);
+        let most_ns = self.service_ns[low].max(low_peer.usual_ns) as f64 * (1.0 + error(low_peer.samples));
+        least_ns > 1.25 * most_ns
     }
 
     /// Standard error of the mean of `low` if it is that of `high` in truth: a peer that has met

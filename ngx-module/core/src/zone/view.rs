@@ -54,9 +54,9 @@ impl Peer {
         let count = (pending & COUNT_MASK) as u32;
         let estimate = self.estimate(params.signal);
         // A busy peer is not looked at: no need to read its evidence.
-        let (silent_ns, span_ns, samples, recent_most_ns) = match count {
-            0 => (estimate.silent_ns(now), estimate.span_ns(), estimate.usual_samples(), estimate.recent_most_ns()),
-            _ => (0, 0, 0, 0),
+        let (silent_ns, span_ns, recent_most_ns) = match count {
+            0 => (estimate.silent_ns(now), estimate.span_ns(), estimate.recent_most_ns()),
+            _ => (0, 0, 0),
         };
         let service_ns = self.means.service_ns.load(Relaxed);
         let pending_age_ns = mean_age_ns(pending, now);
@@ -88,7 +88,7 @@ impl Peer {
             recent_most_ns,
             silent_ns,
             span_ns,
-            samples,
+            samples: estimate.usual_samples(),
         }
     }
 

@@ -26,6 +26,7 @@ pub fn view() -> PeerView {
         admission: Admission::Open,
         backup: false,
         silent_ns: 0,
+        stalled: false,
         span_ns: 10 * S,
         samples: 100,
     }
@@ -387,10 +388,12 @@ prop_compose! {
         recent_most_ns in 0..100 * S,
         (admission, backup) in (any_admission(), any::<bool>()),
         (silent_ns, span_ns, samples) in (0..100 * S, 0..100 * S, 0..256_u32),
+        stalled in any::<bool>(),
     ) -> PeerView {
         PeerView {
             identity, in_flight, pending: pending.min(in_flight), pending_age_ns, slots, max_conns, weight, service_ns,
             error_ns, usual_ns, recent_ns, recent_most_ns, hold_ns, wrr_current, admission, backup, silent_ns,
+            stalled,
             span_ns,
             samples,
         }

@@ -272,6 +272,7 @@ impl Sim {
             admission: peer.breaker.admission(now),
             backup: replica.backup,
             silent_ns: if peer.pending.is_empty() { peer.signal.silent_ns(now) } else { 0 },
+            stalled: false,
             span_ns: peer.signal.span_ns(),
             samples: peer.signal.usual_samples(),
         };
