@@ -22,9 +22,7 @@ pub const STALE_NS: u64 = 2 * SECOND_NS;
 /// Fewer samples than these prove nothing for longer than [`STALE_NS`].
 const FEW: u32 = 6;
 /// Longer than this, or than so many services, nothing is believed without another look, ns.
-const PROVEN_NS: u64 = 20 * SECOND_NS;
-/// What has been so for some time is believed for such a part of it.
-const PROVEN_PART: u64 = 3;
+const PROVEN_NS: u64 = 5 * SECOND_NS;
 /// See [`PROVEN_NS`].
 const PROVEN_SERVICES: u64 = 32;
 /// A sample so many times under the mean contradicts it; two in a row do so under 1 /
@@ -86,5 +84,5 @@ fn proven_ns(field: &Field, i: usize) -> u64 {
         return STALE_NS;
     }
     let most_ns = field.service_ns(i).saturating_mul(PROVEN_SERVICES).max(PROVEN_NS);
-    (field.peers[i].span_ns / PROVEN_PART).clamp(STALE_NS, most_ns)
+    field.peers[i].span_ns.clamp(STALE_NS, most_ns)
 }
