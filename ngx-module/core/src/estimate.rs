@@ -77,9 +77,11 @@ const AGE_SCALE: u64 = 4;
 const IDLE_NS: f32 = 2e9;
 /// All that was known of an idle peer weighs so much against a sample that is better: it was not
 /// asked because of it, so nothing else could contradict it.
-const IDLE_WEIGHT: f32 = 1.5;
+const IDLE_WEIGHT: f32 = 3.0;
+/// A sample is better if so many times as much is still less than the mean.
+const BETTER: f32 = 2.0;
 /// As [`IDLE_WEIGHT`], for a peer that is slower than usual, and a sample that is like usual.
-const HEALED_WEIGHT: f32 = 1.0;
+const HEALED_WEIGHT: f32 = 2.0;
 
 /// Samples are gathered for so long, and then folded in with one ageing: nothing against any
 /// half-life that can be configured (100 ms and up).
@@ -434,7 +436,7 @@ fn fold(
     }
     let half_life = (half_life_ns.max(1) as f32).max(SPAN * sum / weight);
     let mut kept = remaining(elapsed_ns as f32 / half_life);
-    let is_better = fresh.0 * LIKE_USUAL < sum / weight * fresh.1;
+    let is_better = fresh.0 * BETTER < sum / weight * fresh.1;
     if healed {
         kept = kept.min(HEALED_WEIGHT / weight);
     } else if is_better && elapsed_ns as f32 - fresh.0 >= IDLE_NS {

@@ -202,3 +202,13 @@ fn max_fails_zero_never_takes_a_peer_out() {
     assert!((0..1_000).all(|_| !breaker.failure(false, Rule::Off, 0, at(0))));
     assert_eq!(breaker.admission(at(0)), Admission::Open);
 }
+
+#[test]
+fn a_trial_whose_first_token_closed_it_opens_it_again_if_it_fails_after_all() {
+    let (breaker, now) = opened(1);
+    let now = at(now + 2 * S + S / 2);
+    assert!(breaker.begin_trial(now));
+    assert!(breaker.success(true, RULE));
+    assert!(breaker.failure(true, RULE, 0, now));
+    assert_eq!(breaker.admission(MonoNs(now.0 + 3 * S)), Admission::Ejected, "for four seconds, not for one");
+}

@@ -20,8 +20,8 @@ fn spent(kind: Kind, seconds: u64, per_s: u64) -> u64 {
 
 #[test]
 fn of_few_requests_a_look_in_five_seconds_is_spent_and_of_many_one_in_a_hundred() {
-    for (per_s, most) in [(0, 12), (1, 12), (20, 12), (21, 12), (100, 60), (1_000, 600)] {
-        let least = if per_s < 22 { most } else { most * 9 / 10 };
+    for (per_s, most) in [(0, 12), (1, 11), (20, 11), (21, 11), (100, 60), (1_000, 600)] {
+        let least = most * 8 / 10;
         let looks = spent(Due, 60, per_s);
         assert!((least..=most).contains(&looks), "{per_s} a second: {looks}");
         let looks = spent(Due, 600, per_s);
@@ -43,10 +43,12 @@ fn what_a_minute_has_left_may_be_spent_at_once_on_a_peer_that_was_found_well() {
     let looks = Looks::default();
     let at = |ns| MonoNs(START + ns);
     assert!(looks.take(Due, 7, at(0)));
-    assert!((0..11).all(|_| looks.take(Again, 7, at(MS))) && !looks.take(Again, 7, at(MS)));
-    assert!(!looks.may(Due, 7, at(59 * S)));
-    assert!((0..4).all(|_| looks.take(Again, 7, at(80 * S))), "a third of the window before is over");
-    assert!(!looks.take(Again, 7, at(80 * S)));
+    // Of the eleven five are kept for those that are due.
+    assert!((0..5).all(|_| looks.take(Again, 7, at(MS))) && !looks.take(Again, 7, at(MS)));
+    assert!((1..6).all(|n| looks.take(Due, 7, at(n * 5 * S))));
+    assert!(!looks.may(Due, 7, at(59 * S)) && !looks.may(Again, 7, at(59 * S)));
+    assert!(looks.take(Again, 7, at(80 * S)), "a third of the window before is over");
+    assert!(!looks.take(Again, 7, at(80 * S)) && looks.may(Due, 7, at(80 * S)));
 }
 
 #[test]

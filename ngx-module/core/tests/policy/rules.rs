@@ -1,7 +1,9 @@
 //! The pick's rules, one by one, and properties that hold for any input.
 
 use crate::load::{MS, S};
-use pincer_core::pick::{Admission, Decision, Demand, PeerView, THETA, Why, look_again_ns, pick, settle};
+use pincer_core::pick::{
+    Admission, Decision, Demand, PeerView, STALLED, STALLED_NS, THETA, Why, look_again_ns, pick, settle,
+};
 use proptest::prelude::*;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -400,6 +402,11 @@ prop_compose! {
     }
 }
 
+/// Whether it is one that may be left out since it hangs.
+fn is_left_out(peer: &PeerView) -> bool {
+    peer.stalled || (peer.service_ns == 0 && peer.pending >= STALLED && peer.pending_age_ns >= STALLED_NS)
+}
+
 proptest! {
     #[test]
     fn whatever_the_input_the_pick_keeps_its_promises(
@@ -420,9 +427,10 @@ proptest! {
                 prop_assert!(has_slot(&peers[peer]) || (!can_wait && has_room(&peers[peer])));
                 prop_assert!(ties == 0 || ties >> peer & 1 == 1);
                 prop_assert_eq!(why == Why::Trial, peers[peer].admission == Admission::Trial);
-                prop_assert!(why != Why::LastResort || peers[peer].admission == Admission::Ejected);
+                let is_out = |i: usize| peers[i].admission == Admission::Ejected || is_left_out(&peers[i]);
+                prop_assert!(why != Why::LastResort || is_out(peer));
                 let primaries = (0..peers.len()).any(|i| {
-                    is_eligible(i) && !peers[i].backup && peers[i].admission == Admission::Open
+                    is_eligible(i) && !peers[i].backup && peers[i].admission == Admission::Open && !is_left_out(&peers[i])
                 });
                 prop_assert!(why != Why::Backup || !primaries || !can_wait);
             }
@@ -474,4 +482,46 @@ fn nobody_waits_for_a_peer_that_is_owed_a_request_but_hangs() {
     assert_eq!(pick(&[busy, light], &demand(), THETA), Decision::Wait);
     let hung = PeerView { pending_age_ns: 330 * MS, ..heavy };
     assert_eq!(taken(&[hung, light], &demand()), Some((1, Why::Fastest)));
+}
+
+/// The peer that gets an ordinary request.
+fn first(peers: &[PeerView]) -> Option<usize> {
+    match pick(peers, &demand(), THETA) {
+        Decision::Take { peer, .. } => Some(peer),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_peer_that_hangs_gets_nothing_while_another_one_is_in() {
+    let hangs = PeerView { in_flight: 3, pending: 3, slots: 0, max_conns: 0, stalled: true, ..view() };
+    let busy = PeerView { in_flight: 50, pending: 50, pending_age_ns: MS, slots: 0, max_conns: 0, ..view() };
+    assert_eq!(first(&[hangs, busy]), Some(1));
+    assert_eq!(first(&[PeerView { stalled: false, ..hangs }, busy]), Some(0));
+    assert_eq!(first(&[hangs]), Some(0), "better one that hangs than none");
+}
+
+#[test]
+fn where_nobody_is_known_a_peer_that_shows_no_signal_hangs_if_another_one_shows_them() {
+    let unknown = PeerView { service_ns: 0, usual_ns: 0, samples: 0, slots: 0, max_conns: 0, ..view() };
+    let silent = PeerView { in_flight: 3, pending: 3, pending_age_ns: 2 * S, ..unknown };
+    let open = |pending_age_ns| PeerView { in_flight: 9, pending: 1, pending_age_ns, wrr_current: -10, ..unknown };
+    assert_eq!(first(&[silent, open(100 * MS)]), Some(1));
+    assert_eq!(first(&[silent, open(S)]), Some(0), "the others are not much faster");
+}
+
+#[test]
+fn beyond_the_bound_a_request_waits_for_a_faster_peer_only_if_it_surely_is_faster() {
+    let fast = full(PeerView { samples: 100, ..view() });
+    let slow = |samples| PeerView { samples, ..slow() };
+    let waits = |slow: PeerView, fast: PeerView, waited_ns| {
+        let demand = Demand { queued: 1, can_wait: true, waited_ns, ..Demand::default() };
+        pick(&[fast, slow], &demand, THETA) == Decision::Wait
+    };
+    assert!(waits(slow(100), fast, 0) && waits(slow(100), fast, 95 * MS), "a tenth of its second");
+    assert!(waits(slow(3), fast, 0) && !waits(slow(3), fast, 95 * MS), "three samples prove nothing");
+    let by_chance = PeerView { samples: 5, ..fast };
+    assert!(waits(slow(100), by_chance, 0) && !waits(slow(100), by_chance, 95 * MS));
+    let usually_slower = PeerView { usual_ns: S, ..fast };
+    assert!(!waits(slow(100), usually_slower, 95 * MS), "it has met easy work");
 }

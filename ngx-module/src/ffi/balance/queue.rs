@@ -26,7 +26,7 @@ use nginx_sys::{ngx_event_t, ngx_int_t, ngx_msec_t, ngx_peer_connection_t};
 use pincer_core::zone::{Claim, Place, Ticket, UpstreamIdx, WorkerIdx, Zone};
 
 /// How often a worker with waiting requests looks by itself, in milliseconds.
-pub(crate) const TICK_MS: ngx_msec_t = 100;
+pub(crate) const TICK_MS: ngx_msec_t = 40;
 
 /// Requests resumed in one go, before other events get their turn.
 const RESUMES_MAX: usize = 64;

@@ -19,21 +19,14 @@ const fn known(invariant: Invariant, of_200: u64, of_10_000: u64) -> Known {
 
 /// The table.
 pub const KNOWN_BROKEN: &[Known] = &[
-    // Beside a peer whose speed is learned from few answers, or is not known yet while a known one
-    // is free; or that has healed.
-    known(Waits, 1, 122),
-    // Hanging peers fill up before anything has timed out; a breaker that opens late.
-    known(Failing, 1, 41),
-    // One that is known and then refuses is known for some more requests.
-    known(Attractive, 0, 13),
-    // Its mean comes down too slowly for the looks that there are.
-    known(HealsSlow, 0, 16),
-    known(HealsEjected, 0, 9),
-    // Short requests and first tokens of unlike length make equal peers look unlike.
-    known(Shares, 0, 9),
-    // At the edges of a minute.
-    known(Looks, 0, 6),
-    // As HealsSlow.
-    known(Stale, 0, 26),
-    known(RampTooFast, 0, 3),
+    // Behind a retry whose untried peers are all full.
+    known(Waits, 0, 17),
+    // Three looks are sometimes not enough; or chance made the first good samples slow ones.
+    known(HealsSlow, 0, 10),
+    known(HealsEjected, 0, 12),
+    known(Stale, 0, 9),
+    // By one request.
+    known(Shares, 0, 1),
+    known(Looks, 0, 1),
+    known(RampTooFast, 0, 2),
 ];

@@ -6,6 +6,9 @@ use super::{KICK_NS, KICK_STALE_NS, PARAMS, RESUMES_MAX, TICK_NS};
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{Claim, QueueClass, WorkerIdx};
 
+/// How often a worker looks by itself where lost wake-ups are to be noticed.
+const SELDOM_NS: u64 = 100 * MS;
+
 impl Module<'_> {
     /// Takes a place in the queue: queue.rs `park`.
     pub(super) fn park(&mut self, r: usize, now: MonoNs) -> Got {
@@ -75,6 +78,8 @@ impl Module<'_> {
 
     /// Has the timer run out in `after_ns`, unless it does so sooner: local_queue.rs `look_in`.
     fn arm_tick(&mut self, worker: usize, after_ns: u64, now: MonoNs) {
+        // A tick in time makes up for a lost wake-up.
+        let after_ns = if self.sabotage == Sabotage::NoKick { after_ns.max(SELDOM_NS) } else { after_ns };
         let at = MonoNs(now.0 + after_ns);
         if self.workers[worker].tick_at.is_none_or(|armed| at.0 < armed.0) {
             self.workers[worker].tick_at = Some(at);
