@@ -145,6 +145,8 @@ fn every_way_to_name_another_file_is_an_arrow() {
         ("use crate::c::Y;", true),
         ("use std::collections::b::Y; fn b() { b() }", false),
         ("#[cfg(test)] mod tests { use crate::b::Y; }", false),
+        ("#[cfg(all(test, not(loom)))] mod tests { use crate::b::Y; }", false),
+        ("#[cfg(not(test))] mod real { use crate::b::Y; }", true),
     ] {
         let files = [
             ("lib.rs", "mod a; mod b; mod c;"),

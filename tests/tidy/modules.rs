@@ -3,7 +3,7 @@
 //! An arrow goes from a file to each other file whose module one of its paths begins with: `use`
 //! paths, paths in code, and paths inside of a macro's arguments. `mod x;` alone is no arrow, and
 //! neither is a call of a method. A name that is re-exported counts for the file that re-exports
-//! it. Items for tests only are left out: `#[cfg(test)]`.
+//! it. Items for tests only are left out: `#[cfg(test)]`, and `all` of that and others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -173,8 +173,18 @@ pub fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
             || attribute.path().is_ident("cfg")
-                && attribute.parse_args::<syn::Path>().is_ok_and(|condition| condition.is_ident("test"))
+                && attribute.parse_args::<syn::Meta>().is_ok_and(|condition| needs_test(&condition))
     })
+}
+
+/// Whether a condition is `test`, or an `all` of it and others.
+fn needs_test(condition: &syn::Meta) -> bool {
+    let syn::Meta::List(list) = condition else { return condition.path().is_ident("test") };
+    let all = list
+        .path
+        .is_ident("all")
+        .then(|| list.parse_args_with(syn::punctuated::Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated));
+    all.is_some_and(|all| all.is_ok_and(|all| all.iter().any(needs_test)))
 }
 
 /// `#[path = "…"]`.
