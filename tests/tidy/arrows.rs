@@ -143,6 +143,7 @@ fn every_way_to_name_another_file_is_an_arrow() {
         ("mod inner { use super::super::b::*; }", true),
         ("use crate::c; fn f() { c::d::g() }", true),
         ("use crate::c::Y;", true),
+        ("macro_rules! m { () => { pub(super) struct Y; } }", false),
         ("use std::collections::b::Y; fn b() { b() }", false),
         ("#[cfg(test)] mod tests { use crate::b::Y; }", false),
         ("#[cfg(all(test, not(loom)))] mod tests { use crate::b::Y; }", false),

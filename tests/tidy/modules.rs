@@ -240,7 +240,7 @@ impl Paths<'_> {
                 }
                 TokenTree::Punct(sign) if sign.as_char() == ':' && colons < 2 && !path.is_empty() => colons += 1,
                 other => {
-                    self.found.push((self.module.clone(), std::mem::take(&mut path)));
+                    self.found_in_tokens(std::mem::take(&mut path));
                     colons = 0;
                     match other {
                         TokenTree::Group(group) => self.tokens(group.stream()),
@@ -250,7 +250,15 @@ impl Paths<'_> {
                 }
             }
         }
-        self.found.push((self.module.clone(), path));
+        self.found_in_tokens(path);
+    }
+
+    /// One name alone is no path to another file, as in `visit_path`; `super` in `pub(super)` is
+    /// none either.
+    fn found_in_tokens(&mut self, path: Vec<String>) {
+        if path.len() > 1 {
+            self.found.push((self.module.clone(), path));
+        }
     }
 }
 

@@ -12,6 +12,10 @@
 //! makes a peer unknown once in some thousand mute answers, and its next sample makes it known
 //! again.
 
+use crate::time::MonoNs;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 /// A window that has so many requests of one peer is shortened.
 pub const WINDOW: u64 = 100;
 /// Fewer requests of either side prove nothing.
@@ -49,6 +53,61 @@ impl Tally {
         let keep = |count: u64| count.saturating_mul(WINDOW / 2) / busiest.max(1);
         let base = |count: u64, window: u64| count.saturating_sub(keep(window));
         Self { answered: base(self.answered, window.answered), mute: base(self.mute, window.mute) }
+    }
+}
+
+/// A peer's mute answers. All-zero bytes are a valid start.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Mutes {
+    /// All of them.
+    count: AtomicU64,
+    /// Where the window begins.
+    base_answered: AtomicU64,
+    base_mute: AtomicU64,
+    /// When the peer was made unknown for the last time, ns; 0 = never.
+    unknown_at: AtomicU64,
+}
+
+impl Mutes {
+    /// One more.
+    pub fn add(&self) {
+        self.count.fetch_add(1, Relaxed);
+    }
+
+    /// All of them so far.
+    pub fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    /// Where the window begins.
+    pub fn base(&self) -> Tally {
+        Tally { answered: self.base_answered.load(Relaxed), mute: self.base_mute.load(Relaxed) }
+    }
+
+    /// Begins the window at `base`. A lost race shifts it.
+    pub fn set_base(&self, base: Tally) {
+        self.base_answered.store(base.answered, Relaxed);
+        self.base_mute.store(base.mute, Relaxed);
+    }
+
+    /// The peer is made unknown at `now`.
+    pub fn set_unknown(&self, now: MonoNs) {
+        self.unknown_at.store(now.0, Relaxed);
+    }
+
+    /// Whether the peer was made unknown after this moment: what was asked before is of the work
+    /// that it did then.
+    #[inline]
+    pub fn is_outdated(&self, start: MonoNs) -> bool {
+        start.0 < self.unknown_at.load(Relaxed)
+    }
+
+    /// Forgets all.
+    pub fn reset(&self) {
+        self.unknown_at.store(0, Relaxed);
+        self.count.store(0, Relaxed);
+        self.set_base(Tally::default());
     }
 }
 

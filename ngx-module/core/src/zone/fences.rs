@@ -14,7 +14,7 @@
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::array::Array;
-use super::{WORKERS_MAX, WorkerIdx, Zone};
+use super::{WORKERS_MAX, WorkerIdx};
 
 /// Fences remembered one by one: more purges than that while one answer is on its way are rare.
 pub const FENCES: usize = 64;
@@ -101,6 +101,11 @@ impl Fences {
         }
     }
 
+    /// Whether `worker` has looked for the fence `number`.
+    pub(super) fn is_heeded(&self, worker: usize, number: u64) -> bool {
+        self.heeded.get(worker).is_none_or(|heeded| heeded.load(SeqCst) >= number)
+    }
+
     /// The number of the newest fence.
     pub fn newest(&self) -> u64 {
         self.raised.load(SeqCst)
@@ -130,16 +135,6 @@ impl Fences {
 
     fn uniform_of(&self, cache: u64) -> &AtomicU64 {
         &self.uniform[usize::try_from(cache % 64).unwrap_or(0)]
-    }
-}
-
-impl Zone<'_> {
-    /// Workers that have not looked for the fence `number` yet.
-    pub fn unheeding(&self, number: u64) -> impl Iterator<Item = WorkerIdx> {
-        let slots = self.workers.iter().zip(self.header.fences.heeded.iter());
-        let late =
-            slots.enumerate().filter(move |(_, (slot, heeded))| slot.owner().is_some() && heeded.load(SeqCst) < number);
-        late.filter_map(|(index, _)| u16::try_from(index).ok().map(WorkerIdx))
     }
 }
 

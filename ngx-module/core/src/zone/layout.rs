@@ -8,11 +8,12 @@
 
 use core::mem::size_of;
 
+use super::counts::Counts;
 use super::keys::KEYS_MAX;
-use super::parts::{Counts, Parts};
+use super::parts::{LINE, Memory, Parts};
 use super::rates::RateSet;
 use super::seats::SeatSet;
-use super::{CLASSES_MAX, Class, Header, Peer};
+use super::{CLASSES_MAX, Class, Header, Peer, Zone};
 
 /// Peer records per upstream record: pools of inference replicas are small, and an upstream record
 /// is as big as a peer's.
@@ -36,9 +37,6 @@ const SEATS_BYTES_MAX: usize = 8 << 20;
 
 /// The table of rates is never larger: 16 million keys.
 const RATES_BYTES_MAX: usize = 256 << 20;
-
-/// Alignment of every part, in bytes: a cache line.
-pub(super) const LINE: usize = 64;
 
 /// Byte offsets and record counts of a zone. Same input, same layout: every process computes or
 /// reads the same one.
@@ -138,6 +136,37 @@ impl Layout {
     pub(super) fn of(counts: Counts) -> Self {
         let (parts, bytes) = Parts::of(counts, size_of::<Header>());
         Self { counts, parts, bytes }
+    }
+}
+
+impl Header {
+    /// Makes zeroed memory a zone of this layout. A process that dies in here leaves no zone
+    /// behind.
+    ///
+    /// `secret` must be unpredictable: whoever knows it can make keys of limits collide.
+    pub fn init(&self, layout: &Layout, secret: [u64; 2]) {
+        self.make(layout.counts, secret);
+    }
+
+    /// The layout that this zone was made with; `None` when it was not, or by another version.
+    pub fn layout(&self) -> Option<Layout> {
+        self.counts().map(Layout::of)
+    }
+
+    /// The layout that was stored, if it is the one for `usable` bytes of memory.
+    ///
+    /// `Err` when `usable` is too small for any zone; `Ok(None)` when the zone is not one, or of
+    /// other measures.
+    pub fn layout_for(&self, usable: usize) -> Result<Option<Layout>, TooSmall> {
+        let wanted = Layout::for_bytes(usable)?;
+        Ok(self.layout().filter(|layout| *layout == wanted))
+    }
+}
+
+impl<'a> Zone<'a> {
+    /// The zone of this layout in this memory.
+    pub fn map(layout: &Layout, memory: &impl Memory<'a>) -> Self {
+        Self::at(&layout.parts, memory)
     }
 }
 

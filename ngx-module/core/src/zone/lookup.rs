@@ -34,6 +34,18 @@ impl Peer {
     }
 }
 
+impl<'a> Zone<'a> {
+    /// The upstream at `u`; `None` for an index that this zone never gave out.
+    pub fn upstream(&self, u: UpstreamIdx) -> Option<&'a Upstream> {
+        self.upstreams.get(usize::from(u.0))
+    }
+
+    /// The peer at `p`; `None` for an index that this zone never gave out.
+    pub fn peer(&self, p: PeerIdx) -> Option<&'a Peer> {
+        self.peers.get(usize::from(p.0))
+    }
+}
+
 impl Zone<'_> {
     /// Counts an upstream's tries anew, after a change of its peers.
     pub(super) fn count_tries(&self, upstream: &Upstream) {

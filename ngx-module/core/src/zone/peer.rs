@@ -10,13 +10,13 @@
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::array::Array;
-use super::claim::Signal;
-use super::mutes::Mutes;
+use super::ticket::Signal;
 use super::{Bytes, WORKERS_MAX};
 use crate::breaker::{Breaker, Rule};
 use crate::estimate::Estimate;
 use crate::histogram::Histogram;
 use crate::lines::Lines;
+use crate::mutes::Mutes;
 use crate::slow_start::SlowStart;
 use crate::time::{MILLISECOND_NS, MonoNs};
 

@@ -7,9 +7,9 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::bodies::BodiesSnapshot;
-use super::claim::Signal;
-use super::feed::ConnectionState;
+use super::link::ConnectionState;
 use super::peer::{Configured, Live, Peer, PeerState, WHYS};
+use super::ticket::Signal;
 use super::{Bytes, Class, Counter, Counters, ProcessId, Upstream, WorkerIdx, Zone};
 use crate::breaker::State;
 use crate::histogram::Snapshot as Times;

@@ -8,9 +8,9 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 
 use super::array::Array;
 use super::cells::{QueueClass, UpstreamWorker, Waiters};
-use super::claim::Signal;
 use super::failing::Failing;
 use super::peer::{PeerCounters, WHYS};
+use super::ticket::Signal;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::drain::Drain;
 use crate::histogram::Histogram;

@@ -9,8 +9,8 @@
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::WORKERS_MAX;
-use super::claim::{BalanceParams, Early, Outcome, Signal, Ticket};
 use super::peer::{Live, Peer};
+use super::ticket::{BalanceParams, Early, Outcome, Signal, Ticket};
 use crate::breaker::Due;
 use crate::pick::{Admission, PeerView, STALLED, STALLED_NS, STALLED_SERVICES};
 use crate::time::MonoNs;
