@@ -4,6 +4,8 @@
 
 #[path = "tidy/arrows.rs"]
 mod arrows;
+#[path = "tidy/errors.rs"]
+mod errors;
 #[path = "tidy/modules.rs"]
 mod modules;
 #[path = "tidy/sizes.rs"]

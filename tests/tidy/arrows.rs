@@ -46,8 +46,7 @@ const CRATES: &[Rules] = &[
         root: "ngx-module/src/lib.rs",
         arrows_min: 500,
         uses_parents: false,
-        // `ffi` is module.rs: it alone knows all features. What base's macros write begins with
-        // `$crate`.
+        // `ffi` is module.rs: it alone knows all features.
         folders: &[
             (
                 "ffi",
@@ -63,15 +62,18 @@ const CRATES: &[Rules] = &[
                     "ffi/zone",
                 ],
             ),
-            ("ffi/base", &[".", "conf"]),
+            ("ffi/base", &["conf"]),
             ("ffi/zone", &["conf", "ffi/base"]),
             ("ffi/feed", &["conf", "feed", "feed/shared", "feed/translate", "ffi/base", "ffi/zone"]),
             ("ffi/body", &["conf", "ffi/base", "ffi/zone"]),
             ("ffi/limit", &["conf", "feed", "phase", "ffi/base", "ffi/feed", "ffi/limit/bandwidth", "ffi/zone"]),
-            ("ffi/limit/bandwidth", &["ffi/base", "ffi/limit"]),
+            ("ffi/limit/bandwidth", &["conf", "ffi/base", "ffi/limit"]),
             ("ffi/status", &["conf", "ffi/base", "ffi/feed", "ffi/limit", "ffi/zone"]),
             ("ffi/balance", &["conf", "phase", "ffi/base", "ffi/body", "ffi/feed", "ffi/limit", "ffi/zone"]),
-            ("ffi/cache", &["cache", "feed/shared", "ffi/base", "ffi/body", "ffi/feed", "ffi/limit", "ffi/zone"]),
+            (
+                "ffi/cache",
+                &["cache", "conf", "feed/shared", "ffi/base", "ffi/body", "ffi/feed", "ffi/limit", "ffi/zone"],
+            ),
             ("feed", &["conf", "feed/shared"]),
             ("feed/shared", &["feed"]),
             ("feed/translate", &["conf"]),

@@ -5,11 +5,11 @@
 //! hours); within a generation it is free only after its holder left or was reclaimed. Holding the
 //! lease does not lock: the holder checks it again under the caller's mutex before each overlay.
 //!
-//! The link belongs to the lease. What stands in [`super::Connection`] is signed with the lease of the
-//! worker that wrote it and dated by a pulse; a reader believes it only while that lease is held
-//! and the pulse is at most [`super::PULSE_NS_MAX`] old. So a worker that loses the lease, dies or hangs
-//! leaves no link behind, and nobody has to clear it away. Never opens anything. Cost: a few
-//! atomics. Bound: one holder, [`super::LINK_ERROR_BYTES_MAX`] of text.
+//! The link belongs to the lease. What stands in [`super::Connection`] is signed with the lease of
+//! the worker that wrote it and dated by a pulse; a reader believes it only while that lease is
+//! held and the pulse is at most [`super::PULSE_NS_MAX`] old. So a worker that loses the lease,
+//! dies or hangs leaves no link behind, and nobody has to clear it away. Never opens anything.
+//! Cost: a few atomics. Bound: one holder, [`super::LINK_ERROR_BYTES_MAX`] of text.
 
 use core::sync::atomic::Ordering::SeqCst;
 

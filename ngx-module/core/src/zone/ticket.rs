@@ -29,8 +29,8 @@ pub struct BalanceParams {
     pub theta: f64,
 }
 
-/// A slot of a peer, held from [`super::Zone::claim`] to [`super::Zone::release`]. While it is held the peer's
-/// record keeps its identity.
+/// A slot of a peer, held from [`super::Zone::claim`] to [`super::Zone::release`]. While it is held
+/// the peer's record keeps its identity.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a ticket that is not released holds its slot until the worker dies"]
 pub struct Ticket {

@@ -7,7 +7,7 @@
 use super::balancer::{abandon, init_peer};
 use super::queue;
 use super::upstream::{DeclaredPeer, Main, UpstreamConf, of_upstream};
-use crate::conf::DirectiveError;
+use crate::conf::{ConfError, Problem};
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, event, log, nginx};
 use crate::ffi::feed;
@@ -31,8 +31,11 @@ use std::ptr::NonNull;
 const MAX_FAILS_DEFAULT: usize = 1;
 const FAIL_TIMEOUT_S_DEFAULT: i64 = 10;
 
+/// Whose errors these are.
+const DIRECTIVE: &str = "pincer_balance";
+
 /// Makes Pincer the balancer of the upstream that is being read.
-pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), DirectiveError> {
+pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
     // SAFETY: inside `upstream {}` the context's `srv_conf` has the upstream module's configuration
     // of it.
     let upstream = unsafe {
@@ -41,10 +44,7 @@ pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), DirectiveError> {
         &mut *(*(*context).srv_conf.add(index)).cast::<ngx_http_upstream_srv_conf_t>()
     };
     if upstream.peer.init_upstream.is_some() {
-        return Err(DirectiveError(
-            "\"pincer_balance\" stands after \"keepalive\" or another balancing method, it must stand before \"keepalive\" and alone"
-                .to_owned(),
-        ));
+        return Err(ConfError::new(DIRECTIVE, Problem::NotFirst));
     }
     upstream.peer.init_upstream = Some(init_upstream);
     let flags = NGX_HTTP_UPSTREAM_CREATE
@@ -162,17 +162,13 @@ fn params(conf: &UpstreamConf) -> BalanceParams {
 }
 
 /// What only shows once the whole upstream is read.
-pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
+pub(crate) fn check(conf: &UpstreamConf) -> Result<(), ConfError> {
     let peers = conf.peers.borrow();
     let specs: Vec<PeerSpec<'_>> = peers.iter().map(DeclaredPeer::spec).collect();
-    check_declared(&conf.name.borrow(), &specs)
-        .map_err(|error| format!("\"pincer_balance\": {error} {}", conf.place.borrow()))?;
+    check_declared(&conf.name.borrow(), &specs).map_err(|error| at_place(conf, Problem::Zone(error)))?;
     let has_odd_name = |name: &str| name.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control());
     if std::str::from_utf8(&conf.name.borrow()).is_ok_and(has_odd_name) {
-        let place = conf.place.borrow();
-        return Err(format!(
-            "\"pincer_balance\" is in an upstream whose name has \"/\", white space or a control character, one without is needed {place}"
-        ));
+        return Err(at_place(conf, Problem::UpstreamName));
     }
     let slots = peers.iter().any(|peer| peer.max_conns > 0);
     if conf.queue.is_some() && !slots {
@@ -185,7 +181,7 @@ pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
 }
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.
-pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
+pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), ConfError> {
     // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds
     // pointers to live configurations.
     let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
@@ -205,18 +201,13 @@ pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), 
         let conf = unsafe { of_upstream(upstream) };
         if conf.balance.is_none() {
             if conf.queue.is_some() {
-                return Err(format!(
-                    "\"pincer_queue\" needs \"pincer_balance\" in the same upstream {}",
-                    conf.place.borrow()
-                ));
+                let need = "\"pincer_balance\" in the same upstream";
+                return Err(ConfError::at("pincer_queue", Problem::Needs { need }, &conf.place.borrow()));
             }
             continue;
         }
         if !conf.initialised.get() {
-            return Err(format!(
-                "\"pincer_balance\" was replaced by another balancing method that stands after it, only one is allowed {}",
-                conf.place.borrow()
-            ));
+            return Err(at_place(conf, Problem::Replaced));
         }
         check(conf)?;
         found.push(conf);
@@ -244,16 +235,16 @@ impl Part for Main {
         Counts { upstreams, peers, ..Counts::default() }
     }
 
-    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String> {
+    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), ConfError> {
         for &upstream in self.upstreams.borrow().iter() {
             let index = slab.locked(|| zone.upstream_reserve(&upstream.name.borrow()));
-            upstream.index.set(Some(index.map_err(|error| at_place(upstream, error))?));
+            upstream.index.set(Some(index.map_err(|error| at_place(upstream, Problem::Zone(error)))?));
             upstream.zone.set(Some(zone));
         }
         Ok(())
     }
 
-    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String> {
+    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), ConfError> {
         for &upstream in self.upstreams.borrow().iter() {
             let Some(index) = upstream.index.get() else { continue };
             let declared = upstream.peers.borrow();
@@ -261,14 +252,14 @@ impl Part for Main {
             let settings =
                 Settings { queue_size: upstream.queue.map_or(0, |queue| queue.size), signal: upstream.params().signal };
             slab.locked(|| zone.upstream_configure(index, &settings, &specs, clock::now()))
-                .map_err(|error| at_place(upstream, error))?;
+                .map_err(|error| at_place(upstream, Problem::Zone(error)))?;
         }
         Ok(())
     }
 }
 
-fn at_place(upstream: &UpstreamConf, error: impl std::fmt::Display) -> String {
-    format!("upstream {}: {error}", upstream.place.borrow())
+fn at_place(upstream: &UpstreamConf, problem: Problem) -> ConfError {
+    ConfError::at(DIRECTIVE, problem, &upstream.place.borrow())
 }
 
 impl feed::part::Part for Main {

@@ -3,6 +3,7 @@
 use super::address::Addresses;
 use super::sessions::Sessions;
 use super::waiters::LocalQueue;
+use crate::conf::ConfError;
 use crate::conf::balance::{BalanceArgs, QueueArgs};
 use crate::ffi::base::feature::{Feature, LocationConf};
 use crate::ffi::base::location::Location as NginxLocation;
@@ -34,7 +35,7 @@ pub(crate) struct Location {
 }
 
 impl LocationConf for Location {
-    fn merge(&mut self, _: *mut ngx_conf_t, parent: &Self, _: &NginxLocation) -> Result<(), String> {
+    fn merge(&mut self, _: *mut ngx_conf_t, parent: &Self, _: &NginxLocation) -> Result<(), ConfError> {
         self.slot = self.slot.or(parent.slot);
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::log;
 use super::pool::pool_copy;
 use super::status::OK;
 use super::text::{bytes, elements};
-use crate::conf::DirectiveError;
+use crate::conf::{ConfError, Problem};
 use nginx_sys::{
     NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF,
     NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_t, ngx_str_t, ngx_uint_t,
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 /// Hands a directive's arguments to `crate::conf` and stores what comes back in the configuration
 /// of its level.
-pub(crate) type Setter<T> = fn(*mut ngx_conf_t, &mut T) -> Result<(), DirectiveError>;
+pub(crate) type Setter<T> = fn(*mut ngx_conf_t, &mut T) -> Result<(), ConfError>;
 
 /// `http {}`, servers and locations.
 const ANYWHERE: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
@@ -67,9 +67,11 @@ const fn entry<T>(name: &'static CStr, type_: u32, conf: usize, setter: Setter<T
 
 /// Runs a setter; an error is reported with the place that nginx knows.
 unsafe extern "C" fn set<T>(cf: *mut ngx_conf_t, command: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
-    // SAFETY: nginx passes the entry that `entry::<T>` made.
-    let setter = unsafe { std::mem::transmute::<*mut c_void, Setter<T>>((*command).post) };
-    let result = guard("directive", Err(DirectiveError("a fault in the module".to_owned())), || {
+    // SAFETY: nginx passes the entry that `entry::<T>` made, whose name is static.
+    let (setter, name) =
+        unsafe { (std::mem::transmute::<*mut c_void, Setter<T>>((*command).post), bytes((*command).name)) };
+    let panicked = ConfError::new(std::str::from_utf8(name).unwrap_or_default(), Problem::Panicked);
+    let result = guard("directive", Err(panicked), || {
         // SAFETY: nginx passes the configuration of the directive's level, which `create::<T>`
         // made; it reads the configuration on one thread and holds no reference into it.
         setter(cf, unsafe { being_read(conf) })
@@ -105,10 +107,11 @@ pub(crate) fn place(cf: *const ngx_conf_t) -> String {
     }
 }
 
-pub(crate) fn once<T>(slot: &mut Option<T>, value: T, directive: &str) -> Result<(), DirectiveError> {
+/// Stores what a directive says that may stand once.
+pub(crate) fn once<T>(slot: &mut Option<T>, value: T, directive: &'static str) -> Result<(), ConfError> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(DirectiveError(format!("\"{directive}\" is duplicate, one is needed"))),
+        Some(_) => Err(ConfError::new(directive, Problem::Duplicate)),
     }
 }
 
@@ -121,9 +124,14 @@ fn text_of_conf(cf: *const ngx_conf_t, text: &[u8]) -> Option<ngx_str_t> {
 }
 
 /// A path relative to nginx's configuration (`conf_prefix`) or its prefix, made absolute.
-pub(crate) fn full_path(cf: *mut ngx_conf_t, argument: &[u8], conf_prefix: bool) -> Result<PathBuf, DirectiveError> {
+pub(crate) fn full_path(
+    cf: *mut ngx_conf_t,
+    directive: &'static str,
+    argument: &[u8],
+    conf_prefix: bool,
+) -> Result<PathBuf, ConfError> {
     use std::os::unix::ffi::OsStrExt;
-    let out_of_memory = || DirectiveError("memory is out".to_owned());
+    let out_of_memory = || ConfError::new(directive, Problem::Memory);
     let mut name = text_of_conf(cf, argument).ok_or_else(out_of_memory)?;
     // SAFETY: `cf` and its cycle are live; the name has its NUL.
     let name = unsafe {
@@ -138,11 +146,11 @@ pub(crate) fn full_path(cf: *mut ngx_conf_t, argument: &[u8], conf_prefix: bool)
 /// Compiles text with variables.
 pub(crate) fn compile(
     cf: *mut ngx_conf_t,
-    directive: &str,
-    key: &str,
+    directive: &'static str,
+    key: &'static str,
     source: &str,
-) -> Result<&'static nginx_sys::ngx_http_complex_value_t, DirectiveError> {
-    let out_of_memory = || DirectiveError("memory is out".to_owned());
+) -> Result<&'static nginx_sys::ngx_http_complex_value_t, ConfError> {
+    let out_of_memory = || ConfError::new(directive, Problem::Memory);
     let mut value = text_of_conf(cf, source.as_bytes()).ok_or_else(out_of_memory)?;
     // SAFETY: `cf` is live; the value and the copied source live in the configuration's pool, as
     // long as the configuration.
@@ -157,7 +165,7 @@ pub(crate) fn compile(
         compile.value = &raw mut value;
         compile.complex_value = compiled;
         if nginx_sys::ngx_http_compile_complex_value(&raw mut compile) != OK {
-            return Err(DirectiveError::invalid(directive, key, source, "a known variable"));
+            return Err(ConfError::invalid(directive, key, source, "a known variable"));
         }
         Ok(&*compiled)
     }

@@ -12,6 +12,7 @@ use super::pool::pool_box;
 use super::statics::NginxStatic;
 use super::status::{ERROR, OK};
 use super::variable::{self, Variable};
+use crate::conf::ConfError;
 use nginx_sys::{
     NGX_HTTP_MODULE, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_command_t, ngx_conf_t, ngx_cycle_t,
     ngx_http_conf_ctx_t, ngx_http_module_t, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_uint_t,
@@ -27,7 +28,7 @@ pub(crate) trait LocationConf: Default + 'static {
     /// Takes over what `parent` says and this level leaves open. Runs after nginx's own modules
     /// have done the same for the place, since a dynamic module comes last; so what they decided is
     /// final.
-    fn merge(&mut self, _cf: *mut ngx_conf_t, _parent: &Self, _location: &Location) -> Result<(), String> {
+    fn merge(&mut self, _cf: *mut ngx_conf_t, _parent: &Self, _location: &Location) -> Result<(), ConfError> {
         Ok(())
     }
 }
@@ -48,7 +49,7 @@ pub(crate) trait Feature: Sized + 'static {
     fn module() -> *mut ngx_module_t;
 
     /// All of `http {}` has been read: checks it, and puts handlers and filters into their places.
-    fn configured(_cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(_cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         Ok(())
     }
 
@@ -209,8 +210,8 @@ unsafe extern "C" fn merge<T: LocationConf>(
         let location = unsafe { Location::of(cf) };
         match child.merge(cf, parent, &location) {
             Ok(()) => std::ptr::null_mut(),
-            Err(message) => {
-                report(cf, &message);
+            Err(error) => {
+                report(cf, &error);
                 CONF_ERROR
             }
         }
@@ -227,17 +228,17 @@ unsafe extern "C" fn variables<F: Feature>(cf: *mut ngx_conf_t) -> ngx_int_t {
 unsafe extern "C" fn configured<F: Feature>(cf: *mut ngx_conf_t) -> ngx_int_t {
     guard("postconfiguration", ERROR, || match F::configured(cf) {
         Ok(()) => OK,
-        Err(message) => {
-            report(cf, &message);
+        Err(error) => {
+            report(cf, &error);
             ERROR
         }
     })
 }
 
-/// A message that names its place: what nginx would add is where the file ends.
-fn report(cf: *mut ngx_conf_t, message: &str) {
+/// An error that names its place: what nginx would add is where the file ends.
+fn report(cf: *mut ngx_conf_t, error: &ConfError) {
     // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
-    log::write(unsafe { (*cf).log }, log::NGX_LOG_EMERG, message);
+    log::write(unsafe { (*cf).log }, log::NGX_LOG_EMERG, &error.to_string());
 }
 
 unsafe extern "C" fn in_force<F: Feature>(cycle: *mut ngx_cycle_t) -> ngx_int_t {

@@ -1,6 +1,6 @@
 //! What `pincer_body_hash` says.
 
-use crate::conf::DirectiveError;
+use crate::conf::ConfError;
 use crate::conf::body_hash::{self as body_hash_args, BodyHashArgs};
 use crate::ffi::base::directive::{arguments, once};
 use crate::ffi::base::feature::{Feature, LocationConf};
@@ -44,7 +44,12 @@ impl Location {
 }
 
 impl LocationConf for Location {
-    fn merge(&mut self, cf: *mut ngx_conf_t, parent: &Self, location: &base_location::Location) -> Result<(), String> {
+    fn merge(
+        &mut self,
+        cf: *mut ngx_conf_t,
+        parent: &Self,
+        location: &base_location::Location,
+    ) -> Result<(), ConfError> {
         if self.body_hash.is_none() {
             self.body_hash = parent.body_hash.clone();
         }
@@ -79,7 +84,7 @@ impl LocationConf for Location {
     }
 }
 
-pub(super) fn body_hash(cf: *mut ngx_conf_t, location: &mut Location) -> Result<(), DirectiveError> {
+pub(super) fn body_hash(cf: *mut ngx_conf_t, location: &mut Location) -> Result<(), ConfError> {
     // SAFETY: `cf` is inside `http {}`; the two are different values.
     let main = unsafe { BodyModule::main_being_read(cf) };
     let arguments = arguments(cf);

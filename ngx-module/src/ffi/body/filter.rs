@@ -20,6 +20,7 @@ use super::head::declared_bytes;
 use super::identity::whole;
 use super::reading::recv;
 use super::record::{Record, Stage, Streaming, create, find};
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
@@ -35,15 +36,18 @@ use std::cell::Cell;
 /// The filter that stands after ours. Set by the master before it forks.
 static NEXT: LoopStatic<Cell<ngx_http_request_body_filter_pt>> = LoopStatic::new(Cell::new(None));
 
+/// Whose handlers and filter these are.
+const DIRECTIVE: &str = "pincer_body_hash";
+
 /// Puts the filter in front of all others, and the handlers into their phases.
-pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
+pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
     // SAFETY: configuration time, one thread.
     unsafe {
         NEXT.set(nginx_sys::ngx_http_top_request_body_filter);
         nginx_sys::ngx_http_top_request_body_filter = Some(filter);
     }
-    nginx::add_phase_handler::<ReadEarly>(cf, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE)?;
-    nginx::add_phase_handler::<Count>(cf, ngx_http_phases_NGX_HTTP_LOG_PHASE)
+    nginx::add_phase_handler::<ReadEarly>(cf, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, DIRECTIVE)?;
+    nginx::add_phase_handler::<Count>(cf, ngx_http_phases_NGX_HTTP_LOG_PHASE, DIRECTIVE)
 }
 
 /// What [`observe`] made of a part of a body.

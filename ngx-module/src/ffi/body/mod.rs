@@ -10,6 +10,7 @@ pub(crate) mod identity;
 mod reading;
 mod record;
 
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill_bytes};
 use crate::ffi::base::{module, nginx};
@@ -39,7 +40,7 @@ impl Feature for BodyModule {
         MODULE.get()
     }
 
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { BodyModule::main_read(cf) };
         if main.in_use { filter::install(cf) } else { Ok(()) }

@@ -1,6 +1,7 @@
 //! What the feature keeps of the configuration.
 
 use super::zones::{self, Place};
+use crate::conf::ConfError;
 use crate::ffi::base::feature::{Feature, LocationConf};
 use crate::ffi::base::{location as base_location, log, nginx};
 use crate::ffi::body::conf::BodyModule;
@@ -46,7 +47,12 @@ pub(crate) struct Location {
 }
 
 impl LocationConf for Location {
-    fn merge(&mut self, cf: *mut ngx_conf_t, _parent: &Self, location: &base_location::Location) -> Result<(), String> {
+    fn merge(
+        &mut self,
+        cf: *mut ngx_conf_t,
+        _parent: &Self,
+        location: &base_location::Location,
+    ) -> Result<(), ConfError> {
         // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
         zones::note(&mut unsafe { CacheModule::main_being_read(cf) }.places, location);
         Ok(())

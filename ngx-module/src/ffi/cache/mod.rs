@@ -8,6 +8,7 @@ mod purge;
 mod store;
 mod zones;
 
+use crate::conf::ConfError;
 use crate::feed::PurgeCommand;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill_bytes};
@@ -36,7 +37,7 @@ impl Feature for CacheModule {
         MODULE.get()
     }
 
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { CacheModule::main_read(cf) };
         conf::check_cache_keys(cf);

@@ -247,7 +247,8 @@ impl Running {
                 self.feed.applied(revision, took);
                 worker::slots_changed();
             }
-            Err(reason) => {
+            Err(error) => {
+                let reason = error.to_string();
                 zone.header.connection.refused();
                 if self.refusals.failed(0, &reason, clock::now()) {
                     log::write_cycle(

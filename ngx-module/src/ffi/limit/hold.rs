@@ -15,6 +15,7 @@ use super::conf::{ClassSource, Limit, LimitModule, Location};
 use super::record::{Record, Status, create, find};
 use super::who::{class_called, class_of_caller};
 use super::{answer, api_key, class_header, delay};
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{clock, filter, nginx};
@@ -32,7 +33,7 @@ const UNAVAILABLE: ngx_int_t = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t;
 const SERVER_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
 
 /// Puts handlers and filters into their places.
-pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
+pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
     filter::install::<answer::Told>();
     // Behind the realip module's: a key may be bound to the client's address, which that finds here
     // for `set_real_ip_from` of a location.
@@ -40,6 +41,7 @@ pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
         cf,
         ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
         ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
+        "pincer_limit",
     )
 }
 

@@ -12,6 +12,7 @@ mod hold;
 pub(crate) mod record;
 pub(crate) mod who;
 
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
 use crate::ffi::base::variable::{Variable, fill};
@@ -49,7 +50,7 @@ impl Feature for LimitModule {
         MODULE.get()
     }
 
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { LimitModule::main_read(cf) };
         conf::check_classes(main)?;

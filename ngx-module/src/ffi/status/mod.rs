@@ -2,7 +2,7 @@
 
 mod pages;
 
-use crate::conf::DirectiveError;
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
 use crate::ffi::base::phase::{Handler, handler};
@@ -34,15 +34,15 @@ impl Feature for StatusModule {
     }
 }
 
-fn status(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), DirectiveError> {
+fn status(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), ConfError> {
     page::<pages::StatusPage>(cf, "pincer_status")
 }
 
-fn metrics(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), DirectiveError> {
+fn metrics(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), ConfError> {
     page::<pages::MetricsPage>(cf, "pincer_metrics")
 }
 
-fn page<P: Handler>(cf: *mut ngx_conf_t, directive: &'static str) -> Result<(), DirectiveError> {
+fn page<P: Handler>(cf: *mut ngx_conf_t, directive: &'static str) -> Result<(), ConfError> {
     exempt_page(cf);
     needed_by(cf, directive);
     // SAFETY: a directive of a location; the context's `loc_conf` has a slot for the core module.

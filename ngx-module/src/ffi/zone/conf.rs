@@ -3,6 +3,7 @@
 use super::part::{Counts, Part, WorkerPart};
 use super::slab::Slab;
 use crate::conf::zone::ZoneArgs;
+use crate::conf::{ConfError, Problem};
 use crate::ffi::base::directive::place;
 use crate::ffi::base::feature::Feature;
 use nginx_sys::{ngx_conf_t, ngx_http_request_t};
@@ -35,6 +36,11 @@ pub(crate) struct Main {
 }
 
 impl Main {
+    /// What is wrong with `pincer_zone`.
+    pub(super) fn conf_error(&self, problem: Problem) -> ConfError {
+        ConfError::at("pincer_zone", problem, &self.place)
+    }
+
     /// What `counts` says of all parts.
     pub(super) fn sum(&self, counts: impl Fn(&dyn Part) -> Counts) -> Counts {
         self.parts.borrow().iter().map(|part| counts(*part)).fold(Counts::default(), std::ops::Add::add)

@@ -71,9 +71,9 @@ pub(crate) fn in_force(cycle: *mut ngx_cycle_t) {
     let Some(main) = main.filter(|main| main.zone.get().is_some()) else { return };
     // SAFETY: as above.
     let core = unsafe { nginx::core_conf(cycle) };
-    if let Err(message) = memory::configure(main) {
+    if let Err(error) = memory::configure(main) {
         // A running master must not die of it: the peers stay as they were.
-        log::write_cycle(log::NGX_LOG_EMERG, &message);
+        log::write_cycle(log::NGX_LOG_EMERG, &error.to_string());
     }
     wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
     // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload,

@@ -50,12 +50,11 @@ static NEXT: LoopStatic<Cell<ngx_http_output_body_filter_pt>> = LoopStatic::new(
 
 /// Puts the body filter in front of those installed so far, if anything is limited: nginx calls
 /// this before its gzip and postpone filters are.
-pub(crate) fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+pub(crate) fn configured(cf: *mut ngx_conf_t) {
     // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
     if unsafe { LimitModule::main_read(cf) }.in_use {
         install();
     }
-    Ok(())
 }
 
 fn install() {

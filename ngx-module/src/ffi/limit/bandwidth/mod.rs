@@ -4,6 +4,7 @@ pub(crate) mod filter;
 pub(crate) mod pacing;
 pub(crate) mod pieces;
 
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
 use nginx_sys::{ngx_conf_t, ngx_module_t};
@@ -22,7 +23,8 @@ impl Feature for BandwidthModule {
         MODULE.get()
     }
 
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
-        filter::configured(cf)
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
+        filter::configured(cf);
+        Ok(())
     }
 }
