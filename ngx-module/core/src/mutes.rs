@@ -1,16 +1,16 @@
 //! Tells a peer that has stopped doing the work from one that is idle because it is fast: by the
-//! rate of its mute answers.
+//! rate of its mute responses.
 //!
-//! A *mute* answer is one that says nothing of speed: a 3xx or 4xx, an answer without a body. What
-//! rate of them is usual depends on the clients, so a peer's is compared with the other peers' over
-//! the same time: the test of two proportions with Yates' correction, one-sided at p < 0.001, over
-//! the last hundred requests or so. One whose rate is unusual is unknown again ([`crate::pick`]):
-//! whatever it was learned to be, that was at another work. It is not ejected.
+//! A *mute* response is one that says nothing of speed: a 3xx or 4xx, a response without a body.
+//! What rate of them is usual depends on the clients, so a peer's is compared with the other peers'
+//! over the same time: the test of two proportions with Yates' correction, one-sided at p < 0.001,
+//! over the last hundred requests or so. One whose rate is unusual is unknown again
+//! ([`crate::pick`]): whatever it was learned to be, that was at another work. It is not ejected.
 //!
-//! Nothing is counted but mute answers: requests are, elsewhere. The window is shortened when a
-//! mute answer comes, all peers' alike, so other answers cost nothing. Pure. At equal rates chance
-//! makes a peer unknown once in some thousand mute answers, and its next sample makes it known
-//! again.
+//! Nothing is counted but mute responses: requests are, elsewhere. The window is shortened when a
+//! mute response comes, all peers' alike, so other responses cost nothing. Pure. At equal rates
+//! chance makes a peer unknown once in some thousand mute responses, and its next sample makes it
+//! known again.
 
 use crate::time::MonoNs;
 use std::sync::atomic::AtomicU64;
@@ -23,7 +23,7 @@ const REQUESTS_MIN: u64 = 5;
 /// The normal distribution's quantile for p = 0.001.
 const Z: f64 = 3.09;
 
-/// Requests that were answered, and the mute answers among them.
+/// Requests that were answered, and the mute responses among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Answers.
@@ -56,7 +56,7 @@ impl Tally {
     }
 }
 
-/// A peer's mute answers. All-zero bytes are a valid start.
+/// A peer's mute responses. All-zero bytes are a valid start.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Mutes {

@@ -1,7 +1,7 @@
 //! The digest of a request's body, taken from the stream as it arrives.
 //!
 //! Decides which form a body has, and gives each form an identity: two bodies of one identity may
-//! share an answer from the cache, so whatever is not known for certain to mean the same must
+//! share a response from the cache, so whatever is not known for certain to mean the same must
 //! differ. In doubt a body is hashed as it came, in a domain of its own ([`Hashed::Unparsed`]).
 //!
 //! - raw: the bytes. The digest is the one that `b3sum`, `sha256sum` and `xxh128sum` print, for an
@@ -101,7 +101,7 @@ impl BodyDigest {
     /// and [`BodyDigest::finish`], and for most bodies without a streaming state, whose 2 KiB take
     /// a tenth of the time that hashing 16 KiB does.
     #[must_use]
-    pub fn of_whole(params: &Params, content_type: &[u8], content_encoding: &[u8], body: &[u8]) -> Digest {
+    pub fn of_complete(params: &Params, content_type: &[u8], content_encoding: &[u8], body: &[u8]) -> Digest {
         if params.algorithm == Algorithm::Blake3
             && coding(content_encoding).is_none()
             && matches!(content_type::reading(params.form, content_type), Reading::Raw)

@@ -19,7 +19,7 @@ use crate::time::MonoNs;
 const ANSWERS_WITHIN: u32 = 6;
 
 impl Zone<'_> {
-    /// Whether an answer of `u` needs its fingerprint: some request failed lately.
+    /// Whether a response of `u` needs its fingerprint: some request failed lately.
     pub fn failed_lately(&self, u: UpstreamIdx, now: MonoNs) -> bool {
         self.upstream(u).is_some_and(|upstream| upstream.failing.is_recent(now))
     }

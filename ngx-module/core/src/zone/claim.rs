@@ -181,8 +181,8 @@ impl Zone<'_> {
         entries.into_iter().any(|peer| free(peer.view(peer.live(), high, params, now)))
     }
 
-    /// The first byte of a good answer is here, `first_byte_ns` after the claim: it is learned from
-    /// at once, since a stream may last for minutes. Ends a half-open breaker's trial too, and
+    /// The first byte of a good response is here, `first_byte_ns` after the claim: it is learned
+    /// from at once, since a stream may last for minutes. Ends a half-open breaker's trial too, and
     /// returns what that changed. Only its release may follow with another first byte, which is not
     /// counted again.
     pub fn first_byte_seen(
@@ -262,7 +262,7 @@ impl Zone<'_> {
             changes.extend(peer.note(ticket.peer, Switch::Closed(due), now));
         }
         if matches!(outcome, Outcome::Answered | Outcome::Declined) {
-            self.mute_answer(peer, now);
+            self.mute_response(peer, now);
         }
         let Some(worker) = peer.workers.get(usize::from(w.0)) else { return };
         // Last: from here on the record may be given to another peer.
@@ -275,7 +275,7 @@ impl Zone<'_> {
 
     /// The ticket's connection was kept, and closed or reset before any byte: whether that is
     /// excused, as a connection that the peer had closed while it was idle. Of two in a row without
-    /// an answer of the peer in between, the second is not.
+    /// a response of the peer in between, the second is not.
     pub fn excuse_stale(&self, ticket: &Ticket) -> bool {
         ticket.why == Why::NoSlot || self.peer(ticket.peer).is_some_and(|peer| peer.stale.swap(1, Relaxed) == 0)
     }

@@ -46,7 +46,7 @@ impl<'a> Zone<'a> {
         class.counters.queue_timeouts.fetch_add(u64::from(timed_out), Relaxed);
     }
 
-    /// A request of class `c` found no place in the queue, or lost the one it had to a better one.
+    /// A request of class `c` found the queue full, or was evicted for a better one.
     pub fn class_queue_overflow(&self, c: ClassIdx) {
         if let Some(class) = self.class(c) {
             class.counters.queue_overflows.fetch_add(1, Relaxed);

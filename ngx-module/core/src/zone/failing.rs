@@ -10,7 +10,7 @@
 //!
 //! Each entry is one word, changed by compare-and-swap: `tag:40 | peers:2 × 8 (index + 1) |
 //! opened:1 | count:7`. All-zero memory is an empty table. Entries go round, so a death or a lost
-//! race costs one entry. Cost: a scan of the table for a failure, and for an answer within
+//! race costs one entry. Cost: a scan of the table for a failure, and for a response within
 //! [`RECENT_NS`] of one.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};

@@ -107,7 +107,7 @@ impl Connection {
         }
     }
 
-    /// What was written under `lease` is void.
+    /// Forgets what was written under `lease`.
     pub(super) fn disown(&self, lease: u64) {
         let _ = self.up.compare_exchange(lease, 0, SeqCst, SeqCst);
         let _ = self.author.compare_exchange(lease, 0, SeqCst, SeqCst);

@@ -1,7 +1,7 @@
-//! Mute answers of the zone's peers, see [`crate::mutes`]: counts them, and makes a peer unknown
+//! Mute responses of the zone's peers, see [`crate::mutes`]: counts them, and makes a peer unknown
 //! whose rate of them is unusual.
 //!
-//! Costs nothing but for an answer that is mute: then a pass over the upstream's peers. Racy by
+//! Costs nothing but for a response that is mute: then a pass over the upstream's peers. Racy by
 //! design: a lost update shifts a window.
 
 use core::sync::atomic::Ordering::Relaxed;
@@ -26,9 +26,9 @@ impl Peer {
 }
 
 impl Zone<'_> {
-    /// `peer` gave a mute answer.
+    /// `peer` gave a mute response.
     #[cold]
-    pub(super) fn mute_answer(&self, peer: &Peer, now: MonoNs) {
+    pub(super) fn mute_response(&self, peer: &Peer, now: MonoNs) {
         peer.mutes.add();
         let home = peer.home.load(Relaxed) >> 16;
         let upstream = u16::try_from(home).ok().and_then(|home| home.checked_sub(1)).map(UpstreamIdx);

@@ -208,7 +208,7 @@ pub struct Peer {
     pub(super) lines: Lines,
     /// `(upstream + 1) << 16 | index` of the table entry that leads here.
     pub(super) home: AtomicU32,
-    /// 1 = its last word was to close a kept connection without an answer.
+    /// 1 = its last word was to close a kept connection without a response.
     pub(super) stale: AtomicU32,
     /// 1 = another peer answered what this one failed, and it has answered nothing since.
     pub(super) contradicted: AtomicU32,

@@ -151,7 +151,7 @@ pub struct ClassSnapshot {
     pub rejected_dry_run: u64,
     /// Bytes of responses.
     pub bytes: u64,
-    /// Requests that found no place in a queue, or lost it.
+    /// Requests that found a queue full, or were evicted from it.
     pub queue_overflows: u64,
     /// Requests that waited too long.
     pub queue_timeouts: u64,

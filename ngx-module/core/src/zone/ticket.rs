@@ -7,12 +7,12 @@ use crate::time::MonoNs;
 /// The moment whose distance from the start of a request is its service time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Signal {
-    /// The first non-empty bytes of the answer's body.
+    /// The first non-empty bytes of the response's body.
     #[default]
     FirstByte,
-    /// The answer's header.
+    /// The response's header.
     Header,
-    /// The answer's end.
+    /// The response's end.
     LastByte,
 }
 
@@ -79,7 +79,7 @@ pub enum Outcome {
     },
     /// The peer failed: counts against it, gives no sample.
     Failure,
-    /// The peer works, but its answer (a redirect, a 404, one without a body) is none of the work
+    /// The peer works, but its response (a redirect, a 404, one without a body) is none of the work
     /// that its speed is measured by: gives no sample, and is mute ([`crate::mutes`]).
     Answered,
     /// The peer failed as another one did: the request's fault, or the world's. Counted, but not by

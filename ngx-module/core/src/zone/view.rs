@@ -121,7 +121,7 @@ impl Peer {
             Outcome::Excused => {
                 self.counters.failures.fetch_add(1, Relaxed);
                 if trial {
-                    self.breaker.trial_void();
+                    self.breaker.cancel_trial();
                 }
             }
             Outcome::Answered => {
@@ -131,7 +131,7 @@ impl Peer {
             Outcome::Declined | Outcome::Neutral => {
                 self.counters.neutral.fetch_add(1, Relaxed);
                 if trial {
-                    self.breaker.trial_void();
+                    self.breaker.cancel_trial();
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Peer {
         renewed
     }
 
-    /// The peer gave an answer: what was held against it for want of one is void.
+    /// The peer gave a response: what was held against it for want of one is forgotten.
     fn vindicate(&self) {
         for mark in [&self.stale, &self.contradicted] {
             if mark.load(Relaxed) != 0 {
@@ -166,8 +166,8 @@ impl Peer {
         }
     }
 
-    /// The first token of a good answer, or a WebSocket's 101, is here: it ends a trial, and it is
-    /// what doubles the limit of a ramp. Returns what closed the breaker, if it closed.
+    /// The first token of a good response, or a WebSocket's 101, is here: it ends a trial, and it
+    /// is what doubles the limit of a ramp. Returns what closed the breaker, if it closed.
     pub(super) fn learn_early(&self, trial: bool, params: &BalanceParams, now: MonoNs) -> Option<Due> {
         self.vindicate();
         let closed = if trial { self.breaker.success_of(true, self.rule()) } else { None };

@@ -67,11 +67,11 @@ impl Zone<'_> {
         total
     }
 
-    /// Workers that have not looked for the fence `number` yet.
-    pub fn unheeding(&self, number: u64) -> impl Iterator<Item = WorkerIdx> {
+    /// Workers that have not applied the fence `number` yet.
+    pub fn workers_behind(&self, number: u64) -> impl Iterator<Item = WorkerIdx> {
         let fences = &self.header.fences;
         let slots = self.workers.iter().take(WORKERS_MAX).enumerate();
-        let late = slots.filter(move |(index, slot)| slot.owner().is_some() && !fences.is_heeded(*index, number));
+        let late = slots.filter(move |(index, slot)| slot.owner().is_some() && !fences.has_applied(*index, number));
         late.filter_map(|(index, _)| u16::try_from(index).ok().map(WorkerIdx))
     }
 

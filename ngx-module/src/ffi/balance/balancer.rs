@@ -78,8 +78,8 @@ fn tries(zone: &Zone<'_>, index: UpstreamIdx) -> ngx_uint_t {
 unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
     let state = data.cast::<RequestState>();
     // SAFETY: nginx passes what `init_ours` stored; so below.
-    let answer = guard("peer.get", None, || unsafe { get_ours(pc, state) });
-    answer.unwrap_or_else(|| {
+    let result = guard("peer.get", None, || unsafe { get_ours(pc, state) });
+    result.unwrap_or_else(|| {
         worker::count_fail_open();
         // SAFETY: as above.
         guard("peer.get without pincer", nginx::BUSY, || unsafe { fallback_get(pc, state) })
@@ -308,7 +308,7 @@ fn some(ns: u64) -> Option<u64> {
     (ns != 0).then_some(ns)
 }
 
-/// Whether the answer came to its end, as far as nginx reads it.
+/// Whether the response came to its end, as far as nginx reads it.
 ///
 /// # Safety
 /// `pc` and `u` belong to one live request.
@@ -373,10 +373,10 @@ unsafe fn fallback_get(pc: *mut ngx_peer_connection_t, state: *mut RequestState)
                 let u = (*r).upstream;
                 let peer = &mut (*u).peer;
                 let kept = (peer.data, peer.get, peer.free, peer.set_session, peer.save_session, peer.tries);
-                let answer = nginx_sys::ngx_http_upstream_init_round_robin_peer(r, (*u).upstream);
+                let result = nginx_sys::ngx_http_upstream_init_round_robin_peer(r, (*u).upstream);
                 let data = peer.data;
                 (peer.data, peer.get, peer.free, peer.set_session, peer.save_session, peer.tries) = kept;
-                if answer != nginx::OK {
+                if result != nginx::OK {
                     return nginx::BUSY;
                 }
                 (*state).fallback = data;

@@ -1,11 +1,11 @@
-//! Takes the time of an answer's header and of its body's first byte, where they arrive.
+//! Takes the time of a response's header and of its body's first byte, where they arrive.
 //!
 //! The header filter runs first of all filters, right after nginx parsed the header: if body bytes
 //! are in `u->buffer` already, the first byte is now. If not, it hooks the connection's `recv` and
 //! `recv_chain` for exactly one successful read. Body filters and nginx's pipe see the data late
 //! (buffering), so they can't tell. With `grpc_pass` the first bytes may be SETTINGS or PING, so
 //! the hook sits on the reading of frames instead and waits for one that gives data to the client.
-//! No sample for answers without a body. Cost: one test per answer, two pointer swaps where the
+//! No sample for responses without a body. Cost: one test per response, two pointer swaps where the
 //! body comes later.
 
 use super::attempts::ShownTime;
@@ -87,7 +87,7 @@ unsafe fn observe(r: *mut ngx_http_request_t) {
     }
 }
 
-/// Whether the answer has a body whose first byte means something.
+/// Whether the response has a body whose first byte means something.
 ///
 /// # Safety
 /// `r` is live and its upstream's header parsed.
@@ -132,7 +132,7 @@ unsafe fn seen(state: *mut RequestState, now: MonoNs) {
     }
 }
 
-/// Remembers what a hook replaces; `false` when memory is out, and there is to be no hook then.
+/// Remembers what a hook replaces; `false` when out of memory, and there is to be no hook then.
 ///
 /// # Safety
 /// `state` is live and has no hook.
@@ -237,14 +237,14 @@ unsafe extern "C" fn frames(data: *mut c_void, bytes: isize) -> ngx_int_t {
         let Some(&Hook::Frames { upstream, filter: Some(original), context, .. }) = (*state).hook.as_ref() else {
             return nginx::ERROR;
         };
-        let answer = original(context, bytes);
+        let result = original(context, bytes);
         if !(*upstream).out_bufs.is_null() {
             guard("first byte", (), || {
                 unhook(state);
                 seen(state, clock::now());
             });
         }
-        answer
+        result
     }
 }
 

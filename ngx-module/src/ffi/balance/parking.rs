@@ -14,7 +14,7 @@ const AF_UNIX: libc::sa_family_t = 1;
 const SA_FAMILY_LEN: u32 = 2;
 const _: () = assert!(libc::AF_UNIX == 1 && size_of::<libc::sa_family_t>() == 2);
 
-/// The request's parking record, made if it never waited before; `None` when memory is out.
+/// The request's parking record, made if it never waited before; `None` when out of memory.
 ///
 /// # Safety
 /// `state` is live and not parked.

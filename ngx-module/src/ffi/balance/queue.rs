@@ -182,16 +182,16 @@ unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
         let u = (*(*state).request).upstream;
         let waited_on = (*u).peer.connection;
         (*u).start_time = nginx::current_msec();
-        let answer = nginx_sys::ngx_event_connect_peer(&raw mut (*u).peer);
-        if answer != nginx::OK && answer != nginx::AGAIN && answer != nginx::DONE {
-            (*state).local_fault = answer == nginx::ERROR;
+        let result = nginx_sys::ngx_event_connect_peer(&raw mut (*u).peer);
+        if result != nginx::OK && result != nginx::AGAIN && result != nginx::DONE {
+            (*state).local_fault = result == nginx::ERROR;
             (*u).peer.connection = waited_on;
             placeholder::fail(u);
             return;
         }
         placeholder::adopt(u, waited_on);
         nginx::close_connection(waited_on);
-        if answer == nginx::AGAIN {
+        if result == nginx::AGAIN {
             bits::event::add_timer((*(*u).peer.connection).write, (*(*u).conf).connect_timeout);
             return;
         }

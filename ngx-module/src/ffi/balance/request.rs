@@ -174,7 +174,7 @@ pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut Reque
     }
 }
 
-/// Makes the record of `request`; `None` when memory is out.
+/// Makes the record of `request`; `None` when out of memory.
 ///
 /// # Safety
 /// `request` is live and has none yet.

@@ -116,7 +116,7 @@ pub(crate) fn once<T>(slot: &mut Option<T>, value: T, directive: &'static str) -
 }
 
 /// A copy of `text` as nginx's own words of a configuration are: with a NUL behind the end, which
-/// its parsers look at. `None` when memory is out.
+/// its parsers look at. `None` when out of memory.
 fn text_of_conf(cf: *const ngx_conf_t, text: &[u8]) -> Option<ngx_str_t> {
     // SAFETY: `cf` is live, and so is its pool.
     let copy = unsafe { pool_copy((*cf).pool, &[text, b"\0"].concat()) }?;

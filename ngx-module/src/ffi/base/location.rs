@@ -50,7 +50,7 @@ impl Location {
 
     /// Whether requests end here beyond doubt: not in a server outside of its locations, in a place
     /// that only has others in it, or where `return` or `rewrite` may answer.
-    pub(crate) fn answers(&self) -> bool {
+    pub(crate) fn responds(&self) -> bool {
         let rewrites = self.conf_of("ngx_http_rewrite_module").cast::<*const c_void>();
         // SAFETY: the rewrite module's configuration begins with a pointer, null without
         // directives.
@@ -113,17 +113,17 @@ impl Location {
         unsafe { !conf.is_null() && !(*conf).is_null() }
     }
 
-    /// Whether answers to POST are cached here.
-    pub(crate) fn keeps_answers_to_post(&self) -> bool {
+    /// Whether responses to POST are cached here.
+    pub(crate) fn caches_responses_to_post(&self) -> bool {
         self.passing().any(|conf| caches(conf) && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t != 0)
     }
 
-    /// Whether answers are to be cached here, but nginx keeps none that it does not buffer.
+    /// Whether responses are to be cached here, but nginx keeps none that it does not buffer.
     pub(crate) fn caches_unbuffered(&self) -> bool {
         self.passing().any(|conf| caches(conf) && conf.buffering == 0)
     }
 
-    /// Whether answers are cached here, but not those to POST.
+    /// Whether responses are cached here, but not those to POST.
     pub(crate) fn caches_without_post(&self) -> bool {
         self.passing().any(|conf| caches(conf) && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t == 0)
     }

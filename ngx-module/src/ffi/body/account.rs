@@ -9,8 +9,8 @@ use crate::ffi::base::{log, nginx};
 use crate::ffi::zone::conf::of_request as zone_of;
 use nginx_sys::{ngx_http_request_t, ngx_int_t};
 
-/// Warns, once in a worker, where an answer is about to be kept under a key that the request's body
-/// has no part in, though the location has it hashed.
+/// Warns, once in a worker, where a response is about to be kept under a key that the request's
+/// body has no part in, though the location has it hashed.
 ///
 /// # Safety
 /// `r` is live, and the cache's key made.
@@ -24,8 +24,8 @@ pub(crate) unsafe fn warn_of_a_key_without(r: *const ngx_http_request_t) {
         }
         let name = String::from_utf8_lossy(nginx::bytes(nginx::core_location(r).name));
         let message = format!(
-            "\"pincer_body_hash\" is on in location \"{name}\", and its cache keeps an answer under a key that knows nothing of the body: \
-             different bodies get one answer, \"proxy_cache_key $pincer_cache_key\" is needed"
+            "\"pincer_body_hash\" is on in location \"{name}\", and its cache keeps a response under a key that knows nothing of the body: \
+             different bodies get one response, \"proxy_cache_key $pincer_cache_key\" is needed"
         );
         log::write((*(*r).connection).log, log::NGX_LOG_WARN, &message);
     }

@@ -18,7 +18,7 @@ pub(crate) struct BodyModule;
 pub(crate) struct Main {
     /// Some location hashes request bodies.
     pub(crate) in_use: bool,
-    /// The first location that hashes bodies and keeps answers to POST.
+    /// The first location that hashes bodies and keeps responses to POST.
     pub(crate) keeps_hashed: Option<String>,
 }
 
@@ -55,7 +55,7 @@ impl LocationConf for Location {
         }
         self.tries_files = location.tries_files();
         self.reads_early = !location.buffers_requests() || self.tries_files;
-        if self.hashing().is_some() && location.is_served() && location.keeps_answers_to_post() {
+        if self.hashing().is_some() && location.is_served() && location.caches_responses_to_post() {
             // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
             unsafe { BodyModule::main_being_read(cf) }.keeps_hashed.get_or_insert_with(|| location.name());
         }
@@ -74,7 +74,7 @@ impl LocationConf for Location {
                 cf,
                 log::NGX_LOG_WARN,
                 &format!(
-                    "\"pincer_body_hash\" is on in location \"{}\", whose cache does not keep answers to POST: requests with a body are not \
+                    "\"pincer_body_hash\" is on in location \"{}\", whose cache does not keep responses to POST: requests with a body are not \
                      cached, \"proxy_cache_methods GET HEAD POST\" is needed",
                     location.name()
                 ),

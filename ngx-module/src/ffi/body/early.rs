@@ -24,11 +24,11 @@ impl Handler for ReadEarly {
             if !wanted || !is_handled(r) {
                 return nginx::DECLINED;
             }
-            let answer = nginx_sys::ngx_http_read_client_request_body(r, Some(go_on));
-            if answer >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
-                return answer;
+            let result = nginx_sys::ngx_http_read_client_request_body(r, Some(resume_phases));
+            if result >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
+                return result;
             }
-            // Undoes what the read counted; the phases go on in `go_on`.
+            // Undoes what the read counted; the phases go on in `resume_phases`.
             nginx_sys::ngx_http_finalize_request(r, nginx::DONE);
             nginx::DONE
         }
@@ -36,7 +36,7 @@ impl Handler for ReadEarly {
 }
 
 /// The body is there: the phases go on, and meet a request that has read its body.
-unsafe extern "C" fn go_on(r: *mut ngx_http_request_t) {
+unsafe extern "C" fn resume_phases(r: *mut ngx_http_request_t) {
     // SAFETY: nginx passes the live request whose body was asked for. No Rust value is alive here,
     // so nothing unwinds through nginx.
     unsafe {

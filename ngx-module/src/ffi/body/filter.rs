@@ -1,6 +1,6 @@
 //! Hashes request bodies while they arrive: a request-body filter that looks at every buffer once
 //! and changes none, but for what comes with the head, which it asks for again with the rest
-//! ([`give_way`](super::give_way)).
+//! ([`read_throttle`](super::read_throttle)).
 //!
 //! A digest counts only once the last buffer has passed, nginx has stored it, and it is all that
 //! the client said it would send: a body that was cut off, that nginx threw away before it answered
@@ -17,7 +17,7 @@ use super::account::Count;
 use super::conf::{BodyModule, Location};
 use super::early::ReadEarly;
 use super::head::declared_bytes;
-use super::identity::whole;
+use super::identity::digest_of_complete_body;
 use super::reading::recv;
 use super::record::{Record, Stage, Streaming, create, find};
 use crate::conf::ConfError;
@@ -57,7 +57,7 @@ enum Observed {
     /// It is nginx's, and was the last of this request's body, whose digest counts once nginx has
     /// stored it.
     End { record: *mut Record, digest: Digest, bytes: u64 },
-    /// It comes again, together with more.
+    /// It was pushed back, and nginx reads it again together with the rest.
     PutBack,
 }
 
@@ -68,18 +68,18 @@ unsafe extern "C" fn filter(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t)
     if matches!(observed, Observed::PutBack) {
         return nginx::OK;
     }
-    let answer = match NEXT.get() {
+    let result = match NEXT.get() {
         // SAFETY: the filter that nginx had installed before ours.
         Some(next) => unsafe { next(r, chain) },
         None => nginx::OK,
     };
     if let Observed::End { record, digest, bytes } = observed
-        && answer == nginx::OK
+        && result == nginx::OK
     {
         // SAFETY: the record lives as long as the request, which a filter does not end.
         guard("body filter's end", (), || unsafe { settle(record, digest, bytes) });
     }
-    answer
+    result
 }
 
 /// Whether nginx shows bodies to [`filter`] first: what it puts back, no other module's filter has
@@ -118,7 +118,7 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
             Stage::Over => return Observed::Part,
         };
         let Some(params) = (*record).params else { return Observed::Part };
-        if streaming.is_none() && is_first() && (*record).giving_way.put_back(r, chain, recv) {
+        if streaming.is_none() && is_first() && (*record).throttle.put_back(r, chain, recv) {
             (*record).stage = Stage::Before;
             return Observed::PutBack;
         }
@@ -127,14 +127,14 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
         while let Some(part) = link.as_ref() {
             let bytes = nginx::buffered(part.buf).unwrap_or_default();
             if bits::buf::last_buf(part.buf) != 0 {
-                (*record).giving_way.end();
+                (*record).throttle.end();
                 let (digest, bytes) = match &mut streaming {
                     Some(streaming) => {
                         let digest = streaming.digest();
                         digest.update(params, bytes);
                         (digest.finish(params), digest.bytes())
                     }
-                    None => (whole(r, params, bytes), bytes.len() as u64),
+                    None => (digest_of_complete_body(r, params, bytes), bytes.len() as u64),
                 };
                 return Observed::End { record, digest, bytes };
             }
@@ -148,7 +148,7 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
             hashed += bytes.len();
             link = part.next;
         }
-        (*record).giving_way.hashed(r, hashed, recv);
+        (*record).throttle.hashed(r, hashed, recv);
         (*record).stage = streaming.map_or(Stage::Before, Stage::Reading);
         Observed::Part
     }

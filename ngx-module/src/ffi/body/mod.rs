@@ -4,9 +4,9 @@ pub(crate) mod account;
 pub(crate) mod conf;
 mod early;
 mod filter;
-mod give_way;
 pub(crate) mod head;
 pub(crate) mod identity;
+mod read_throttle;
 mod reading;
 mod record;
 

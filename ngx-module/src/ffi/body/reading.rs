@@ -1,7 +1,7 @@
 //! How a connection is read while a body is hashed.
 
-use super::give_way::rest;
-use super::record::giving_way;
+use super::read_throttle::rest;
+use super::record::throttle;
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{ngx_connection_t, ngx_http_request_t, u_char};
 
@@ -12,17 +12,17 @@ pub(super) unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: 
     // anyone else runs.
     unsafe {
         let r = (*connection).data.cast::<ngx_http_request_t>();
-        let Some(giving_way) = giving_way(r) else { return nginx::ERROR };
-        if let Some(answer) = (*giving_way).failed.take() {
-            return answer;
+        let Some(throttle) = throttle(r) else { return nginx::ERROR };
+        if let Some(result) = (*throttle).failed.take() {
+            return result;
         }
-        if (*giving_way).is_due() {
+        if (*throttle).is_due() {
             rest(connection);
             return nginx::AGAIN;
         }
-        let Some((_, Some(before), _)) = (*giving_way).instead else { return nginx::ERROR };
-        let size = (*giving_way).piece(size);
-        let first = (*giving_way).hand_out(r, buffer, size);
+        let Some((_, Some(before), _)) = (*throttle).instead else { return nginx::ERROR };
+        let size = (*throttle).piece(size);
+        let first = (*throttle).hand_out(r, buffer, size);
         if first == 0 {
             return before(connection, buffer, size);
         }
@@ -36,7 +36,7 @@ pub(super) unsafe extern "C" fn recv(connection: *mut ngx_connection_t, buffer: 
             nginx::AGAIN => bytes,
             more if more > 0 => bytes + more,
             failed => {
-                (*giving_way).failed = Some(failed);
+                (*throttle).failed = Some(failed);
                 // nginx asks once more.
                 bits::event::set_ready((*connection).read, 1);
                 bytes

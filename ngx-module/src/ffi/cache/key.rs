@@ -1,4 +1,4 @@
-//! `$pincer_cache_key`: everything that tells one request's answer from another's, in one key of
+//! `$pincer_cache_key`: everything that tells one request's response from another's, in one key of
 //! fixed length.
 //!
 //! Method, scheme, the server block's name and the address it listens on (a client's Host may name
@@ -7,9 +7,9 @@
 //! (with the scheme, and the URI if a variable names it), content type and coding, class scope, and
 //! the body's digest with the way it was made; each with its length, hashed. A request without a
 //! digest has a token in that place, and so a key of its own; so has one that nobody has passed on
-//! yet, as in the rewrite phase. After `error_page` or a rewrite the key is another one: the answer
-//! comes from elsewhere. What mostly stays from one request of a location to the next is hashed by
-//! itself and kept ([`KeyContext`]).
+//! yet, as in the rewrite phase. After `error_page` or a rewrite the key is another one: the
+//! response comes from elsewhere. Fields that rarely change within a location are hashed once and
+//! cached ([`KeyContext`]).
 
 use super::conf::CacheModule;
 use super::passed;
@@ -29,7 +29,7 @@ const HOST: &[u8] = b"host";
 /// In the place of an algorithm's or a form's number.
 const NONE: u8 = u8::MAX;
 
-/// The key of `r`; `None` when memory is out.
+/// The key of `r`; `None` when out of memory.
 ///
 /// # Safety
 /// `r` is live.
@@ -61,8 +61,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
         let [port_high, port_low] = passed.port.to_be_bytes();
         let ([server_high, server_low], server) = abbreviated(bytes((*r).headers_in.server), &host);
         let ([uri_high, uri_low], uri) = abbreviated(bytes((*r).uri), bytes((*r).unparsed_uri));
-        // What mostly stays from one request of a location to the next.
-        let seldom = [
+        // Fields that rarely change within a location.
+        let stable_fields = [
             &[is_secure, algorithm, port_high, port_low, server_high, server_low][..],
             bytes((*r).method_name),
             server_name(r),
@@ -88,8 +88,8 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
             class.as_bytes(),
         ];
         let key = match location.map(|location| location.key_context.try_borrow_mut()) {
-            Some(Ok(mut context)) => context.key(&seldom, &fields),
-            _ => KeyContext::default().key(&seldom, &fields),
+            Some(Ok(mut context)) => context.key(&stable_fields, &fields),
+            _ => KeyContext::default().key(&stable_fields, &fields),
         };
         Some(key)
     }

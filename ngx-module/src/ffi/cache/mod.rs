@@ -57,15 +57,15 @@ impl Feature for CacheModule {
 
 impl WorkerPart for Main {
     fn joined(&'static self, worker: WorkerIdx) {
-        store::heed_nothing(worker);
+        store::nothing_to_fence(worker);
     }
 
     fn each_second(&'static self) {
-        store::heed();
+        store::apply_fences();
     }
 
     fn woken(&'static self) {
-        store::heed();
+        store::apply_fences();
     }
 }
 

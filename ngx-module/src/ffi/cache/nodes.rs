@@ -8,7 +8,7 @@
 //! - An entry that somebody uses (`count`) stays in the tree as one that does not exist: readers
 //!   keep their open file, whoever ends last removes it.
 //! - The lock of a fetch from before is given up, so the next request fetches anew instead of
-//!   waiting for an answer that is not kept.
+//!   waiting for a response that is not kept.
 //! - While nginx has not read the cache in from disk (`cold`), it opens files that it has no entry
 //!   of. So then an entry that does not exist stays, or is made: it keeps nginx from opening, and
 //!   the loader from adding, a file that is about to go.
@@ -197,7 +197,7 @@ impl Cache {
                 return Some(unsafe { self.take_out(node) });
             }
             if self.is_cold() {
-                self.bar(key);
+                self.insert_tombstone(key);
             }
             None
         })
@@ -274,7 +274,7 @@ impl Cache {
     /// Makes an entry that does not exist, so that nginx does not open the file of `key`. Under the
     /// mutex, and only when there is no entry. A full zone has no room for it: then nginx may still
     /// open the file, until it is gone.
-    fn bar(&self, key: &Digest) {
+    fn insert_tombstone(&self, key: &Digest) {
         // SAFETY: under the mutex; the allocator answers null or zeroed memory; what is stored is
         // what nginx's own `add` stores, but for `exists`.
         unsafe {
@@ -294,7 +294,7 @@ impl Cache {
         }
     }
 
-    /// After files were removed: an answer that was stored meanwhile may have lost its new file to
+    /// After files were removed: a response that was stored meanwhile may have lost its new file to
     /// that. Then its entry says so.
     pub(crate) fn settle<'k>(&self, keys: impl Iterator<Item = &'k Digest>) {
         self.locked(|| {

@@ -134,7 +134,7 @@ impl LocationConf for Location {
             self.key_required.clone_from(&parent.key_required);
         }
         if let (Some(Some(place)), None) = (&self.key_required, self.key.flatten())
-            && location.answers()
+            && location.responds()
         {
             let problem = Problem::NoKeyHere { location: location.name() };
             return Err(ConfError::at("pincer_key_required", problem, place));

@@ -14,7 +14,7 @@ use super::caller::Caller;
 use super::conf::{ClassSource, Limit, LimitModule, Location};
 use super::record::{Record, Status, create, find};
 use super::who::{class_called, class_of_caller};
-use super::{answer, api_key, class_header, delay};
+use super::{api_key, class_header, delay, response};
 use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::phase::Handler;
@@ -34,7 +34,7 @@ const SERVER_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
 
 /// Puts handlers and filters into their places.
 pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
-    filter::install::<answer::Told>();
+    filter::install::<response::Told>();
     // Behind the realip module's: a key may be bound to the client's address, which that finds here
     // for `set_real_ip_from` of a location.
     nginx::add_phase_handler_behind::<Hold>(
@@ -125,7 +125,7 @@ unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_in
         if !tell_upstream(r, record) {
             return SERVER_ERROR;
         }
-        answer::refuse(r, refusal, status)
+        response::refuse(r, refusal, status)
     }
 }
 
@@ -154,7 +154,7 @@ unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &Locat
                     Reason::Rate => Refusal::Rate,
                     Reason::Concurrency | Reason::NoRoom => Refusal::Concurrency,
                 };
-                return answer::refuse(r, refusal, location.limit_status.unwrap_or(429));
+                return response::refuse(r, refusal, location.limit_status.unwrap_or(429));
             }
             Verdict::Passed => this.status = Some(Status::Passed),
             Verdict::Delayed(_) => this.status = Some(Status::Delayed),

@@ -1,6 +1,5 @@
 //! Who asks, and what the class of a request may have.
 
-mod answer;
 mod api_key;
 pub(crate) mod bandwidth;
 mod caller;
@@ -10,6 +9,7 @@ mod delay;
 mod directive;
 mod hold;
 pub(crate) mod record;
+mod response;
 pub(crate) mod who;
 
 use crate::conf::ConfError;

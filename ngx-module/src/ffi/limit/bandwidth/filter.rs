@@ -1,4 +1,4 @@
-//! Paces the answers of a class with a bandwidth: a body filter that lets through what
+//! Paces the responses of a class with a bandwidth: a body filter that lets through what
 //! [`Zone::bandwidth_grant`](pincer_core::zone::Zone::bandwidth_grant) gives and keeps the rest.
 //!
 //! Stands behind nginx's postpone and gzip filters, in a module of its own, where one chain of the
@@ -137,11 +137,11 @@ unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_
                 return keep(r, record, retry_ns.max(MILLISECOND_NS));
             }
             sent(&mut *record, taken);
-            let answer = next(r, out);
+            let result = next(r, out);
             pieces::reclaim(r, record, out);
-            if answer == nginx::ERROR || (*record).pacing.kept.is_null() {
+            if result == nginx::ERROR || (*record).pacing.kept.is_null() {
                 mark_empty(r);
-                return answer;
+                return result;
             }
         }
     }
@@ -323,7 +323,7 @@ unsafe fn send_on(r: *mut ngx_http_request_t, record: *mut Record) {
     }
 }
 
-/// The event pipe that reads for `r`, if its answer is buffered.
+/// The event pipe that reads for `r`, if its response is buffered.
 ///
 /// # Safety
 /// `r` is live.

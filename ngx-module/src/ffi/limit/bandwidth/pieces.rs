@@ -1,4 +1,4 @@
-//! The chain that is kept of an answer: what of it goes on next, where its buffers are cut, and
+//! The chain that is kept of a response: what of it goes on next, where its buffers are cut, and
 //! what was cut and is sent.
 //!
 //! Buffers with a flush that are small are never cut. A buffer that is cut goes on itself as its

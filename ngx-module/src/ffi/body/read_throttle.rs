@@ -4,14 +4,14 @@
 //! whenever its buffer is full; with hashing in between a fast client, over TLS above all, holds
 //! the worker for as long as its body lasts. So while a body is hashed its connection hands out no
 //! more than [`PIECE_BYTES`] at once, however large nginx's buffer is, and after [`TURN_BYTES`] it
-//! says once that there is nothing to read now; its event comes again in the next turn of the loop.
+//! says once that there is nothing to read now; its event is posted for the next turn of the loop.
 //! Streams of HTTP/2 come in frames: there the connection rests as a whole. Those of HTTP/3 are let
 //! be, each datagram is an event of its own.
 //! Cost: one turn of the loop more for so many bytes.
 //!
-//! The other way round, what came with the head of an HTTP/1 request, a kilobyte or less, is handed
-//! out together with what follows, since bodies are hashed fastest in even pieces: it goes back to
-//! where nginx found it, and the connection's next read begins with it.
+//! The other way round, body bytes that arrived with the headers of an HTTP/1 request, a kilobyte
+//! or less, are pushed back into `r->header_in`, so that nginx reads them again together with the
+//! rest: bodies are hashed fastest in even pieces.
 
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{
@@ -31,7 +31,7 @@ const TURN_BYTES: usize = 128 << 10;
 
 /// What a request's record keeps of it.
 #[derive(Default)]
-pub(super) struct GivingWay {
+pub(super) struct ReadThrottle {
     /// Bytes hashed since the connection last rested.
     hashed: usize,
     /// All bytes hashed, modulo [`EVEN_BYTES`].
@@ -61,7 +61,7 @@ struct StreamConnectionHead {
 /// How a connection is read.
 pub(super) type Recv = unsafe extern "C" fn(*mut ngx_connection_t, *mut u_char, usize) -> isize;
 
-impl GivingWay {
+impl ReadThrottle {
     /// `bytes` more of the body were hashed, and it goes on.
     ///
     /// # Safety
@@ -94,9 +94,9 @@ impl GivingWay {
         }
     }
 
-    /// Puts the part of the body that came with the head back, to be read once more with the rest,
-    /// if `chain` is that part and nginx makes a buffer for the rest next, which it then makes for
-    /// all, and reads at once. Nobody else must see `chain` then.
+    /// Pushes the body bytes that arrived with the headers back, so that nginx reads them again
+    /// together with the rest, if `chain` is that part and nginx makes a buffer for the rest next,
+    /// which it then makes for all, and reads at once. Nobody else must see `chain` then.
     ///
     /// # Safety
     /// `r` is live, and nginx shows `chain` to the first of the request-body filters; this is the

@@ -16,7 +16,7 @@ use pincer_core::zone::NAME_MAX;
 
 static NEXT: Next = Next::new();
 
-/// Statuses at which nginx closes the connection without an answer.
+/// Statuses at which nginx closes the connection without a response.
 const CLOSES: [u16; 2] = [444, 499];
 
 /// Tells clients of their limits.
@@ -41,7 +41,7 @@ impl HeaderFilter for Told {
     }
 }
 
-/// Memory that is out costs a header, not the answer.
+/// Without memory a header is missing, not the response.
 ///
 /// # Safety
 /// `r` is live and its header not sent, `record` its record.
@@ -100,8 +100,8 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
         if nginx_sys::ngx_http_discard_request_body(r) != nginx::OK {
             bits::request::set_keepalive(r, 0);
         }
-        let answer = send(r, &refusal::page(refusal, status, nginx::bytes((*r).uri)), status);
-        nginx_sys::ngx_http_finalize_request(r, answer);
+        let result = send(r, &refusal::page(refusal, status, nginx::bytes((*r).uri)), status);
+        nginx_sys::ngx_http_finalize_request(r, result);
         nginx::DONE
     }
 }
