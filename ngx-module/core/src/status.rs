@@ -73,7 +73,7 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
     write_workers(zone, &mut json)?;
     json.key("counters")?;
     json.open('{')?;
-    for counter in zone.counters {
+    for counter in &zone.counters {
         json.number(counter.name, counter.value)?;
     }
     json.close('}')?;

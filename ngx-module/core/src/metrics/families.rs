@@ -38,8 +38,8 @@ pub(super) fn zone<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, out: &m
     }
     single(out, counter("pincer_revisions_applied", "Revisions put into force."), link.applied)?;
     single(out, counter("pincer_revisions_refused", "Revisions refused."), link.refused)?;
-    for Counter { metric, help, value, .. } in zone.counters {
-        single(out, counter(metric, help), value)?;
+    for Counter { metric, help, value, .. } in &zone.counters {
+        single(out, counter(metric, help), *value)?;
     }
     let free = gauge("pincer_zone_free_peers", "Peer records that are free in the zone.");
     single(out, free, zone.peers_free.0 as u64)?;

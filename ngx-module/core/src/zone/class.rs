@@ -11,6 +11,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::array::Array;
+use super::counters::Record;
 use super::{Bytes, NAME_MAX, WORKERS_MAX, WorkerIdx};
 use crate::histogram::Histogram;
 use crate::limit::{ClassSettings, Effective, FIELDS, Gcra, Rate, Ticks, ticks};
@@ -115,6 +116,8 @@ pub struct Class {
     pub(super) queue_times: Histogram,
     workers: Array<ClassWorker, WORKERS_MAX>,
 }
+
+impl Record for Class {}
 
 impl Class {
     /// The class' name, copied into `out`.

@@ -13,7 +13,7 @@ use super::counts::Counts;
 use super::fences::Fences;
 use super::link::{Connection, StateFile};
 
-/// `pincer` and the version of the zone's layout; a zone made by another version is not read.
+/// `pincer` and the version of what the words mean; a zone made by another version is not read.
 const MAGIC: u64 = u64::from_be_bytes(*b"pincer\0\x05");
 
 /// The zone's header.
@@ -44,22 +44,22 @@ pub struct Header {
 }
 
 impl Header {
-    /// Makes zeroed memory a zone of so many records. The magic is stored last: a process that dies
-    /// in here leaves no zone behind.
-    pub(super) fn make(&self, counts: Counts, secret: [u64; 2]) {
+    /// Makes zeroed memory a zone of so many records of the layout that `fingerprint` stands for. The
+    /// magic is stored last: a process that dies in here leaves no zone behind.
+    pub(super) fn make(&self, counts: Counts, fingerprint: u64, secret: [u64; 2]) {
         for (field, count) in self.counts.iter().zip(counts.to_array()) {
             field.store(u32::try_from(count).unwrap_or(0), SeqCst);
         }
         for (field, word) in self.secret.iter().zip(secret) {
             field.store(word, SeqCst);
         }
-        self.magic.store(MAGIC, SeqCst);
+        self.magic.store(MAGIC ^ fingerprint, SeqCst);
     }
 
     /// The numbers of records of the zone; `None` when it was not made, or by another version.
-    pub(super) fn counts(&self) -> Option<Counts> {
+    pub(super) fn counts(&self, fingerprint: u64) -> Option<Counts> {
         let counts = Counts::from_array(core::array::from_fn(|at| self.counts[at].load(SeqCst) as usize));
-        (self.magic.load(SeqCst) == MAGIC).then_some(counts)
+        (self.magic.load(SeqCst) == MAGIC ^ fingerprint).then_some(counts)
     }
 
     /// The zone's secret for [`crate::limit::KeyHash::new`].

@@ -145,12 +145,12 @@ impl Header {
     ///
     /// `secret` must be unpredictable: whoever knows it can make keys of limits collide.
     pub fn init(&self, layout: &Layout, secret: [u64; 2]) {
-        self.make(layout.counts, secret);
+        self.make(layout.counts, Parts::FINGERPRINT, secret);
     }
 
     /// The layout that this zone was made with; `None` when it was not, or by another version.
     pub fn layout(&self) -> Option<Layout> {
-        self.counts().map(Layout::of)
+        self.counts(Parts::FINGERPRINT).map(Layout::of)
     }
 
     /// The layout that was stored, if it is the one for `usable` bytes of memory.
@@ -172,30 +172,21 @@ impl<'a> Zone<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Upstream, WORKERS_MAX, WorkerSlot};
+    use super::super::WORKERS_MAX;
     use super::*;
 
     #[test]
     fn every_part_starts_on_a_cache_line_and_none_overlaps() {
         for kib in [64, 100, 128, 256, 1_000, 16_384, 1_048_576] {
             let layout = Layout::for_bytes(kib * 1_024).unwrap();
-            let Parts { workers, upstreams, peers, keys, classes, rates, seats } = layout.parts;
-            let extents = [
-                (workers, size_of::<WorkerSlot>()),
-                (upstreams, size_of::<Upstream>()),
-                (peers, size_of::<Peer>()),
-                (keys, size_of::<u64>()),
-                (classes, size_of::<Class>()),
-                (rates, size_of::<RateSet>()),
-                (seats, size_of::<SeatSet>()),
-            ];
             let mut end = size_of::<Header>();
-            for (extent, size) in extents {
+            for (extent, size) in layout.parts.all() {
                 assert!(extent.at >= end && extent.at % LINE == 0, "{layout:?}");
                 end = extent.at + extent.count * size;
             }
             assert!(end == layout.bytes && end <= kib * 1_024);
-            assert_eq!(workers.count, WORKERS_MAX);
+            assert_eq!(layout.parts.workers.count, WORKERS_MAX);
+            let Parts { peers, upstreams, .. } = layout.parts;
             assert!(peers.count < usize::from(u16::MAX) && upstreams.count <= UPSTREAMS_MAX);
         }
     }

@@ -1,12 +1,13 @@
 //! The parts of the zone: one list, from which the zone, its layout, its owner in private memory
 //! and the map over shared memory are made.
 //!
-//! To add a part: one line in the list, and a word in `counts.rs` if its number of records is no
+//! To add a part: one line in the list, its record with [`Record`] in a file of its own, and a word in `counts.rs` if its number of records is no
 //! function of the others; [`super::Layout::for_bytes`] decides how many there are. Invariant:
 //! nothing outside of this file spells the parts one by one.
 
 use core::sync::atomic::AtomicU64;
 
+use super::counters::{Counter, Record, Sums};
 use super::counts::Counts;
 use super::rates::RateSet;
 use super::seats::SeatSet;
@@ -56,6 +57,20 @@ macro_rules! zone_parts {
                 )*
                 (parts, end)
             }
+
+            /// Changes with the list and with the size of its records: memory that was laid out by
+            /// another version is not read.
+            pub(super) const FINGERPRINT: u64 = {
+                let mut hash = size_of::<Header>() as u64;
+                $(hash = fingerprint(hash, stringify!($part), size_of::<$record>());)*
+                hash
+            };
+
+            /// The parts, each with the size of its records.
+            #[cfg(test)]
+            pub(super) fn all(&self) -> Vec<(Extent, usize)> {
+                vec![$((self.$part, size_of::<$record>())),*]
+            }
         }
 
         /// The mapped zone.
@@ -70,6 +85,14 @@ macro_rules! zone_parts {
             /// The zone whose parts lie so in this memory.
             pub(super) fn at(parts: &Parts, memory: &impl Memory<'a>) -> Self {
                 Self { header: memory.header(), $($part: memory.records(parts.$part),)* }
+            }
+
+            /// Counters of the whole zone: the header's, then those of the parts.
+            pub(super) fn counters(&self) -> Vec<Counter> {
+                let mut sums = Sums::default();
+                self.header.counters.snapshot().into_iter().for_each(|counter| sums.add(counter));
+                $(self.$part.iter().for_each(|record| record.add_counters(&mut sums));)*
+                sums.into_vec()
             }
         }
 
@@ -110,6 +133,17 @@ zone_parts! {
     seats: SeatSet, |counts| counts.seat_sets;
 }
 
-fn fresh<T: Default>(count: usize) -> Vec<T> {
+fn fresh<T: Record>(count: usize) -> Vec<T> {
     (0..count).map(|_| T::default()).collect()
+}
+
+/// One step of FNV-1a over a part's name, and over the size of its records.
+const fn fingerprint(before: u64, name: &str, bytes: usize) -> u64 {
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let (name, mut hash, mut at) = (name.as_bytes(), before, 0);
+    while at < name.len() {
+        hash = (hash ^ name[at] as u64).wrapping_mul(PRIME);
+        at += 1;
+    }
+    (hash ^ bytes as u64).wrapping_mul(PRIME)
 }

@@ -10,6 +10,7 @@
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::array::Array;
+use super::counters::Record;
 use super::ticket::Signal;
 use super::{Bytes, WORKERS_MAX};
 use crate::breaker::{Breaker, Rule};
@@ -223,6 +224,8 @@ pub struct Peer {
     pub(super) service_times: Histogram,
     pub(super) workers: Array<PeerWorker, WORKERS_MAX>,
 }
+
+impl Record for Peer {}
 
 impl Peer {
     pub(super) fn live(&self) -> Live {

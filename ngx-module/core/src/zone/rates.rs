@@ -16,6 +16,7 @@
 
 use super::array::Array;
 use super::class::CLASSES_MAX;
+use super::counters::Record;
 use crate::limit::{Admitted, Gcra, KeyHash, Refused, Ticks};
 use crate::sync::{AtomicU64, Ordering::SeqCst, total_order};
 
@@ -45,6 +46,8 @@ pub struct RateSet {
     tags: Array<AtomicU64, WAYS>,
     tats: Array<AtomicU64, WAYS>,
 }
+
+impl Record for RateSet {}
 
 /// The tag of a key of the class with index `class`. Never 0, which is an empty way, nor
 /// [`NOBODY`].

@@ -64,10 +64,8 @@ impl Peer {
         // once is told by their mean age.
         let services = STALLED_SERVICES.0 + STALLED_SERVICES.1 / u64::from(count.max(1));
         let long_ns = service_ns.saturating_mul(services).max(STALLED_NS);
-        let stalled = count >= STALLED
-            && service_ns != 0
-            && pending_age_ns >= long_ns / 2
-            && estimate.silent_ns(now) >= long_ns;
+        let stalled =
+            count >= STALLED && service_ns != 0 && pending_age_ns >= long_ns / 2 && estimate.silent_ns(now) >= long_ns;
         PeerView {
             identity: self.identity.load(Relaxed),
             in_flight,

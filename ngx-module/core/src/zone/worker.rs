@@ -12,6 +12,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
+use super::counters::Record;
+
 /// A process: its pid and its start time, which tells it from a later process of the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessId {
@@ -43,6 +45,8 @@ pub struct WorkerSlot {
     spare: AtomicU32,
     pub(super) kicked_at: AtomicU64,
 }
+
+impl Record for WorkerSlot {}
 
 impl WorkerSlot {
     /// The process that owns the slot; `None` when it is free.
