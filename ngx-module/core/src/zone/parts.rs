@@ -41,7 +41,7 @@ macro_rules! zone_parts {
         /// Where each part lies.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Parts {
-            $($(#[doc = $doc])* pub $part: Extent,)*
+            $($(#[doc = $doc])* #[doc = concat!("The records are `", stringify!($record), "`.")] pub $part: Extent,)*
         }
 
         impl Parts {
@@ -78,7 +78,7 @@ macro_rules! zone_parts {
         pub struct Zone<'a> {
             /// Counters, revision, feed lease.
             pub header: &'a Header,
-            $($(#[doc = $doc])* pub $part: &'a [$record],)*
+            $($(#[doc = $doc])* #[doc = concat!("The records are `", stringify!($record), "`.")] pub $part: &'a [$record],)*
         }
 
         impl<'a> Zone<'a> {
