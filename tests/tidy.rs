@@ -10,6 +10,8 @@ mod errors;
 mod modules;
 #[path = "tidy/sizes.rs"]
 mod sizes;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

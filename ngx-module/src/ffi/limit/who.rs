@@ -107,5 +107,5 @@ unsafe fn identified(main: *mut ngx_http_request_t) -> Option<*mut Record> {
 pub(crate) unsafe fn log_refusal(r: *const ngx_http_request_t, refusal: Refusal, class: &str) {
     // SAFETY: as the caller vouches: a live request has a connection with a log.
     let log = unsafe { (*(*r).connection).log };
-    log::write(log, log::NGX_LOG_INFO, &format!("refuses a request, reason={refusal:?}, class={class}"));
+    log::write(log, log::NGX_LOG_INFO, &format!("request rejected, reason={refusal:?}, class={class}"));
 }
