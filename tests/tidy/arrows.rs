@@ -15,8 +15,8 @@ struct Rules {
     /// Whether a module may use what the modules around it define: such an arrow closes no circle.
     uses_parents: bool,
     /// Which folder may import which others. A module's own file belongs to its folder: `ctl.rs` to
-    /// `ctl`. The crate's top folder is `.`. `a/*` are all folders in `a`; at the left, those without
-    /// a row of their own.
+    /// `ctl`. The crate's top folder is `.`. `a/*` are all folders in `a`; at the left, those
+    /// without a row of their own.
     folders: &'static [(&'static str, &'static [&'static str])],
 }
 

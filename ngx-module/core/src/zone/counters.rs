@@ -1,5 +1,5 @@
-//! Counters of the whole zone, as status and metrics show them: one list, which the zone's header is
-//! made from, and what the records of a part add to it.
+//! Counters of the whole zone, as status and metrics show them: one list, which the zone's header
+//! is made from, and what the records of a part add to it.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

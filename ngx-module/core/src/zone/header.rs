@@ -44,8 +44,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Makes zeroed memory a zone of so many records of the layout that `fingerprint` stands for. The
-    /// magic is stored last: a process that dies in here leaves no zone behind.
+    /// Makes zeroed memory a zone of so many records of the layout that `fingerprint` stands for.
+    /// The magic is stored last: a process that dies in here leaves no zone behind.
     pub(super) fn make(&self, counts: Counts, fingerprint: u64, secret: [u64; 2]) {
         for (field, count) in self.counts.iter().zip(counts.to_array()) {
             field.store(u32::try_from(count).unwrap_or(0), SeqCst);

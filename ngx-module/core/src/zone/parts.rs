@@ -1,9 +1,10 @@
 //! The parts of the zone: one list, from which the zone, its layout, its owner in private memory
 //! and the map over shared memory are made.
 //!
-//! To add a part: one line in the list, its record with [`Record`] in a file of its own, and a word in `counts.rs` if its number of records is no
-//! function of the others; [`super::Layout::for_bytes`] decides how many there are. Invariant:
-//! nothing outside of this file spells the parts one by one.
+//! To add a part: one line in the list, its record with [`Record`] in a file of its own, and a word
+//! in `counts.rs` if its number of records is no function of the others;
+//! [`super::Layout::for_bytes`] decides how many there are. Invariant: nothing outside of this file
+//! spells the parts one by one.
 
 use core::sync::atomic::AtomicU64;
 
