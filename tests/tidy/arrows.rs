@@ -42,6 +42,25 @@ const CRATES: &[Rules] = &[
         uses_parents: false,
         folders: &[(".", &["contender", "scenario"]), ("contender", &["."]), ("scenario", &[".", "contender"])],
     },
+    Rules {
+        root: "ngx-module/core/src/lib.rs",
+        arrows_min: 350,
+        uses_parents: false,
+        // `.` are the files without a folder, which pick and zone are made of: estimates, the
+        // breaker and the like.
+        folders: &[
+            (".", &["pick"]),
+            ("digest", &["digest/json", "digest/multipart"]),
+            ("digest/json", &["digest"]),
+            ("digest/multipart", &["digest"]),
+            ("limit", &["."]),
+            ("pick", &["."]),
+            ("zone", &[".", "digest", "limit", "pick", "zone/keys"]),
+            ("zone/keys", &[".", "zone"]),
+            ("status", &[".", "digest", "limit", "pick", "zone"]),
+            ("metrics", &[".", "digest", "pick", "status", "zone"]),
+        ],
+    },
     Rules { root: "proto/src/lib.rs", arrows_min: 1, uses_parents: false, folders: &[] },
     Rules {
         root: "ngx-module/src/lib.rs",

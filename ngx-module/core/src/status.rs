@@ -13,6 +13,7 @@ use json::{Json, write_layers};
 
 use crate::breaker::State;
 use crate::digest::{Algorithm, Hashed};
+use crate::pick::WHY_NAMES;
 use crate::time::MonoNs;
 use crate::zone::{
     BodiesSnapshot, CACHE_STATUSES, PeerSnapshot, PeerState, Signal, UpstreamSnapshot, WHYS, ZoneSnapshot,
@@ -30,10 +31,6 @@ pub struct Context<'a> {
     /// The moment of the snapshot.
     pub now: MonoNs,
 }
-
-/// The reasons of a pick as they are shown, in the order of [`crate::pick::Why`].
-pub const WHY_NAMES: [&str; WHYS] =
-    ["fastest", "explore", "trial", "affinity", "backup", "last_resort", "unknown", "waited", "no_slot"];
 
 /// A peer's state as it is shown.
 pub const fn state_name(state: PeerState) -> &'static str {

@@ -5,7 +5,8 @@ use core::fmt::{self, Write};
 
 use super::writer::{Exposition, Family, Kind};
 use crate::breaker::State;
-use crate::status::{Context, WHY_NAMES, breaker_name, state_name};
+use crate::pick::WHY_NAMES;
+use crate::status::{Context, breaker_name, state_name};
 use crate::zone::{ConnectionState, Counter, PeerSnapshot, PeerState, UpstreamSnapshot, ZoneSnapshot};
 
 pub(super) const fn gauge(name: &'static str, help: &'static str) -> Family {

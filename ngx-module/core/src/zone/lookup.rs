@@ -5,8 +5,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::{BalanceParams, Peer, PeerIdx, Signal, Upstream, UpstreamIdx, Zone};
 use crate::estimate::HALF_LIFE_NS;
-use crate::pick::{Admission, PeerSet, THETA};
-use crate::status::WHY_NAMES;
+use crate::pick::{Admission, PeerSet, THETA, WHY_NAMES};
 use crate::time::MonoNs;
 
 /// Peers that [`Zone::pick_text`] names.

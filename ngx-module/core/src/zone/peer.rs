@@ -18,6 +18,7 @@ use crate::estimate::Estimate;
 use crate::histogram::Histogram;
 use crate::lines::Lines;
 use crate::mutes::Mutes;
+use crate::pick::WHY_NAMES;
 use crate::slow_start::SlowStart;
 use crate::time::{MILLISECOND_NS, MonoNs};
 
@@ -31,7 +32,7 @@ pub const NAME_MAX: usize = 128;
 pub const SOCKADDR_MAX: usize = 112;
 
 /// Reasons of a pick: the variants of [`crate::pick::Why`].
-pub const WHYS: usize = 9;
+pub const WHYS: usize = WHY_NAMES.len();
 /// Samples after which the means are published anew.
 const PUBLISH_SAMPLES: u64 = 8;
 /// Time after which any sample publishes them, ns.
