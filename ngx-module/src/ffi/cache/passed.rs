@@ -47,29 +47,32 @@ struct ProxyContext {
 /// # Safety
 /// `r` is live; what is answered lives as long as it.
 pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> {
-    // SAFETY: as the caller vouches; `loc_conf` and `ctx` have a slot for every http module. nginx
-    // makes an upstream for a request whenever a handler passes it on, and sets what is read here
-    // before it asks for a cache's key.
-    unsafe {
+    // SAFETY: as the caller vouches. nginx makes an upstream for a request whenever a handler
+    // passes it on, and sets what is read here before it asks for a cache's key.
+    let (upstream, conf) = unsafe {
         let upstream = (*r).upstream.as_ref()?;
-        let named = upstream.conf.as_ref()?;
-        // After a redirect the upstream is still that of the location before. Each module's
-        // configuration of a location begins with the upstream's.
-        let is_here = |place: usize| *(*r).loc_conf.add(place) == upstream.conf.cast();
-        let proxy = CacheModule::main(r)?.proxy.get().0.filter(|place| is_here(*place));
-        if proxy.is_none() && !(0..nginx_sys::ngx_http_max_module).any(is_here) {
-            return None;
-        }
+        (upstream, upstream.conf.as_ref()?)
+    };
+    // After a redirect the upstream is still that of the location before. Each module's
+    // configuration of a location begins with the upstream's.
+    // SAFETY: as the caller vouches: `loc_conf` has a slot for every http module.
+    let is_here = |place: usize| unsafe { *(*r).loc_conf.add(place) == upstream.conf.cast() };
+    // SAFETY: as the caller vouches; the count is nginx's own.
+    let (main, count) = unsafe { (CacheModule::main(r)?, nginx_sys::ngx_http_max_module) };
+    let proxy = main.proxy.get().0.filter(|place| is_here(*place));
+    if proxy.is_none() && !(0..count).any(is_here) {
+        return None;
+    }
+    // SAFETY: as above; names live as long as the configuration, texts as long as the request.
+    unsafe {
         let schema = nginx::bytes(upstream.schema);
         let Some(resolved) = upstream.resolved.as_ref() else {
-            let named = named.upstream.as_ref()?;
+            let named = conf.upstream.as_ref()?;
             return Some(Passed { schema, host: nginx::bytes(named.host), port: named.port, uri: &[] });
         };
         let uri = match proxy {
-            Some(place) => {
-                let context = (*(*r).ctx.add(place)).cast::<ProxyContext>();
-                evaluated_uri(context.as_ref()?, upstream, resolved)?
-            }
+            // `ctx` has a slot for every http module, too.
+            Some(place) => evaluated_uri((*(*r).ctx.add(place)).cast::<ProxyContext>().as_ref()?, upstream, resolved)?,
             None => &[],
         };
         Some(Passed { schema, host: nginx::bytes(resolved.host), port: resolved.port, uri })
