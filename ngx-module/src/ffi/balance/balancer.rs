@@ -9,7 +9,6 @@ use super::request::{self, RequestState, Stage, demand};
 use super::tried::Tried;
 use super::upstream::{BalanceModule, affinity, of_upstream};
 use super::{breaker_log, fingerprint, first_byte, grpc, kick, queue, queue_end, session};
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, nginx};
 use crate::ffi::zone::worker;
@@ -17,6 +16,7 @@ use crate::phase::outcome::{Facts, cause, looks_stale, outcome};
 use nginx_sys::{
     ngx_connection_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t,
 };
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{Claim, Outcome, Quick, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
@@ -55,7 +55,7 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
         }
         (*state).come(conf);
         (*state).affinity = affinity(r, conf);
-        (*state).takes_no_slot = BalanceModule::location(r).is_some_and(|location| location.slot == Some(false));
+        (*state).takes_no_slot = BalanceModule::location_conf(&*r).is_some_and(|location| location.slot == Some(false));
         balance(&mut (*(*r).upstream).peer, state, tries(zone, index));
     }
     Some(nginx::OK)

@@ -18,6 +18,7 @@ use nginx_sys::{
     NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS, NGX_HTTP_UPSTREAM_WEIGHT, ngx_addr_t, ngx_conf_t,
     ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_uint_t,
 };
+use ngx::http::{HttpModuleMainConf as _, NgxHttpUpstreamModule};
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::THETA;
 use pincer_core::time::MILLISECOND_NS;
@@ -194,14 +195,10 @@ pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.
 pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
-    // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds
-    // pointers to live configurations.
-    let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
-        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-        let index = nginx_sys::ngx_http_upstream_module.ctx_index;
-        let upstream_main = (*(*context).main_conf.add(index)).cast::<nginx_sys::ngx_http_upstream_main_conf_t>();
-        nginx::elements(&raw const (*upstream_main).upstreams)
-    };
+    // SAFETY: nginx calls with a live `ngx_conf_t` inside `http {}`.
+    let Some(all) = NgxHttpUpstreamModule::main_conf(unsafe { &*cf }) else { return Ok(()) };
+    // SAFETY: the array holds pointers to live configurations.
+    let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe { nginx::elements(&raw const all.upstreams) };
     let mut found = main.upstreams.borrow_mut();
     for &upstream in upstreams {
         // SAFETY: elements of nginx's own array; `srv_conf` is null for the implicit upstreams of

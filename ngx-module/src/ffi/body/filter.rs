@@ -20,7 +20,6 @@ use super::head::declared_bytes;
 use super::identity::whole;
 use super::reading::recv;
 use super::record::{Record, Stage, Streaming, create, find};
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, nginx};
@@ -29,6 +28,7 @@ use nginx_sys::{
     ngx_chain_t, ngx_conf_t, ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE,
     ngx_http_request_body_filter_pt, ngx_http_request_t, ngx_int_t,
 };
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::digest::{Digest, Params};
 use std::cell::Cell;
 
@@ -98,7 +98,7 @@ unsafe fn observe(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Observ
     let streaming = match std::mem::replace(&mut record.stage, Stage::Over) {
         Stage::Before => {
             // SAFETY: as the caller vouches.
-            record.params = unsafe { BodyModule::location(r) }.and_then(Location::hashing);
+            record.params = unsafe { BodyModule::location_conf(&*r) }.and_then(Location::hashing);
             None
         }
         Stage::Reading(streaming) => Some(streaming),
@@ -123,7 +123,7 @@ unsafe fn record_to_hash(r: *mut ngx_http_request_t) -> Option<*mut Record> {
     // SAFETY: as the caller vouches.
     unsafe {
         find(r).or_else(|| {
-            let is_hashed = BodyModule::location(r).is_some_and(|conf| conf.hashing().is_some());
+            let is_hashed = BodyModule::location_conf(&*r).is_some_and(|conf| conf.hashing().is_some());
             is_hashed.then(|| create(r)).flatten()
         })
     }

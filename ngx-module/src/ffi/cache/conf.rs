@@ -1,7 +1,7 @@
 //! What the feature keeps of the configuration.
 
 use super::zones::{self, Place};
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::{location as base_location, log, nginx};
 use crate::ffi::body::conf::BodyModule;
 use crate::ffi::zone;
@@ -45,7 +45,7 @@ pub(crate) struct Location {
     pub(super) key_context: RefCell<KeyContext>,
 }
 
-impl LocationConf for Location {
+impl Inherit for Location {
     fn merge(&mut self, cf: *mut ngx_conf_t, _parent: &Self, location: &base_location::Location) -> Result<(), String> {
         // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
         zones::note(&mut unsafe { CacheModule::main_being_read(cf) }.places, location);

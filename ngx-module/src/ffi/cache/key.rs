@@ -13,7 +13,6 @@
 
 use super::conf::CacheModule;
 use super::passed;
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::{location, nginx};
 use crate::ffi::body::conf::{BodyModule, Location};
 use crate::ffi::body::head;
@@ -21,6 +20,7 @@ use crate::ffi::body::identity::{self, Identity};
 use crate::ffi::limit::who;
 use arrayvec::ArrayVec;
 use nginx_sys::ngx_http_request_t;
+use ngx::http::{HttpModuleLocationConf as _, HttpModuleServerConf as _, NgxHttpCoreModule};
 use pincer_core::digest::{KeyContext, abbreviated, normal_content_type};
 use std::borrow::Cow;
 
@@ -80,7 +80,7 @@ pub(crate) unsafe fn of(r: *mut ngx_http_request_t) -> Option<[u8; 32]> {
         class.as_bytes(),
     ];
     // SAFETY: as the caller vouches.
-    let location = unsafe { CacheModule::location(r) };
+    let location = unsafe { CacheModule::location_conf(&*r) };
     let key = match location.map(|location| location.key_context.try_borrow_mut()) {
         Some(Ok(mut context)) => context.key(&seldom, &fields),
         _ => KeyContext::default().key(&seldom, &fields),
@@ -106,7 +106,7 @@ impl Place<'_> {
     unsafe fn of(r: *const ngx_http_request_t) -> Self {
         // SAFETY: as the caller vouches.
         unsafe {
-            let hashing = BodyModule::location(r).and_then(Location::hashing);
+            let hashing = BodyModule::location_conf(&*r).and_then(Location::hashing);
             Self {
                 is_secure: u8::from(!(*(*r).connection).ssl.is_null()),
                 algorithm: hashing.map_or(NONE, |params| number(params.algorithm.index())),
@@ -207,9 +207,6 @@ unsafe fn listening(r: *const ngx_http_request_t) -> ArrayVec<u8, ADDRESS_BYTES_
 /// # Safety
 /// `r` is live; the name lives as long as the configuration.
 unsafe fn server_name<'a>(r: *const ngx_http_request_t) -> &'a [u8] {
-    // SAFETY: as the caller vouches; the core module has a configuration in every server.
-    unsafe {
-        let server = *(*r).srv_conf.add(nginx_sys::ngx_http_core_module.ctx_index);
-        nginx::bytes((*server.cast::<nginx_sys::ngx_http_core_srv_conf_t>()).server_name)
-    }
+    // SAFETY: as the caller vouches.
+    unsafe { NgxHttpCoreModule::server_conf(&*r).map_or(&[], |server| nginx::bytes(server.server_name)) }
 }

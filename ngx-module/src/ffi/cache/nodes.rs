@@ -22,6 +22,7 @@ use nginx_sys::{
     ngx_http_file_cache_node_t, ngx_http_file_cache_sh_t, ngx_http_file_cache_t, ngx_queue_t, ngx_rbtree_key_t,
     ngx_rbtree_node_t, time_t,
 };
+use ngx::core::SlabPool;
 use std::ffi::OsString;
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStringExt as _;
@@ -151,15 +152,11 @@ impl Cache {
 
     /// Runs `task` under the mutex. It must not call nginx's own functions that lock.
     fn locked<T>(&self, task: impl FnOnce() -> T) -> T {
-        // SAFETY: the pool is mapped and its mutex made.
-        let pool = unsafe { (*self.cache.as_ptr()).shpool };
-        // SAFETY: as above.
-        unsafe { nginx_sys::ngx_shmtx_lock(&raw mut (*pool).mutex) };
-        // A panic in between must not keep the mutex.
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
-        // SAFETY: locked above.
-        unsafe { nginx_sys::ngx_shmtx_unlock(&raw mut (*pool).mutex) };
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        // SAFETY: the cache's memory is mapped, and starts with its slab pool.
+        let pool = unsafe { (*self.cache.as_ptr()).shm_zone.as_ref().and_then(|zone| SlabPool::from_shm_zone(zone)) };
+        // Given back at the end, and by a panic too.
+        let _locked = pool.as_ref().map(SlabPool::lock);
+        task()
     }
 
     /// The first entry whose key is not below `key`, or is above it. Under the mutex.

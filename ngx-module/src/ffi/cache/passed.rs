@@ -7,12 +7,12 @@
 //! it must be.
 
 use super::conf::CacheModule;
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::nginx;
 use nginx_sys::{
     ngx_http_chunked_s, ngx_http_request_t, ngx_http_status_t, ngx_http_upstream_resolved_t, ngx_http_upstream_t,
     ngx_str_t,
 };
+use ngx::http::HttpModuleMainConf as _;
 
 /// Where a request goes. The default stands for nobody knows.
 #[derive(Default)]
@@ -58,7 +58,7 @@ pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> 
     // SAFETY: as the caller vouches: `loc_conf` has a slot for every http module.
     let is_here = |place: usize| unsafe { *(*r).loc_conf.add(place) == upstream.conf.cast() };
     // SAFETY: as the caller vouches; the count is nginx's own.
-    let (main, count) = unsafe { (CacheModule::main(r)?, nginx_sys::ngx_http_max_module) };
+    let (main, count) = unsafe { (CacheModule::main_conf(&*r)?, nginx_sys::ngx_http_max_module) };
     let proxy = main.proxy.get().0.filter(|place| is_here(*place));
     if proxy.is_none() && !(0..count).any(is_here) {
         return None;

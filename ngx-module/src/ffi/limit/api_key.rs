@@ -7,9 +7,9 @@
 use super::caller::Caller;
 use super::conf::LimitModule;
 use super::record::Record;
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::{clock, log, nginx};
 use nginx_sys::ngx_http_request_t;
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::zone::{KeyVerdict, Zone};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,7 +25,7 @@ pub(crate) unsafe fn identify(r: *mut ngx_http_request_t, record: *mut Record) {
         return;
     }
     // SAFETY: as the caller vouches.
-    let source = unsafe { LimitModule::location(r) }.and_then(|conf| conf.key.flatten());
+    let source = unsafe { LimitModule::location_conf(&*r) }.and_then(|conf| conf.key.flatten());
     let Some(source) = source else { return };
     // SAFETY: as the caller vouches; the compiled value belongs to this configuration.
     let secret = unsafe {

@@ -2,7 +2,7 @@
 
 use crate::conf::class::ClassArgs;
 use crate::feed::declared::class as declared_class;
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::{clock, location as base_location, log, nginx};
 use crate::ffi::feed;
 use crate::ffi::feed::conf::FeedModule;
@@ -113,7 +113,7 @@ impl Location {
     }
 }
 
-impl LocationConf for Location {
+impl Inherit for Location {
     fn merge(&mut self, _cf: *mut ngx_conf_t, parent: &Self, location: &base_location::Location) -> Result<(), String> {
         // `if` and `limit_except` within a page of ours are still that page.
         let is_within = parent.is_page && location.is_nameless();

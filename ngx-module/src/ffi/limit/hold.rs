@@ -15,7 +15,6 @@ use super::conf::{ClassSource, Limit, LimitModule, Location};
 use super::record::{Record, Status, create, find};
 use super::who::{class_called, class_of_caller};
 use super::{answer, api_key, class_header, delay};
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{clock, filter, nginx};
 use crate::ffi::zone::worker;
@@ -25,6 +24,7 @@ use nginx_sys::{
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SERVICE_UNAVAILABLE, ngx_conf_t, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
     ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_request_t, ngx_int_t,
 };
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::limit::KeyHash;
 use pincer_core::zone::{Check, LIMITS_MAX, Reason, Verdict};
 
@@ -51,7 +51,7 @@ impl Handler for Hold {
 
     unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
         // SAFETY: as the caller vouches.
-        let location = unsafe { LimitModule::location(r).filter(|_| std::ptr::eq((*r).main, r)) };
+        let location = unsafe { LimitModule::location_conf(&*r).filter(|_| std::ptr::eq((*r).main, r)) };
         let Some(location) = location else { return nginx::DECLINED };
         // SAFETY: as above.
         let record = match unsafe { record(r, location) } {
@@ -78,7 +78,7 @@ impl Handler for Hold {
     /// A fault of ours costs no request, but neither does it let in one that has to show a key.
     unsafe fn fault(r: *const ngx_http_request_t) -> ngx_int_t {
         // SAFETY: as the caller vouches.
-        let key_required = unsafe { LimitModule::location(r) }.is_some_and(Location::requires_key);
+        let key_required = unsafe { LimitModule::location_conf(&*r) }.is_some_and(Location::requires_key);
         if key_required { UNAVAILABLE } else { nginx::DECLINED }
     }
 }

@@ -1,7 +1,6 @@
 //! The pages `pincer_status` (JSON) and `pincer_metrics` (Prometheus). GET and HEAD only; nothing
 //! here is on the path of proxied requests.
 
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{bits, clock, nginx};
 use crate::ffi::feed::conf::{self as feed, FeedModule};
@@ -11,6 +10,7 @@ use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, ngx_chain_t,
     ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
 };
+use ngx::http::HttpModuleMainConf as _;
 use pincer_core::zone::ZoneSnapshot;
 use pincer_core::{metrics, status};
 
@@ -83,7 +83,9 @@ unsafe fn serve(r: *mut ngx_http_request_t, render: Render) -> ngx_int_t {
         if discarded != nginx::OK {
             return discarded;
         }
-        let (Some(main), Some(plane)) = (ZoneModule::main(r), FeedModule::main(r)) else { return SERVER_ERROR };
+        let (Some(main), Some(plane)) = (ZoneModule::main_conf(&*r), FeedModule::main_conf(&*r)) else {
+            return SERVER_ERROR;
+        };
         match page(main, plane, render, &nginx::header_in(r, b"accept", b", ")) {
             Some(page) => send(r, &page),
             None => SERVER_ERROR,
