@@ -1,5 +1,10 @@
 //! Lines in nginx's error log. Lower case, `pincer: verb object, key=value`; never a body, key or
 //! header.
+//!
+//! The macros of `ngx` format without memory of their own, and read through the log's pointer: here
+//! alone they stand behind a check that there is one.
+
+#![expect(clippy::disallowed_macros, reason = "each stands behind a check of its log")]
 
 use super::statics::LoopStatic;
 use nginx_sys::{ngx_conf_t, ngx_log_t};
