@@ -13,6 +13,7 @@
 //! out together with what follows, since bodies are hashed fastest in even pieces: it goes back to
 //! where nginx found it, and the connection's next read begins with it.
 
+use crate::ffi::base::wrapper::ngx_http_v2_stream_t;
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{
     NGX_HTTP_VERSION_11, ngx_buf_t, ngx_chain_t, ngx_connection_t, ngx_http_request_t, ngx_recv_pt, ngx_uint_t, off_t,
@@ -46,19 +47,6 @@ pub(super) struct GivingWay {
     pub(super) failed: Option<isize>,
 }
 
-/// What begins each stream of HTTP/2, in every version of nginx; the whole of it is known only
-/// where nginx is built with HTTP/2.
-#[repr(C)]
-struct StreamHead {
-    request: *mut ngx_http_request_t,
-    connection: *mut StreamConnectionHead,
-}
-
-#[repr(C)]
-struct StreamConnectionHead {
-    connection: *mut ngx_connection_t,
-}
-
 /// How a connection is read.
 pub(super) type Recv = unsafe extern "C" fn(*mut ngx_connection_t, *mut u_char, usize) -> isize;
 
@@ -75,7 +63,7 @@ impl GivingWay {
             if !(*r).stream.is_null() {
                 if self.is_due() {
                     // All its streams are read in one loop, which looks at this after each read.
-                    rest((*(*(*r).stream.cast::<StreamHead>()).connection).connection);
+                    rest((*(*(*r).stream.cast::<ngx_http_v2_stream_t>()).connection).connection);
                 }
             } else if (*r).http_version <= nginx_sys::NGX_HTTP_VERSION_20 as ngx_uint_t {
                 self.read_through_us((*r).connection, recv);

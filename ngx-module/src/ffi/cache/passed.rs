@@ -2,16 +2,14 @@
 //! handler has run.
 //!
 //! Where a variable names the place (`proxy_pass http://$backend`), the proxy module keeps what it
-//! evaluated in a context of its own, whose layout is not in nginx's headers: it is looked at where
-//! it has been in every version since 1.1.4, and believed only if what can be checked there is as
-//! it must be.
+//! evaluated in a context of its own, whose layout only newer versions have in a header: it is
+//! looked at where that or `base/wrapper.h` says, which is where it has been in every version since
+//! 1.1.4, and believed only if what can be checked there is as it must be.
 
 use super::conf::CacheModule;
 use crate::ffi::base::nginx;
-use nginx_sys::{
-    ngx_http_chunked_s, ngx_http_request_t, ngx_http_status_t, ngx_http_upstream_resolved_t, ngx_http_upstream_t,
-    ngx_str_t,
-};
+use crate::ffi::base::wrapper::ngx_http_proxy_ctx_t;
+use nginx_sys::{ngx_http_request_t, ngx_http_upstream_resolved_t, ngx_http_upstream_t};
 use ngx::http::HttpModuleMainConf as _;
 
 /// Where a request goes. The default stands for nobody knows.
@@ -26,19 +24,6 @@ pub(crate) struct Passed<'a> {
     /// Path and arguments as a variable gave them; empty where it gave none, and where `proxy_pass`
     /// has no variable.
     pub(crate) uri: &'a [u8],
-}
-
-/// The beginning of `ngx_http_proxy_ctx_t`.
-#[repr(C)]
-struct ProxyContext {
-    status: ngx_http_status_t,
-    chunked: ngx_http_chunked_s,
-    /// Schema, host and port.
-    key_start: ngx_str_t,
-    schema: ngx_str_t,
-    host_header: ngx_str_t,
-    port: ngx_str_t,
-    uri: ngx_str_t,
 }
 
 /// Where `r` goes from the location that it is in now; `None` if no module has said so yet, or one
@@ -72,7 +57,9 @@ pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> 
         };
         let uri = match proxy {
             // `ctx` has a slot for every http module, too.
-            Some(place) => evaluated_uri((*(*r).ctx.add(place)).cast::<ProxyContext>().as_ref()?, upstream, resolved)?,
+            Some(place) => {
+                evaluated_uri((*(*r).ctx.add(place)).cast::<ngx_http_proxy_ctx_t>().as_ref()?, upstream, resolved)?
+            }
             None => &[],
         };
         Some(Passed { schema, host: nginx::bytes(resolved.host), port: resolved.port, uri })
@@ -85,12 +72,13 @@ pub(crate) unsafe fn of<'a>(r: *const ngx_http_request_t) -> Option<Passed<'a>> 
 /// # Safety
 /// All three are of one live request; what is answered lives as long as it.
 unsafe fn evaluated_uri<'a>(
-    context: &ProxyContext,
+    context: &ngx_http_proxy_ctx_t,
     upstream: &ngx_http_upstream_t,
     resolved: &ngx_http_upstream_resolved_t,
 ) -> Option<&'a [u8]> {
-    let (start, schema) = (context.key_start, upstream.schema);
-    let host = context.host_header;
+    // `key_start` is schema, host and port.
+    let (start, schema) = (context.vars.key_start, upstream.schema);
+    let host = context.vars.host_header;
     // One text, `http://host:port/uri`, is cut into these; to a unix socket the host is the
     // constant "localhost".
     let begins = start.data == schema.data && start.len > schema.len;
@@ -99,6 +87,6 @@ unsafe fn evaluated_uri<'a>(
         return None;
     }
     // SAFETY: as the caller vouches, and the context is what it seems.
-    let uri = unsafe { nginx::bytes(context.uri) };
+    let uri = unsafe { nginx::bytes(context.vars.uri) };
     (uri.is_empty() || uri.starts_with(b"/")).then_some(uri)
 }
