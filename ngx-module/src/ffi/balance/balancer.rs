@@ -311,6 +311,7 @@ unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, fl
 ///
 /// # Safety
 /// `connection` is live.
+#[cold]
 unsafe fn has_timed_out(connection: *const ngx_connection_t) -> bool {
     // SAFETY: as the caller vouches; a connection has its two events.
     unsafe { bits::event::timedout((*connection).read) != 0 || bits::event::timedout((*connection).write) != 0 }
