@@ -15,9 +15,10 @@ use crate::ffi::zone::part::{Counts, Part};
 use crate::ffi::zone::slab::Slab;
 use nginx_sys::{
     NGX_HTTP_UPSTREAM_BACKUP, NGX_HTTP_UPSTREAM_CREATE, NGX_HTTP_UPSTREAM_DOWN, NGX_HTTP_UPSTREAM_FAIL_TIMEOUT,
-    NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS, NGX_HTTP_UPSTREAM_WEIGHT, ngx_conf_t,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_uint_t,
+    NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS, NGX_HTTP_UPSTREAM_WEIGHT, ngx_addr_t, ngx_conf_t,
+    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_uint_t,
 };
+use ngx::http::{HttpModuleMainConf as _, NgxHttpUpstreamModule};
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::THETA;
 use pincer_core::time::MILLISECOND_NS;
@@ -96,32 +97,40 @@ unsafe fn give_back(state: *mut c_void) {
 /// `upstream` is live, its addresses resolved.
 unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<DeclaredPeer> {
     let mut peers = Vec::new();
-    // SAFETY: nginx's own arrays of `server` lines and their addresses.
-    unsafe {
-        for server in nginx::elements::<nginx_sys::ngx_http_upstream_server_t>((*upstream).servers) {
-            let addresses =
-                if server.naddrs == 0 { &[][..] } else { std::slice::from_raw_parts(server.addrs, server.naddrs) };
-            for address in addresses {
-                let sockaddr = std::slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize);
-                let peer = DeclaredPeer {
-                    sockaddr: sockaddr.to_vec(),
-                    name: nginx::bytes(address.name).to_vec(),
-                    server: nginx::bytes(server.name).to_vec(),
-                    weight: clamp_u32(server.weight),
-                    max_conns: clamp_u32(server.max_conns),
-                    max_fails: clamp_u32(server.max_fails),
-                    fail_timeout_ms: u32::try_from(server.fail_timeout.saturating_mul(1_000)).unwrap_or(u32::MAX),
-                    max_fails_explicit: server.max_fails != MAX_FAILS_DEFAULT
-                        || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
-                    backup: bits::upstream_server::backup(server) != 0,
-                    down: server.down != 0,
-                    lines: u32::from(server.down == 0),
-                };
-                add(&mut peers, peer);
-            }
+    // SAFETY: nginx's own array of `server` lines.
+    let servers: &[ngx_http_upstream_server_t] = unsafe { nginx::elements((*upstream).servers) };
+    for server in servers.iter().filter(|server| server.naddrs > 0) {
+        // SAFETY: a line has `naddrs` addresses.
+        let addresses = unsafe { std::slice::from_raw_parts(server.addrs, server.naddrs) };
+        for address in addresses {
+            // SAFETY: line and address are nginx's own, of a live upstream.
+            add(&mut peers, unsafe { declared_peer(server, address) });
         }
     }
     peers
+}
+
+/// # Safety
+/// `address` is one of the resolved addresses of `server`.
+unsafe fn declared_peer(server: &ngx_http_upstream_server_t, address: &ngx_addr_t) -> DeclaredPeer {
+    // SAFETY: as the caller vouches: the address's length is that of its bytes.
+    let sockaddr = unsafe { std::slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize) };
+    // SAFETY: as the caller vouches.
+    let (name, line) = unsafe { (nginx::bytes(address.name), nginx::bytes(server.name)) };
+    DeclaredPeer {
+        sockaddr: sockaddr.to_vec(),
+        name: name.to_vec(),
+        server: line.to_vec(),
+        weight: clamp_u32(server.weight),
+        max_conns: clamp_u32(server.max_conns),
+        max_fails: clamp_u32(server.max_fails),
+        fail_timeout_ms: u32::try_from(server.fail_timeout.saturating_mul(1_000)).unwrap_or(u32::MAX),
+        max_fails_explicit: server.max_fails != MAX_FAILS_DEFAULT || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
+        // SAFETY: a reference is to a live structure.
+        backup: unsafe { bits::upstream_server::backup(server) != 0 },
+        down: server.down != 0,
+        lines: u32::from(server.down == 0),
+    }
 }
 
 /// Adds an address. One that stands twice in an upstream is one peer: of the lines that are no
@@ -182,14 +191,10 @@ pub(crate) fn check(conf: &UpstreamConf) -> Result<(), ConfError> {
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.
 pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), ConfError> {
-    // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds
-    // pointers to live configurations.
-    let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
-        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-        let index = nginx_sys::ngx_http_upstream_module.ctx_index;
-        let upstream_main = (*(*context).main_conf.add(index)).cast::<nginx_sys::ngx_http_upstream_main_conf_t>();
-        nginx::elements(&raw const (*upstream_main).upstreams)
-    };
+    // SAFETY: nginx calls with a live `ngx_conf_t` inside `http {}`.
+    let Some(all) = NgxHttpUpstreamModule::main_conf(unsafe { &*cf }) else { return Ok(()) };
+    // SAFETY: the array holds pointers to live configurations.
+    let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe { nginx::elements(&raw const all.upstreams) };
     let mut found = main.upstreams.borrow_mut();
     for &upstream in upstreams {
         // SAFETY: elements of nginx's own array; `srv_conf` is null for the implicit upstreams of

@@ -37,13 +37,14 @@ use attempts::{Attempt, ShownTime};
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_TAKE1, ngx_conf_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_TAKE1, ngx_conf_t};
 use pincer_core::zone::Zone;
 use upstream::{BalanceModule, Location, Main, UpstreamConf};
 
 module::module!(
     BalanceModule,
     c"ngx_http_pincer_balance_module",
+    (Main, UpstreamConf, Location),
     [
         in_upstream(c"pincer_balance", NGX_CONF_ANY, balance),
         in_upstream(c"pincer_queue", NGX_CONF_1MORE, queue_of),
@@ -52,19 +53,11 @@ module::module!(
 );
 
 impl Feature for BalanceModule {
-    type Main = Main;
-    type Server = UpstreamConf;
-    type Location = Location;
-
     const VARIABLES: &'static [Variable] = &[
         Variable::new("pincer_ttft", ttft),
         Variable::new("pincer_queue_time", queue_time),
         Variable::new("pincer_pick_reason", pick_reason),
     ];
-
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
 
     fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.

@@ -173,13 +173,16 @@ fn trim(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx, me: Wo
 /// # Safety
 /// `state` is live and parked. It may be gone afterwards.
 unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
-    // SAFETY: a parked request has its upstream and its placeholder; nginx is not inside this
-    // request, as a drain runs from the loop.
-    unsafe {
+    // SAFETY: as the caller vouches; a parked request has its upstream.
+    let u = unsafe {
         unlink(state, Event::Served);
         (*state).ticket = Some(ticket);
         (*state).stage = Stage::Granted;
-        let u = (*(*state).request).upstream;
+        (*(*state).request).upstream
+    };
+    // SAFETY: a parked request waits on its placeholder; nginx is not inside this request, as a
+    // drain runs from the loop.
+    unsafe {
         let waited_on = (*u).peer.connection;
         (*u).start_time = nginx::current_msec();
         let result = nginx_sys::ngx_event_connect_peer(&raw mut (*u).peer);

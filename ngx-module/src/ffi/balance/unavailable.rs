@@ -11,8 +11,7 @@ use nginx_sys::{
     NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_SPECIAL_RESPONSE, ngx_http_request_t, ngx_http_upstream_state_t,
     ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_uint_t,
 };
-
-const RETRY_AFTER: &str = "Retry-After";
+use ngx::ngx_string;
 
 /// Whether nginx would serve an expired response from its cache for a failure of kind `flag`
 /// (`NGX_HTTP_UPSTREAM_FT_…`): then its own way is better than 503.
@@ -43,7 +42,7 @@ pub(crate) unsafe fn respond(r: *mut ngx_http_request_t, retry_after_s: u32, rea
             log::NGX_LOG_ERR,
             &format!("request rejected, reason={reason}, retry_after={retry_after_s}"),
         );
-        nginx::add_header_out(r, RETRY_AFTER, &retry_after_s.to_string());
+        nginx::add_header_out(r, ngx_string!("Retry-After"), &retry_after_s.to_string());
         finish(r, NGX_HTTP_SERVICE_UNAVAILABLE as ngx_uint_t);
     }
 }

@@ -1,6 +1,6 @@
 //! Directives: their entries in nginx's tables, and what their setters ask nginx.
 
-use super::feature::{CONF_ERROR, Feature, being_read};
+use super::feature::{Feature, being_read};
 use super::guard::guard;
 use super::log;
 use super::pool::pool_copy;
@@ -11,6 +11,7 @@ use nginx_sys::{
     NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF,
     NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_t, ngx_str_t, ngx_uint_t,
 };
+use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use std::ffi::{CStr, c_char, c_void};
 use std::path::PathBuf;
 
@@ -22,7 +23,11 @@ pub(crate) type Setter<T> = fn(*mut ngx_conf_t, &mut T) -> Result<(), ConfError>
 const ANYWHERE: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 
 /// A directive of `http {}` alone.
-pub(crate) const fn in_http<F: Feature>(name: &'static CStr, arguments: u32, setter: Setter<F::Main>) -> ngx_command_t {
+pub(crate) const fn in_http<F: Feature>(
+    name: &'static CStr,
+    arguments: u32,
+    setter: Setter<F::MainConf>,
+) -> ngx_command_t {
     entry(name, NGX_HTTP_MAIN_CONF | arguments, NGX_HTTP_MAIN_CONF_OFFSET, setter)
 }
 
@@ -30,7 +35,7 @@ pub(crate) const fn in_http<F: Feature>(name: &'static CStr, arguments: u32, set
 pub(crate) const fn in_upstream<F: Feature>(
     name: &'static CStr,
     arguments: u32,
-    setter: Setter<F::Server>,
+    setter: Setter<F::ServerConf>,
 ) -> ngx_command_t {
     entry(name, NGX_HTTP_UPS_CONF | arguments, NGX_HTTP_SRV_CONF_OFFSET, setter)
 }
@@ -39,7 +44,7 @@ pub(crate) const fn in_upstream<F: Feature>(
 pub(crate) const fn in_location<F: Feature>(
     name: &'static CStr,
     arguments: u32,
-    setter: Setter<F::Location>,
+    setter: Setter<F::LocationConf>,
 ) -> ngx_command_t {
     entry(name, NGX_HTTP_LOC_CONF | arguments, NGX_HTTP_LOC_CONF_OFFSET, setter)
 }
@@ -48,7 +53,7 @@ pub(crate) const fn in_location<F: Feature>(
 pub(crate) const fn anywhere<F: Feature>(
     name: &'static CStr,
     arguments: u32,
-    setter: Setter<F::Location>,
+    setter: Setter<F::LocationConf>,
 ) -> ngx_command_t {
     entry(name, ANYWHERE | arguments, NGX_HTTP_LOC_CONF_OFFSET, setter)
 }
@@ -77,10 +82,10 @@ unsafe extern "C" fn set<T>(cf: *mut ngx_conf_t, command: *mut ngx_command_t, co
         setter(cf, unsafe { being_read(conf) })
     });
     match result {
-        Ok(()) => std::ptr::null_mut(),
+        Ok(()) => NGX_CONF_OK,
         Err(error) => {
             log::conf(cf, log::NGX_LOG_EMERG, &error.to_string());
-            CONF_ERROR
+            NGX_CONF_ERROR
         }
     }
 }

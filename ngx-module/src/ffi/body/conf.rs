@@ -3,10 +3,11 @@
 use crate::conf::ConfError;
 use crate::conf::body_hash::{self as body_hash_args, BodyHashArgs};
 use crate::ffi::base::directive::{arguments, once};
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::{location as base_location, log, nginx};
 use crate::ffi::zone::conf::needed_by;
 use nginx_sys::{ngx_conf_t, ngx_http_request_t};
+use ngx::http::HttpModuleLocationConf as _;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -43,7 +44,7 @@ impl Location {
     }
 }
 
-impl LocationConf for Location {
+impl Inherit for Location {
     fn merge(
         &mut self,
         cf: *mut ngx_conf_t,
@@ -103,5 +104,7 @@ pub(super) fn body_hash(cf: *mut ngx_conf_t, location: &mut Location) -> Result<
 /// `r` is live.
 pub(super) unsafe fn is_handled(r: *const ngx_http_request_t) -> bool {
     // SAFETY: as the caller vouches.
-    unsafe { nginx::core_location(r).handler.is_some() || BodyModule::location(r).is_some_and(|conf| conf.tries_files) }
+    unsafe {
+        nginx::core_location(r).handler.is_some() || BodyModule::location_conf(&*r).is_some_and(|conf| conf.tries_files)
+    }
 }

@@ -2,10 +2,10 @@
 
 use super::conf::{BodyModule, is_handled};
 use super::head::is_unread;
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{NGX_HTTP_SPECIAL_RESPONSE, ngx_http_request_t, ngx_int_t};
+use ngx::http::HttpModuleLocationConf as _;
 
 /// Before the content phase: reads the body where the order of things needs it.
 pub(super) struct ReadEarly;
@@ -20,7 +20,8 @@ impl Handler for ReadEarly {
             if r != (*r).main || !(*r).request_body.is_null() || bits::request::discard_body(r) != 0 || !is_unread(r) {
                 return nginx::DECLINED;
             }
-            let wanted = BodyModule::location(r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
+            let wanted =
+                BodyModule::location_conf(&*r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
             if !wanted || !is_handled(r) {
                 return nginx::DECLINED;
             }

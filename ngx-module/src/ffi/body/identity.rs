@@ -5,8 +5,8 @@ use super::conf::{BodyModule, Location};
 use super::head::{has_body, kind};
 use super::record::{Record, TOKEN_BYTES, find, find_or_create};
 use crate::ffi::base::clock;
-use crate::ffi::base::feature::Feature;
 use nginx_sys::ngx_http_request_t;
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::digest::{BodyDigest, Digest, Params, cache_key};
 
 /// What stands for the request's body in a cache key.
@@ -63,7 +63,7 @@ unsafe fn identity_in(r: *mut ngx_http_request_t, record: *mut Record) -> Identi
     unsafe {
         let main = (*r).main;
         let own = !std::ptr::eq((*r).request_body, (*main).request_body);
-        if let Some(here) = BodyModule::location(r).and_then(Location::hashing) {
+        if let Some(here) = BodyModule::location_conf(&*r).and_then(Location::hashing) {
             if !(has_body(main) || own && holds_bytes(r)) {
                 return Identity::Digest(digest_of_complete_body(main, here, &[]));
             }

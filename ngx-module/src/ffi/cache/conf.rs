@@ -2,7 +2,7 @@
 
 use super::zones::{self, Place};
 use crate::conf::ConfError;
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::{location as base_location, log, nginx};
 use crate::ffi::body::conf::BodyModule;
 use crate::ffi::zone;
@@ -46,7 +46,7 @@ pub(crate) struct Location {
     pub(super) key_context: RefCell<KeyContext>,
 }
 
-impl LocationConf for Location {
+impl Inherit for Location {
     fn merge(
         &mut self,
         cf: *mut ngx_conf_t,

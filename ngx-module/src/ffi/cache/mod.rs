@@ -16,26 +16,18 @@ use crate::ffi::base::{filter, module, nginx};
 use crate::ffi::zone::part::WorkerPart;
 use crate::ffi::{feed, zone};
 use conf::{CacheModule, Location, Main};
+use nginx_sys::ngx_conf_t;
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{ngx_conf_t, ngx_module_t};
 use pincer_core::digest::key_text;
 use pincer_core::zone::WorkerIdx;
 use pincer_proto::v1::Purged;
 
-module::module!(CacheModule, c"ngx_http_pincer_cache_module", []);
+module::module!(CacheModule, c"ngx_http_pincer_cache_module", (Main, (), Location), []);
 
 impl Feature for CacheModule {
-    type Main = Main;
-    type Server = ();
-    type Location = Location;
-
     const VARIABLES: &'static [Variable] = &[Variable::new("pincer_cache_key", cache_key)];
-
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
 
     fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.

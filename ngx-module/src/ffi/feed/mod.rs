@@ -9,17 +9,20 @@ pub(crate) mod running;
 use crate::conf::{ConfError, control};
 use crate::ffi::base::directive::{arguments, full_path, once, place};
 use crate::ffi::base::feature::Feature;
-use crate::ffi::base::{module, nginx};
+use crate::ffi::base::module;
 use crate::ffi::zone;
 use crate::ffi::zone::conf::needed_by;
 use crate::ffi::zone::part::WorkerPart;
 use conf::{FeedModule, Main};
-use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_TAKE1, ngx_conf_t, ngx_cycle_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_TAKE1, ngx_conf_t, ngx_cycle_t};
+use ngx::core::{CoreModuleMainConf as _, NgxCoreModule};
+use ngx::http::HttpModuleMainConf as _;
 use pincer_core::zone::WorkerIdx;
 
 module::module!(
     FeedModule,
     c"ngx_http_pincer_feed_module",
+    (Main, (), ()),
     [
         in_http(c"pincer_control_plane", NGX_CONF_1MORE, control_plane),
         in_http(c"pincer_control_plane_certificate", NGX_CONF_TAKE1, certificate),
@@ -31,14 +34,6 @@ module::module!(
 );
 
 impl Feature for FeedModule {
-    type Main = Main;
-    type Server = ();
-    type Location = ();
-
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
-
     fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let (main, memory) = unsafe { (FeedModule::main_read(cf), zone::conf::ZoneModule::main_read(cf)) };
@@ -49,8 +44,9 @@ impl Feature for FeedModule {
 
     fn in_force(cycle: *mut ngx_cycle_t) {
         // SAFETY: nginx passes the new cycle, whose configuration has been read.
-        let (main, core) = unsafe { (FeedModule::main_in(cycle), nginx::core_conf(cycle)) };
-        if let Some(main) = main {
+        let cycle = unsafe { &*cycle };
+        let (main, core) = (FeedModule::main_conf(cycle), NgxCoreModule::main_conf(cycle));
+        if let (Some(main), Some(core)) = (main, core) {
             restore::restore(main, (core.user, core.group));
         }
     }

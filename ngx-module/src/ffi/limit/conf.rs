@@ -3,7 +3,7 @@
 use crate::conf::class::ClassArgs;
 use crate::conf::{ConfError, Problem};
 use crate::feed::declared::class as declared_class;
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::{clock, location as base_location, log, nginx};
 use crate::ffi::feed;
 use crate::ffi::feed::conf::FeedModule;
@@ -114,7 +114,7 @@ impl Location {
     }
 }
 
-impl LocationConf for Location {
+impl Inherit for Location {
     fn merge(
         &mut self,
         _cf: *mut ngx_conf_t,

@@ -21,11 +21,12 @@ use conf::{LimitModule, Location, Main};
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_TAKE1, ngx_conf_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_TAKE1, ngx_conf_t};
 
 module::module!(
     LimitModule,
     c"ngx_http_pincer_limit_module",
+    (Main, (), Location),
     [
         in_http(c"pincer_class", NGX_CONF_1MORE, directive::class),
         anywhere(c"pincer_limit", NGX_CONF_1MORE, directive::limit),
@@ -36,19 +37,11 @@ module::module!(
 );
 
 impl Feature for LimitModule {
-    type Main = Main;
-    type Server = ();
-    type Location = Location;
-
     const VARIABLES: &'static [Variable] = &[
         Variable::new("pincer_class", class),
         Variable::new("pincer_tenant", tenant),
         Variable::new("pincer_limit_status", limit_status),
     ];
-
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
 
     fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.

@@ -12,26 +12,19 @@ use crate::ffi::zone::conf::{needed_by, of_request as zone_of};
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{NGX_CONF_NOARGS, ngx_conf_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_NOARGS, ngx_conf_t};
 
 pub(crate) struct StatusModule;
 
 module::module!(
     StatusModule,
     c"ngx_http_pincer_status_module",
+    ((), (), ()),
     [in_location(c"pincer_status", NGX_CONF_NOARGS, status), in_location(c"pincer_metrics", NGX_CONF_NOARGS, metrics),]
 );
 
 impl Feature for StatusModule {
-    type Main = ();
-    type Server = ();
-    type Location = ();
-
     const VARIABLES: &'static [Variable] = &[Variable::new("pincer_revision", revision)];
-
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
 }
 
 fn status(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), ConfError> {

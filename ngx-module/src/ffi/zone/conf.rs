@@ -7,6 +7,7 @@ use crate::conf::{ConfError, Problem};
 use crate::ffi::base::directive::place;
 use crate::ffi::base::feature::Feature;
 use nginx_sys::{ngx_conf_t, ngx_http_request_t};
+use ngx::http::HttpModuleMainConf as _;
 use pincer_core::zone::Zone;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -72,5 +73,5 @@ pub(crate) fn register_worker(cf: *const ngx_conf_t, part: &'static dyn WorkerPa
 /// `r` is live; the reference lasts as long as the worker runs this configuration.
 pub(crate) unsafe fn of_request(r: *const ngx_http_request_t) -> Option<&'static Zone<'static>> {
     // SAFETY: as the caller vouches.
-    unsafe { ZoneModule::main(r) }.and_then(|main| main.zone.get())
+    unsafe { ZoneModule::main_conf(&*r) }.and_then(|main| main.zone.get())
 }

@@ -9,10 +9,10 @@ use super::conf::{Main, ZoneModule};
 use super::part::Counts;
 use super::slab::Slab;
 use crate::conf::{ConfError, Problem};
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{clock, log, nginx};
 use nginx_sys::{ngx_conf_t, ngx_int_t, ngx_shm_zone_t, ngx_slab_pool_t};
+use ngx::http::HttpModule as _;
 use pincer_core::zone::{CLASSES_MAX, Extent, Header, Layout, Memory, Zone};
 use std::ffi::c_void;
 
@@ -30,7 +30,7 @@ pub(crate) fn declare(cf: *mut ngx_conf_t, main: &Main) -> Result<(), ConfError>
     unsafe {
         let mut name =
             nginx::pool_copy((*cf).pool, args.name.as_bytes()).ok_or_else(|| main.conf_error(Problem::Memory))?;
-        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, ZoneModule::module().cast());
+        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, tag());
         if zone.is_null() {
             return Err(main.conf_error(Problem::NotAdded { name: args.name.clone() }));
         }
@@ -42,6 +42,11 @@ pub(crate) fn declare(cf: *mut ngx_conf_t, main: &Main) -> Result<(), ConfError>
         main.slab.set(Slab::of(&*zone));
     }
     Ok(())
+}
+
+/// What tells nginx that the memory is this module's.
+fn tag() -> *mut c_void {
+    std::ptr::from_ref(ZoneModule::module()).cast_mut().cast()
 }
 
 /// nginx has mapped the memory: new, or the running one at a reload (then `old` is the running

@@ -12,19 +12,16 @@ use crate::ffi::base::directive::{arguments, full_path, once, place};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
 use conf::{Main, ZoneModule};
-use nginx_sys::{NGX_CONF_1MORE, ngx_conf_t, ngx_cycle_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_1MORE, ngx_conf_t, ngx_cycle_t};
 
-module::module!(ZoneModule, c"ngx_http_pincer_zone_module", [in_http(c"pincer_zone", NGX_CONF_1MORE, zone)]);
+module::module!(
+    ZoneModule,
+    c"ngx_http_pincer_zone_module",
+    (Main, (), ()),
+    [in_http(c"pincer_zone", NGX_CONF_1MORE, zone)]
+);
 
 impl Feature for ZoneModule {
-    type Main = Main;
-    type Server = ();
-    type Location = ();
-
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
-
     fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { ZoneModule::main_read(cf) };
