@@ -187,7 +187,7 @@ async fn a_cache_that_mixes_bodies_up_or_keeps_nothing_is_warned_of() {
     const POST: &str = "proxy_cache_methods POST;";
     const HASH: &str = "pincer_body_hash blake3;";
     let key = |key: &str| format!("proxy_cache_key {key};");
-    let mixed = ["\"/cached/\"", "different bodies get one answer", "proxy_cache_key $pincer_cache_key"];
+    let mixed = ["\"/cached/\"", "different bodies get one response", "proxy_cache_key $pincer_cache_key"];
     let none = ["$pincer_cache_key", "on nowhere", "pincer_body_hash blake3"];
     let unbuffered = ["\"/cached/\"", "keeps nothing", "proxy_buffering"];
     for (directives, needles) in [

@@ -138,8 +138,12 @@ async fn mistakes_in_limits_are_named() {
     accepted(&format!("{ZONE} {class} pincer_limit class=c; pincer_limit class=c key=$arg_k; server {{ location /x {{ pincer_limit class=c; }} }}")).await;
     refused("pincer_limit class=$arg_c;", &["pincer_limit", "pincer_zone"]).await;
     // Off is all that stands in its place.
-    for both in ["off; pincer_limit class=c", "class=c; pincer_limit off", "off; pincer_limit off"] {
-        refused(&format!("{ZONE} {class} pincer_limit {both};"), &["\"pincer_limit\"", "one"]).await;
+    for (both, named) in [
+        ("off; pincer_limit class=c", "only one"),
+        ("class=c; pincer_limit off", "only one"),
+        ("off; pincer_limit off", "duplicate"),
+    ] {
+        refused(&format!("{ZONE} {class} pincer_limit {both};"), &["\"pincer_limit\"", named]).await;
     }
     refused(&format!("{ZONE} {class} pincer_limit off class=c;"), &["pincer_limit", "unknown parameter \"off\""]).await;
     accepted("pincer_limit off;").await;

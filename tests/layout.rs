@@ -101,6 +101,12 @@ fn names_behind_a_dot() -> BTreeSet<String> {
     names
 }
 
+/// Structures and their fields, as a list of `ngx-module/src/ffi/base` has them.
+fn lists(text: &str) -> Vec<(&str, BTreeSet<&str>)> {
+    let lines = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(": "));
+    lines.map(|(name, fields)| (name, fields.split_whitespace().collect())).collect()
+}
+
 /// All Rust files below `folder`.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -110,13 +116,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_build_checks_every_field_that_the_module_uses() {
-    let listed = std::fs::read_to_string(root().join("ngx-module/src/ffi/base/layout.txt")).unwrap();
-    let listed: Vec<(&str, BTreeSet<&str>)> = listed
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, fields)| (name, fields.split_whitespace().collect()))
-        .collect();
+    let [listed, wrapped] =
+        ["layout", "wrapper"].map(|list| root().join("ngx-module/src/ffi/base").join(list).with_extension("txt"));
+    let [listed, wrapped] = [listed, wrapped].map(|list| std::fs::read_to_string(list).unwrap());
+    let [listed, wrapped] = [&listed, &wrapped].map(|list| lists(list));
     let bindings = Bindings::of(&root().join(".nginx/debian"));
     let used = names_behind_a_dot();
     let mut missing = Vec::new();
@@ -132,7 +135,7 @@ fn the_build_checks_every_field_that_the_module_uses() {
     for structure in &bindings.structures {
         let name = bindings.name_in_code(structure);
         let named = sources.split(|sign: char| !sign.is_ascii_alphanumeric() && sign != '_').any(|word| word == name);
-        if !named || listed.iter().any(|(listed, _)| *listed == name) {
+        if !named || listed.iter().chain(&wrapped).any(|(listed, _)| *listed == name) {
             continue;
         }
         let has = structure.fields.iter().filter(|field| used.contains(*field) && !known.contains(field.as_str()));

@@ -1,4 +1,4 @@
-//! The queue by class: who goes first, who is promised a share, who gives way, and what those are
+//! The queue by class: who goes first, who is promised a share, who is evicted, and what those are
 //! told who find no place or wait too long.
 
 use harness::nginx::Builder;

@@ -205,8 +205,8 @@ async fn an_upstream_means_its_locations_caches_and_no_others() {
     for (place, name, said) in [
         ("--cache", "nothing", "no cache \"nothing\""),
         ("--cache", "pincer", "no cache \"pincer\""),
-        ("--location", "/nothing/", "no location \"/nothing/\" that keeps answers"),
-        ("--upstream", "unused", "no location that keeps answers of upstream \"unused\""),
+        ("--location", "/nothing/", "no location \"/nothing/\" that keeps responses"),
+        ("--upstream", "unused", "no location that keeps responses of upstream \"unused\""),
     ] {
         let told = pincerd.ctl(&["cache", "purge", place, name, "--all"]).await;
         assert_eq!(told.code, 2, "{told:?}");

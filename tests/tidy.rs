@@ -4,10 +4,14 @@
 
 #[path = "tidy/arrows.rs"]
 mod arrows;
+#[path = "tidy/errors.rs"]
+mod errors;
 #[path = "tidy/modules.rs"]
 mod modules;
 #[path = "tidy/sizes.rs"]
 mod sizes;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

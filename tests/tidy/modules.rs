@@ -3,7 +3,7 @@
 //! An arrow goes from a file to each other file whose module one of its paths begins with: `use`
 //! paths, paths in code, and paths inside of a macro's arguments. `mod x;` alone is no arrow, and
 //! neither is a call of a method. A name that is re-exported counts for the file that re-exports
-//! it. Items for tests only are left out: `#[cfg(test)]`.
+//! it. Items for tests only are left out: `#[cfg(test)]`, and `all` of that and others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -173,8 +173,18 @@ pub fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
             || attribute.path().is_ident("cfg")
-                && attribute.parse_args::<syn::Path>().is_ok_and(|condition| condition.is_ident("test"))
+                && attribute.parse_args::<syn::Meta>().is_ok_and(|condition| needs_test(&condition))
     })
+}
+
+/// Whether a condition is `test`, or an `all` of it and others.
+fn needs_test(condition: &syn::Meta) -> bool {
+    let syn::Meta::List(list) = condition else { return condition.path().is_ident("test") };
+    let all = list
+        .path
+        .is_ident("all")
+        .then(|| list.parse_args_with(syn::punctuated::Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated));
+    all.is_some_and(|all| all.is_ok_and(|all| all.iter().any(needs_test)))
 }
 
 /// `#[path = "…"]`.
@@ -230,7 +240,7 @@ impl Paths<'_> {
                 }
                 TokenTree::Punct(sign) if sign.as_char() == ':' && colons < 2 && !path.is_empty() => colons += 1,
                 other => {
-                    self.found.push((self.module.clone(), std::mem::take(&mut path)));
+                    self.found_in_tokens(std::mem::take(&mut path));
                     colons = 0;
                     match other {
                         TokenTree::Group(group) => self.tokens(group.stream()),
@@ -240,7 +250,15 @@ impl Paths<'_> {
                 }
             }
         }
-        self.found.push((self.module.clone(), path));
+        self.found_in_tokens(path);
+    }
+
+    /// One name alone is no path to another file, as in `visit_path`; `super` in `pub(super)` is
+    /// none either.
+    fn found_in_tokens(&mut self, path: Vec<String>) {
+        if path.len() > 1 {
+            self.found.push((self.module.clone(), path));
+        }
     }
 }
 

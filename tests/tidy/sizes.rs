@@ -24,10 +24,10 @@ const FILE_LINES_P90: usize = 350;
 const NARROW: &[&str] = &["bench", "build.rs", "control-plane", "fuzz", "ngx-module", "proto", "tests"];
 
 /// Folders whose unsafe blocks are that short.
-const UNSAFE: &[&str] = &["bench", "tests"];
+const UNSAFE: &[&str] = &["bench", "ngx-module", "tests"];
 
 /// Folders whose functions and files are that short.
-const SHORT: &[&str] = &["control-plane", "proto", "bench"];
+const SHORT: &[&str] = &["bench", "control-plane", "ngx-module", "proto"];
 
 #[derive(Default)]
 struct Blocks {

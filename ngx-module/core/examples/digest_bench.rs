@@ -153,13 +153,13 @@ fn main() {
         }
     }
 
-    let seldom: [&[u8]; 8] =
+    let stable_fields: [&[u8]; 8] =
         [b"POST", b"server", b"127.0.0.1:443", b"example.com", b"", b"upstream", b"application/json", b""];
     let fields: [&[u8]; 5] = [b"raw", &[7; 32], b"/v1/chat/completions", b"", b"class"];
     let mut context = KeyContext::default();
     let began = Instant::now();
     for _ in 0..100_000 {
-        black_box(context.key(black_box(&seldom), black_box(&fields)));
+        black_box(context.key(black_box(&stable_fields), black_box(&fields)));
     }
     println!("a cache key of 13 fields, 8 of them as before: {:.0} ns", began.elapsed().as_nanos() as f64 / 1e5);
     let began = Instant::now();

@@ -5,8 +5,8 @@
 //! Closed → open after 3 failures in a row or over half of the last ten, for 1 s · 2^k (k =
 //! openings since it last did ten good requests in a row, at most 5) and up to a quarter more at
 //! random, so that workers and machines do not come back in step. Then half open: exactly one
-//! request. A trial that never reports (its worker was killed) is void after [`TRIAL_NS`]. Explicit
-//! `max_fails` and `fail_timeout` replace both numbers by nginx's ([`Rule::Counted`]).
+//! request. A trial that never reports (its worker was killed) is cancelled after [`TRIAL_NS`].
+//! Explicit `max_fails` and `fail_timeout` replace both numbers by nginx's ([`Rule::Counted`]).
 //!
 //! The whole state is one word, changed by compare-and-swap, so it is valid after every store.
 //! Times are kept in ms (40 bits, 34 years).
@@ -27,7 +27,7 @@ const WINDOW_FAILURES: u32 = 6;
 const OUT_MS: u64 = 1_000;
 /// Doublings of the time out, at most: 32 s.
 const DOUBLINGS_MAX: u64 = 5;
-/// A trial without a verdict for this long is void, ns. Longer than the signal of nearly every
+/// A trial without a verdict for this long is cancelled, ns. Longer than the signal of nearly every
 /// request; a second trial beside it is harmless.
 pub const TRIAL_NS: u64 = 30_000 * MILLISECOND_NS;
 
@@ -131,7 +131,8 @@ struct Word {
     /// `Adaptive`: outcomes in bits 0–9 (1 = failure, newest lowest), their number in bits 10–13.
     /// `Counted`: failures in the window.
     history: u32,
-    /// ms. Closed: the last counted failure. Open: the end of the time out. Trial: when it is void.
+    /// ms. Closed: the last counted failure. Open: the end of the time out. Trial: when it is
+    /// cancelled.
     time_ms: u64,
 }
 
@@ -368,7 +369,7 @@ impl Breaker {
     }
 
     /// A trial ended without a verdict (the client left, 429): the next request may try.
-    pub fn trial_void(&self) {
+    pub fn cancel_trial(&self) {
         self.update(|word| (word.phase == Phase::Trial).then_some(Word { phase: Phase::Open, time_ms: 0, ..word }));
     }
 

@@ -52,7 +52,7 @@ const FAR_DOWN: f32 = 4.0;
 /// While the mean has a weight of [`GATHER_WEIGHT`] at most, a run under mean / `HALF_DOWN` is a
 /// new truth too, once it outweighs all else that is known.
 const HALF_DOWN: f32 = 3.0;
-/// Samples that the usual mean is over: a spell of tens of slow answers hardly moves it, some 150
+/// Samples that the usual mean is over: a spell of tens of slow responses hardly moves it, some 150
 /// single explorations do.
 const USUAL_SAMPLES: u32 = 256;
 /// After so many samples a single one counts for at most [`USUAL_STEP`] times the usual mean.

@@ -1,4 +1,4 @@
-//! Histogram of durations in shared memory: fixed bounds that suit answers from a millisecond to
+//! Histogram of durations in shared memory: fixed bounds that suit responses from a millisecond to
 //! five minutes.
 //!
 //! Recording is two additions; a reader copies the buckets and takes their sum as the count, so a

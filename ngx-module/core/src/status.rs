@@ -5,11 +5,15 @@
 //! Decides nothing, reads only a snapshot. Cost: linear in peers.
 
 mod classes;
+mod json;
 
 use core::fmt::{self, Write};
 
+use json::{Json, write_layers};
+
 use crate::breaker::State;
 use crate::digest::{Algorithm, Hashed};
+use crate::pick::WHY_NAMES;
 use crate::time::MonoNs;
 use crate::zone::{
     BodiesSnapshot, CACHE_STATUSES, PeerSnapshot, PeerState, Signal, UpstreamSnapshot, WHYS, ZoneSnapshot,
@@ -27,10 +31,6 @@ pub struct Context<'a> {
     /// The moment of the snapshot.
     pub now: MonoNs,
 }
-
-/// The reasons of a pick as they are shown, in the order of [`crate::pick::Why`].
-pub const WHY_NAMES: [&str; WHYS] =
-    ["fastest", "explore", "trial", "affinity", "backup", "last_resort", "unknown", "waited", "no_slot"];
 
 /// A peer's state as it is shown.
 pub const fn state_name(state: PeerState) -> &'static str {
@@ -60,7 +60,7 @@ const fn signal_name(signal: Signal) -> &'static str {
 
 /// Writes the whole zone as one JSON object and a line feed. Fails only when `out` does.
 pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Write) -> fmt::Result {
-    let mut json = Json { out, comma: false };
+    let mut json = Json::new(out);
     json.open('{')?;
     json.number("revision", zone.revision)?;
     json.number("generation", zone.generation.into())?;
@@ -70,7 +70,7 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
     write_workers(zone, &mut json)?;
     json.key("counters")?;
     json.open('{')?;
-    for counter in zone.counters {
+    for counter in &zone.counters {
         json.number(counter.name, counter.value)?;
     }
     json.close('}')?;
@@ -88,7 +88,7 @@ pub fn write_json(zone: &ZoneSnapshot, context: &Context<'_>, out: &mut impl Wri
     json.close(']')?;
     classes::write(zone, &mut json)?;
     json.close('}')?;
-    json.out.write_char('\n')
+    json.line_feed()
 }
 
 fn write_bodies<W: Write>(bodies: &BodiesSnapshot, json: &mut Json<'_, W>) -> fmt::Result {
@@ -218,99 +218,4 @@ fn write_picks<W: Write>(picks: [u64; WHYS], json: &mut Json<'_, W>) -> fmt::Res
         json.number(name, count)?;
     }
     json.close('}')
-}
-
-/// What nginx.conf says, what the control plane says, and what is in force.
-fn write_layers<W: Write>(
-    json: &mut Json<'_, W>,
-    key: &str,
-    configured: Option<u64>,
-    live: Option<u64>,
-    effective: u64,
-) -> fmt::Result {
-    json.key(key)?;
-    json.open('{')?;
-    json.optional("configured", configured)?;
-    json.optional("live", live)?;
-    json.number("effective", effective)?;
-    json.close('}')
-}
-
-/// A JSON writer that knows only whether a comma is due.
-struct Json<'o, W> {
-    out: &'o mut W,
-    comma: bool,
-}
-
-impl<W: Write> Json<'_, W> {
-    fn item(&mut self) -> fmt::Result {
-        if core::mem::replace(&mut self.comma, true) { self.out.write_char(',') } else { Ok(()) }
-    }
-
-    fn open(&mut self, bracket: char) -> fmt::Result {
-        self.item()?;
-        self.comma = false;
-        self.out.write_char(bracket)
-    }
-
-    fn close(&mut self, bracket: char) -> fmt::Result {
-        self.comma = true;
-        self.out.write_char(bracket)
-    }
-
-    fn key(&mut self, key: &str) -> fmt::Result {
-        self.item()?;
-        self.comma = false;
-        write_string(self.out, key)?;
-        self.out.write_char(':')
-    }
-
-    fn number(&mut self, key: &str, value: u64) -> fmt::Result {
-        self.optional(key, Some(value))
-    }
-
-    fn optional(&mut self, key: &str, value: Option<u64>) -> fmt::Result {
-        self.value(key, |out| match value {
-            Some(value) => write!(out, "{value}"),
-            None => out.write_str("null"),
-        })
-    }
-
-    fn boolean(&mut self, key: &str, value: bool) -> fmt::Result {
-        self.value(key, |out| write!(out, "{value}"))
-    }
-
-    fn millis(&mut self, key: &str, ns: Option<u64>) -> fmt::Result {
-        self.value(key, |out| match ns {
-            Some(ns) => write!(out, "{}.{:03}", ns / 1_000_000, ns / 1_000 % 1_000),
-            None => out.write_str("null"),
-        })
-    }
-
-    fn text(&mut self, key: &str, value: Option<&str>) -> fmt::Result {
-        self.value(key, |out| match value {
-            Some(value) => write_string(out, value),
-            None => out.write_str("null"),
-        })
-    }
-
-    fn value(&mut self, key: &str, write: impl FnOnce(&mut W) -> fmt::Result) -> fmt::Result {
-        self.key(key)?;
-        write(self.out)?;
-        self.comma = true;
-        Ok(())
-    }
-}
-
-/// A JSON string: quotes, backslashes and control characters escaped, the rest as it is.
-fn write_string(out: &mut impl Write, text: &str) -> fmt::Result {
-    out.write_char('"')?;
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => write!(out, "\\{character}")?,
-            control if control < ' ' || control == '\u{7f}' => write!(out, "\\u{:04x}", u32::from(control))?,
-            plain => out.write_char(plain)?,
-        }
-    }
-    out.write_char('"')
 }

@@ -101,12 +101,12 @@ impl Rank {
     }
 }
 
-/// How many requests of a full queue would give way to one more of the class `terms`, of which
+/// How many requests of a full queue could be evicted for one more of the class `terms`, of which
 /// `own` wait already.
 ///
 /// `others` are the other classes and how many of each wait. A class below its reserve may take the
 /// place of any that is above its own; one that is not, only those of lesser priority.
-pub fn give_way(terms: &Terms, own: u32, others: impl Iterator<Item = (Terms, u32)>, size: u32) -> u32 {
+pub fn evictable(terms: &Terms, own: u32, others: impl Iterator<Item = (Terms, u32)>, size: u32) -> u32 {
     let promised = own < terms.reserved(size);
     let yields = others.filter(|(other, _)| promised || other.priority > terms.priority);
     yields.fold(0, |sum, (other, count)| sum.saturating_add(count.saturating_sub(other.reserved(size))))
@@ -177,11 +177,11 @@ mod tests {
     fn a_full_queue_gives_way_to_the_better_class_and_to_one_below_its_reserve() {
         let (vip, free) = (terms(1, 5), terms(100, 5));
         let size = 100;
-        assert_eq!(give_way(&vip, 50, [(free, 50)].into_iter(), size), 45);
-        assert_eq!(give_way(&free, 50, [(vip, 50)].into_iter(), size), 0);
-        assert_eq!(give_way(&free, 4, [(vip, 96)].into_iter(), size), 91);
-        assert_eq!(give_way(&vip, 96, [(free, 4)].into_iter(), size), 0);
-        assert_eq!(give_way(&free, 100, [].into_iter(), size), 0);
+        assert_eq!(evictable(&vip, 50, [(free, 50)].into_iter(), size), 45);
+        assert_eq!(evictable(&free, 50, [(vip, 50)].into_iter(), size), 0);
+        assert_eq!(evictable(&free, 4, [(vip, 96)].into_iter(), size), 91);
+        assert_eq!(evictable(&vip, 96, [(free, 4)].into_iter(), size), 0);
+        assert_eq!(evictable(&free, 100, [].into_iter(), size), 0);
     }
 
     proptest! {

@@ -22,7 +22,7 @@ fn digest_with(params: &Params, content_type: &str, chunks: &[&[u8]]) -> Digest 
     let mut body = BodyDigest::new(params, content_type.as_bytes(), b"");
     chunks.iter().for_each(|chunk| body.update(params, chunk));
     let digest = body.finish(params);
-    assert_eq!(BodyDigest::of_whole(params, content_type.as_bytes(), b"", &chunks.concat()), digest);
+    assert_eq!(BodyDigest::of_complete(params, content_type.as_bytes(), b"", &chunks.concat()), digest);
     digest
 }
 

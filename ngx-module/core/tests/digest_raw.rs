@@ -15,7 +15,7 @@ fn digest(algorithm: Algorithm, coding: &[u8], chunks: &[&[u8]]) -> Digest {
     chunks.iter().for_each(|chunk| body.update(&params, chunk));
     assert_eq!(body.bytes(), chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
     let digest = body.finish(&params);
-    assert_eq!(BodyDigest::of_whole(&params, b"application/json", coding, &chunks.concat()), digest);
+    assert_eq!(BodyDigest::of_complete(&params, b"application/json", coding, &chunks.concat()), digest);
     digest
 }
 

@@ -1,7 +1,7 @@
-//! One file of nginx's cache: under which key it was stored, and whether its answer varies.
+//! One file of nginx's cache: under which key it was stored, and whether its response varies.
 //!
 //! A file begins with a header in the C layout of the machine that wrote it, then `\nKEY: `, the
-//! key's text, a line feed, and the answer. The text of the key is hashed where it is read and
+//! key's text, a line feed, and the response. The text of the key is hashed where it is read and
 //! never kept. Believes nothing: what does not fit is no cache file. Cost: one open and one read of
 //! up to [`FIRST_BYTES`], more for a longer key. Bound: 64 KiB.
 
@@ -28,7 +28,7 @@ pub(crate) struct Layout {
     pub(crate) version_at: usize,
     /// What the version has to be.
     pub(crate) version: usize,
-    /// Two bytes: where the answer's own header begins.
+    /// Two bytes: where the response's own header begins.
     pub(crate) header_start_at: usize,
     /// One byte.
     pub(crate) vary_len_at: usize,
@@ -72,7 +72,7 @@ fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(got)
 }
 
-/// Where the answer's header begins, if this is a cache file.
+/// Where the response's header begins, if this is a cache file.
 fn header_start(bytes: &[u8], layout: &Layout) -> Option<usize> {
     let version = bytes.get(layout.version_at..)?.first_chunk::<{ size_of::<usize>() }>()?;
     let start = bytes.get(layout.header_start_at..)?.first_chunk::<2>()?;

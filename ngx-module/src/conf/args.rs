@@ -1,50 +1,24 @@
 //! The grammar that the directives share: `key=value`, counts, sizes with `k m g`, times with
 //! `ms s m h d`, as nginx spells them.
 
-use std::fmt;
-
-/// What is wrong with a directive; nginx appends ` in FILE:LINE`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct DirectiveError(pub(crate) String);
-
-impl fmt::Display for DirectiveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl DirectiveError {
-    /// `directive` has a parameter that nobody knows; `known` lists those it takes.
-    pub(crate) fn unknown(directive: &str, parameter: &str, known: &str) -> Self {
-        Self(format!("\"{directive}\" has the unknown parameter \"{parameter}\", known are {known}"))
-    }
-
-    /// A parameter stands twice.
-    pub(crate) fn duplicate(directive: &str, key: &str) -> Self {
-        Self(format!("\"{directive}\" has \"{key}\" twice"))
-    }
-
-    /// `value` of `key` is not what is needed.
-    pub(crate) fn invalid(directive: &str, key: &str, value: &str, need: &str) -> Self {
-        Self(format!("\"{directive}\" {key} \"{value}\" is invalid, {need} is needed"))
-    }
-}
+use super::error::{ConfError, Problem};
 
 /// An argument as text; a configuration with other bytes is refused with the place of the first.
-pub(crate) fn text<'a>(directive: &str, argument: &'a [u8]) -> Result<&'a str, DirectiveError> {
-    std::str::from_utf8(argument).map_err(|error| {
-        DirectiveError(format!(
-            "\"{directive}\" has an argument that is not UTF-8 at its byte {}, UTF-8 is needed",
-            error.valid_up_to()
-        ))
-    })
+pub(crate) fn text<'a>(directive: &'static str, argument: &'a [u8]) -> Result<&'a str, ConfError> {
+    std::str::from_utf8(argument)
+        .map_err(|error| ConfError::new(directive, Problem::NotUtf8 { at: error.valid_up_to() }))
 }
 
 /// Stores a `key=value` once.
-pub(crate) fn set_once<T>(slot: &mut Option<T>, value: T, directive: &str, key: &str) -> Result<(), DirectiveError> {
+pub(crate) fn set_once<T>(
+    slot: &mut Option<T>,
+    value: T,
+    directive: &'static str,
+    key: &'static str,
+) -> Result<(), ConfError> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(DirectiveError::duplicate(directive, key)),
+        Some(_) => Err(ConfError::new(directive, Problem::Repeated { key })),
     }
 }
 

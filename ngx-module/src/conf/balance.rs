@@ -1,7 +1,8 @@
 //! `pincer_balance [signal=…] [half_life=TIME] [slow_start=TIME] [affinity=VAR]` and
 //! `pincer_queue size=N timeout=TIME`.
 
-use super::args::{self, DirectiveError};
+use super::args;
+use super::error::{ConfError, Problem};
 use pincer_core::zone::Signal;
 
 /// The balancer of one upstream as configured; `None` leaves the core's default.
@@ -35,7 +36,7 @@ const QUEUE_SIZE_MAX: u64 = 1_000_000;
 /// The longest wait, a day.
 const QUEUE_TIMEOUT_MS_MAX: u64 = 86_400_000;
 
-pub(crate) fn parse_balance(arguments: &[&[u8]]) -> Result<BalanceArgs, DirectiveError> {
+pub(crate) fn parse_balance(arguments: &[&[u8]]) -> Result<BalanceArgs, ConfError> {
     let mut parsed = BalanceArgs::default();
     for argument in arguments {
         let argument = args::text(BALANCE, argument)?;
@@ -44,40 +45,40 @@ pub(crate) fn parse_balance(arguments: &[&[u8]]) -> Result<BalanceArgs, Directiv
             Some(("half_life", value)) => {
                 let ms = args::time_ms(value)
                     .filter(|ms| HALF_LIFE_MS.contains(ms))
-                    .ok_or_else(|| DirectiveError::invalid(BALANCE, "half_life", value, "a time from 100ms to 1d"))?;
+                    .ok_or_else(|| ConfError::invalid(BALANCE, "half_life", value, "a time from 100ms to 1d"))?;
                 args::set_once(&mut parsed.half_life_ms, ms, BALANCE, "half_life")?;
             }
             Some(("slow_start", value)) => {
                 let ms = args::time_ms(value)
                     .filter(|&ms| ms <= SLOW_START_MS_MAX)
-                    .ok_or_else(|| DirectiveError::invalid(BALANCE, "slow_start", value, "a time up to 1d"))?;
+                    .ok_or_else(|| ConfError::invalid(BALANCE, "slow_start", value, "a time up to 1d"))?;
                 args::set_once(&mut parsed.slow_start_ms, ms, BALANCE, "slow_start")?;
             }
             Some(("affinity", value)) if value.contains('$') => {
                 args::set_once(&mut parsed.affinity, value.to_owned(), BALANCE, "affinity")?;
             }
             Some(("affinity", value)) => {
-                return Err(DirectiveError::invalid(BALANCE, "affinity", value, "a variable such as $http_x_session"));
+                return Err(ConfError::invalid(BALANCE, "affinity", value, "a variable such as $http_x_session"));
             }
             _ => {
                 let known = "signal=, half_life=, slow_start= and affinity=";
-                return Err(DirectiveError::unknown(BALANCE, argument, known));
+                return Err(ConfError::unknown(BALANCE, argument, known));
             }
         }
     }
     Ok(parsed)
 }
 
-fn signal(value: &str) -> Result<Signal, DirectiveError> {
+fn signal(value: &str) -> Result<Signal, ConfError> {
     match value {
         "first_byte" => Ok(Signal::FirstByte),
         "header" => Ok(Signal::Header),
         "last_byte" => Ok(Signal::LastByte),
-        _ => Err(DirectiveError::invalid(BALANCE, "signal", value, "first_byte, header or last_byte")),
+        _ => Err(ConfError::invalid(BALANCE, "signal", value, "first_byte, header or last_byte")),
     }
 }
 
-pub(crate) fn parse_queue(arguments: &[&[u8]]) -> Result<QueueArgs, DirectiveError> {
+pub(crate) fn parse_queue(arguments: &[&[u8]]) -> Result<QueueArgs, ConfError> {
     let (mut size, mut timeout_ms) = (None, None);
     for argument in arguments {
         let argument = args::text(QUEUE, argument)?;
@@ -86,21 +87,21 @@ pub(crate) fn parse_queue(arguments: &[&[u8]]) -> Result<QueueArgs, DirectiveErr
                 let count = args::count(value)
                     .filter(|count| (1..=QUEUE_SIZE_MAX).contains(count))
                     .and_then(|count| u32::try_from(count).ok())
-                    .ok_or_else(|| DirectiveError::invalid(QUEUE, "size", value, "a count from 1 to 1000000"))?;
+                    .ok_or_else(|| ConfError::invalid(QUEUE, "size", value, "a count from 1 to 1000000"))?;
                 args::set_once(&mut size, count, QUEUE, "size")?;
             }
             Some(("timeout", value)) => {
                 let ms = args::time_ms(value)
                     .filter(|ms| (1..=QUEUE_TIMEOUT_MS_MAX).contains(ms))
-                    .ok_or_else(|| DirectiveError::invalid(QUEUE, "timeout", value, "a time from 1ms to 1d"))?;
+                    .ok_or_else(|| ConfError::invalid(QUEUE, "timeout", value, "a time from 1ms to 1d"))?;
                 args::set_once(&mut timeout_ms, ms, QUEUE, "timeout")?;
             }
-            _ => return Err(DirectiveError::unknown(QUEUE, argument, "size= and timeout=")),
+            _ => return Err(ConfError::unknown(QUEUE, argument, "size= and timeout=")),
         }
     }
-    let missing = |key: &str| DirectiveError(format!("\"{QUEUE}\" has no \"{key}=\", size=N timeout=TIME is needed"));
+    let missing = |what| ConfError::new(QUEUE, Problem::Missing { what, need: "size=N timeout=TIME" });
     Ok(QueueArgs {
-        size: size.ok_or_else(|| missing("size"))?,
-        timeout_ms: timeout_ms.ok_or_else(|| missing("timeout"))?,
+        size: size.ok_or_else(|| missing("\"size=\""))?,
+        timeout_ms: timeout_ms.ok_or_else(|| missing("\"timeout=\""))?,
     })
 }

@@ -1,7 +1,8 @@
 //! `pincer_body_hash off|blake3|sha256|xxh3 [form=raw|json|multipart|auto] [ignore=POINTER,…]
 //! [max=SIZE]`.
 
-use super::args::{self, DirectiveError};
+use super::args;
+use super::error::{ConfError, Problem};
 use pincer_core::digest::{Algorithm, Form, Ignore, Params};
 
 /// How request bodies are hashed.
@@ -17,14 +18,14 @@ const JSON_BYTES_MAX_DEFAULT: u64 = 1 << 20;
 const JSON_BYTES_MAX: std::ops::RangeInclusive<u64> = 1 << 10..=16 << 20;
 
 /// `None` = off.
-pub(crate) fn parse(arguments: &[&[u8]]) -> Result<Option<BodyHashArgs>, DirectiveError> {
+pub(crate) fn parse(arguments: &[&[u8]]) -> Result<Option<BodyHashArgs>, ConfError> {
     let Some((first, rest)) = arguments.split_first() else {
-        return Err(DirectiveError(format!("\"{NAME}\" has no algorithm, off, blake3, sha256 or xxh3 is needed")));
+        return Err(ConfError::new(NAME, Problem::Missing { what: "algorithm", need: "off, blake3, sha256 or xxh3" }));
     };
     let Some(algorithm) = algorithm(args::text(NAME, first)?)? else {
         return match rest.first() {
             None => Ok(None),
-            Some(extra) => Err(DirectiveError::unknown(NAME, args::text(NAME, extra)?, "none after \"off\"")),
+            Some(extra) => Err(ConfError::unknown(NAME, args::text(NAME, extra)?, "none after \"off\"")),
         };
     };
     let (mut form, mut ignore, mut max) = (None, None, None);
@@ -35,28 +36,23 @@ pub(crate) fn parse(arguments: &[&[u8]]) -> Result<Option<BodyHashArgs>, Directi
             Some(("ignore", value)) => {
                 if value.is_empty() {
                     let need = "JSON pointers as in \"/user,/metadata\", or no \"ignore=\"";
-                    return Err(DirectiveError::invalid(NAME, "ignore", value, need));
+                    return Err(ConfError::invalid(NAME, "ignore", value, need));
                 }
                 let pointers = Ignore::parse(value)
-                    .map_err(|error| DirectiveError(format!("\"{NAME}\" ignore \"{value}\" is invalid: {error}")))?;
+                    .map_err(|error| ConfError::new(NAME, Problem::Pointers { value: value.to_owned(), error }))?;
                 args::set_once(&mut ignore, pointers, NAME, "ignore")?;
             }
             Some(("max", value)) => {
                 let bytes = args::size_bytes(value)
                     .filter(|bytes| JSON_BYTES_MAX.contains(bytes))
-                    .ok_or_else(|| DirectiveError::invalid(NAME, "max", value, "a size from 1k to 16m"))?;
+                    .ok_or_else(|| ConfError::invalid(NAME, "max", value, "a size from 1k to 16m"))?;
                 args::set_once(&mut max, bytes, NAME, "max")?;
             }
-            _ => return Err(DirectiveError::unknown(NAME, argument, "form=, ignore= and max=")),
+            _ => return Err(ConfError::unknown(NAME, argument, "form=, ignore= and max=")),
         }
     }
     let form = form.unwrap_or(Form::Raw);
-    let only_json = |key: &str| {
-        DirectiveError(format!(
-            "\"{NAME}\" has \"{key}=\" with form=\"{}\", form=json or form=auto is needed",
-            form.name()
-        ))
-    };
+    let only_json = |key| ConfError::new(NAME, Problem::OnlyJson { key, form });
     if !matches!(form, Form::Json | Form::Auto) {
         if ignore.is_some() {
             return Err(only_json("ignore"));
@@ -69,22 +65,22 @@ pub(crate) fn parse(arguments: &[&[u8]]) -> Result<Option<BodyHashArgs>, Directi
     Ok(Some(Params { algorithm, form, ignore: ignore.unwrap_or_default(), json_bytes_max }))
 }
 
-fn algorithm(value: &str) -> Result<Option<Algorithm>, DirectiveError> {
+fn algorithm(value: &str) -> Result<Option<Algorithm>, ConfError> {
     match value {
         "off" => Ok(None),
         "blake3" => Ok(Some(Algorithm::Blake3)),
         "sha256" => Ok(Some(Algorithm::Sha256)),
         "xxh3" => Ok(Some(Algorithm::Xxh3)),
-        _ => Err(DirectiveError::invalid(NAME, "algorithm", value, "off, blake3, sha256 or xxh3")),
+        _ => Err(ConfError::invalid(NAME, "algorithm", value, "off, blake3, sha256 or xxh3")),
     }
 }
 
-fn parse_form(value: &str) -> Result<Form, DirectiveError> {
+fn parse_form(value: &str) -> Result<Form, ConfError> {
     match value {
         "raw" => Ok(Form::Raw),
         "json" => Ok(Form::Json),
         "multipart" => Ok(Form::Multipart),
         "auto" => Ok(Form::Auto),
-        _ => Err(DirectiveError::invalid(NAME, "form", value, "raw, json, multipart or auto")),
+        _ => Err(ConfError::invalid(NAME, "form", value, "raw, json, multipart or auto")),
     }
 }

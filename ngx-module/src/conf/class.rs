@@ -1,7 +1,8 @@
 //! `pincer_class NAME [rate=N r/s|r/m] [burst=N] [nodelay|delay=N] [concurrency=N] [bandwidth=SIZE]
 //! [priority=N] [share=N] [queue=N] [queue_timeout=TIME]`.
 
-use super::args::{self, DirectiveError};
+use super::args;
+use super::error::{ConfError, Problem};
 use pincer_core::limit::{
     BANDWIDTH_MAX, COUNT_MAX, ClassSettings, DELAY_NONE, QUEUE_TIMEOUT_MS_MAX, RATE_MAX, Rate, SHARE_MAX,
 };
@@ -20,9 +21,9 @@ pub(crate) struct ClassArgs {
     pub(crate) settings: ClassSettings,
 }
 
-pub(crate) fn parse(arguments: &[&[u8]]) -> Result<ClassArgs, DirectiveError> {
+pub(crate) fn parse(arguments: &[&[u8]]) -> Result<ClassArgs, ConfError> {
     let Some((name, rest)) = arguments.split_first() else {
-        return Err(DirectiveError(format!("\"{NAME}\" has no name, a name is needed")));
+        return Err(ConfError::new(NAME, Problem::Missing { what: "name", need: "a name" }));
     };
     let name = class_name(NAME, args::text(NAME, name)?)?.to_owned();
     let mut settings = ClassSettings::default();
@@ -30,34 +31,32 @@ pub(crate) fn parse(arguments: &[&[u8]]) -> Result<ClassArgs, DirectiveError> {
         parameter(args::text(NAME, argument)?, &mut settings)?;
     }
     if settings.rate.is_none() && (settings.burst.is_some() || settings.delay.is_some()) {
-        return Err(DirectiveError(format!(
-            "\"{NAME}\" \"{name}\" has a burst or delay and no rate, \"rate=\" is needed"
-        )));
+        return Err(ConfError::new(NAME, Problem::NoRate { class: name }));
     }
     Ok(ClassArgs { name, settings })
 }
 
 /// Checks a class' name.
-pub(crate) fn class_name<'a>(directive: &str, name: &'a str) -> Result<&'a str, DirectiveError> {
+pub(crate) fn class_name<'a>(directive: &'static str, name: &'a str) -> Result<&'a str, ConfError> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=CLASS_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(known) {
         return Ok(name);
     }
-    Err(DirectiveError::invalid(directive, "class name", name, "1 to 64 of A-Za-z0-9._-"))
+    Err(ConfError::invalid(directive, "class name", name, "1 to 64 of A-Za-z0-9._-"))
 }
 
-fn parameter(argument: &str, settings: &mut ClassSettings) -> Result<(), DirectiveError> {
-    let count = |key: &str, value: &str| {
+fn parameter(argument: &str, settings: &mut ClassSettings) -> Result<(), ConfError> {
+    let count = |key: &'static str, value: &str| {
         args::count(value)
             .and_then(|count| u32::try_from(count).ok())
             .filter(|&count| count <= COUNT_MAX)
-            .ok_or_else(|| DirectiveError::invalid(NAME, key, value, "a count from 0 to 1000000"))
+            .ok_or_else(|| ConfError::invalid(NAME, key, value, "a count from 0 to 1000000"))
     };
-    let small = |key: &str, value: &str, max: u8| {
+    let small = |key: &'static str, value: &str, max: u8| {
         args::count(value.strip_suffix('%').filter(|_| key == "share").unwrap_or(value))
             .and_then(|count| u8::try_from(count).ok())
             .filter(|&count| count <= max)
-            .ok_or_else(|| DirectiveError::invalid(NAME, key, value, &format!("a number from 0 to {max}")))
+            .ok_or_else(|| ConfError::invalid(NAME, key, value, format!("a number from 0 to {max}")))
     };
     match argument.split_once('=') {
         None if argument == "nodelay" => args::set_once(&mut settings.delay, DELAY_NONE, NAME, "nodelay"),
@@ -69,7 +68,7 @@ fn parameter(argument: &str, settings: &mut ClassSettings) -> Result<(), Directi
         }
         Some(("bandwidth", value)) => {
             let bytes = args::size_bytes(value).filter(|&bytes| bytes <= BANDWIDTH_MAX).ok_or_else(|| {
-                DirectiveError::invalid(NAME, "bandwidth", value, "bytes a second up to 1024g, as in 512k")
+                ConfError::invalid(NAME, "bandwidth", value, "bytes a second up to 1024g, as in 512k")
             })?;
             args::set_once(&mut settings.bandwidth, bytes, NAME, "bandwidth")
         }
@@ -82,15 +81,15 @@ fn parameter(argument: &str, settings: &mut ClassSettings) -> Result<(), Directi
             let ms = args::time_ms(value)
                 .and_then(|ms| u32::try_from(ms).ok())
                 .filter(|&ms| ms <= QUEUE_TIMEOUT_MS_MAX)
-                .ok_or_else(|| DirectiveError::invalid(NAME, "queue_timeout", value, "a time up to 1d"))?;
+                .ok_or_else(|| ConfError::invalid(NAME, "queue_timeout", value, "a time up to 1d"))?;
             args::set_once(&mut settings.queue_timeout_ms, ms, NAME, "queue_timeout")
         }
-        _ => Err(DirectiveError::unknown(NAME, argument, KNOWN)),
+        _ => Err(ConfError::unknown(NAME, argument, KNOWN)),
     }
 }
 
 /// `100r/s`, `30r/m`.
-fn rate(value: &str) -> Result<Rate, DirectiveError> {
+fn rate(value: &str) -> Result<Rate, ConfError> {
     let requests = |digits: &str| {
         args::count(digits).and_then(|count| u32::try_from(count).ok()).filter(|count| (1..=RATE_MAX).contains(count))
     };
@@ -99,7 +98,5 @@ fn rate(value: &str) -> Result<Rate, DirectiveError> {
         (_, Some(digits)) => requests(digits).map(Rate::per_minute),
         _ => None,
     };
-    rate.ok_or_else(|| {
-        DirectiveError::invalid(NAME, "rate", value, "a rate such as 10r/s or 30r/m, from 1 to 1000000000")
-    })
+    rate.ok_or_else(|| ConfError::invalid(NAME, "rate", value, "a rate such as 10r/s or 30r/m, from 1 to 1000000000"))
 }

@@ -1,6 +1,7 @@
 //! `pincer_control_plane ADDRESS… [node=NAME] [plaintext]` and `pincer_allow_peers CIDR…`.
 
-use super::args::{self, DirectiveError};
+use super::args;
+use super::error::{ConfError, Problem};
 use std::net::IpAddr;
 
 /// One replica of the control plane.
@@ -36,7 +37,7 @@ const ENDPOINTS_MAX: usize = 16;
 /// Bytes of a node's name, as the control plane bounds it.
 const NODE_BYTES_MAX: usize = 63;
 
-pub(crate) fn parse_control_plane(arguments: &[&[u8]]) -> Result<ControlPlaneArgs, DirectiveError> {
+pub(crate) fn parse_control_plane(arguments: &[&[u8]]) -> Result<ControlPlaneArgs, ConfError> {
     let mut endpoints = Vec::new();
     let mut node = None;
     let mut plaintext = false;
@@ -51,19 +52,16 @@ pub(crate) fn parse_control_plane(arguments: &[&[u8]]) -> Result<ControlPlaneArg
         }
     }
     if endpoints.is_empty() || endpoints.len() > ENDPOINTS_MAX {
-        let found = endpoints.len();
-        return Err(DirectiveError(format!(
-            "\"{CONTROL_PLANE}\" has {found} addresses, 1 to {ENDPOINTS_MAX} are needed"
-        )));
+        let problem = Problem::Addresses { have: endpoints.len(), max: ENDPOINTS_MAX };
+        return Err(ConfError::new(CONTROL_PLANE, problem));
     }
     if plaintext && let Some(remote) = endpoints.iter().find(|endpoint| !endpoint.is_local()) {
-        let need = "\"plaintext\" goes only to a loopback address or unix:";
-        return Err(DirectiveError(format!("\"{CONTROL_PLANE}\" address \"{remote}\" is not local, {need}")));
+        return Err(ConfError::new(CONTROL_PLANE, Problem::NotLocal { address: remote.to_string() }));
     }
     Ok(ControlPlaneArgs { endpoints, node, plaintext })
 }
 
-fn node_name(name: &str) -> Result<String, DirectiveError> {
+fn node_name(name: &str) -> Result<String, ConfError> {
     let fits = !name.is_empty()
         && name.len() <= NODE_BYTES_MAX
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
@@ -71,13 +69,13 @@ fn node_name(name: &str) -> Result<String, DirectiveError> {
         return Ok(name.to_owned());
     }
     let need = "1 to 63 letters, digits, dots, dashes or underscores";
-    Err(DirectiveError::invalid(CONTROL_PLANE, "node", name, need))
+    Err(ConfError::invalid(CONTROL_PLANE, "node", name, need))
 }
 
-fn endpoint(argument: &str) -> Result<Endpoint, DirectiveError> {
+fn endpoint(argument: &str) -> Result<Endpoint, ConfError> {
     let invalid = || {
         let need = "HOST:PORT, [IPV6]:PORT, unix:/PATH, node=NAME or plaintext";
-        DirectiveError::invalid(CONTROL_PLANE, "address", argument, need)
+        ConfError::invalid(CONTROL_PLANE, "address", argument, need)
     };
     if let Some(path) = argument.strip_prefix("unix:") {
         return if path.starts_with('/') { Ok(Endpoint::Unix(path.to_owned())) } else { Err(invalid()) };
@@ -113,12 +111,12 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-pub(crate) fn parse_allow_peers(arguments: &[&[u8]]) -> Result<Vec<Cidr>, DirectiveError> {
+pub(crate) fn parse_allow_peers(arguments: &[&[u8]]) -> Result<Vec<Cidr>, ConfError> {
     arguments.iter().map(|argument| cidr(args::text(ALLOW_PEERS, argument)?)).collect()
 }
 
-fn cidr(argument: &str) -> Result<Cidr, DirectiveError> {
-    let invalid = || DirectiveError::invalid(ALLOW_PEERS, "block", argument, "a CIDR such as 10.0.0.0/8 or fd00::/8");
+fn cidr(argument: &str) -> Result<Cidr, ConfError> {
+    let invalid = || ConfError::invalid(ALLOW_PEERS, "block", argument, "a CIDR such as 10.0.0.0/8 or fd00::/8");
     let (address, prefix) = match argument.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
         None => (argument, None),

@@ -1,8 +1,9 @@
 //! `pincer_limit off|class=NAME|VAR [key=VAR] [dry_run]`, `pincer_limit_status CODE`,
 //! `pincer_key VAR|off`, `pincer_key_required on|off`.
 
-use super::args::{self, DirectiveError};
+use super::args;
 use super::class::class_name;
+use super::error::{ConfError, Problem};
 
 const LIMIT: &str = "pincer_limit";
 
@@ -26,7 +27,7 @@ impl LimitArgs {
 }
 
 /// `None` = off.
-pub(crate) fn parse_limit(arguments: &[&[u8]]) -> Result<Option<LimitArgs>, DirectiveError> {
+pub(crate) fn parse_limit(arguments: &[&[u8]]) -> Result<Option<LimitArgs>, ConfError> {
     if let [b"off"] = arguments {
         return Ok(None);
     }
@@ -45,14 +46,13 @@ pub(crate) fn parse_limit(arguments: &[&[u8]]) -> Result<Option<LimitArgs>, Dire
                 args::set_once(&mut key, value.to_owned(), LIMIT, "key")?;
             }
             Some(("key", value)) => {
-                return Err(DirectiveError::invalid(LIMIT, "key", value, "a variable such as $binary_remote_addr"));
+                return Err(ConfError::invalid(LIMIT, "key", value, "a variable such as $binary_remote_addr"));
             }
-            _ => return Err(DirectiveError::unknown(LIMIT, argument, "off, class=, key= and dry_run")),
+            _ => return Err(ConfError::unknown(LIMIT, argument, "off, class=, key= and dry_run")),
         }
     }
-    let class = class.ok_or_else(|| {
-        DirectiveError(format!("\"{LIMIT}\" has no \"class=\", a class' name or a variable is needed"))
-    })?;
+    let missing = Problem::Missing { what: "\"class=\"", need: "a class' name or a variable" };
+    let class = class.ok_or_else(|| ConfError::new(LIMIT, missing))?;
     Ok(Some(LimitArgs { class, key, dry_run: dry_run.unwrap_or(false) }))
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn parse_limit(arguments: &[&[u8]]) -> Result<Option<LimitArgs>, Dire
 const NGINX_OWN: std::ops::RangeInclusive<u16> = 494..=497;
 
 /// The status of a refused request.
-pub(crate) fn parse_status(arguments: &[&[u8]]) -> Result<u16, DirectiveError> {
+pub(crate) fn parse_status(arguments: &[&[u8]]) -> Result<u16, ConfError> {
     const STATUS: &str = "pincer_limit_status";
     let value = args::text(STATUS, arguments.first().copied().unwrap_or_default())?;
     args::count(value)
@@ -68,23 +68,23 @@ pub(crate) fn parse_status(arguments: &[&[u8]]) -> Result<u16, DirectiveError> {
         .filter(|code| (400..=599).contains(code) && !NGINX_OWN.contains(code))
         .ok_or_else(|| {
             let need = "a status from 400 to 599, but none of 494 to 497, which nginx keeps for itself,";
-            DirectiveError::invalid(STATUS, "code", value, need)
+            ConfError::invalid(STATUS, "code", value, need)
         })
 }
 
 /// Where a request's API key stands; `None` = off.
-pub(crate) fn parse_key(arguments: &[&[u8]]) -> Result<Option<String>, DirectiveError> {
+pub(crate) fn parse_key(arguments: &[&[u8]]) -> Result<Option<String>, ConfError> {
     const KEY: &str = "pincer_key";
     match args::text(KEY, arguments.first().copied().unwrap_or_default())? {
         "off" => Ok(None),
-        value if asks_for_caller(value) => Err(DirectiveError::invalid(
+        value if asks_for_caller(value) => Err(ConfError::invalid(
             KEY,
             "source",
             value,
             "a variable that tells where the key stands, not what it gives,",
         )),
         value if value.contains('$') => Ok(Some(value.to_owned())),
-        value => Err(DirectiveError::invalid(KEY, "source", value, "off or a variable such as $http_authorization")),
+        value => Err(ConfError::invalid(KEY, "source", value, "off or a variable such as $http_authorization")),
     }
 }
 
@@ -97,10 +97,10 @@ fn asks_for_caller(source: &str) -> bool {
     })
 }
 
-pub(crate) fn parse_switch(directive: &str, arguments: &[&[u8]]) -> Result<bool, DirectiveError> {
+pub(crate) fn parse_switch(directive: &'static str, arguments: &[&[u8]]) -> Result<bool, ConfError> {
     match args::text(directive, arguments.first().copied().unwrap_or_default())? {
         "on" => Ok(true),
         "off" => Ok(false),
-        value => Err(DirectiveError::invalid(directive, "value", value, "on or off")),
+        value => Err(ConfError::invalid(directive, "value", value, "on or off")),
     }
 }

@@ -1,6 +1,7 @@
 //! `pincer_zone NAME:SIZE [state=PATH]`.
 
-use super::args::{self, DirectiveError};
+use super::args;
+use super::error::{ConfError, Problem};
 
 /// The zone as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,31 +19,31 @@ const SIZE_BYTES_MIN: u64 = 64 << 10;
 /// The largest size a zone may have, in bytes: 4 GiB keeps every offset within 32 bits.
 const SIZE_BYTES_MAX: u64 = 1 << 32;
 
-pub(crate) fn parse(arguments: &[&[u8]]) -> Result<ZoneArgs, DirectiveError> {
+pub(crate) fn parse(arguments: &[&[u8]]) -> Result<ZoneArgs, ConfError> {
     let (first, rest) = arguments
         .split_first()
-        .ok_or_else(|| DirectiveError(format!("\"{DIRECTIVE}\" has no argument, NAME:SIZE is needed")))?;
+        .ok_or_else(|| ConfError::new(DIRECTIVE, Problem::Missing { what: "argument", need: "NAME:SIZE" }))?;
     let first = args::text(DIRECTIVE, first)?;
     let (name, size) = first
         .split_once(':')
         .filter(|(name, _)| !name.is_empty())
-        .ok_or_else(|| DirectiveError::invalid(DIRECTIVE, "argument", first, "NAME:SIZE such as pincer:1m"))?;
+        .ok_or_else(|| ConfError::invalid(DIRECTIVE, "argument", first, "NAME:SIZE such as pincer:1m"))?;
     let size_bytes =
-        args::size_bytes(size).ok_or_else(|| DirectiveError::invalid(DIRECTIVE, "size", size, "a size such as 1m"))?;
+        args::size_bytes(size).ok_or_else(|| ConfError::invalid(DIRECTIVE, "size", size, "a size such as 1m"))?;
     if size_bytes < SIZE_BYTES_MIN {
-        return Err(DirectiveError(format!("\"{DIRECTIVE}\" size {size} is too small, at least 64k is needed")));
+        return Err(ConfError::new(DIRECTIVE, Problem::TooSmall { size: size.to_owned() }));
     }
     let size_bytes = usize::try_from(size_bytes)
         .ok()
         .filter(|_| size_bytes <= SIZE_BYTES_MAX)
-        .ok_or_else(|| DirectiveError(format!("\"{DIRECTIVE}\" size {size} is too large, at most 4g is allowed")))?;
+        .ok_or_else(|| ConfError::new(DIRECTIVE, Problem::TooLarge { size: size.to_owned() }))?;
     let mut state = None;
     for argument in rest {
         let argument = args::text(DIRECTIVE, argument)?;
         match argument.split_once('=') {
-            Some(("state", "")) => return Err(DirectiveError::invalid(DIRECTIVE, "state", "", "a file's path")),
+            Some(("state", "")) => return Err(ConfError::invalid(DIRECTIVE, "state", "", "a file's path")),
             Some(("state", path)) => args::set_once(&mut state, path.to_owned(), DIRECTIVE, "state")?,
-            _ => return Err(DirectiveError::unknown(DIRECTIVE, argument, "state=PATH")),
+            _ => return Err(ConfError::unknown(DIRECTIVE, argument, "state=PATH")),
         }
     }
     Ok(ZoneArgs { name: name.to_owned(), size_bytes, state })

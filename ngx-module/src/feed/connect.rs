@@ -25,6 +25,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 use super::fault::Fault;
 use crate::conf::control::Endpoint;
+use crate::conf::target::TargetFault;
 
 /// From the first packet to the stream's response header. A replica on another continent needs five
 /// round trips, which is one second.
@@ -65,7 +66,7 @@ pub(crate) struct TlsMaterial {
 impl TlsMaterial {
     /// Whether a client can be made of it; the error says what is wrong with which part. Opens no
     /// connection, so it suits `nginx -t`.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), TargetFault> {
         Target::new(&Endpoint::Unix("/".to_owned()), Some(self)).map(|_| ())
     }
 }
@@ -81,25 +82,24 @@ pub(super) struct Target {
 
 /// Prepares all replicas. The error names the address or the part of the TLS material, and what is
 /// wrong with it.
-pub(super) fn targets(endpoints: &[Endpoint], tls: Option<&TlsMaterial>) -> Result<Vec<Target>, String> {
+pub(super) fn targets(endpoints: &[Endpoint], tls: Option<&TlsMaterial>) -> Result<Vec<Target>, TargetFault> {
     if endpoints.is_empty() {
-        return Err("no address of a control plane is given".to_owned());
+        return Err(TargetFault::None);
     }
     endpoints.iter().map(|endpoint| Target::new(endpoint, tls)).collect()
 }
 
 impl Target {
-    fn new(endpoint: &Endpoint, tls: Option<&TlsMaterial>) -> Result<Self, String> {
+    fn new(endpoint: &Endpoint, tls: Option<&TlsMaterial>) -> Result<Self, TargetFault> {
         let name = endpoint.to_string();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (uri, socket) = match endpoint {
             Endpoint::Tcp { .. } => (format!("{scheme}://{name}"), None),
             Endpoint::Unix(path) => (format!("{scheme}://{LOCAL_NAME}"), Some(UnixSocket(path.into()))),
         };
-        let unusable =
-            |error: &tonic::transport::Error| format!("{name} is unusable: {}", Fault::transport(error).reason);
+        let reason = |error: &tonic::transport::Error| Fault::transport(error).reason;
         let mut endpoint = tonic::transport::Endpoint::from_shared(uri)
-            .map_err(|error| unusable(&error))?
+            .map_err(|error| TargetFault::Address { address: name.clone(), reason: reason(&error) })?
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
             .keep_alive_while_idle(true)
@@ -110,9 +110,8 @@ impl Target {
             .buffer_size(CALLS_MAX);
         if let Some(tls) = tls {
             let config = tls_config(tls)?;
-            endpoint = endpoint.tls_config(config).map_err(|error| {
-                format!("certificate, key or name is unusable: {}", Fault::transport(&error).reason)
-            })?;
+            let unusable = |error| TargetFault::Material { reason: reason(&error) };
+            endpoint = endpoint.tls_config(config).map_err(unusable)?;
         }
         Ok(Self { name, tls: tls.is_some(), endpoint, socket })
     }
@@ -141,10 +140,10 @@ impl Target {
     }
 }
 
-fn tls_config(tls: &TlsMaterial) -> Result<ClientTlsConfig, String> {
+fn tls_config(tls: &TlsMaterial) -> Result<ClientTlsConfig, TargetFault> {
     for (what, pem) in [("trusted certificate", &tls.ca_pem), ("certificate", &tls.certificate_pem)] {
         if !has_certificate(pem) {
-            return Err(format!("{what} holds no PEM block of a certificate"));
+            return Err(TargetFault::NoCertificate { what });
         }
     }
     let config = ClientTlsConfig::new()

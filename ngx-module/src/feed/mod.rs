@@ -87,7 +87,7 @@ impl Feed {
     /// Fails when an endpoint or the TLS material is unusable ([`io::ErrorKind::InvalidInput`]), or
     /// the system has no thread or descriptor left.
     pub(crate) fn start(config: Config) -> io::Result<Self> {
-        let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+        let invalid = |fault| io::Error::new(io::ErrorKind::InvalidInput, fault);
         let targets = connect::targets(&config.endpoints, config.tls.as_ref()).map_err(invalid)?;
         let shared = Arc::new(Shared::new(File::from(config.wake), config.applied_revision, config.state.is_some()));
         let plan = client::Plan { targets, hello: config.hello, seed: config.seed };

@@ -247,7 +247,8 @@ impl Shared {
     }
 
     /// Starts a session: the applied revision for its Hello. What an earlier session still had to
-    /// say about revisions and purges is void, and so are purges that it brought and nobody took.
+    /// say about revisions and purges is forgotten, and so are purges that it brought and nobody
+    /// took.
     pub(super) fn begin_session(&self, endpoint: usize) -> u64 {
         let mut board = self.board();
         (board.ack, board.nack, board.status.endpoint) = (None, None, endpoint);

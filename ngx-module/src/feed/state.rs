@@ -62,10 +62,52 @@ pub(crate) enum Loaded {
     /// Something that was not written by this version of the module, or not to its end.
     Damaged {
         /// What is wrong with it.
-        reason: String,
+        reason: Damage,
     },
     /// Others can write it, or the system does not let us look.
     Unreadable(Fault),
+}
+
+/// What is wrong with the content of a state file. A crash's doing, or another version's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Damage {
+    /// It is longer than any that we write.
+    #[error("it has more than {FILE_BYTES_MAX} bytes")]
+    TooLong,
+    /// It ends within the header.
+    #[error("it has {have} bytes, at least {HEADER_BYTES} are needed")]
+    TooShort {
+        /// Its length.
+        have: usize,
+    },
+    /// It begins like no state file.
+    #[error("it is no state file of Pincer")]
+    Foreign,
+    /// Another version has written it.
+    #[error("it has format {0}, {VERSION} is needed")]
+    Format(u64),
+    /// It was not written to its end.
+    #[error("it has {have} bytes of content, {need} are needed")]
+    Cut {
+        /// Bytes behind the header.
+        have: usize,
+        /// Bytes that the header tells of.
+        need: u64,
+    },
+    /// It has changed since it was written.
+    #[error("its checksum is wrong")]
+    Checksum,
+    /// Its content is no snapshot.
+    #[error("its content cannot be read: {0}")]
+    Content(#[from] prost::DecodeError),
+    /// Header and content name different revisions.
+    #[error("its content is of revision {have}, {need} is needed")]
+    Revision {
+        /// The content's.
+        have: u64,
+        /// The header's.
+        need: u64,
+    },
 }
 
 /// How [`StateFile::store`] ended.
@@ -216,32 +258,32 @@ fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
+fn decode(bytes: &[u8]) -> Result<Snapshot, Damage> {
     let have = bytes.len();
     if have > FILE_BYTES_MAX {
-        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
+        return Err(Damage::TooLong);
     }
     let Some((header, payload)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-        return Err(format!("it has {have} bytes, at least {HEADER_BYTES} are needed"));
+        return Err(Damage::TooShort { have });
     };
     if !header.starts_with(MAGIC) {
-        return Err("it is no state file of Pincer".to_owned());
+        return Err(Damage::Foreign);
     }
     let version = number(&header[8..12]);
     if version != u64::from(VERSION) {
-        return Err(format!("it has format {version}, {VERSION} is needed"));
+        return Err(Damage::Format(version));
     }
     let payload_bytes = number(&header[12..16]);
     if payload_bytes != payload.len() as u64 {
-        return Err(format!("it has {} bytes of content, {payload_bytes} are needed", payload.len()));
+        return Err(Damage::Cut { have: payload.len(), need: payload_bytes });
     }
     if number(&header[16..24]) != xxh3_64(&bytes[CHECKED_FROM..]) {
-        return Err("its checksum is wrong".to_owned());
+        return Err(Damage::Checksum);
     }
-    let snapshot = Snapshot::decode(payload).map_err(|error| format!("its content cannot be read: {error}"))?;
+    let snapshot = Snapshot::decode(payload)?;
     let revision = number(&header[24..32]);
     if snapshot.revision != revision {
-        return Err(format!("its content is of revision {}, {revision} is needed", snapshot.revision));
+        return Err(Damage::Revision { have: snapshot.revision, need: revision });
     }
     Ok(snapshot)
 }

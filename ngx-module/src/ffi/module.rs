@@ -2,32 +2,40 @@
 //! their places. The only file that knows them all.
 
 use crate::ffi::base::statics::NginxStatic;
-use crate::ffi::limit::{self, bandwidth};
-use crate::ffi::{balance, body, cache, feed, status, zone};
+use crate::ffi::limit::bandwidth;
 use nginx_sys::ngx_module_t;
 use std::ffi::c_char;
 
 /// The modules and, in the same order, their names; both lists end with null.
 macro_rules! modules {
-    ($($module:ident),* $(,)?) => {
-        const COUNT: usize = [$(stringify!($module)),*].len();
+    ($(crate $(::$module:ident)+),* $(,)?) => {
+        const COUNT: usize = [$(stringify!($($module)+)),*].len();
 
         #[unsafe(no_mangle)]
         #[allow(non_upper_case_globals)]
         static ngx_modules: NginxStatic<[*const ngx_module_t; COUNT + 1]> =
-            NginxStatic::new([$($module::MODULE.get().cast_const(),)* std::ptr::null()]);
+            NginxStatic::new([$(crate $(::$module)+::MODULE.get().cast_const(),)* std::ptr::null()]);
 
         #[unsafe(no_mangle)]
         #[allow(non_upper_case_globals)]
         static ngx_module_names: NginxStatic<[*const c_char; COUNT + 1]> =
-            NginxStatic::new([$($module::NAME.as_ptr(),)* std::ptr::null()]);
+            NginxStatic::new([$(crate $(::$module)+::NAME.as_ptr(),)* std::ptr::null()]);
     };
 }
 
 // In this order nginx calls them. The zone is first: others register their parts with it, and its
 // end of a process ends theirs before the worker's slot is given back. Of two header filters the
 // later module's runs first.
-modules!(zone, status, feed, limit, body, balance, cache, bandwidth);
+modules! {
+    crate::ffi::zone,
+    crate::ffi::status,
+    crate::ffi::feed,
+    crate::ffi::limit,
+    crate::ffi::body,
+    crate::ffi::balance,
+    crate::ffi::cache,
+    crate::ffi::limit::bandwidth,
+}
 
 /// The others are not in here: nginx appends them, so their header filters run first, while
 /// `u->buffer` still is as the peer filled it. The one for the bandwidth's body filter stands

@@ -29,7 +29,7 @@ pub(crate) struct Facts {
     pub(crate) grpc_status: Option<u16>,
     /// The client is gone, or could not be written to.
     pub(crate) client_gone: bool,
-    /// The answer's body came to its end, or the connection was upgraded.
+    /// The response's body came to its end, or the connection was upgraded.
     pub(crate) complete: bool,
     /// The fault lies on this side: no descriptor, no memory.
     pub(crate) local_fault: bool,
@@ -50,14 +50,14 @@ const SERVER_ERRORS: std::ops::RangeInclusive<usize> = 500..=599;
 /// says that does not work. The others are about the call.
 const GRPC_FAILURES: [u16; 5] = [2, 4, 8, 13, 14];
 
-/// Whether an answer of this status says how fast the peer is: only work that was done does. A
+/// Whether a response of this status says how fast the peer is: only work that was done does. A
 /// replica that says 404 at once, because its model is not loaded, must not look like the fastest.
 pub(crate) fn is_good(status: usize) -> bool {
     status == SWITCHING_PROTOCOLS || GOOD.contains(&status)
 }
 
 /// Whether the peer may have closed the connection before the request came: it was kept, and it was
-/// closed or reset before any byte of an answer. Who excuses it asks besides whether it is the
+/// closed or reset before any byte of a response. Who excuses it asks besides whether it is the
 /// first such attempt of the request, and not the second in a row of the peer.
 pub(crate) fn looks_stale(facts: &Facts) -> bool {
     facts.failed && facts.cached && facts.status == 0 && !facts.heard && !facts.timed_out && !facts.local_fault
@@ -102,7 +102,7 @@ pub(crate) fn outcome(facts: &Facts) -> Outcome {
     if facts.client_gone || facts.status == 0 { Outcome::Neutral } else { Outcome::Failure }
 }
 
-/// The outcome of a good answer that came to its end.
+/// The outcome of a good response that came to its end.
 fn complete(facts: &Facts) -> Outcome {
     match (facts.status, facts.first_byte_ns) {
         // How long a session is says nothing of speed.

@@ -37,15 +37,15 @@ impl Refusal {
     }
 }
 
-/// An answer's body and its type.
+/// A response's body and its type.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Page {
     pub(crate) content_type: &'static str,
     pub(crate) body: String,
 }
 
-/// The answer to a request for `path`, refused with `status`. All texts are ours, so nothing needs
-/// an escape.
+/// The response to a request for `path`, refused with `status`. All texts are ours, so nothing
+/// needs an escape.
 pub(crate) fn page(refusal: Refusal, status: u16, path: &[u8]) -> Page {
     let message = refusal.message();
     if path.starts_with(b"/v1/") {

@@ -193,7 +193,7 @@ fn unusable_material_is_refused_before_anything_is_opened_and_no_key_is_shown() 
     for (need, spoil) in spoil {
         let mut material = authority.material(None);
         spoil(&mut material);
-        let reason = material.check().unwrap_err();
+        let reason = material.check().unwrap_err().to_string();
         assert!(reason.contains(need), "{need}: {reason}");
         let key = String::from_utf8_lossy(&material.key_pem).into_owned();
         assert!(key.lines().skip(1).all(|line| !reason.contains(line)), "{reason}");

@@ -101,7 +101,7 @@ pub(super) enum Domain {
 }
 
 impl Domain {
-    /// The key derivation's context; never changes once it is in use, or every cached answer is
+    /// The key derivation's context; never changes once it is in use, or every cached response is
     /// lost.
     const fn context(self) -> &'static str {
         match self {
@@ -160,7 +160,7 @@ impl Hasher {
         match self {
             Self::Blake3Start(start) => {
                 if start.bytes.try_extend_from_slice(bytes).is_err() {
-                    *self = Self::Blake3(start.go_on(bytes));
+                    *self = Self::Blake3(start.hasher_after(bytes));
                 }
             }
             Self::Blake3(hasher) => {
@@ -180,7 +180,7 @@ impl Hasher {
     pub(super) fn finish(&self) -> ([u8; DIGEST_BYTES_MAX], usize) {
         let mut out = [0; DIGEST_BYTES_MAX];
         match self {
-            Self::Blake3Start(start) => out = *start.go_on(&[]).finalize().as_bytes(),
+            Self::Blake3Start(start) => out = *start.hasher_after(&[]).finalize().as_bytes(),
             Self::Blake3(hasher) => out = *hasher.finalize().as_bytes(),
             Self::Sha256(hasher, domain) => {
                 out = hasher.clone().finalize().into();
@@ -225,7 +225,7 @@ const TOGETHER_BYTES: usize = 16 << 10;
 
 impl Start {
     /// The hasher after the start and `bytes`.
-    fn go_on(&self, bytes: &[u8]) -> blake3::Hasher {
+    fn hasher_after(&self, bytes: &[u8]) -> blake3::Hasher {
         let mut hasher = match self.domain {
             Domain::Plain => blake3::Hasher::new(),
             domain => blake3::Hasher::new_derive_key(domain.context()),

@@ -17,7 +17,7 @@ use arrayvec::ArrayVec;
 use data_encoding::BASE32_DNSSEC;
 use std::sync::LazyLock;
 
-/// Neither this nor what is hashed changes once it is in use, or every cached answer is lost.
+/// Neither this nor what is hashed changes once it is in use, or every cached response is lost.
 const CONTEXT: &str = "pincer cache key v1: number of fields, each field's length and bytes";
 
 /// Most keys' fields are shorter in all.
@@ -33,7 +33,7 @@ pub fn cache_key(fields: &[&[u8]]) -> [u8; 32] {
     key_under(&KEY, fields)
 }
 
-/// The part of keys that seldom changes. Bound: 0.6 KiB.
+/// The part of keys that rarely changes. Bound: 0.6 KiB.
 #[derive(Debug, Default)]
 pub struct KeyContext {
     /// Of the last fields, as they were hashed; empty if that was too long.
@@ -42,12 +42,12 @@ pub struct KeyContext {
 }
 
 impl KeyContext {
-    /// The key of `fields` in the context of `seldom`: as of both together, each in its order, and
-    /// injective in both.
+    /// The key of `fields` in the context of `stable_fields`: as of both together, each in its
+    /// order, and injective in both.
     #[must_use]
-    pub fn key(&mut self, seldom: &[&[u8]], fields: &[&[u8]]) -> [u8; 32] {
+    pub fn key(&mut self, stable_fields: &[&[u8]], fields: &[&[u8]]) -> [u8; 32] {
         let mut room = [0; GATHERED_BYTES];
-        match gather(seldom, &mut room) {
+        match gather(stable_fields, &mut room) {
             Some(text) if *text == *self.text => {}
             Some(text) => {
                 self.key = *blake3::keyed_hash(&KEY, text).as_bytes();
@@ -56,7 +56,7 @@ impl KeyContext {
                 let _ = self.text.try_extend_from_slice(text);
             }
             None => {
-                self.key = long(&KEY, seldom);
+                self.key = long(&KEY, stable_fields);
                 self.text.clear();
             }
         }
@@ -178,14 +178,15 @@ mod tests {
     fn a_context_answers_the_same_whatever_it_was_asked_before() {
         let long = vec![b'x'; 5000];
         let contexts: [&[&[u8]]; 5] = [&[], &[b"a"], &[b"a", b""], &[&long], &[&long, b"a"]];
-        let keys = |context: &mut KeyContext| contexts.map(|seldom| context.key(seldom, &[b"field", &long]));
-        let fresh = contexts.map(|seldom| KeyContext::default().key(seldom, &[b"field", &long]));
+        let keys =
+            |context: &mut KeyContext| contexts.map(|stable_fields| context.key(stable_fields, &[b"field", &long]));
+        let fresh = contexts.map(|stable_fields| KeyContext::default().key(stable_fields, &[b"field", &long]));
         let mut kept = KeyContext::default();
         assert_eq!((keys(&mut kept), keys(&mut kept)), (fresh, fresh));
-        for seldom in contexts {
-            assert_eq!(kept.key(seldom, &[b"field"]), kept.key(seldom, &[b"field"]));
-            assert_ne!(kept.key(seldom, &[b"field"]), kept.key(seldom, &[b"fiel", b"d"]));
-            assert_ne!(kept.key(seldom, &[]), cache_key(&[]));
+        for stable_fields in contexts {
+            assert_eq!(kept.key(stable_fields, &[b"field"]), kept.key(stable_fields, &[b"field"]));
+            assert_ne!(kept.key(stable_fields, &[b"field"]), kept.key(stable_fields, &[b"fiel", b"d"]));
+            assert_ne!(kept.key(stable_fields, &[]), cache_key(&[]));
         }
         let different: std::collections::HashSet<_> = fresh.into_iter().collect();
         assert_eq!(different.len(), contexts.len());

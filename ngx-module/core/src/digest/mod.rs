@@ -1,7 +1,7 @@
 //! The digest of a request's body, taken from the stream as it arrives.
 //!
 //! Decides which form a body has, and gives each form an identity: two bodies of one identity may
-//! share an answer from the cache, so whatever is not known for certain to mean the same must
+//! share a response from the cache, so whatever is not known for certain to mean the same must
 //! differ. In doubt a body is hashed as it came, in a domain of its own ([`Hashed::Unparsed`]).
 //!
 //! - raw: the bytes. The digest is the one that `b3sum`, `sha256sum` and `xxh128sum` print, for an
@@ -23,6 +23,7 @@
 
 mod algorithm;
 mod content_type;
+mod form;
 mod ignore;
 mod json;
 mod key;
@@ -32,6 +33,7 @@ mod value;
 
 pub use algorithm::Algorithm;
 pub use content_type::normal_content_type;
+pub use form::{Form, Hashed};
 pub use ignore::{IGNORE_MAX, Ignore, IgnoreError, TOKENS_MAX};
 pub use key::{KEY_TEXT_BYTES, KeyContext, abbreviated, cache_key, key_text};
 pub use value::{DIGEST_BYTES_MAX, Digest, Hex};
@@ -39,82 +41,6 @@ pub use value::{DIGEST_BYTES_MAX, Digest, Hex};
 use algorithm::{Domain, Hasher};
 use content_type::Reading;
 use memory::Boxed;
-
-/// How a location's bodies are to be hashed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// As they came.
-    Raw,
-    /// As JSON, whatever their Content-Type.
-    Json,
-    /// By their parts.
-    Multipart,
-    /// By their Content-Type.
-    Auto,
-}
-
-impl Form {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Raw, Self::Json, Self::Multipart, Self::Auto];
-
-    /// As written in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Json => "json",
-            Self::Multipart => "multipart",
-            Self::Auto => "auto",
-        }
-    }
-
-    /// The form of that name, exactly as written.
-    #[must_use]
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|form| form.name() == name)
-    }
-}
-
-/// What was in fact hashed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hashed {
-    /// The bytes as they came (with the content coding's name, if there is one).
-    Raw,
-    /// A JSON value.
-    Json,
-    /// The parts of a multipart body.
-    Multipart,
-    /// The bytes of a body that is not what it should be, too large or too deep.
-    Unparsed,
-}
-
-impl Hashed {
-    /// All of them, in the order of [`Hashed::index`].
-    pub const ALL: [Self; 4] = [Self::Raw, Self::Json, Self::Multipart, Self::Unparsed];
-
-    /// A place in a table of counters, below `ALL.len()`. Cache keys are made with it: it never
-    /// changes.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        match self {
-            Self::Raw => 0,
-            Self::Json => 1,
-            Self::Multipart => 2,
-            Self::Unparsed => 3,
-        }
-    }
-
-    /// As written in labels.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Json => "json",
-            Self::Multipart => "multipart",
-            Self::Unparsed => "unparsed",
-        }
-    }
-}
 
 /// One location's way to hash. Outlives the requests, which borrow it at every step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +101,7 @@ impl BodyDigest {
     /// and [`BodyDigest::finish`], and for most bodies without a streaming state, whose 2 KiB take
     /// a tenth of the time that hashing 16 KiB does.
     #[must_use]
-    pub fn of_whole(params: &Params, content_type: &[u8], content_encoding: &[u8], body: &[u8]) -> Digest {
+    pub fn of_complete(params: &Params, content_type: &[u8], content_encoding: &[u8], body: &[u8]) -> Digest {
         if params.algorithm == Algorithm::Blake3
             && coding(content_encoding).is_none()
             && matches!(content_type::reading(params.form, content_type), Reading::Raw)

@@ -294,13 +294,13 @@ mod tests {
         assert!(longest <= 60 * MILLISECOND_NS, "{longest}");
     }
 
-    /// What `clients` get in 10 s at `rate`, each of which asks for an answer of `bytes` as soon as
-    /// it has one.
+    /// What `clients` get in 10 s at `rate`, each of which asks for a response of `bytes` as soon
+    /// as it has one.
     fn small_answers(clients: u32, rate: u64, bytes: u64, whole: bool) -> u64 {
         let free_at = Cell::new(MonoNs(0));
         let pace = Pace { bandwidth: rate, active: clients };
         let mut sent = 0;
-        // Flow, what is left of the answer, when to look.
+        // Flow, what is left of the response, when to look.
         let mut running: Vec<_> = (0..clients).map(|_| (Flow::default(), bytes, 0)).collect();
         for ms in 0..10_000_u64 {
             let now = MonoNs(MILLISECOND_NS * (1_000_000 + ms));
@@ -340,7 +340,7 @@ mod tests {
                 let sent = small_answers(clients, rate, bytes, whole);
                 let case = format!("{clients} clients, {bytes} bytes, {whole} at {rate}: {sent}");
                 // The slack and the first round, which goes before its time, and what was saved for
-                // whole answers last.
+                // whole responses last.
                 let slack = rate / 10 + u64::from(clients) * (QUANTUM_BYTES.0 + bytes * u64::from(whole));
                 assert!(sent <= 10 * rate + slack, "{case}");
                 assert!((sent + slack) * 100 >= 10 * rate * 95, "{case}");

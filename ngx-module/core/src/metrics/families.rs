@@ -5,7 +5,8 @@ use core::fmt::{self, Write};
 
 use super::writer::{Exposition, Family, Kind};
 use crate::breaker::State;
-use crate::status::{Context, WHY_NAMES, breaker_name, state_name};
+use crate::pick::WHY_NAMES;
+use crate::status::{Context, breaker_name, state_name};
 use crate::zone::{ConnectionState, Counter, PeerSnapshot, PeerState, UpstreamSnapshot, ZoneSnapshot};
 
 pub(super) const fn gauge(name: &'static str, help: &'static str) -> Family {
@@ -38,8 +39,8 @@ pub(super) fn zone<W: Write>(zone: &ZoneSnapshot, context: &Context<'_>, out: &m
     }
     single(out, counter("pincer_revisions_applied", "Revisions put into force."), link.applied)?;
     single(out, counter("pincer_revisions_refused", "Revisions refused."), link.refused)?;
-    for Counter { metric, help, value, .. } in zone.counters {
-        single(out, counter(metric, help), value)?;
+    for Counter { metric, help, value, .. } in &zone.counters {
+        single(out, counter(metric, help), *value)?;
     }
     let free = gauge("pincer_zone_free_peers", "Peer records that are free in the zone.");
     single(out, free, zone.peers_free.0 as u64)?;

@@ -5,7 +5,7 @@
 
 use core::fmt::{self, Write};
 
-use super::Format;
+use super::format::Format;
 use crate::histogram::{BOUNDS_NS, Snapshot};
 
 /// What a family is; decides its suffixes.

@@ -3,7 +3,7 @@
 //! Either all of them have a sample or none has ([`super::unknown`] looks after the mixed case);
 //! without any all are alike.
 
-use super::{PEERS_MAX, PeerSet, PeerView, has_slot};
+use super::view::{PEERS_MAX, PeerSet, PeerView, has_slot};
 use crate::estimate::{DEGRADED, effective_ns};
 use crate::time::MILLISECOND_NS;
 use arrayvec::ArrayVec;
@@ -106,7 +106,8 @@ impl<'a> Field<'a> {
         }
         let beyond_ns = (gap_ns - low_ns / 4) / ERRORS;
         let square = |ns: u64| u128::from(ns) * u128::from(ns);
-        gap_ns < low_ns && square(beyond_ns) <= square(self.error_like_ns(low, high)) + square(self.peers[high].error_ns)
+        gap_ns < low_ns
+            && square(beyond_ns) <= square(self.error_like_ns(low, high)) + square(self.peers[high].error_ns)
     }
 
     /// Whether chance cannot be why `high` is slower than `low`: by what both usually are, and are

@@ -13,7 +13,7 @@
 //! Pure. Cost: a pass over the slower peers.
 
 use super::field::{Field, bits};
-use super::{Demand, EXPLORE_ONE_IN};
+use super::view::{Demand, EXPLORE_ONE_IN};
 use crate::affinity;
 use crate::time::SECOND_NS;
 

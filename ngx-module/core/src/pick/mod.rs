@@ -20,22 +20,26 @@ mod field;
 mod look;
 mod patience;
 mod plan;
+mod ranks;
 mod rule;
 mod share;
 mod unknown;
+mod view;
 
 use crate::affinity;
-use crate::time::SECOND_NS;
 use field::{Field, bits};
+use ranks::Ranks;
+use share::Choice;
+use view::{has_room, has_slot};
+
 pub use look::STALE_NS;
 pub use patience::look_again_ns;
 pub use plan::{GROUPS_MAX, plan};
 pub use share::{Entrant, settle};
+pub use view::{
+    Admission, Demand, EXPLORE_ONE_IN, PEERS_MAX, PeerSet, PeerView, STALLED, STALLED_NS, STALLED_SERVICES,
+};
 
-/// Peers of one upstream, at most: the width of [`PeerSet`].
-pub const PEERS_MAX: usize = 128;
-/// A set of peers of one upstream; bit `i` is peer `i`.
-pub type PeerSet = u128;
 /// The wait rule's θ: the part of the gain from waiting that the queue must eat up before a slower
 /// peer is taken.
 ///
@@ -43,109 +47,6 @@ pub type PeerSet = u128;
 /// loads of 0.7, 0.8 and 0.9: 0.2 has 1.04/1.25, 0.97/1.6, 0.85/2.0; 0.3 has 1.03/1.2, 1.02/1.4,
 /// 0.96/1.9; 0.5 has 1.05/1.1, 1.1/1.2, 1.25/1.8. 0.3 is the best of both up to 0.8.
 pub const THETA: f64 = 0.3;
-/// One request in so many may look at a peer whose speed is well known to be less than others'.
-pub const EXPLORE_ONE_IN: u64 = 100;
-
-/// Requests without their signal that a peer has at least if it is stalled.
-pub const STALLED: u32 = 3;
-/// In this time a stalled peer has shown no signal, at least, ns;
-pub const STALLED_NS: u64 = SECOND_NS;
-/// and for so many of its services, and so many divided by the requests that are without theirs.
-pub const STALLED_SERVICES: (u64, u64) = (2, 18);
-/// Where nobody is known: the requests of others are without theirs for such a part of the time.
-const MUTE_PART: u64 = 8;
-
-/// Whether a peer may take requests now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// May take requests.
-    Open,
-    /// Half open: exactly one request, which must win `Breaker::begin_trial`.
-    Trial,
-    /// Its breaker is open: nothing new, unless every other peer is out as well.
-    Ejected,
-    /// Down, draining, weight 0 or removed: nothing new, ever.
-    Shut,
-}
-
-/// What the rule knows of one peer at the moment of the pick.
-#[derive(Clone, Copy, Debug)]
-pub struct PeerView {
-    /// Stable hash of the peer's address: its place in the consistent hash, kept when others come
-    /// and go.
-    pub identity: u64,
-    /// Requests that hold a slot now, over all workers.
-    pub in_flight: u32,
-    /// Of these, the ones whose signal (first byte, header, last byte) has not come yet.
-    pub pending: u32,
-    /// Mean age of the pending ones in ns; 0 = none pending.
-    pub pending_age_ns: u64,
-    /// Requests it may have in flight now: `max_conns` as limited by slow start
-    /// ([`crate::slow_start::SlowStart::slots`]); 0 = no limit.
-    pub slots: u32,
-    /// `max_conns` as configured; 0 = unlimited.
-    pub max_conns: u32,
-    /// Effective weight; 0 takes nothing.
-    pub weight: u32,
-    /// Learned mean of the signal in ns ([`crate::estimate::Estimate::mean_ns`]); 0 = unknown.
-    pub service_ns: u64,
-    /// The lesser of the last two samples of the signal in ns
-    /// ([`crate::estimate::Estimate::recent_ns`]); 0 = none.
-    pub recent_ns: u64,
-    /// The greater of them ([`crate::estimate::Estimate::recent_most_ns`]), while no request is
-    /// without its signal.
-    pub recent_most_ns: u64,
-    /// Standard error of `service_ns` in ns ([`crate::estimate::Estimate::error_ns`]).
-    pub error_ns: u64,
-    /// What the mean usually is, ns ([`crate::estimate::Estimate::usual_ns`]); 0 = unknown.
-    pub usual_ns: u64,
-    /// Learned mean time a slot is held in ns; 0 = unknown.
-    pub hold_ns: u64,
-    /// Smooth weighted round robin's credit.
-    pub wrr_current: i64,
-    /// Whether it may take requests.
-    pub admission: Admission,
-    /// A `backup` server: only when no primary is eligible.
-    pub backup: bool,
-    /// Time since the last sample of the signal in ns, while no request is without its signal; 0 =
-    /// one is, or there never was a sample.
-    pub silent_ns: u64,
-    /// Some requests are without their signal, and for much longer than is usual none has come.
-    pub stalled: bool,
-    /// For how long its samples have said what they say, ns
-    /// ([`crate::estimate::Estimate::span_ns`]).
-    pub span_ns: u64,
-    /// Samples in its usual mean ([`crate::estimate::Estimate::usual_samples`]).
-    pub samples: u32,
-}
-
-/// What the rule knows of the request.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Demand {
-    /// Requests of this upstream that wait, this one included if it waits or would wait.
-    pub queued: u32,
-    /// Whether it may wait (`pincer_queue` is on and has room).
-    pub can_wait: bool,
-    /// Hash of the affinity variable, if any.
-    pub affinity: Option<u64>,
-    /// Peers this request has already tried and failed on. (A peer that was found full belongs in
-    /// the views as full, not here.)
-    pub tried: PeerSet,
-    /// The request's number in its upstream (every hundredth may look at a well-known slower peer),
-    /// or 64 random bits. One value for all attempts to place a request: one that waits is not to
-    /// explore the likelier the oftener it is looked at.
-    pub random: u64,
-    /// How long the request, or one that waits behind it, has waited for a slot, ns.
-    pub waited_ns: u64,
-    /// Whether the upstream may spend a look ([`crate::looks`]) on a peer of which what is known is
-    /// old. [`crate::zone::Zone::claim`] finds it out by itself, like the next one.
-    pub may_look: bool,
-    /// Whether it may spend one on a peer that the last look has found well.
-    pub may_look_again: bool,
-    /// Whether it stands in the queue.
-    pub waits: bool,
-}
-
 /// Why a peer was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -170,6 +71,10 @@ pub enum Why {
     NoSlot,
 }
 
+/// The reasons of a pick as they are shown, in the order of [`Why`].
+pub const WHY_NAMES: [&str; 9] =
+    ["fastest", "explore", "trial", "affinity", "backup", "last_resort", "unknown", "waited", "no_slot"];
+
 /// The rule's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -188,58 +93,6 @@ pub enum Decision {
     Full,
     /// No peer is eligible.
     NoPeer,
-}
-
-/// The eligible peers by rank.
-#[derive(Default)]
-struct Ranks {
-    open: PeerSet,
-    trial: PeerSet,
-    backup: PeerSet,
-    backup_trial: PeerSet,
-    ejected: PeerSet,
-}
-
-impl Ranks {
-    fn of(peers: &[PeerView], tried: PeerSet) -> Self {
-        let mut ranks = Self::default();
-        for (i, peer) in peers.iter().take(PEERS_MAX).enumerate() {
-            let bit = 1 << i;
-            if peer.weight == 0 || tried & bit != 0 {
-                continue;
-            }
-            match (peer.admission, peer.backup) {
-                (Admission::Open, _) if peer.stalled => ranks.ejected |= bit,
-                (Admission::Open, false) => ranks.open |= bit,
-                (Admission::Trial, false) => ranks.trial |= bit,
-                (Admission::Open, true) => ranks.backup |= bit,
-                (Admission::Trial, true) => ranks.backup_trial |= bit,
-                (Admission::Ejected, _) => ranks.ejected |= bit,
-                (Admission::Shut, _) => {}
-            }
-        }
-        ranks.leave_out_mute(peers);
-        ranks
-    }
-
-    /// Where nobody is known: a peer that has shown no signal for long, while another one's
-    /// requests show theirs, is not idle but hangs.
-    fn leave_out_mute(&mut self, peers: &[PeerView]) {
-        let is_old = |i: &usize| {
-            peers[*i].service_ns == 0 && peers[*i].pending >= STALLED && peers[*i].pending_age_ns >= STALLED_NS
-        };
-        for set in [&mut self.open, &mut self.backup] {
-            let old = bits(*set).filter(is_old).fold(0, |old: PeerSet, i| old | 1 << i);
-            if old == 0 {
-                continue;
-            }
-            let oldest_ns = bits(*set & !old).map(|i| peers[i].pending_age_ns).max();
-            let is_mute = |i: &usize| oldest_ns.is_some_and(|ns| peers[*i].pending_age_ns / MUTE_PART > ns);
-            let mute = bits(old).filter(is_mute).fold(0, |mute: PeerSet, i| mute | 1 << i);
-            *set &= !mute;
-            self.ejected |= mute;
-        }
-    }
 }
 
 /// Picks a peer.
@@ -286,10 +139,10 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
             return Decision::Take { peer, ties: all, why: Why::Explore };
         }
         let is_free = match rule::choose(&field, demand, theta) {
-            rule::Choice::Take { peer, ties } => return Decision::Take { peer, ties: ties | all, why },
+            Choice::Take { peer, ties } => return Decision::Take { peer, ties: ties | all, why },
             // Beside a known one that is free.
-            rule::Choice::Wait => |i: &usize, peers: &[PeerView], open| unknown::is_owed(peers, open, *i),
-            rule::Choice::AllFull => |i: &usize, peers: &[PeerView], _| has_slot(&peers[*i]),
+            Choice::Wait => |i: &usize, peers: &[PeerView], open| unknown::is_owed(peers, open, *i),
+            Choice::AllFull => |i: &usize, peers: &[PeerView], _| has_slot(&peers[*i]),
         };
         // Better an unknown one than a long wait.
         let free = bits(strangers).filter(|i| is_free(i, peers, open)).min_by_key(|&i| peers[i].in_flight);
@@ -305,12 +158,4 @@ fn among(peers: &[PeerView], demand: &Demand, theta: f64, open: PeerSet, trial: 
         Some(peer) => Decision::Take { peer, ties: 0, why },
         None => Decision::Full,
     }
-}
-
-const fn has_slot(peer: &PeerView) -> bool {
-    peer.slots == 0 || peer.in_flight < peer.slots
-}
-
-const fn has_room(peer: &PeerView) -> bool {
-    peer.max_conns == 0 || peer.in_flight < peer.max_conns
 }

@@ -7,7 +7,8 @@
 //! [`look_again_ns`] says when to look. Pure.
 
 use super::field::bits;
-use super::{Demand, PeerView, Ranks, has_slot};
+use super::ranks::Ranks;
+use super::view::{Demand, PeerView, has_slot};
 use crate::time::MILLISECOND_NS;
 
 /// The bound on a wait beside a free slot, if services are short: 50 ms, less what an event loop

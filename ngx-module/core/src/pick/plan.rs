@@ -9,7 +9,9 @@
 //! Pure, like the pick. Cost: that of a pick. Bound: [`GROUPS_MAX`] groups.
 
 use super::field::{Field, bits};
-use super::{PeerSet, PeerView, Ranks, look, unknown};
+use super::ranks::Ranks;
+use super::view::{PeerSet, PeerView};
+use super::{look, unknown};
 use arrayvec::ArrayVec;
 
 /// Groups of one plan, at most. A pool has two or three kinds of replicas.

@@ -16,14 +16,9 @@
 //! Never chooses within a tie: that is [`super::share`].
 
 use super::field::{Field, bits};
-use super::{Demand, PeerSet, patience, share};
-
-/// The rule's answer.
-pub(super) enum Choice {
-    Take { peer: usize, ties: PeerSet },
-    Wait,
-    AllFull,
-}
+use super::share::Choice;
+use super::view::{Demand, PeerSet};
+use super::{patience, share};
 
 /// Peers of like S around the free one that is fastest.
 struct Group {

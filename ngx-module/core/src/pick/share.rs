@@ -22,8 +22,8 @@
 //! made uneven is evened for as long as that lasts, and who is always idle gets its share.
 
 use super::field::{Field, bits};
-use super::rule::Choice;
-use super::{Demand, PeerSet, PeerView, patience};
+use super::patience;
+use super::view::{Demand, PeerSet, PeerView};
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -34,6 +34,13 @@ const PATIENCE: f64 = 3.0;
 /// Requests by which an unknown peer may be ahead of its share by weight. Its credit then is within
 /// the bound of [`settle`].
 const AHEAD: i64 = 2;
+
+/// What the rule comes to.
+pub(super) enum Choice {
+    Take { peer: usize, ties: PeerSet },
+    Wait,
+    AllFull,
+}
 
 /// How much the group owes a peer, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,7 +12,8 @@
 //! unknown, one comparison a peer otherwise.
 
 use super::field::bits;
-use super::{PeerSet, PeerView, has_slot, share};
+use super::share;
+use super::view::{PeerSet, PeerView, has_slot};
 
 /// The peers of `open` without a sample, if others have one.
 #[inline]

@@ -3,7 +3,7 @@
 
 use core::fmt::{self, Write};
 
-use super::{Json, write_layers};
+use super::json::{Json, write_layers};
 use crate::limit::{DELAY_NONE, Per, Rate};
 use crate::zone::{ClassSnapshot, ZoneSnapshot};
 

@@ -11,7 +11,8 @@
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::claim::{Early, Scene};
+use super::claim::Scene;
+use super::ticket::Early;
 use super::{BalanceParams, Claim, Claimed, Peer, PeerIdx, Ticket, Upstream, UpstreamIdx, WorkerIdx, Zone};
 use crate::affinity;
 use crate::pick::{Admission, Demand, PEERS_MAX, PeerSet, PeerView, Why};

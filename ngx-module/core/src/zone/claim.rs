@@ -13,6 +13,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::changes::{Change, Changes, Switch};
 use super::peer::Peer;
+use super::ticket::{BalanceParams, Early, Outcome, Signal, Ticket};
 use super::view::{HOLE, pending_word};
 use super::{PeerIdx, Upstream, UpstreamIdx, WorkerIdx, Zone};
 use crate::looks::Kind;
@@ -23,64 +24,6 @@ use crate::time::MonoNs;
 
 /// Picks of one claim: the first, and one more for every slot lost to another worker in between.
 const ATTEMPTS: usize = 16;
-
-/// The moment whose distance from the start of a request is its service time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Signal {
-    /// The first non-empty bytes of the answer's body.
-    #[default]
-    FirstByte,
-    /// The answer's header.
-    Header,
-    /// The answer's end.
-    LastByte,
-}
-
-/// The parameters of `pincer_balance`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BalanceParams {
-    /// What service time means here.
-    pub signal: Signal,
-    /// Time after which a sample counts half, ns.
-    pub half_life_ns: u64,
-    /// Time over which a peer that returns is brought to its full slots, ns; 0 = by successes only.
-    pub slow_start_ns: u64,
-    /// The wait rule's θ: [`crate::pick::THETA`].
-    pub theta: f64,
-}
-
-/// A slot of a peer, held from [`Zone::claim`] to [`Zone::release`]. While it is held the peer's
-/// record keeps its identity.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a ticket that is not released holds its slot until the worker dies"]
-pub struct Ticket {
-    /// The peer.
-    pub peer: PeerIdx,
-    /// Generation of its record: with `peer`, the key of a cache of addresses.
-    pub generation: u32,
-    /// Its index in the upstream: its bit in [`Demand::tried`].
-    pub index: u8,
-    /// When it was claimed.
-    pub start: MonoNs,
-    /// Why this peer.
-    pub why: Why,
-    /// Whether it is the one request of a half-open breaker.
-    pub trial: bool,
-    pub(super) pending: bool,
-    /// Its first token closed the breaker.
-    pub(super) closed: bool,
-    pub(super) early: Early,
-}
-
-/// What was learned of a request before its release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Early {
-    Nothing,
-    /// Its first byte, or that there will be no sample of it.
-    Sampled,
-    /// Its first byte, which ended a run that replaced the mean.
-    Renewed,
-}
 
 /// What a claim came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,36 +58,6 @@ impl Claimed {
     pub(super) const fn of(claim: Claim, kick: bool) -> Self {
         Self { claim, kick, look_again_ns: None, full: 0 }
     }
-}
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The peer answered. Times run from the claim's start; `None` = did not occur (no body, no
-    /// header seen).
-    Success {
-        /// To the first bytes of the body, ns.
-        first_byte_ns: Option<u64>,
-        /// To the header, ns.
-        header_ns: Option<u64>,
-        /// To the end, ns.
-        last_byte_ns: Option<u64>,
-        /// The slot was held for so long, ns.
-        held_ns: u64,
-    },
-    /// The peer failed: counts against it, gives no sample.
-    Failure,
-    /// The peer works, but its answer (a redirect, a 404, one without a body) is none of the work
-    /// that its speed is measured by: gives no sample, and is mute ([`crate::mutes`]).
-    Answered,
-    /// The peer failed as another one did: the request's fault, or the world's. Counted, but not by
-    /// the breaker.
-    Excused,
-    /// The peer did not take the request (a 429, a 404 after which another is asked): mute, and
-    /// says nothing else.
-    Declined,
-    /// Says nothing about the peer: a client that left, a stale keepalive connection.
-    Neutral,
 }
 
 /// Peers as the pick sees them, and what their records said at that moment.
@@ -268,8 +181,8 @@ impl Zone<'_> {
         entries.into_iter().any(|peer| free(peer.view(peer.live(), high, params, now)))
     }
 
-    /// The first byte of a good answer is here, `first_byte_ns` after the claim: it is learned from
-    /// at once, since a stream may last for minutes. Ends a half-open breaker's trial too, and
+    /// The first byte of a good response is here, `first_byte_ns` after the claim: it is learned
+    /// from at once, since a stream may last for minutes. Ends a half-open breaker's trial too, and
     /// returns what that changed. Only its release may follow with another first byte, which is not
     /// counted again.
     pub fn first_byte_seen(
@@ -349,7 +262,7 @@ impl Zone<'_> {
             changes.extend(peer.note(ticket.peer, Switch::Closed(due), now));
         }
         if matches!(outcome, Outcome::Answered | Outcome::Declined) {
-            self.mute_answer(peer, now);
+            self.mute_response(peer, now);
         }
         let Some(worker) = peer.workers.get(usize::from(w.0)) else { return };
         // Last: from here on the record may be given to another peer.
@@ -362,7 +275,7 @@ impl Zone<'_> {
 
     /// The ticket's connection was kept, and closed or reset before any byte: whether that is
     /// excused, as a connection that the peer had closed while it was idle. Of two in a row without
-    /// an answer of the peer in between, the second is not.
+    /// a response of the peer in between, the second is not.
     pub fn excuse_stale(&self, ticket: &Ticket) -> bool {
         ticket.why == Why::NoSlot || self.peer(ticket.peer).is_some_and(|peer| peer.stale.swap(1, Relaxed) == 0)
     }

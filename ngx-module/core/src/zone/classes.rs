@@ -17,6 +17,9 @@ use super::{Layout, Zone};
 use crate::limit::{ClassSettings, SHARE_DEFAULT, SHARE_MAX};
 use crate::time::MonoNs;
 
+/// Classes of one revision, those of other nodes included.
+pub(super) const OVERLAY_CLASSES_MAX: usize = 256;
+
 /// A class as nginx.conf declares it.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassSpec<'a> {
@@ -118,8 +121,8 @@ impl<'z> Zone<'z> {
 
     /// Checks what a revision says of classes; how many records it needs on top.
     pub(super) fn classes_check(&self, classes: &[ClassOverlay<'_>]) -> Result<(), OverlayError> {
-        if classes.len() > super::overlay::CLASSES_MAX {
-            return Err(OverlayError::TooManyClasses { have: classes.len(), max: super::overlay::CLASSES_MAX });
+        if classes.len() > OVERLAY_CLASSES_MAX {
+            return Err(OverlayError::TooManyClasses { have: classes.len(), max: OVERLAY_CLASSES_MAX });
         }
         for (index, named) in classes.iter().enumerate() {
             check_settings(named.name, &named.settings)?;

@@ -9,9 +9,9 @@
 
 use core::sync::atomic::Ordering::SeqCst;
 
-use super::claim::Signal;
 use super::error::{ZoneError, printable};
 use super::peer::{Configured, Live, MAX_CONNS_MAX, NAME_MAX, Peer, SOCKADDR_MAX, WEIGHT_MAX};
+use super::ticket::Signal;
 use super::{Layout, Upstream, UpstreamIdx, Zone};
 use crate::breaker::Due;
 use crate::pick::PEERS_MAX;

@@ -1,22 +1,22 @@
-//! Fences: answers that were asked of an upstream before a purge are not to be kept in nginx's
+//! Fences: responses that were asked of an upstream before a purge are not to be kept in nginx's
 //! cache when they arrive after it.
 //!
 //! A purge raises a fence (a cache, perhaps one key, a moment), then has every worker look at the
-//! answers it is storing, then removes what is stored. Whoever begins to store looks too. So an
-//! answer whose request went out before the fence is either removed by the purge or never kept. The
-//! last [`FENCES`] are remembered one by one; what is pushed out raises a floor under all caches:
-//! then an answer older than that is not kept, whatever its key. That errs on the safe side: an
-//! answer too few in the cache. One writer at a time, under the slab mutex; readers take no lock. A
-//! fence that is half overwritten can only be missed by a reader who finds its moment in the floor.
-//! Cost: one load for an answer that began after the newest fence, [`FENCES`] entries else. Bound:
-//! nothing here grows.
+//! responses it is storing, then removes what is stored. Whoever begins to store looks too. So a
+//! response whose request went out before the fence is either removed by the purge or never kept.
+//! The last [`FENCES`] are remembered one by one; what is pushed out raises a floor under all
+//! caches: then a response older than that is not kept, whatever its key. That errs on the safe
+//! side: a response too few in the cache. One writer at a time, under the slab mutex; readers take
+//! no lock. A fence that is half overwritten can only be missed by a reader who finds its moment in
+//! the floor. Cost: one load for a response that began after the newest fence, [`FENCES`] entries
+//! else. Bound: nothing here grows.
 
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::array::Array;
-use super::{WORKERS_MAX, WorkerIdx, Zone};
+use super::{WORKERS_MAX, WorkerIdx};
 
-/// Fences remembered one by one: more purges than that while one answer is on its way are rare.
+/// Fences remembered one by one: more purges than that while one response is on its way are rare.
 pub const FENCES: usize = 64;
 
 /// A cache's key as two words; what they mean is the caller's.
@@ -40,13 +40,13 @@ pub struct Fences {
     raised: AtomicU64,
     newest_ms: AtomicU64,
     floor_ms: AtomicU64,
-    /// Caches that answers with `Vary` were stored in: one bit each, by `id % 64`.
+    /// Caches that responses with `Vary` were stored in: one bit each, by `id % 64`.
     varied: AtomicU64,
-    /// Caches in which no answer with `Vary` is older than the zone, by `id % 64`.
+    /// Caches in which no response with `Vary` is older than the zone, by `id % 64`.
     uniform: Array<AtomicU64, 64>,
     ring: Array<Fence, FENCES>,
-    /// The newest fence that each worker has looked for.
-    heeded: Array<AtomicU64, WORKERS_MAX>,
+    /// The newest fence that each worker has applied.
+    applied: Array<AtomicU64, WORKERS_MAX>,
 }
 
 impl Fences {
@@ -70,35 +70,40 @@ impl Fences {
         number
     }
 
-    /// Whether an answer of `cache` under `key`, whose request went out at `started_ms`, must not
+    /// Whether a response of `cache` under `key`, whose request went out at `started_ms`, must not
     /// be kept.
-    pub fn voids(&self, cache: u64, key: FenceKey, started_ms: u64) -> bool {
+    pub fn covers(&self, cache: u64, key: FenceKey, started_ms: u64) -> bool {
         let newest_ms = self.newest_ms.load(SeqCst);
         if newest_ms == 0 || started_ms > newest_ms {
             return false;
         }
-        let meets = |fence: &Fence| {
+        let applies = |fence: &Fence| {
             fence.at_ms.load(SeqCst) >= started_ms
                 && fence.cache.load(SeqCst) == cache
                 && (fence.all.load(SeqCst) != 0 || [fence.key[0].load(SeqCst), fence.key[1].load(SeqCst)] == key)
         };
         // The floor last: see the file's header.
-        self.ring.iter().any(meets) || (1..=self.floor_ms.load(SeqCst)).contains(&started_ms.max(1))
+        self.ring.iter().any(applies) || (1..=self.floor_ms.load(SeqCst)).contains(&started_ms.max(1))
     }
 
-    /// The newest fence, if `worker` has not looked for it yet.
+    /// The newest fence, if `worker` has not applied it yet.
     pub fn pending(&self, worker: WorkerIdx) -> Option<u64> {
         let raised = self.raised.load(SeqCst);
-        let heeded = self.heeded.get(usize::from(worker.0))?;
-        (heeded.load(SeqCst) < raised).then_some(raised)
+        let applied = self.applied.get(usize::from(worker.0))?;
+        (applied.load(SeqCst) < raised).then_some(raised)
     }
 
-    /// `worker` keeps nothing that fences up to `number` void. A worker that has just joined has
-    /// nothing to keep: it says so with the newest.
-    pub fn heed(&self, worker: WorkerIdx, number: u64) {
-        if let Some(heeded) = self.heeded.get(usize::from(worker.0)) {
-            heeded.store(number, SeqCst);
+    /// `worker` keeps no response that a fence up to `number` covers. A worker that has just joined
+    /// keeps none at all, so it has applied the newest.
+    pub fn set_applied(&self, worker: WorkerIdx, number: u64) {
+        if let Some(applied) = self.applied.get(usize::from(worker.0)) {
+            applied.store(number, SeqCst);
         }
+    }
+
+    /// Whether `worker` has applied the fence `number`.
+    pub(super) fn has_applied(&self, worker: usize, number: u64) -> bool {
+        self.applied.get(worker).is_none_or(|applied| applied.load(SeqCst) >= number)
     }
 
     /// The number of the newest fence.
@@ -106,7 +111,7 @@ impl Fences {
         self.raised.load(SeqCst)
     }
 
-    /// An answer with `Vary` was stored in `cache`.
+    /// A response with `Vary` was stored in `cache`.
     pub fn note_vary(&self, cache: u64) {
         let bit = 1 << (cache % 64);
         if self.varied.load(SeqCst) & bit == 0 {
@@ -114,13 +119,13 @@ impl Fences {
         }
     }
 
-    /// All of `cache` was looked through, and it held no answer with `Vary` that was not told to
+    /// All of `cache` was looked through, and it held no response with `Vary` that was not told to
     /// [`Fences::note_vary`].
     pub fn note_uniform(&self, cache: u64) {
         self.uniform_of(cache).store(cache, SeqCst);
     }
 
-    /// Whether `cache` may hold answers with `Vary`: one was stored, or what it held before the
+    /// Whether `cache` may hold responses with `Vary`: one was stored, or what it held before the
     /// zone was made has not been looked through.
     pub fn may_vary(&self, cache: u64) -> bool {
         self.varied.load(SeqCst) & (1 << (cache % 64)) != 0
@@ -133,16 +138,6 @@ impl Fences {
     }
 }
 
-impl Zone<'_> {
-    /// Workers that have not looked for the fence `number` yet.
-    pub fn unheeding(&self, number: u64) -> impl Iterator<Item = WorkerIdx> {
-        let slots = self.workers.iter().zip(self.header.fences.heeded.iter());
-        let late =
-            slots.enumerate().filter(move |(_, (slot, heeded))| slot.owner().is_some() && heeded.load(SeqCst) < number);
-        late.filter_map(|(index, _)| u16::try_from(index).ok().map(WorkerIdx))
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -151,16 +146,16 @@ mod tests {
     #[test]
     fn only_what_was_asked_before_and_under_the_key_is_void() {
         let fences = Fences::default();
-        assert!(!fences.voids(1, [1, 2], 0));
+        assert!(!fences.covers(1, [1, 2], 0));
         fences.raise(1, Some([1, 2]), 100);
-        for (cache, key, started_ms, void) in
+        for (cache, key, started_ms, covered) in
             [(1, [1, 2], 100, true), (1, [1, 2], 101, false), (1, [1, 3], 50, false), (2, [1, 2], 50, false)]
         {
-            assert_eq!(fences.voids(cache, key, started_ms), void, "{cache} {key:?} {started_ms}");
+            assert_eq!(fences.covers(cache, key, started_ms), covered, "{cache} {key:?} {started_ms}");
         }
         fences.raise(2, None, 200);
-        assert!(fences.voids(2, [7, 7], 200) && !fences.voids(1, [7, 7], 150));
-        assert!(!fences.voids(2, [7, 7], 201));
+        assert!(fences.covers(2, [7, 7], 200) && !fences.covers(1, [7, 7], 150));
+        assert!(!fences.covers(2, [7, 7], 201));
     }
 
     #[test]
@@ -170,10 +165,10 @@ mod tests {
             fences.raise(1, Some([n, 0]), 1_000 + n);
         }
         for n in 0..FENCES as u64 + 10 {
-            assert!(fences.voids(1, [n, 0], 1_000 + n), "{n}");
+            assert!(fences.covers(1, [n, 0], 1_000 + n), "{n}");
         }
-        assert!(fences.voids(9, [5, 5], 1_009), "as old as one that is forgotten");
-        assert!(!fences.voids(9, [5, 5], 1_011), "younger than all that are");
+        assert!(fences.covers(9, [5, 5], 1_009), "as old as one that is forgotten");
+        assert!(!fences.covers(9, [5, 5], 1_011), "younger than all that are");
     }
 
     #[test]
@@ -183,12 +178,12 @@ mod tests {
         let join = |pid| zone.worker_join(ProcessId { pid, start: 1 }, 1).unwrap();
         let (a, b) = (join(1), join(2));
         let number = zone.header.fences.raise(1, None, 5);
-        assert_eq!(zone.unheeding(number).collect::<Vec<_>>(), [a, b]);
+        assert_eq!(zone.workers_behind(number).collect::<Vec<_>>(), [a, b]);
         assert_eq!(zone.header.fences.pending(a), Some(number));
-        zone.header.fences.heed(a, number);
-        assert_eq!((zone.header.fences.pending(a), zone.unheeding(number).collect::<Vec<_>>()), (None, vec![b]));
+        zone.header.fences.set_applied(a, number);
+        assert_eq!((zone.header.fences.pending(a), zone.workers_behind(number).collect::<Vec<_>>()), (None, vec![b]));
         zone.worker_leave(b);
-        assert_eq!(zone.unheeding(number).count(), 0);
+        assert_eq!(zone.workers_behind(number).count(), 0);
     }
 
     #[test]

@@ -9,12 +9,11 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 
 use super::bodies::Bodies;
 use super::counters::Counters;
-use super::feed::{Connection, StateFile};
+use super::counts::Counts;
 use super::fences::Fences;
-use super::parts::Counts;
-use super::{Layout, TooSmall};
+use super::link::{Connection, StateFile};
 
-/// `pincer` and the version of the zone's layout; a zone made by another version is not read.
+/// `pincer` and the version of what the words mean; a zone made by another version is not read.
 const MAGIC: u64 = u64::from_be_bytes(*b"pincer\0\x05");
 
 /// The zone's header.
@@ -45,38 +44,27 @@ pub struct Header {
 }
 
 impl Header {
-    /// Makes zeroed memory a zone of this layout. The magic is stored last: a process that dies in
-    /// here leaves no zone behind.
-    ///
-    /// `secret` must be unpredictable: whoever knows it can make keys of limits collide.
-    pub fn init(&self, layout: &Layout, secret: [u64; 2]) {
-        for (field, count) in self.counts.iter().zip(layout.counts.to_array()) {
+    /// Makes zeroed memory a zone of so many records of the layout that `fingerprint` stands for.
+    /// The magic is stored last: a process that dies in here leaves no zone behind.
+    pub(super) fn make(&self, counts: Counts, fingerprint: u64, secret: [u64; 2]) {
+        for (field, count) in self.counts.iter().zip(counts.to_array()) {
             field.store(u32::try_from(count).unwrap_or(0), SeqCst);
         }
         for (field, word) in self.secret.iter().zip(secret) {
             field.store(word, SeqCst);
         }
-        self.magic.store(MAGIC, SeqCst);
+        self.magic.store(MAGIC ^ fingerprint, SeqCst);
     }
 
-    /// The layout that this zone was made with; `None` when it was not, or by another version.
-    pub fn layout(&self) -> Option<Layout> {
+    /// The numbers of records of the zone; `None` when it was not made, or by another version.
+    pub(super) fn counts(&self, fingerprint: u64) -> Option<Counts> {
         let counts = Counts::from_array(core::array::from_fn(|at| self.counts[at].load(SeqCst) as usize));
-        (self.magic.load(SeqCst) == MAGIC).then(|| Layout::of(counts))
+        (self.magic.load(SeqCst) == MAGIC ^ fingerprint).then_some(counts)
     }
 
     /// The zone's secret for [`crate::limit::KeyHash::new`].
     pub fn secret(&self) -> [u64; 2] {
         [self.secret[0].load(Relaxed), self.secret[1].load(Relaxed)]
-    }
-
-    /// The layout that was stored, if it is the one for `usable` bytes of memory.
-    ///
-    /// `Err` when `usable` is too small for any zone; `Ok(None)` when the zone is not one, or of
-    /// other measures.
-    pub fn layout_for(&self, usable: usize) -> Result<Option<Layout>, TooSmall> {
-        let wanted = Layout::for_bytes(usable)?;
-        Ok(self.layout().filter(|layout| *layout == wanted))
     }
 
     /// Configurations that this zone has seen; the newest has this number. 0 before the first.

@@ -3,8 +3,9 @@
 //! Shared memory starts as zeroes; so does this: every field's default is its zero. Allocates;
 //! never used by the module.
 
+use super::counts::Counts;
 use super::layout::Layout;
-use super::parts::{Counts, Records};
+use super::parts::Records;
 use super::{Header, Zone};
 
 /// Class records and sets of the limiter's tables of [`HeapZone::new`].
@@ -34,7 +35,7 @@ impl HeapZone {
 
     /// A fresh zone of this layout.
     pub fn of(layout: &Layout) -> Self {
-        let zone = Self { header: Box::default(), records: Records::of(layout) };
+        let zone = Self { header: Box::default(), records: Records::of(&layout.parts) };
         zone.header.init(layout, SECRET);
         zone
     }

@@ -11,103 +11,28 @@
 //! few bits of a hash of 256 random bits; the comparison that decides takes the same time for all.
 //! Texts and blocks are kept once each, in an arena behind the entries.
 //! Cost: a look-up reads one word per doubling of the keys, then one entry. Bound: [`KEYS_MAX`] and
-//! what [`capacity`] finds room for.
+//! what [`Zone::keys_capacity`] says.
 
 mod cidr;
 mod find;
 mod image;
+mod measures;
+mod spec;
+mod table;
 
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst};
+use core::sync::atomic::Ordering::SeqCst;
 
-use arrayvec::ArrayVec;
+use measures::capacity;
+use table::Table;
 
 use super::Zone;
 use crate::time::MonoNs;
 
 pub use cidr::Cidr;
 pub use image::KeysError;
-
-/// Secrets in the largest table.
-pub const KEYS_MAX: usize = 8_192;
-
-/// Bytes of a tenant's or a class' name.
-pub const KEY_NAME_MAX: usize = 64;
-
-/// Blocks of addresses of one secret.
-pub const KEY_CIDRS_MAX: usize = 16;
-
-/// Words of an entry: 4 of the hash, the deadline, the wall clock's second it stands for, and two
-/// of places and lengths in the arena.
-const ENTRY_WORDS: usize = 8;
-/// Words of the arena per entry: 32 bytes. Tenants and classes recur, and most keys have no blocks.
-const ARENA_WORDS_PER_KEY: usize = 4;
-/// The arena of the smallest table holds one secret of the largest size.
-const ARENA_WORDS_LEAST: usize = 2 * KEY_NAME_MAX / 8 + KEY_CIDRS_MAX * Cidr::WORDS;
-/// Words before the tables, of which the first is the count; and before the entries of each, of
-/// which the first is their number. A cache line.
-const HEAD_WORDS: usize = 8;
-
-/// A tenant's or a class' name.
-pub type KeyName = ArrayVec<u8, KEY_NAME_MAX>;
-
-/// What a presented secret is worth.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyVerdict {
-    /// It is valid.
-    Found {
-        /// Who holds it.
-        tenant: KeyName,
-        /// The class of its requests; the zone need not have it.
-        class: KeyName,
-    },
-    /// No key has this secret.
-    Unknown,
-    /// Its time is over.
-    Expired,
-    /// It may not be used from this address.
-    Forbidden,
-}
-
-/// When a secret ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyExpiry {
-    /// By the wall clock, in seconds since 1970: tells whether it is the same end as before.
-    pub wall_s: u64,
-    /// The same moment by the monotonic clock, as far as the caller can tell. Kept from the first
-    /// time on: a later step of the wall clock moves nothing.
-    pub deadline: MonoNs,
-}
-
-/// A secret to be published.
-#[derive(Clone, Copy, Debug)]
-pub struct KeySpec<'a> {
-    /// SHA-256 of the secret.
-    pub sha256: [u8; 32],
-    /// 1 to [`KEY_NAME_MAX`] bytes.
-    pub tenant: &'a [u8],
-    /// 1 to [`KEY_NAME_MAX`] bytes.
-    pub class: &'a [u8],
-    /// At most [`KEY_CIDRS_MAX`]; none = from anywhere.
-    pub cidrs: &'a [Cidr],
-    /// `None` = never.
-    pub expires: Option<KeyExpiry>,
-}
-
-/// Words of memory for `keys` secrets; a multiple of a cache line.
-pub(super) const fn words(keys: usize) -> usize {
-    HEAD_WORDS + 2 * half_words(keys)
-}
-
-const fn half_words(keys: usize) -> usize {
-    HEAD_WORDS + keys * (ENTRY_WORDS + ARENA_WORDS_PER_KEY) + ARENA_WORDS_LEAST
-}
-
-/// Secrets that fit into `words`.
-const fn capacity(words: usize) -> usize {
-    let least = HEAD_WORDS + ARENA_WORDS_LEAST;
-    (words.saturating_sub(HEAD_WORDS) / 2).saturating_sub(least) / (ENTRY_WORDS + ARENA_WORDS_PER_KEY)
-}
+pub(super) use measures::words;
+pub use spec::{KEY_CIDRS_MAX, KEY_NAME_MAX, KEYS_MAX, KeyExpiry, KeyName, KeySpec, KeyVerdict};
 
 impl Zone<'_> {
     /// What the secret whose SHA-256 this is is worth, for a client at `addr`. For any worker, at
@@ -155,62 +80,6 @@ impl Zone<'_> {
         let table = Table(self.keys);
         let half = table.half(table.head());
         image::Image::of(keys, capacity(self.keys.len()), |hash, wall_s| half.deadline(hash, wall_s))
-    }
-}
-
-/// Both tables and the count.
-struct Table<'a>(&'a [AtomicU64]);
-
-/// One of the tables.
-struct Half<'a> {
-    words: &'a [AtomicU64],
-    keys_max: usize,
-}
-
-impl<'a> Table<'a> {
-    /// How often a table was put in force.
-    fn head(&self) -> u64 {
-        self.0.first().map_or(0, |head| head.load(SeqCst))
-    }
-
-    /// The table that is in force while the count is `head`.
-    fn half(&self, head: u64) -> Half<'a> {
-        let keys_max = capacity(self.0.len());
-        let words = half_words(keys_max);
-        let from = HEAD_WORDS + if head.is_multiple_of(2) { 0 } else { words };
-        Half { words: self.0.get(from..from + words).unwrap_or(&[]), keys_max }
-    }
-}
-
-impl Half<'_> {
-    fn word(&self, at: usize) -> u64 {
-        // With the writer's Release: whoever reads a word of the next table sees that the count has
-        // moved on.
-        self.words.get(at).map_or(0, |word| word.load(Acquire))
-    }
-
-    /// Entries; never more than fit, whatever the memory says.
-    fn count(&self) -> usize {
-        usize::try_from(self.word(0)).unwrap_or(0).min(self.keys_max)
-    }
-
-    fn entry(&self, index: usize, word: usize) -> u64 {
-        self.word(HEAD_WORDS + index * ENTRY_WORDS + word)
-    }
-
-    fn arena(&self, at: usize) -> u64 {
-        self.word(HEAD_WORDS + self.keys_max * ENTRY_WORDS + at)
-    }
-
-    fn write(&self, image: &image::Image) {
-        let entries = image.entries.iter().flatten().enumerate().map(|(at, word)| (HEAD_WORDS + at, *word));
-        let arena_at = HEAD_WORDS + self.keys_max * ENTRY_WORDS;
-        let arena = image.arena.iter().enumerate().map(|(at, word)| (arena_at + at, *word));
-        for (at, word) in entries.chain(arena).chain([(0, image.entries.len() as u64)]) {
-            if let Some(place) = self.words.get(at) {
-                place.store(word, Release);
-            }
-        }
     }
 }
 

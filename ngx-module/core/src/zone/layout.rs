@@ -8,11 +8,12 @@
 
 use core::mem::size_of;
 
+use super::counts::Counts;
 use super::keys::KEYS_MAX;
-use super::parts::{Counts, Parts};
+use super::parts::{LINE, Memory, Parts};
 use super::rates::RateSet;
 use super::seats::SeatSet;
-use super::{CLASSES_MAX, Class, Header, Peer};
+use super::{CLASSES_MAX, Class, Header, Peer, Zone};
 
 /// Peer records per upstream record: pools of inference replicas are small, and an upstream record
 /// is as big as a peer's.
@@ -36,9 +37,6 @@ const SEATS_BYTES_MAX: usize = 8 << 20;
 
 /// The table of rates is never larger: 16 million keys.
 const RATES_BYTES_MAX: usize = 256 << 20;
-
-/// Alignment of every part, in bytes: a cache line.
-pub(super) const LINE: usize = 64;
 
 /// Byte offsets and record counts of a zone. Same input, same layout: every process computes or
 /// reads the same one.
@@ -141,32 +139,54 @@ impl Layout {
     }
 }
 
+impl Header {
+    /// Makes zeroed memory a zone of this layout. A process that dies in here leaves no zone
+    /// behind.
+    ///
+    /// `secret` must be unpredictable: whoever knows it can make keys of limits collide.
+    pub fn init(&self, layout: &Layout, secret: [u64; 2]) {
+        self.make(layout.counts, Parts::FINGERPRINT, secret);
+    }
+
+    /// The layout that this zone was made with; `None` when it was not, or by another version.
+    pub fn layout(&self) -> Option<Layout> {
+        self.counts(Parts::FINGERPRINT).map(Layout::of)
+    }
+
+    /// The layout that was stored, if it is the one for `usable` bytes of memory.
+    ///
+    /// `Err` when `usable` is too small for any zone; `Ok(None)` when the zone is not one, or of
+    /// other measures.
+    pub fn layout_for(&self, usable: usize) -> Result<Option<Layout>, TooSmall> {
+        let wanted = Layout::for_bytes(usable)?;
+        Ok(self.layout().filter(|layout| *layout == wanted))
+    }
+}
+
+impl<'a> Zone<'a> {
+    /// The zone of this layout in this memory.
+    pub fn map(layout: &Layout, memory: &impl Memory<'a>) -> Self {
+        Self::at(&layout.parts, memory)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{Upstream, WORKERS_MAX, WorkerSlot};
+    use super::super::WORKERS_MAX;
     use super::*;
 
     #[test]
     fn every_part_starts_on_a_cache_line_and_none_overlaps() {
         for kib in [64, 100, 128, 256, 1_000, 16_384, 1_048_576] {
             let layout = Layout::for_bytes(kib * 1_024).unwrap();
-            let Parts { workers, upstreams, peers, keys, classes, rates, seats } = layout.parts;
-            let extents = [
-                (workers, size_of::<WorkerSlot>()),
-                (upstreams, size_of::<Upstream>()),
-                (peers, size_of::<Peer>()),
-                (keys, size_of::<u64>()),
-                (classes, size_of::<Class>()),
-                (rates, size_of::<RateSet>()),
-                (seats, size_of::<SeatSet>()),
-            ];
             let mut end = size_of::<Header>();
-            for (extent, size) in extents {
+            for (extent, size) in layout.parts.all() {
                 assert!(extent.at >= end && extent.at % LINE == 0, "{layout:?}");
                 end = extent.at + extent.count * size;
             }
             assert!(end == layout.bytes && end <= kib * 1_024);
-            assert_eq!(workers.count, WORKERS_MAX);
+            assert_eq!(layout.parts.workers.count, WORKERS_MAX);
+            let Parts { peers, upstreams, .. } = layout.parts;
             assert!(peers.count < usize::from(u16::MAX) && upstreams.count <= UPSTREAMS_MAX);
         }
     }

@@ -5,8 +5,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::{BalanceParams, Peer, PeerIdx, Signal, Upstream, UpstreamIdx, Zone};
 use crate::estimate::HALF_LIFE_NS;
-use crate::pick::{Admission, PeerSet, THETA};
-use crate::status::WHY_NAMES;
+use crate::pick::{Admission, PeerSet, THETA, WHY_NAMES};
 use crate::time::MonoNs;
 
 /// Peers that [`Zone::pick_text`] names.
@@ -31,6 +30,18 @@ impl Peer {
     /// `server` lines that name it.
     fn lines(&self) -> u32 {
         self.configured.lines.load(Relaxed).max(1)
+    }
+}
+
+impl<'a> Zone<'a> {
+    /// The upstream at `u`; `None` for an index that this zone never gave out.
+    pub fn upstream(&self, u: UpstreamIdx) -> Option<&'a Upstream> {
+        self.upstreams.get(usize::from(u.0))
+    }
+
+    /// The peer at `p`; `None` for an index that this zone never gave out.
+    pub fn peer(&self, p: PeerIdx) -> Option<&'a Peer> {
+        self.peers.get(usize::from(p.0))
     }
 }
 

@@ -11,26 +11,31 @@
 
 mod array;
 mod beside;
+mod blame;
 mod bodies;
 mod bytes;
 mod cells;
 mod changes;
 mod claim;
 mod class;
+mod class_counts;
 mod classes;
 mod configure;
 mod counters;
+mod counts;
 mod error;
 mod failing;
 mod feed;
 mod fences;
 mod header;
 mod heap;
+mod ids;
 mod keys;
 mod layout;
 mod limits;
 #[cfg(all(test, loom))]
 mod limits_loom;
+mod link;
 mod lookup;
 mod mutes;
 mod overflow;
@@ -45,28 +50,31 @@ mod rates;
 mod records;
 mod seats;
 mod snapshot;
+mod ticket;
 mod upstream;
 mod view;
 mod worker;
+mod workers;
 
 pub use bodies::{Bodies, BodiesSnapshot, CACHE_STATUSES};
 pub use bytes::Bytes;
 pub use cells::{CELLS, QueueClass};
 pub use changes::{Change, Changes, Switch};
-pub use claim::{BalanceParams, Claim, Claimed, Outcome, Signal, Ticket};
+pub use claim::{Claim, Claimed};
 pub use class::{CLASSES_MAX, Class, ClassIdx, QueueRule};
 pub use classes::{ClassOverlay, ClassSpec, check_classes};
 pub use configure::{PeerSpec, Room, Settings, check_declared};
 pub use counters::{Counter, Counters};
 pub use error::{OverlayError, ZoneError};
 pub use failing::{FAILING, Fingerprint};
-pub use feed::{Connection, ConnectionState, LINK_ERROR_BYTES_MAX, Link, PULSE_NS_MAX, StateFile};
 pub use fences::{FENCES, FenceKey, Fences};
 pub use header::Header;
 pub use heap::HeapZone;
+pub use ids::{PeerIdx, UpstreamIdx, WORKERS_MAX, WorkerIdx};
 pub use keys::{Cidr, KEY_CIDRS_MAX, KEY_NAME_MAX, KEYS_MAX, KeyExpiry, KeyName, KeySpec, KeyVerdict, KeysError};
 pub use layout::{Layout, TooSmall};
 pub use limits::{Check, Held, Holds, LIMITS_MAX, Limited, Reason, Verdict};
+pub use link::{Connection, ConnectionState, LINK_ERROR_BYTES_MAX, Link, PULSE_NS_MAX, StateFile};
 pub use overlay::{Overlay, PeerOverlay, UpstreamOverlay};
 pub use parts::{Extent, Memory, Parts, Zone};
 pub use peer::{MAX_CONNS_MAX, NAME_MAX, Peer, PeerState, SOCKADDR_MAX, WEIGHT_MAX, WHYS};
@@ -75,37 +83,6 @@ pub use queue::{Place, Refused, Turn};
 pub use rates::RateSet;
 pub use seats::SeatSet;
 pub use snapshot::{ClassSnapshot, PeerSnapshot, UpstreamSnapshot, WorkerSnapshot, ZoneSnapshot};
+pub use ticket::{BalanceParams, Outcome, Signal, Ticket};
 pub use upstream::Upstream;
 pub use worker::{ProcessId, Reclaimed, WorkerSlot};
-
-/// Worker processes that may share the zone at once: those of the running configuration and of
-/// older ones that still drain.
-#[cfg(not(loom))]
-pub const WORKERS_MAX: usize = 128;
-/// See above.
-#[cfg(loom)]
-pub const WORKERS_MAX: usize = 3;
-
-/// A worker's place in the zone, from [`Zone::worker_join`] until it leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkerIdx(pub u16);
-
-/// An upstream's place in [`Zone::upstreams`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UpstreamIdx(pub u16);
-
-/// A peer's place in [`Zone::peers`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerIdx(pub u16);
-
-impl<'a> Zone<'a> {
-    /// The upstream at `u`; `None` for an index that this zone never gave out.
-    pub fn upstream(&self, u: UpstreamIdx) -> Option<&'a Upstream> {
-        self.upstreams.get(usize::from(u.0))
-    }
-
-    /// The peer at `p`; `None` for an index that this zone never gave out.
-    pub fn peer(&self, p: PeerIdx) -> Option<&'a Peer> {
-        self.peers.get(usize::from(p.0))
-    }
-}

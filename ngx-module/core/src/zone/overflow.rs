@@ -1,4 +1,4 @@
-//! What a full queue does: who may come in all the same, and who gives way.
+//! What a full queue does: who may come in all the same, and who is evicted.
 //!
 //! While more than `size` requests are shown in the queue, the newest of the lowest class that has
 //! more than its reserve goes ([`Zone::queue_victim`]); each worker sends away its own, by the same
@@ -15,7 +15,7 @@
 use super::cells::{QueueClass, UpstreamWorker};
 use super::queue::turn;
 use super::{Refused, Turn, Upstream, UpstreamIdx, WorkerIdx, Zone};
-use crate::turn::{Terms, give_way};
+use crate::turn::{Terms, evictable};
 
 /// How many wait of each class.
 struct Census([u32; QueueClass::MAX]);
@@ -109,7 +109,7 @@ impl Upstream {
             return Err(Refused::ClassFull);
         }
         let others = census.present().filter(|(other, _)| *other != class).map(|(other, count)| (terms(other), count));
-        if beyond <= give_way(&own_terms, own, others, size) { Ok(beyond > 0) } else { Err(Refused::Full) }
+        if beyond <= evictable(&own_terms, own, others, size) { Ok(beyond > 0) } else { Err(Refused::Full) }
     }
 
     /// The cell of `worker` whose class has the priority nearest to that of `class`: where one

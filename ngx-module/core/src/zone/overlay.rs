@@ -5,8 +5,8 @@
 //! between leaves the lower revision, so the next feed applies the whole again. The content is not
 //! trusted: names, ranges, counts and room are checked here (which addresses may be added is
 //! checked by the caller). By the feed's holder only, under the caller's lock. Cost: a walk over
-//! the peers. Bound: [`PEERS_MAX`] peers per upstream, [`UPSTREAMS_MAX`] upstreams, [`CLASSES_MAX`]
-//! classes.
+//! the peers. Bound: [`PEERS_MAX`] peers per upstream, [`UPSTREAMS_MAX`] upstreams,
+//! [`super::classes::OVERLAY_CLASSES_MAX`] classes.
 
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
@@ -21,9 +21,6 @@ use crate::time::MonoNs;
 
 /// Upstreams of one revision, those of other nodes included.
 pub const UPSTREAMS_MAX: usize = 4_096;
-
-/// Classes of one revision, those of other nodes included.
-pub const CLASSES_MAX: usize = 256;
 
 /// The whole state of a revision.
 #[derive(Clone, Copy, Debug, Default)]

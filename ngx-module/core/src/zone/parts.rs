@@ -1,15 +1,21 @@
 //! The parts of the zone: one list, from which the zone, its layout, its owner in private memory
 //! and the map over shared memory are made.
 //!
-//! To add a part: one line in `parts`, and one in `counts` if its number of records is no function
-//! of the others; [`Layout::for_bytes`] decides how many there are. Invariant: nothing outside of
-//! this file spells the parts one by one.
+//! To add a part: one line in the list, its record with [`Record`] in a file of its own, and a word
+//! in `counts.rs` if its number of records is no function of the others;
+//! [`super::Layout::for_bytes`] decides how many there are. Invariant: nothing outside of this file
+//! spells the parts one by one.
 
 use core::sync::atomic::AtomicU64;
 
+use super::counters::{Counter, Record, Sums};
+use super::counts::Counts;
 use super::rates::RateSet;
 use super::seats::SeatSet;
-use super::{Class, Header, Layout, Peer, Upstream, WORKERS_MAX, WorkerSlot, keys};
+use super::{Class, Header, Peer, Upstream, WORKERS_MAX, WorkerSlot};
+
+/// Alignment of every part, in bytes: a cache line.
+pub(super) const LINE: usize = 64;
 
 /// Where the records of a part lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,34 +37,12 @@ pub trait Memory<'a> {
 
 macro_rules! zone_parts {
     (
-        counts { $($count:ident),* $(,)? }
-        parts { $($(#[doc = $doc:literal])* $part:ident: $record:ty, |$counts:ident| $number:expr;)* }
+        $($(#[doc = $doc:literal])* $part:ident: $record:ty, |$counts:ident| $number:expr;)*
     ) => {
-        /// The numbers of records that the header stores; those of all parts follow from them.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub(super) struct Counts {
-            $(pub $count: usize,)*
-        }
-
-        impl Counts {
-            /// How many numbers these are.
-            pub const LEN: usize = [$(stringify!($count)),*].len();
-
-            /// All of them, in the order of the list.
-            pub fn to_array(self) -> [usize; Self::LEN] {
-                [$(self.$count),*]
-            }
-
-            /// From what [`Counts::to_array`] gave.
-            pub fn from_array([$($count),*]: [usize; Self::LEN]) -> Self {
-                Self { $($count),* }
-            }
-        }
-
         /// Where each part lies.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Parts {
-            $($(#[doc = $doc])* pub $part: Extent,)*
+            $($(#[doc = $doc])* #[doc = concat!("The records are `", stringify!($record), "`.")] pub $part: Extent,)*
         }
 
         impl Parts {
@@ -69,10 +53,24 @@ macro_rules! zone_parts {
                 let mut end = at;
                 $(
                     let $counts = counts;
-                    parts.$part = Extent { at: end.next_multiple_of(super::layout::LINE), count: $number };
+                    parts.$part = Extent { at: end.next_multiple_of(LINE), count: $number };
                     end = parts.$part.at + parts.$part.count * size_of::<$record>();
                 )*
                 (parts, end)
+            }
+
+            /// Changes with the list and with the size of its records: memory that was laid out by
+            /// another version is not read.
+            pub(super) const FINGERPRINT: u64 = {
+                let mut hash = size_of::<Header>() as u64;
+                $(hash = fingerprint(hash, stringify!($part), size_of::<$record>());)*
+                hash
+            };
+
+            /// The parts, each with the size of its records.
+            #[cfg(test)]
+            pub(super) fn all(&self) -> Vec<(Extent, usize)> {
+                vec![$((self.$part, size_of::<$record>())),*]
             }
         }
 
@@ -81,13 +79,21 @@ macro_rules! zone_parts {
         pub struct Zone<'a> {
             /// Counters, revision, feed lease.
             pub header: &'a Header,
-            $($(#[doc = $doc])* pub $part: &'a [$record],)*
+            $($(#[doc = $doc])* #[doc = concat!("The records are `", stringify!($record), "`.")] pub $part: &'a [$record],)*
         }
 
         impl<'a> Zone<'a> {
-            /// The zone of this layout in this memory.
-            pub fn map(layout: &Layout, memory: &impl Memory<'a>) -> Self {
-                Self { header: memory.header(), $($part: memory.records(layout.parts.$part),)* }
+            /// The zone whose parts lie so in this memory.
+            pub(super) fn at(parts: &Parts, memory: &impl Memory<'a>) -> Self {
+                Self { header: memory.header(), $($part: memory.records(parts.$part),)* }
+            }
+
+            /// Counters of the whole zone: the header's, then those of the parts.
+            pub(super) fn counters(&self) -> Vec<Counter> {
+                let mut sums = Sums::default();
+                self.header.counters.snapshot().into_iter().for_each(|counter| sums.add(counter));
+                $(self.$part.iter().for_each(|record| record.add_counters(&mut sums));)*
+                sums.into_vec()
             }
         }
 
@@ -98,9 +104,9 @@ macro_rules! zone_parts {
         }
 
         impl Records {
-            /// Fresh records of this layout.
-            pub fn of(layout: &Layout) -> Self {
-                Self { $($part: fresh(layout.parts.$part.count),)* }
+            /// Fresh records, as many as each part has.
+            pub fn of(parts: &Parts) -> Self {
+                Self { $($part: fresh(parts.$part.count),)* }
             }
 
             /// The zone of this header and these records.
@@ -112,25 +118,33 @@ macro_rules! zone_parts {
 }
 
 zone_parts! {
-    counts { upstreams, peers, classes, rate_sets, seat_sets }
-    parts {
-        /// One slot for each worker process.
-        workers: WorkerSlot, |_counts| WORKERS_MAX;
-        /// Upstream records, in use and free.
-        upstreams: Upstream, |counts| counts.upstreams;
-        /// Peer records of all upstreams, in use and free.
-        peers: Peer, |counts| counts.peers;
-        /// The words of the API keys' tables.
-        keys: AtomicU64, |counts| keys::words(counts.keys());
-        /// Class records, in use and free.
-        classes: Class, |counts| counts.classes;
-        /// The table of rates for each class and key.
-        rates: RateSet, |counts| counts.rate_sets;
-        /// The table of requests in flight and of bandwidth for each class and key.
-        seats: SeatSet, |counts| counts.seat_sets;
-    }
+    /// One slot for each worker process.
+    workers: WorkerSlot, |_counts| WORKERS_MAX;
+    /// Upstream records, in use and free.
+    upstreams: Upstream, |counts| counts.upstreams;
+    /// Peer records of all upstreams, in use and free.
+    peers: Peer, |counts| counts.peers;
+    /// The words of the API keys' tables.
+    keys: AtomicU64, |counts| super::keys::words(counts.keys());
+    /// Class records, in use and free.
+    classes: Class, |counts| counts.classes;
+    /// The table of rates for each class and key.
+    rates: RateSet, |counts| counts.rate_sets;
+    /// The table of requests in flight and of bandwidth for each class and key.
+    seats: SeatSet, |counts| counts.seat_sets;
 }
 
-fn fresh<T: Default>(count: usize) -> Vec<T> {
+fn fresh<T: Record>(count: usize) -> Vec<T> {
     (0..count).map(|_| T::default()).collect()
+}
+
+/// One step of FNV-1a over a part's name, and over the size of its records.
+const fn fingerprint(before: u64, name: &str, bytes: usize) -> u64 {
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let (name, mut hash, mut at) = (name.as_bytes(), before, 0);
+    while at < name.len() {
+        hash = (hash ^ name[at] as u64).wrapping_mul(PRIME);
+        at += 1;
+    }
+    (hash ^ bytes as u64).wrapping_mul(PRIME)
 }

@@ -10,13 +10,15 @@
 use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::array::Array;
-use super::claim::Signal;
-use super::mutes::Mutes;
+use super::counters::Record;
+use super::ticket::Signal;
 use super::{Bytes, WORKERS_MAX};
 use crate::breaker::{Breaker, Rule};
 use crate::estimate::Estimate;
 use crate::histogram::Histogram;
 use crate::lines::Lines;
+use crate::mutes::Mutes;
+use crate::pick::WHY_NAMES;
 use crate::slow_start::SlowStart;
 use crate::time::{MILLISECOND_NS, MonoNs};
 
@@ -30,7 +32,7 @@ pub const NAME_MAX: usize = 128;
 pub const SOCKADDR_MAX: usize = 112;
 
 /// Reasons of a pick: the variants of [`crate::pick::Why`].
-pub const WHYS: usize = 9;
+pub const WHYS: usize = WHY_NAMES.len();
 /// Samples after which the means are published anew.
 const PUBLISH_SAMPLES: u64 = 8;
 /// Time after which any sample publishes them, ns.
@@ -208,7 +210,7 @@ pub struct Peer {
     pub(super) lines: Lines,
     /// `(upstream + 1) << 16 | index` of the table entry that leads here.
     pub(super) home: AtomicU32,
-    /// 1 = its last word was to close a kept connection without an answer.
+    /// 1 = its last word was to close a kept connection without a response.
     pub(super) stale: AtomicU32,
     /// 1 = another peer answered what this one failed, and it has answered nothing since.
     pub(super) contradicted: AtomicU32,
@@ -223,6 +225,8 @@ pub struct Peer {
     pub(super) service_times: Histogram,
     pub(super) workers: Array<PeerWorker, WORKERS_MAX>,
 }
+
+impl Record for Peer {}
 
 impl Peer {
     pub(super) fn live(&self) -> Live {

@@ -151,7 +151,7 @@ impl<'z> Plan<'z> {
     }
 
     /// No claim can use it until it is made anew.
-    fn void(&mut self) {
+    fn invalidate(&mut self) {
         self.groups.clear();
         self.members.clear();
     }
@@ -288,7 +288,7 @@ impl<'z> Zone<'z> {
             // Taken out of service, or full after all: the plan no longer holds.
             Some(Err(Lost)) => {
                 self.header.counters.collisions.fetch_add(1, Relaxed);
-                plan.void();
+                plan.invalidate();
                 Quick::Lost
             }
         }
@@ -339,7 +339,7 @@ impl<'z> Zone<'z> {
     /// Groups the peers anew. Leaves no group when every claim needs a pick of its own.
     #[cold]
     fn make_plan(&self, u: UpstreamIdx, kept: &mut Plan<'z>, high: usize, params: &BalanceParams, now: MonoNs) {
-        kept.void();
+        kept.invalidate();
         (kept.made, kept.claims, kept.high) = (now, 0, high);
         let Some(upstream) = self.upstream(u) else { return };
         let mut scene = Scene::default();
@@ -356,7 +356,7 @@ impl<'z> Zone<'z> {
         for group in &groups {
             let begin = kept.members.len();
             self.add_members(&scene, group.members, high, &mut kept.members);
-            let Some(members) = kept.members.get(begin..) else { return kept.void() };
+            let Some(members) = kept.members.get(begin..) else { return kept.invalidate() };
             let like = |member: &Member<'_>| (member.weight, member.slots);
             let first = members.first().map(like);
             kept.groups.push(Group {

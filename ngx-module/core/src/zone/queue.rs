@@ -51,7 +51,7 @@ pub struct Place {
 /// Why a request may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The queue is full, and nobody in it gives way.
+    /// The queue is full, and nobody in it can be evicted.
     Full,
     /// As many of its class wait as may.
     ClassFull,
@@ -91,9 +91,9 @@ impl Zone<'_> {
     ///
     /// At most `size` wait, and of a class that has a bound of its own at most that many, but one
     /// more for each worker that lets one in at the same moment. When it is full, a request comes
-    /// in all the same if others give way to it ([`crate::turn::give_way`]); until they have gone,
-    /// more than `size` wait. Of two that come at once for the last place both may be refused.
-    /// `terms` tells how a class waits.
+    /// in all the same if others are evicted for it ([`crate::turn::evictable`]); until they have
+    /// gone, more than `size` wait. Of two that come at once for the last place both may be
+    /// refused. `terms` tells how a class waits.
     pub fn queue_enter(
         &self,
         u: UpstreamIdx,
@@ -107,7 +107,7 @@ impl Zone<'_> {
     }
 
     /// [`Zone::queue_enter`] for a request that had a slot, and whose peer failed it: it was let in
-    /// before, so no bound holds and nobody gives way to it. Its leave is told by
+    /// before, so no bound holds and nobody is evicted for it. Its leave is told by
     /// [`Zone::queue_retry_left`] too.
     pub fn queue_enter_again(
         &self,
@@ -225,8 +225,8 @@ impl Zone<'_> {
         upstream.drain.grant(now);
     }
 
-    /// What to tell a client that finds no place, as `Retry-After`: seconds in which what waits now
-    /// is gone. 1 to [`crate::drain::RETRY_AFTER_MAX_S`].
+    /// What to tell a client where the queue is full, as `Retry-After`: seconds in which what waits
+    /// now is gone. 1 to [`crate::drain::RETRY_AFTER_MAX_S`].
     pub fn queue_retry_after_s(&self, u: UpstreamIdx, now: MonoNs) -> u32 {
         self.upstream(u).map_or(1, |upstream| upstream.drain.retry_after_s(upstream.waiting(), now))
     }

@@ -1,5 +1,5 @@
 //! A million enqueues and dequeues, checked against a plain list ([`Book`]), where whose turn it is
-//! and who gives way is found by sorting.
+//! and who is evicted is found by sorting.
 //!
 //! Each worker is a state machine over the real words of a zone, moved one step at a time in random
 //! order; deaths come from [`crate::sync::mortal`]. At rest nobody waits while a slot is free.
@@ -321,7 +321,7 @@ impl<'a> Model<'a> {
         }
         let newest = self.workers[i].lists[usize::from(victim.cell)].len() - 1;
         let sequence = self.workers[i].lists[usize::from(victim.cell)][newest];
-        assert!(!self.dead.is_empty() || self.book.victim() == Some(sequence), "the wrong one gives way");
+        assert!(!self.dead.is_empty() || self.book.victim() == Some(sequence), "the wrong one is evicted");
         self.left += 1;
         self.workers[i].steps.extend([Step::Trim, Step::Kick]);
         self.remove(i, victim.cell, newest);

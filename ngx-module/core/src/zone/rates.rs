@@ -4,7 +4,7 @@
 //! A key belongs to one set and lies in any of its ways; the tags fill one cache line, the times
 //! the next. A time in the past is a full allowance, whoever's it was, so a way whose time has
 //! passed is free: only its tag is changed, and every store leaves a valid table. When no way is
-//! free the key with the least debt gives way, of the class that holds most of the set, the
+//! free the key with the least debt is evicted, of the class that holds most of the set, the
 //! newcomer's own before another's: so whoever floods the table with keys forgets keys of his own
 //! class that owe least, and a key that is being held back owes most. Who adds to a time looks at
 //! the tag again afterwards and takes it back if another key has it now; a request of that key
@@ -16,6 +16,7 @@
 
 use super::array::Array;
 use super::class::CLASSES_MAX;
+use super::counters::Record;
 use crate::limit::{Admitted, Gcra, KeyHash, Refused, Ticks};
 use crate::sync::{AtomicU64, Ordering::SeqCst, total_order};
 
@@ -45,6 +46,8 @@ pub struct RateSet {
     tags: Array<AtomicU64, WAYS>,
     tats: Array<AtomicU64, WAYS>,
 }
+
+impl Record for RateSet {}
 
 /// The tag of a key of the class with index `class`. Never 0, which is an empty way, nor
 /// [`NOBODY`].

@@ -20,6 +20,7 @@
 
 use super::WorkerIdx;
 use super::array::Array;
+use super::counters::Record;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::SeqCst, total_order};
 
 /// Ways of one set.
@@ -61,6 +62,8 @@ pub struct SeatSet {
     tags: Array<AtomicU64, WAYS>,
     lines: Array<Line, WAYS>,
 }
+
+impl Record for SeatSet {}
 
 /// A seat, held until [`SeatSet::leave`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::bodies::BodiesSnapshot;
-use super::claim::Signal;
-use super::feed::ConnectionState;
+use super::link::ConnectionState;
 use super::peer::{Configured, Live, Peer, PeerState, WHYS};
-use super::{Bytes, Class, Counter, Counters, ProcessId, Upstream, WorkerIdx, Zone};
+use super::ticket::Signal;
+use super::{Bytes, Class, Counter, ProcessId, Upstream, WorkerIdx, Zone};
 use crate::breaker::State;
 use crate::histogram::Snapshot as Times;
 use crate::limit::{ClassSettings, Effective};
@@ -151,7 +151,7 @@ pub struct ClassSnapshot {
     pub rejected_dry_run: u64,
     /// Bytes of responses.
     pub bytes: u64,
-    /// Requests that found no place in a queue, or lost it.
+    /// Requests that found a queue full, or were evicted from it.
     pub queue_overflows: u64,
     /// Requests that waited too long.
     pub queue_timeouts: u64,
@@ -175,7 +175,7 @@ pub struct ZoneSnapshot {
     /// The worker that feeds the zone.
     pub feed: Option<ProcessId>,
     /// Counters of the zone, with their names.
-    pub counters: [Counter; Counters::LEN],
+    pub counters: Vec<Counter>,
     /// Live workers.
     pub workers: Vec<WorkerSnapshot>,
     /// Upstreams of the newest configuration.
@@ -204,7 +204,7 @@ impl Zone<'_> {
             connection: self.feed_link(now),
             state_file_refused: self.header.state_file.refused(),
             feed,
-            counters: self.header.counters.snapshot(),
+            counters: self.counters(),
             workers: indices.zip(self.workers).filter_map(|(w, slot)| self.worker_snapshot(w, slot.owner()?)).collect(),
             upstreams: self
                 .upstreams

@@ -8,9 +8,10 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 
 use super::array::Array;
 use super::cells::{QueueClass, UpstreamWorker, Waiters};
-use super::claim::Signal;
+use super::counters::Record;
 use super::failing::Failing;
 use super::peer::{PeerCounters, WHYS};
+use super::ticket::Signal;
 use super::{Bytes, NAME_MAX, PeerIdx, WORKERS_MAX};
 use crate::drain::Drain;
 use crate::histogram::Histogram;
@@ -72,6 +73,8 @@ pub struct Upstream {
     bases: Array<sync::AtomicU64, { QueueClass::MAX }>,
     pub(super) workers: Array<UpstreamWorker, WORKERS_MAX>,
 }
+
+impl Record for Upstream {}
 
 impl Upstream {
     /// The upstream's name, copied into `out`.

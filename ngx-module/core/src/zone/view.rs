@@ -9,8 +9,8 @@
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::WORKERS_MAX;
-use super::claim::{BalanceParams, Early, Outcome, Signal, Ticket};
 use super::peer::{Live, Peer};
+use super::ticket::{BalanceParams, Early, Outcome, Signal, Ticket};
 use crate::breaker::Due;
 use crate::pick::{Admission, PeerView, STALLED, STALLED_NS, STALLED_SERVICES};
 use crate::time::MonoNs;
@@ -64,10 +64,8 @@ impl Peer {
         // once is told by their mean age.
         let services = STALLED_SERVICES.0 + STALLED_SERVICES.1 / u64::from(count.max(1));
         let long_ns = service_ns.saturating_mul(services).max(STALLED_NS);
-        let stalled = count >= STALLED
-            && service_ns != 0
-            && pending_age_ns >= long_ns / 2
-            && estimate.silent_ns(now) >= long_ns;
+        let stalled =
+            count >= STALLED && service_ns != 0 && pending_age_ns >= long_ns / 2 && estimate.silent_ns(now) >= long_ns;
         PeerView {
             identity: self.identity.load(Relaxed),
             in_flight,
@@ -121,7 +119,7 @@ impl Peer {
             Outcome::Excused => {
                 self.counters.failures.fetch_add(1, Relaxed);
                 if trial {
-                    self.breaker.trial_void();
+                    self.breaker.cancel_trial();
                 }
             }
             Outcome::Answered => {
@@ -131,7 +129,7 @@ impl Peer {
             Outcome::Declined | Outcome::Neutral => {
                 self.counters.neutral.fetch_add(1, Relaxed);
                 if trial {
-                    self.breaker.trial_void();
+                    self.breaker.cancel_trial();
                 }
             }
         }
@@ -157,7 +155,7 @@ impl Peer {
         renewed
     }
 
-    /// The peer gave an answer: what was held against it for want of one is void.
+    /// The peer gave a response: what was held against it for want of one is forgotten.
     fn vindicate(&self) {
         for mark in [&self.stale, &self.contradicted] {
             if mark.load(Relaxed) != 0 {
@@ -166,8 +164,8 @@ impl Peer {
         }
     }
 
-    /// The first token of a good answer, or a WebSocket's 101, is here: it ends a trial, and it is
-    /// what doubles the limit of a ramp. Returns what closed the breaker, if it closed.
+    /// The first token of a good response, or a WebSocket's 101, is here: it ends a trial, and it
+    /// is what doubles the limit of a ramp. Returns what closed the breaker, if it closed.
     pub(super) fn learn_early(&self, trial: bool, params: &BalanceParams, now: MonoNs) -> Option<Due> {
         self.vindicate();
         let closed = if trial { self.breaker.success_of(true, self.rule()) } else { None };

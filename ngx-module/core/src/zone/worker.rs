@@ -7,13 +7,12 @@
 //! itself replaced, and a live one is never raced, so that no store of a stalled reclaimer can hit
 //! the counts of the slot's next owner. `worker_high` (in the header) bounds every sum over
 //! workers; it is raised before the new owner counts anything and lowered only when no slot was
-//! taken meanwhile. Never decides who is alive: the caller asks the system.
-//! Cost: a join and a reclaim walk all slots and records; nothing here is on the request path.
-//! Bound: [`WORKERS_MAX`].
+//! taken meanwhile. Joins and reclaims stand in [`super::workers`].
+//! Bound: [`super::WORKERS_MAX`].
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use super::{WORKERS_MAX, WorkerIdx, Zone};
+use super::counters::Record;
 
 /// A process: its pid and its start time, which tells it from a later process of the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +24,7 @@ pub struct ProcessId {
 }
 
 impl ProcessId {
-    fn word(self) -> u64 {
+    pub(super) fn word(self) -> u64 {
         u64::from(self.start) << 32 | u64::from(self.pid)
     }
 
@@ -40,12 +39,14 @@ impl ProcessId {
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct WorkerSlot {
-    owner: AtomicU64,
-    reclaimer: AtomicU64,
-    generation: AtomicU32,
+    pub(super) owner: AtomicU64,
+    pub(super) reclaimer: AtomicU64,
+    pub(super) generation: AtomicU32,
     spare: AtomicU32,
-    kicked_at: AtomicU64,
+    pub(super) kicked_at: AtomicU64,
 }
+
+impl Record for WorkerSlot {}
 
 impl WorkerSlot {
     /// The process that owns the slot; `None` when it is free.
@@ -71,122 +72,9 @@ pub struct Reclaimed {
     pub waiting: u32,
 }
 
-impl Zone<'_> {
-    /// Takes a free slot for the process `me`, which runs the configuration `generation`; `None`
-    /// when all are taken.
-    ///
-    /// `me.pid` must not be 0. Call [`Zone::reclaim_dead`] before, or slots of the dead are not
-    /// found free.
-    pub fn worker_join(&self, me: ProcessId, generation: u32) -> Option<WorkerIdx> {
-        let free = |slot: &&WorkerSlot| slot.owner.compare_exchange(0, me.word(), SeqCst, SeqCst).is_ok();
-        let (index, slot) = self.workers.iter().take(WORKERS_MAX).enumerate().find(|(_, slot)| free(slot))?;
-        slot.generation.store(generation, SeqCst);
-        slot.kicked_at.store(0, SeqCst);
-        self.raise_high(index + 1);
-        u16::try_from(index).ok().map(WorkerIdx)
-    }
-
-    /// Gives the slot back at the end of a process, with all that it still counts.
-    pub fn worker_leave(&self, w: WorkerIdx) -> Reclaimed {
-        let Some(slot) = self.workers.get(usize::from(w.0)) else { return Reclaimed::default() };
-        let mut reclaimed = self.clear(w);
-        reclaimed.workers = 1;
-        slot.owner.store(0, SeqCst);
-        self.lower_high();
-        reclaimed
-    }
-
-    /// Frees the slots whose owners are not `alive`, and takes their requests off all peers and
-    /// queues. `me` is the calling process.
-    ///
-    /// May run in several processes at once and be cut short anywhere: each slot is cleared by one
-    /// process at a time, and one that died in the middle is finished by the next caller.
-    pub fn reclaim_dead(&self, me: ProcessId, alive: impl Fn(ProcessId) -> bool) -> Reclaimed {
-        let mut total = Reclaimed::default();
-        for (index, slot) in self.workers.iter().take(WORKERS_MAX).enumerate() {
-            let Some(owner) = slot.owner().filter(|owner| *owner != me && !alive(*owner)) else { continue };
-            let Ok(index) = u16::try_from(index) else { continue };
-            if !slot.begin_reclaim(me, &alive) {
-                continue;
-            }
-            // Another process may have freed the slot, and a new worker taken it, between the first
-            // look and now.
-            if slot.owner() == Some(owner) {
-                let part = self.clear(WorkerIdx(index));
-                slot.owner.store(0, SeqCst);
-                total.workers += 1;
-                total.requests += part.requests;
-                total.waiting += part.waiting;
-            }
-            let _ = slot.reclaimer.compare_exchange(me.word(), 0, SeqCst, SeqCst);
-        }
-        if total.workers > 0 {
-            self.header.counters.reclaimed_workers.fetch_add(u64::from(total.workers), SeqCst);
-            self.header.counters.reclaimed_requests.fetch_add(u64::from(total.requests), SeqCst);
-            self.lower_high();
-        }
-        total
-    }
-
-    /// Worker slots that sums must cover: every taken slot's index is below.
-    pub(super) fn workers_high(&self) -> usize {
-        high_of(self.header.workers_high.load(SeqCst))
-    }
-
-    /// The lowest configuration generation that any worker still runs; `None` without workers.
-    pub(super) fn oldest_generation(&self) -> Option<u32> {
-        self.workers.iter().filter(|slot| slot.owner().is_some()).map(WorkerSlot::generation).min()
-    }
-
-    /// Raises the mark to `need`, and tells a concurrent [`Self::lower_high`] that the slots
-    /// changed, even when it is high enough.
-    fn raise_high(&self, need: usize) {
-        let _ = self.header.workers_high.fetch_update(SeqCst, SeqCst, |word| {
-            let high = high_of(word).max(need);
-            Some(with_high(word, high))
-        });
-    }
-
-    fn lower_high(&self) {
-        let word = self.header.workers_high.load(SeqCst);
-        let taken = self.workers.iter().rposition(|slot| slot.owner.load(SeqCst) != 0);
-        let high = taken.map_or(0, |index| index + 1);
-        if high < high_of(word) {
-            // A join in between changed the word: the mark then stays, which is only slower, until
-            // the next leave.
-            let _ = self.header.workers_high.compare_exchange(word, with_high(word, high), SeqCst, SeqCst);
-        }
-    }
-
-    /// Zeroes the column of `w` in every peer, queue and class and its seats, and lets go of its
-    /// feed lease.
-    fn clear(&self, w: WorkerIdx) -> Reclaimed {
-        let column = usize::from(w.0);
-        let requests = self.peers.iter().map(|peer| peer.clear_worker(column)).sum();
-        let waiting = self.upstreams.iter().map(|upstream| upstream.clear_worker(column)).sum();
-        self.seats.iter().for_each(|set| {
-            set.clear_worker(w);
-        });
-        self.classes.iter().for_each(|class| class.clear_worker(column));
-        self.feed_release(w);
-        Reclaimed { workers: 0, requests, waiting }
-    }
-}
-
-/// The mark is in the low 16 bits of `workers_high`, the count of its changes above.
-const HIGH_MASK: u64 = 0xffff;
-
-fn high_of(word: u64) -> usize {
-    usize::from((word & HIGH_MASK) as u16)
-}
-
-fn with_high(word: u64, high: usize) -> u64 {
-    ((word >> 16).wrapping_add(1) << 16) | (high as u64 & HIGH_MASK)
-}
-
 impl WorkerSlot {
     /// Makes `me` the only process that clears this slot; `false` while another live one does.
-    fn begin_reclaim(&self, me: ProcessId, alive: &impl Fn(ProcessId) -> bool) -> bool {
+    pub(super) fn begin_reclaim(&self, me: ProcessId, alive: &impl Fn(ProcessId) -> bool) -> bool {
         let other = self.reclaimer.load(SeqCst);
         let busy = ProcessId::from_word(other).is_some_and(|process| process != me && alive(process));
         !busy && self.reclaimer.compare_exchange(other, me.word(), SeqCst, SeqCst).is_ok()
@@ -208,49 +96,5 @@ impl WorkerSlot {
     pub fn kick_stale(&self, now_ns: u64, limit_ns: u64) -> bool {
         let at = self.kicked_at.load(SeqCst);
         at != 0 && now_ns.saturating_sub(at) > limit_ns
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::zone::{HeapZone, UpstreamIdx};
-
-    const fn process(pid: u32) -> ProcessId {
-        ProcessId { pid, start: 1 }
-    }
-
-    #[test]
-    fn a_reclaim_cut_short_by_death_is_finished_by_the_next_and_never_shared_with_a_live_one() {
-        let heap = HeapZone::new(1, 4);
-        let zone = heap.zone();
-        let w = zone.worker_join(process(1), 1).unwrap();
-        let slot = &zone.workers[usize::from(w.0)];
-        let plain = |_| crate::turn::Terms::default();
-        zone.queue_enter(UpstreamIdx(0), w, crate::zone::QueueClass::NONE, 9, &plain, crate::time::MonoNs(1)).unwrap();
-        zone.peers[2].workers[0].in_flight.store(3, SeqCst);
-        // Process 2 begins to reclaim the dead 1 and gets no further than the queues.
-        assert!(slot.begin_reclaim(process(2), &|process| process.pid != 1));
-        zone.upstreams[0].clear_worker(0);
-        let while_it_lives = zone.reclaim_dead(process(3), |process| process.pid != 1);
-        assert_eq!(while_it_lives, Reclaimed::default());
-        let after_its_death = zone.reclaim_dead(process(3), |process| process.pid == 3);
-        assert_eq!((after_its_death.workers, after_its_death.requests), (1, 3));
-        assert_eq!(zone.worker_join(process(4), 1), Some(w));
-        assert_eq!(zone.reclaim_dead(process(3), |process| process.pid > 2), Reclaimed::default());
-    }
-
-    #[test]
-    fn the_mark_of_taken_slots_follows_joins_and_leaves() {
-        let heap = HeapZone::new(1, 1);
-        let zone = heap.zone();
-        let joined: Vec<_> = (1..=6).map(|pid| zone.worker_join(process(pid), 1).unwrap()).collect();
-        assert_eq!(zone.workers_high(), 6);
-        zone.worker_leave(joined[2]);
-        assert_eq!(zone.workers_high(), 6);
-        zone.reclaim_dead(process(1), |process| process.pid < 3);
-        assert_eq!(zone.workers_high(), 2);
-        assert_eq!(zone.worker_join(process(9), 1), Some(joined[2]));
-        assert_eq!(zone.workers_high(), 3);
     }
 }

@@ -125,7 +125,7 @@ fn a_trial_whose_worker_died_does_not_wedge_it() {
 fn a_trial_without_a_verdict_lets_the_next_request_try() {
     let (breaker, now) = opened(0);
     assert!(breaker.begin_trial(at(now + S)));
-    breaker.trial_void();
+    breaker.cancel_trial();
     assert!(breaker.begin_trial(at(now + S)));
 }
 

@@ -1,4 +1,4 @@
-//! Which rates of mute answers are unusual.
+//! Which rates of mute responses are unusual.
 
 use pincer_core::mutes::{Tally, WINDOW, is_unusual};
 use rand::rngs::SmallRng;

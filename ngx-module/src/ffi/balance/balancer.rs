@@ -9,12 +9,14 @@ use super::request::{self, RequestState, Stage, demand};
 use super::tried::Tried;
 use super::upstream::{BalanceModule, affinity, of_upstream};
 use super::{breaker_log, fingerprint, first_byte, grpc, kick, queue, queue_end, session};
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, nginx};
 use crate::ffi::zone::worker;
 use crate::phase::outcome::{Facts, cause, looks_stale, outcome};
-use nginx_sys::{ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t};
+use nginx_sys::{
+    ngx_connection_t, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t,
+};
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::time::MonoNs;
 use pincer_core::zone::{Claim, Outcome, Quick, Ticket, UpstreamIdx, Zone};
 use std::ffi::c_void;
@@ -36,12 +38,14 @@ pub(crate) unsafe extern "C" fn init_peer(
 /// # Safety
 /// As [`init_peer`]. `None` when the request must be served without Pincer.
 unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> Option<ngx_int_t> {
-    // SAFETY: as the caller vouches; the record is the only reference while this function runs.
+    // SAFETY: as the caller vouches; the upstream's configuration lives longer than the request.
+    let conf = unsafe { of_upstream(upstream) };
+    let zone = conf.zone.get()?;
+    let index = conf.index.get()?;
+    let worker = worker::worker()?;
+    // SAFETY: as the caller vouches; nobody else has a reference into the record while nginx is in
+    // this function.
     unsafe {
-        let conf = of_upstream(upstream);
-        let zone = conf.zone.get()?;
-        let index = conf.index.get()?;
-        let worker = worker::worker()?;
         let state = match request::find(r) {
             Some(state) => state,
             None => request::create(r, conf, zone, worker)?,
@@ -49,24 +53,22 @@ unsafe fn init_ours(r: *mut ngx_http_request_t, upstream: *mut ngx_http_upstream
         if (*state).stage != Stage::Idle {
             abandon(state);
         }
-        (*state).conf = conf;
-        (*state).number = conf.number();
-        (*state).tried = Tried::default();
-        (*state).round = 0;
-        (*state).had_stale = false;
-        (*state).fallback = std::ptr::null_mut();
-        (*state).attempts.come();
+        (*state).come(conf);
         (*state).affinity = affinity(r, conf);
-        (*state).takes_no_slot = BalanceModule::location(r).is_some_and(|location| location.slot == Some(false));
-        let pc = &mut (*(*r).upstream).peer;
-        pc.data = state.cast();
-        pc.get = Some(get);
-        pc.free = Some(free);
-        pc.set_session = Some(session::set);
-        pc.save_session = Some(session::save);
-        pc.tries = tries(zone, index);
-        Some(nginx::OK)
+        (*state).takes_no_slot = BalanceModule::location_conf(&*r).is_some_and(|location| location.slot == Some(false));
+        balance(&mut (*(*r).upstream).peer, state, tries(zone, index));
     }
+    Some(nginx::OK)
+}
+
+/// Makes nginx ask this module for the peers of `state`.
+fn balance(pc: &mut ngx_peer_connection_t, state: *mut RequestState, tries: ngx_uint_t) {
+    pc.data = state.cast();
+    pc.get = Some(get);
+    pc.free = Some(free);
+    pc.set_session = Some(session::set);
+    pc.save_session = Some(session::save);
+    pc.tries = tries;
 }
 
 /// The attempts nginx may make: one for each `server` line of a peer that takes requests.
@@ -78,8 +80,8 @@ fn tries(zone: &Zone<'_>, index: UpstreamIdx) -> ngx_uint_t {
 unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
     let state = data.cast::<RequestState>();
     // SAFETY: nginx passes what `init_ours` stored; so below.
-    let answer = guard("peer.get", None, || unsafe { get_ours(pc, state) });
-    answer.unwrap_or_else(|| {
+    let result = guard("peer.get", None, || unsafe { get_ours(pc, state) });
+    result.unwrap_or_else(|| {
         worker::count_fail_open();
         // SAFETY: as above.
         guard("peer.get without pincer", nginx::BUSY, || unsafe { fallback_get(pc, state) })
@@ -270,37 +272,58 @@ fn release(state: &RequestState, ticket: Ticket, facts: &Facts, now: MonoNs) {
 /// # Safety
 /// `pc` and `state` belong to one live request, whose upstream is `r->upstream`.
 unsafe fn facts(pc: *const ngx_peer_connection_t, state: *const RequestState, flags: ngx_uint_t, now: MonoNs) -> Facts {
-    // SAFETY: as the caller vouches; an attempt has its state, and a connection its two events.
-    unsafe {
-        let r = (*state).request;
-        let u = (*r).upstream;
-        let connection = (*pc).connection;
-        let start = (*state).ticket.as_ref().map_or(now, |ticket| ticket.start);
-        let status = (*u).headers_in.status_n;
-        let failed = flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0;
-        Facts {
-            failed,
-            passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
-            cached: bits::peer::cached(pc) != 0,
-            // Asked of attempts that failed only: nobody else is thought stale.
-            heard: failed && (*u).state.as_ref().is_some_and(|attempt| attempt.bytes_received > 0),
-            // Of an attempt that got no connection the bit is the one before's.
-            sent: !connection.is_null() && bits::upstream::request_sent(u) != 0,
-            timed_out: failed
-                && !connection.is_null()
-                && (bits::event::timedout((*connection).read) != 0 || bits::event::timedout((*connection).write) != 0),
-            stale: false,
-            status,
-            grpc_status: if status == 200 && grpc::is_grpc(u) { grpc::status(u) } else { None },
-            client_gone: bits::connection::error((*r).connection) != 0
-                || bits::connection::timedout((*r).connection) != 0,
-            complete: is_complete(pc, u),
-            local_fault: (*state).local_fault,
-            header_ns: some((*state).header_ns),
-            first_byte_ns: some((*state).first_byte_ns),
-            held_ns: now.since(start),
-        }
+    // SAFETY: as the caller vouches; nothing below writes into the record.
+    let (this, r) = unsafe { (&*state, (*state).request) };
+    // SAFETY: as the caller vouches.
+    let (u, connection) = unsafe { ((*r).upstream, (*pc).connection) };
+    // SAFETY: as the caller vouches.
+    let status = unsafe { (*u).headers_in.status_n };
+    let failed = flags & nginx_sys::NGX_PEER_FAILED as ngx_uint_t != 0;
+    Facts {
+        failed,
+        passed_on: flags & nginx_sys::NGX_PEER_NEXT as ngx_uint_t != 0,
+        // SAFETY: as the caller vouches.
+        cached: unsafe { bits::peer::cached(pc) != 0 },
+        // Asked of attempts that failed only: nobody else is thought stale.
+        // SAFETY: an attempt has its state.
+        heard: failed && unsafe { (*u).state.as_ref() }.is_some_and(|attempt| attempt.bytes_received > 0),
+        // Of an attempt that got no connection the bit is the one before's.
+        // SAFETY: as the caller vouches.
+        sent: !connection.is_null() && unsafe { bits::upstream::request_sent(u) != 0 },
+        // SAFETY: a connection of an attempt is live until nginx has called `free`.
+        timed_out: failed && !connection.is_null() && unsafe { has_timed_out(connection) },
+        stale: false,
+        status,
+        // SAFETY: as the caller vouches.
+        grpc_status: unsafe { if status == 200 && grpc::is_grpc(u) { grpc::status(u) } else { None } },
+        // SAFETY: a live request has its client's connection.
+        client_gone: unsafe { is_gone((*r).connection) },
+        // SAFETY: as the caller vouches.
+        complete: unsafe { is_complete(pc, u) },
+        local_fault: this.local_fault,
+        header_ns: some(this.header_ns),
+        first_byte_ns: some(this.first_byte_ns),
+        held_ns: now.since(this.ticket.as_ref().map_or(now, |ticket| ticket.start)),
     }
+}
+
+/// Whether reading or writing took longer than nginx allows.
+///
+/// # Safety
+/// `connection` is live.
+#[cold]
+unsafe fn has_timed_out(connection: *const ngx_connection_t) -> bool {
+    // SAFETY: as the caller vouches; a connection has its two events.
+    unsafe { bits::event::timedout((*connection).read) != 0 || bits::event::timedout((*connection).write) != 0 }
+}
+
+/// Whether nginx has given up on the client behind `connection`.
+///
+/// # Safety
+/// `connection` is live.
+unsafe fn is_gone(connection: *const ngx_connection_t) -> bool {
+    // SAFETY: as the caller vouches.
+    unsafe { bits::connection::error(connection) != 0 || bits::connection::timedout(connection) != 0 }
 }
 
 /// A time of the record, which has 0 for none.
@@ -308,7 +331,7 @@ fn some(ns: u64) -> Option<u64> {
     (ns != 0).then_some(ns)
 }
 
-/// Whether the answer came to its end, as far as nginx reads it.
+/// Whether the response came to its end, as far as nginx reads it.
 ///
 /// # Safety
 /// `pc` and `u` belong to one live request.
@@ -362,27 +385,31 @@ pub(crate) unsafe fn abandon(state: *mut RequestState) {
 /// # Safety
 /// As [`get_ours`].
 unsafe fn fallback_get(pc: *mut ngx_peer_connection_t, state: *mut RequestState) -> ngx_int_t {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        abandon(state);
+        if (*state).fallback.is_null() {
+            let Some(data) = round_robin((*state).request) else { return nginx::BUSY };
+            (*state).fallback = data;
+        }
+        nginx_sys::ngx_http_upstream_get_round_robin_peer(pc, (*state).fallback)
+    }
+}
+
+/// The data of nginx's round robin for `r`; `None` when out of memory.
+///
+/// # Safety
+/// `r` is live and has its upstream.
+unsafe fn round_robin(r: *mut ngx_http_request_t) -> Option<*mut c_void> {
     // SAFETY: as the caller vouches; round robin's `init` overwrites the interface in `u->peer`,
     // which is put back, since keepalive may have wrapped it.
     unsafe {
-        abandon(state);
-        let data = match (*state).fallback {
-            data if !data.is_null() => data,
-            _ => {
-                let r = (*state).request;
-                let u = (*r).upstream;
-                let peer = &mut (*u).peer;
-                let kept = (peer.data, peer.get, peer.free, peer.set_session, peer.save_session, peer.tries);
-                let answer = nginx_sys::ngx_http_upstream_init_round_robin_peer(r, (*u).upstream);
-                let data = peer.data;
-                (peer.data, peer.get, peer.free, peer.set_session, peer.save_session, peer.tries) = kept;
-                if answer != nginx::OK {
-                    return nginx::BUSY;
-                }
-                (*state).fallback = data;
-                data
-            }
-        };
-        nginx_sys::ngx_http_upstream_get_round_robin_peer(pc, data)
+        let u = (*r).upstream;
+        let peer = &raw mut (*u).peer;
+        let kept = ((*peer).data, (*peer).get, (*peer).free, (*peer).set_session, (*peer).save_session, (*peer).tries);
+        let made = nginx_sys::ngx_http_upstream_init_round_robin_peer(r, (*u).upstream);
+        let data = (*peer).data;
+        ((*peer).data, (*peer).get, (*peer).free, (*peer).set_session, (*peer).save_session, (*peer).tries) = kept;
+        (made == nginx::OK).then_some(data)
     }
 }

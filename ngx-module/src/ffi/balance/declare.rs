@@ -7,7 +7,7 @@
 use super::balancer::{abandon, init_peer};
 use super::queue;
 use super::upstream::{DeclaredPeer, Main, UpstreamConf, of_upstream};
-use crate::conf::DirectiveError;
+use crate::conf::{ConfError, Problem};
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{bits, clock, event, log, nginx};
 use crate::ffi::feed;
@@ -15,9 +15,10 @@ use crate::ffi::zone::part::{Counts, Part};
 use crate::ffi::zone::slab::Slab;
 use nginx_sys::{
     NGX_HTTP_UPSTREAM_BACKUP, NGX_HTTP_UPSTREAM_CREATE, NGX_HTTP_UPSTREAM_DOWN, NGX_HTTP_UPSTREAM_FAIL_TIMEOUT,
-    NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS, NGX_HTTP_UPSTREAM_WEIGHT, ngx_conf_t,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_uint_t,
+    NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS, NGX_HTTP_UPSTREAM_WEIGHT, ngx_addr_t, ngx_conf_t,
+    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_uint_t,
 };
+use ngx::http::{HttpModuleMainConf as _, NgxHttpUpstreamModule};
 use pincer_core::estimate::HALF_LIFE_NS;
 use pincer_core::pick::THETA;
 use pincer_core::time::MILLISECOND_NS;
@@ -31,8 +32,11 @@ use std::ptr::NonNull;
 const MAX_FAILS_DEFAULT: usize = 1;
 const FAIL_TIMEOUT_S_DEFAULT: i64 = 10;
 
+/// Whose errors these are.
+const DIRECTIVE: &str = "pincer_balance";
+
 /// Makes Pincer the balancer of the upstream that is being read.
-pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), DirectiveError> {
+pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
     // SAFETY: inside `upstream {}` the context's `srv_conf` has the upstream module's configuration
     // of it.
     let upstream = unsafe {
@@ -41,10 +45,7 @@ pub(crate) fn capture(cf: *mut ngx_conf_t) -> Result<(), DirectiveError> {
         &mut *(*(*context).srv_conf.add(index)).cast::<ngx_http_upstream_srv_conf_t>()
     };
     if upstream.peer.init_upstream.is_some() {
-        return Err(DirectiveError(
-            "\"pincer_balance\" stands after \"keepalive\" or another balancing method, it must stand before \"keepalive\" and alone"
-                .to_owned(),
-        ));
+        return Err(ConfError::new(DIRECTIVE, Problem::NotFirst));
     }
     upstream.peer.init_upstream = Some(init_upstream);
     let flags = NGX_HTTP_UPSTREAM_CREATE
@@ -96,32 +97,40 @@ unsafe fn give_back(state: *mut c_void) {
 /// `upstream` is live, its addresses resolved.
 unsafe fn declared_peers(upstream: *const ngx_http_upstream_srv_conf_t) -> Vec<DeclaredPeer> {
     let mut peers = Vec::new();
-    // SAFETY: nginx's own arrays of `server` lines and their addresses.
-    unsafe {
-        for server in nginx::elements::<nginx_sys::ngx_http_upstream_server_t>((*upstream).servers) {
-            let addresses =
-                if server.naddrs == 0 { &[][..] } else { std::slice::from_raw_parts(server.addrs, server.naddrs) };
-            for address in addresses {
-                let sockaddr = std::slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize);
-                let peer = DeclaredPeer {
-                    sockaddr: sockaddr.to_vec(),
-                    name: nginx::bytes(address.name).to_vec(),
-                    server: nginx::bytes(server.name).to_vec(),
-                    weight: clamp_u32(server.weight),
-                    max_conns: clamp_u32(server.max_conns),
-                    max_fails: clamp_u32(server.max_fails),
-                    fail_timeout_ms: u32::try_from(server.fail_timeout.saturating_mul(1_000)).unwrap_or(u32::MAX),
-                    max_fails_explicit: server.max_fails != MAX_FAILS_DEFAULT
-                        || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
-                    backup: bits::upstream_server::backup(server) != 0,
-                    down: server.down != 0,
-                    lines: u32::from(server.down == 0),
-                };
-                add(&mut peers, peer);
-            }
+    // SAFETY: nginx's own array of `server` lines.
+    let servers: &[ngx_http_upstream_server_t] = unsafe { nginx::elements((*upstream).servers) };
+    for server in servers.iter().filter(|server| server.naddrs > 0) {
+        // SAFETY: a line has `naddrs` addresses.
+        let addresses = unsafe { std::slice::from_raw_parts(server.addrs, server.naddrs) };
+        for address in addresses {
+            // SAFETY: line and address are nginx's own, of a live upstream.
+            add(&mut peers, unsafe { declared_peer(server, address) });
         }
     }
     peers
+}
+
+/// # Safety
+/// `address` is one of the resolved addresses of `server`.
+unsafe fn declared_peer(server: &ngx_http_upstream_server_t, address: &ngx_addr_t) -> DeclaredPeer {
+    // SAFETY: as the caller vouches: the address's length is that of its bytes.
+    let sockaddr = unsafe { std::slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize) };
+    // SAFETY: as the caller vouches.
+    let (name, line) = unsafe { (nginx::bytes(address.name), nginx::bytes(server.name)) };
+    DeclaredPeer {
+        sockaddr: sockaddr.to_vec(),
+        name: name.to_vec(),
+        server: line.to_vec(),
+        weight: clamp_u32(server.weight),
+        max_conns: clamp_u32(server.max_conns),
+        max_fails: clamp_u32(server.max_fails),
+        fail_timeout_ms: u32::try_from(server.fail_timeout.saturating_mul(1_000)).unwrap_or(u32::MAX),
+        max_fails_explicit: server.max_fails != MAX_FAILS_DEFAULT || server.fail_timeout != FAIL_TIMEOUT_S_DEFAULT,
+        // SAFETY: a reference is to a live structure.
+        backup: unsafe { bits::upstream_server::backup(server) != 0 },
+        down: server.down != 0,
+        lines: u32::from(server.down == 0),
+    }
 }
 
 /// Adds an address. One that stands twice in an upstream is one peer: of the lines that are no
@@ -162,17 +171,13 @@ fn params(conf: &UpstreamConf) -> BalanceParams {
 }
 
 /// What only shows once the whole upstream is read.
-pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
+pub(crate) fn check(conf: &UpstreamConf) -> Result<(), ConfError> {
     let peers = conf.peers.borrow();
     let specs: Vec<PeerSpec<'_>> = peers.iter().map(DeclaredPeer::spec).collect();
-    check_declared(&conf.name.borrow(), &specs)
-        .map_err(|error| format!("\"pincer_balance\": {error} {}", conf.place.borrow()))?;
+    check_declared(&conf.name.borrow(), &specs).map_err(|error| at_place(conf, Problem::Zone(error)))?;
     let has_odd_name = |name: &str| name.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control());
     if std::str::from_utf8(&conf.name.borrow()).is_ok_and(has_odd_name) {
-        let place = conf.place.borrow();
-        return Err(format!(
-            "\"pincer_balance\" is in an upstream whose name has \"/\", white space or a control character, one without is needed {place}"
-        ));
+        return Err(at_place(conf, Problem::UpstreamName));
     }
     let slots = peers.iter().any(|peer| peer.max_conns > 0);
     if conf.queue.is_some() && !slots {
@@ -185,15 +190,11 @@ pub(crate) fn check(conf: &UpstreamConf) -> Result<(), String> {
 }
 
 /// Finds the upstreams that balance with Pincer, and those that only seem to.
-pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
-    // SAFETY: the upstream module's main configuration exists in every `http {}`, its array holds
-    // pointers to live configurations.
-    let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
-        let context = (*cf).ctx.cast::<nginx_sys::ngx_http_conf_ctx_t>();
-        let index = nginx_sys::ngx_http_upstream_module.ctx_index;
-        let upstream_main = (*(*context).main_conf.add(index)).cast::<nginx_sys::ngx_http_upstream_main_conf_t>();
-        nginx::elements(&raw const (*upstream_main).upstreams)
-    };
+pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), ConfError> {
+    // SAFETY: nginx calls with a live `ngx_conf_t` inside `http {}`.
+    let Some(all) = NgxHttpUpstreamModule::main_conf(unsafe { &*cf }) else { return Ok(()) };
+    // SAFETY: the array holds pointers to live configurations.
+    let upstreams: &[*mut ngx_http_upstream_srv_conf_t] = unsafe { nginx::elements(&raw const all.upstreams) };
     let mut found = main.upstreams.borrow_mut();
     for &upstream in upstreams {
         // SAFETY: elements of nginx's own array; `srv_conf` is null for the implicit upstreams of
@@ -205,18 +206,13 @@ pub(super) fn collect_upstreams(cf: *mut ngx_conf_t, main: &Main) -> Result<(), 
         let conf = unsafe { of_upstream(upstream) };
         if conf.balance.is_none() {
             if conf.queue.is_some() {
-                return Err(format!(
-                    "\"pincer_queue\" needs \"pincer_balance\" in the same upstream {}",
-                    conf.place.borrow()
-                ));
+                let need = "\"pincer_balance\" in the same upstream";
+                return Err(ConfError::at("pincer_queue", Problem::Needs { need }, &conf.place.borrow()));
             }
             continue;
         }
         if !conf.initialised.get() {
-            return Err(format!(
-                "\"pincer_balance\" was replaced by another balancing method that stands after it, only one is allowed {}",
-                conf.place.borrow()
-            ));
+            return Err(at_place(conf, Problem::Replaced));
         }
         check(conf)?;
         found.push(conf);
@@ -244,16 +240,16 @@ impl Part for Main {
         Counts { upstreams, peers, ..Counts::default() }
     }
 
-    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String> {
+    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), ConfError> {
         for &upstream in self.upstreams.borrow().iter() {
             let index = slab.locked(|| zone.upstream_reserve(&upstream.name.borrow()));
-            upstream.index.set(Some(index.map_err(|error| at_place(upstream, error))?));
+            upstream.index.set(Some(index.map_err(|error| at_place(upstream, Problem::Zone(error)))?));
             upstream.zone.set(Some(zone));
         }
         Ok(())
     }
 
-    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String> {
+    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), ConfError> {
         for &upstream in self.upstreams.borrow().iter() {
             let Some(index) = upstream.index.get() else { continue };
             let declared = upstream.peers.borrow();
@@ -261,14 +257,14 @@ impl Part for Main {
             let settings =
                 Settings { queue_size: upstream.queue.map_or(0, |queue| queue.size), signal: upstream.params().signal };
             slab.locked(|| zone.upstream_configure(index, &settings, &specs, clock::now()))
-                .map_err(|error| at_place(upstream, error))?;
+                .map_err(|error| at_place(upstream, Problem::Zone(error)))?;
         }
         Ok(())
     }
 }
 
-fn at_place(upstream: &UpstreamConf, error: impl std::fmt::Display) -> String {
-    format!("upstream {}: {error}", upstream.place.borrow())
+fn at_place(upstream: &UpstreamConf, problem: Problem) -> ConfError {
+    ConfError::at(DIRECTIVE, problem, &upstream.place.borrow())
 }
 
 impl feed::part::Part for Main {

@@ -2,7 +2,7 @@
 //!
 //! Who guarantees that it is there when nginx frees the peer: `ngx_http_grpc_filter` pushes each
 //! trailer to `u->headers_in.trailers` while it parses the block of headers that ends the stream,
-//! and only then calls the response complete; an answer of headers alone ("trailers-only") has the
+//! and only then calls the response complete; a response of headers alone ("trailers-only") has the
 //! status among `u->headers_in.headers`, which `ngx_http_grpc_process_header` filled. Both lists
 //! are initialised before any header is parsed (`ngx_http_upstream_process_header`). So it is in
 //! 1.22.1 and in 1.28.3. Reads only. Cost: a walk over the trailers and, without them, the headers.
@@ -25,7 +25,7 @@ pub(crate) unsafe fn is_grpc(u: *const ngx_http_upstream_t) -> bool {
 /// The call's status, if it has come.
 ///
 /// # Safety
-/// `u` is live and speaks gRPC, and the header of its answer was parsed.
+/// `u` is live and speaks gRPC, and the header of its response was parsed.
 pub(crate) unsafe fn status(u: *const ngx_http_upstream_t) -> Option<u16> {
     // SAFETY: as the caller vouches: the lists are initialised, and nginx is not parsing now.
     unsafe {

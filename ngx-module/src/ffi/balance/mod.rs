@@ -24,7 +24,7 @@ mod upstream;
 mod waiters;
 
 use crate::conf::limit::parse_switch;
-use crate::conf::{DirectiveError, balance as balance_args};
+use crate::conf::{ConfError, balance as balance_args};
 use crate::ffi::base::directive::{arguments, compile, once, place};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill};
@@ -37,13 +37,14 @@ use attempts::{Attempt, ShownTime};
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_TAKE1, ngx_conf_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_TAKE1, ngx_conf_t};
 use pincer_core::zone::Zone;
 use upstream::{BalanceModule, Location, Main, UpstreamConf};
 
 module::module!(
     BalanceModule,
     c"ngx_http_pincer_balance_module",
+    (Main, UpstreamConf, Location),
     [
         in_upstream(c"pincer_balance", NGX_CONF_ANY, balance),
         in_upstream(c"pincer_queue", NGX_CONF_1MORE, queue_of),
@@ -52,21 +53,13 @@ module::module!(
 );
 
 impl Feature for BalanceModule {
-    type Main = Main;
-    type Server = UpstreamConf;
-    type Location = Location;
-
     const VARIABLES: &'static [Variable] = &[
         Variable::new("pincer_ttft", ttft),
         Variable::new("pincer_queue_time", queue_time),
         Variable::new("pincer_pick_reason", pick_reason),
     ];
 
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
-
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { BalanceModule::main_read(cf) };
         declare::collect_upstreams(cf, main)?;
@@ -93,7 +86,7 @@ impl WorkerPart for Main {
     }
 }
 
-fn balance(cf: *mut ngx_conf_t, upstream: &mut UpstreamConf) -> Result<(), DirectiveError> {
+fn balance(cf: *mut ngx_conf_t, upstream: &mut UpstreamConf) -> Result<(), ConfError> {
     needed_by(cf, "pincer_balance");
     let parsed = balance_args::parse_balance(&arguments(cf))?;
     if let Some(affinity) = &parsed.affinity {
@@ -104,14 +97,14 @@ fn balance(cf: *mut ngx_conf_t, upstream: &mut UpstreamConf) -> Result<(), Direc
     declare::capture(cf)
 }
 
-fn queue_of(cf: *mut ngx_conf_t, upstream: &mut UpstreamConf) -> Result<(), DirectiveError> {
+fn queue_of(cf: *mut ngx_conf_t, upstream: &mut UpstreamConf) -> Result<(), ConfError> {
     if upstream.balance.is_none() {
         upstream.place.replace(place(cf));
     }
     once(&mut upstream.queue, balance_args::parse_queue(&arguments(cf))?, "pincer_queue")
 }
 
-fn slot(cf: *mut ngx_conf_t, location: &mut Location) -> Result<(), DirectiveError> {
+fn slot(cf: *mut ngx_conf_t, location: &mut Location) -> Result<(), ConfError> {
     needed_by(cf, "pincer_slot");
     once(&mut location.slot, parse_switch("pincer_slot", &arguments(cf))?, "pincer_slot")
 }

@@ -14,7 +14,7 @@ const AF_UNIX: libc::sa_family_t = 1;
 const SA_FAMILY_LEN: u32 = 2;
 const _: () = assert!(libc::AF_UNIX == 1 && size_of::<libc::sa_family_t>() == 2);
 
-/// The request's parking record, made if it never waited before; `None` when memory is out.
+/// The request's parking record, made if it never waited before; `None` when out of memory.
 ///
 /// # Safety
 /// `state` is live and not parked.
@@ -66,35 +66,37 @@ pub(super) unsafe fn prepare_event(
 /// # Safety
 /// `state` is live and parked.
 pub(super) unsafe fn unlink(state: *mut RequestState, event: impl Fn(u64) -> Event) {
-    // SAFETY: a parked record is in the list of its upstream.
-    unsafe {
-        let (parking, conf, zone) = ((*state).parking, (*state).conf, (*state).zone);
-        conf.local.remove(&raw mut (*parking).waiter);
+    // SAFETY: a parked record is in the list of its upstream, and has its parking record.
+    let (this, parking) = unsafe {
+        let parking = (*state).parking;
+        (*state).conf.local.remove(&raw mut (*parking).waiter);
         nginx::cancel(&raw mut (*parking).settle_event);
         nginx::cancel(&raw mut (*parking).timeout_event);
-        (*state).stage = Stage::Idle;
-        let waited_ns = clock::now().since((*parking).waiter.parked_at);
+        (&mut *state, &*parking)
+    };
+    let (conf, zone, worker) = (this.conf, this.zone, this.worker);
+    this.stage = Stage::Idle;
+    let waited_ns = clock::now().since(parking.waiter.parked_at);
+    // SAFETY: the record's request is live; a request's upstream lives as long as it.
+    if let Some(u) = unsafe { (*this.request).upstream.as_mut() } {
         // What nginx compares `proxy_next_upstream_timeout` with, and nothing else. By its own
         // clock, so that the start never lies ahead of it.
-        let u = (*(*state).request).upstream;
-        if !u.is_null() {
-            let waited_ms = nginx::current_msec().saturating_sub((*parking).parked_ms);
-            (*u).peer.start_time = (*u).peer.start_time.wrapping_add(waited_ms);
+        let waited_ms = nginx::current_msec().saturating_sub(parking.parked_ms);
+        u.peer.start_time = u.peer.start_time.wrapping_add(waited_ms);
+    }
+    if let Some(attempt) = this.attempts.last() {
+        attempt.queue = ShownTime::of_ns(waited_ns);
+    }
+    if let Some(index) = conf.index.get() {
+        let cell = parking.waiter.cell;
+        zone.queue_leave(index, worker, cell, conf.local.ends(cell));
+        if parking.waiter.is_retry {
+            zone.queue_retry_left(index, worker);
         }
-        if let Some(attempt) = (*state).attempts.last() {
-            attempt.queue = ShownTime::of_ns(waited_ns);
-        }
-        if let Some(index) = conf.index.get() {
-            let cell = (*parking).waiter.cell;
-            let worker = (*state).worker;
-            zone.queue_leave(index, worker, cell, conf.local.ends(cell));
-            if (*parking).waiter.is_retry {
-                zone.queue_retry_left(index, worker);
-            }
-            count(zone, index, worker, (*parking).class, &event(waited_ns));
-        }
-        if conf.local.is_empty() {
-            nginx::cancel(conf.local.tick_event.get());
-        }
+        count(zone, index, worker, parking.class, &event(waited_ns));
+    }
+    if conf.local.is_empty() {
+        // SAFETY: the upstream's own event, which lives as long as the configuration.
+        unsafe { nginx::cancel(conf.local.tick_event.get()) };
     }
 }

@@ -8,7 +8,7 @@
 use crate::ffi::base::bits;
 use crate::ffi::base::eventfd::eventfd;
 use crate::ffi::base::statics::LoopStatic;
-use nginx_sys::{ngx_connection_t, ngx_http_upstream_t, ngx_peer_connection_t};
+use nginx_sys::{ngx_connection_t, ngx_http_upstream_t, ngx_log_t, ngx_peer_connection_t};
 use std::cell::Cell;
 
 /// What this process's placeholders are duplicates of; negative before the first.
@@ -51,34 +51,55 @@ pub(crate) unsafe fn open(pc: *const ngx_peer_connection_t) -> Option<*mut ngx_c
 /// # Safety
 /// `u` is live and connected or connecting; `placeholder` is still open.
 pub(crate) unsafe fn adopt(u: *mut ngx_http_upstream_t, placeholder: *mut ngx_connection_t) {
-    // SAFETY: as the caller vouches; the pool moves from the one connection to the other unless
-    // keepalive's has its own.
+    // SAFETY: as the caller vouches; nginx has made the placeholder's data the request.
     unsafe {
         let c = (*u).peer.connection;
-        let r = (*placeholder).data.cast::<nginx_sys::ngx_http_request_t>();
+        let client = (*(*placeholder).data.cast::<nginx_sys::ngx_http_request_t>()).connection;
         (*c).requests += 1;
         (*c).data = (*placeholder).data;
         (*(*c).write).handler = (*(*placeholder).write).handler;
         (*(*c).read).handler = (*(*placeholder).read).handler;
-        bits::connection::set_sendfile(c, bits::connection::sendfile(c) & bits::connection::sendfile((*r).connection));
+        send_like(c, client);
         bits::output_chain::set_sendfile(&raw mut (*u).output, bits::connection::sendfile(c));
-        if bits::connection::tcp_nopush((*r).connection)
-            == nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED
-        {
-            bits::connection::set_tcp_nopush(c, nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED);
-        }
+        // Keepalive's connections have a pool of their own.
         if (*c).pool.is_null() {
             (*c).pool = std::mem::replace(&mut (*placeholder).pool, std::ptr::null_mut());
         }
-        let log = (*(*r).connection).log;
-        (*c).log = log;
-        (*(*c).pool).log = log;
-        (*(*c).read).log = log;
-        (*(*c).write).log = log;
+        log_to(c, (*client).log);
         (*u).writer.connection = c;
         if !(*u).state.is_null() {
             (*(*u).state).peer = (*u).peer.name;
         }
+    }
+}
+
+/// Lets `connection` use `sendfile` and `tcp_nopush` only where the client's connection does.
+///
+/// # Safety
+/// Both are live.
+unsafe fn send_like(connection: *mut ngx_connection_t, client: *const ngx_connection_t) {
+    const DISABLED: u32 = nginx_sys::ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED;
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let sendfile = bits::connection::sendfile(connection) & bits::connection::sendfile(client);
+        bits::connection::set_sendfile(connection, sendfile);
+        if bits::connection::tcp_nopush(client) == DISABLED {
+            bits::connection::set_tcp_nopush(connection, DISABLED);
+        }
+    }
+}
+
+/// Has everything of `connection` write to `log`.
+///
+/// # Safety
+/// `connection` is live and has its pool; `log` lives as long as it.
+unsafe fn log_to(connection: *mut ngx_connection_t, log: *mut ngx_log_t) {
+    // SAFETY: as the caller vouches; a connection has its two events.
+    unsafe {
+        (*connection).log = log;
+        (*(*connection).pool).log = log;
+        (*(*connection).read).log = log;
+        (*(*connection).write).log = log;
     }
 }
 

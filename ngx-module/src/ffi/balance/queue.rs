@@ -173,25 +173,28 @@ fn trim(conf: &'static UpstreamConf, zone: &Zone<'_>, index: UpstreamIdx, me: Wo
 /// # Safety
 /// `state` is live and parked. It may be gone afterwards.
 unsafe fn grant(state: *mut RequestState, ticket: Ticket) {
-    // SAFETY: a parked request has its upstream and its placeholder; nginx is not inside this
-    // request, as a drain runs from the loop.
-    unsafe {
+    // SAFETY: as the caller vouches; a parked request has its upstream.
+    let u = unsafe {
         unlink(state, Event::Served);
         (*state).ticket = Some(ticket);
         (*state).stage = Stage::Granted;
-        let u = (*(*state).request).upstream;
+        (*(*state).request).upstream
+    };
+    // SAFETY: a parked request waits on its placeholder; nginx is not inside this request, as a
+    // drain runs from the loop.
+    unsafe {
         let waited_on = (*u).peer.connection;
         (*u).start_time = nginx::current_msec();
-        let answer = nginx_sys::ngx_event_connect_peer(&raw mut (*u).peer);
-        if answer != nginx::OK && answer != nginx::AGAIN && answer != nginx::DONE {
-            (*state).local_fault = answer == nginx::ERROR;
+        let result = nginx_sys::ngx_event_connect_peer(&raw mut (*u).peer);
+        if result != nginx::OK && result != nginx::AGAIN && result != nginx::DONE {
+            (*state).local_fault = result == nginx::ERROR;
             (*u).peer.connection = waited_on;
             placeholder::fail(u);
             return;
         }
         placeholder::adopt(u, waited_on);
         nginx::close_connection(waited_on);
-        if answer == nginx::AGAIN {
+        if result == nginx::AGAIN {
             bits::event::add_timer((*(*u).peer.connection).write, (*(*u).conf).connect_timeout);
             return;
         }

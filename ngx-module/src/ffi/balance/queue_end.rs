@@ -87,16 +87,16 @@ pub(crate) unsafe fn forget(state: *mut RequestState) {
     }
 }
 
-/// The request gives way to a better one.
+/// The request is evicted from the queue for a better one.
 ///
 /// # Safety
 /// `state` is live and parked, called from the event loop. It may be gone afterwards.
 pub(super) unsafe fn send_away(state: *mut RequestState) {
     // SAFETY: as the caller vouches; a parked request has its upstream.
     unsafe {
-        unlink(state, |_| Event::GaveWay);
+        unlink(state, |_| Event::Evicted);
         let u = (*(*state).request).upstream;
-        if !refuse_by_class(state, nginx_sys::NGX_HTTP_UPSTREAM_FT_ERROR, "it gives way in the queue") {
+        if !refuse_by_class(state, nginx_sys::NGX_HTTP_UPSTREAM_FT_ERROR, "evicted from queue") {
             (*u).peer.tries = 0;
             placeholder::fail(u);
         }
@@ -104,7 +104,7 @@ pub(super) unsafe fn send_away(state: *mut RequestState) {
 }
 
 /// Answers 503 if the request, which no longer waits, has a class; `false`, and nothing done, if
-/// nginx is to answer: it has none, or an expired answer in the cache stands in for a failure of
+/// nginx is to answer: it has none, or an expired response in the cache stands in for a failure of
 /// kind `flag`.
 ///
 /// # Safety
@@ -119,7 +119,7 @@ unsafe fn refuse_by_class(state: *mut RequestState, flag: u32, reason: &str) -> 
         }
         let index = (*state).conf.index.get();
         let retry_after_s = index.map_or(1, |index| (*state).zone.queue_retry_after_s(index, clock::now()));
-        unavailable::answer(r, retry_after_s, reason);
+        unavailable::respond(r, retry_after_s, reason);
         true
     }
 }
@@ -129,12 +129,12 @@ unsafe fn refuse_by_class(state: *mut RequestState, flag: u32, reason: &str) -> 
 ///
 /// # Safety
 /// As [`refuse_by_class`].
-unsafe fn answer_own(state: *mut RequestState) -> bool {
+unsafe fn respond_own(state: *mut RequestState) -> bool {
     // SAFETY: as the caller vouches.
     unsafe {
         let r = (*state).request;
         let Some(status) = unavailable::own_status(r) else { return false };
-        unavailable::answer_own(r, status);
+        unavailable::respond_own(r, status);
         true
     }
 }
@@ -149,7 +149,7 @@ pub(super) unsafe fn refuse(state: *mut RequestState) {
         let r = (*state).request;
         let u = (*r).upstream;
         unlink(state, |_| Event::Left);
-        if answer_own(state) {
+        if respond_own(state) {
             return;
         }
         if unavailable::has_stale(u, nginx_sys::NGX_HTTP_UPSTREAM_FT_ERROR) {
@@ -158,7 +158,7 @@ pub(super) unsafe fn refuse(state: *mut RequestState) {
         }
         let index = (*state).conf.index.get();
         let retry_after_s = index.map_or(1, |index| (*state).zone.queue_retry_after_s(index, clock::now()));
-        unavailable::answer(r, retry_after_s, "no peer takes requests");
+        unavailable::respond(r, retry_after_s, "no peer takes requests");
     }
 }
 
@@ -175,7 +175,7 @@ impl event::Handler for TurnedAway {
             let state = (*event).data.cast::<RequestState>();
             (*state).stage = Stage::Idle;
             let u = (*(*state).request).upstream;
-            if !answer_own(state) && !refuse_by_class(state, 0, "the queue is full") {
+            if !respond_own(state) && !refuse_by_class(state, 0, "the queue is full") {
                 placeholder::fail(u);
             }
         }
@@ -196,7 +196,7 @@ impl event::Handler for Timeout {
             let u = (*(*state).request).upstream;
             unlink(state, Event::TimedOut);
             kick((*state).conf, (*state).zone);
-            if !answer_own(state)
+            if !respond_own(state)
                 && !refuse_by_class(state, nginx_sys::NGX_HTTP_UPSTREAM_FT_TIMEOUT, "it waited too long")
             {
                 placeholder::time_out(u);

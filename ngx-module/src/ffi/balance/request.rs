@@ -135,6 +135,17 @@ impl RequestState {
         self.number.is_multiple_of(pincer_core::pick::EXPLORE_ONE_IN)
     }
 
+    /// The request comes to the upstream of `conf`, where no peer has been tried for it.
+    pub(super) fn come(&mut self, conf: &'static UpstreamConf) {
+        self.conf = conf;
+        self.number = conf.number();
+        self.tried = Tried::default();
+        self.round = 0;
+        self.had_stale = false;
+        self.fallback = std::ptr::null_mut();
+        self.attempts.come();
+    }
+
     /// Begins another attempt.
     pub(crate) fn attempt_begin(&mut self) {
         // SAFETY: the request is live, and with it its pool.
@@ -174,7 +185,7 @@ pub(crate) unsafe fn find(request: *mut ngx_http_request_t) -> Option<*mut Reque
     }
 }
 
-/// Makes the record of `request`; `None` when memory is out.
+/// Makes the record of `request`; `None` when out of memory.
 ///
 /// # Safety
 /// `request` is live and has none yet.

@@ -45,10 +45,10 @@ pub(crate) enum Event {
     TimedOut(u64),
     /// Its client is gone, or no peer is eligible any more.
     Left,
-    /// It found no place.
+    /// The queue is full.
     Refused,
     /// It had a place, and gave way.
-    GaveWay,
+    Evicted,
 }
 
 /// Counts it for the upstream and for the class.
@@ -57,13 +57,13 @@ pub(crate) fn count(zone: &Zone<'_>, upstream: UpstreamIdx, worker: WorkerIdx, c
         Event::Entered | Event::Left => {}
         Event::Served(waited_ns) => zone.queue_left(upstream, waited_ns),
         Event::TimedOut(waited_ns) => zone.queue_timeout(upstream, waited_ns),
-        Event::Refused | Event::GaveWay => zone.queue_overflow(upstream),
+        Event::Refused | Event::Evicted => zone.queue_overflow(upstream),
     }
     let Some(class) = index(class) else { return };
     match *event {
         Event::Entered => return zone.class_waiting_add(class, worker),
         Event::Refused => return zone.class_queue_overflow(class),
-        Event::GaveWay => zone.class_queue_overflow(class),
+        Event::Evicted => zone.class_queue_overflow(class),
         Event::Served(waited_ns) => zone.class_queue_left(class, waited_ns, false),
         Event::TimedOut(waited_ns) => zone.class_queue_left(class, waited_ns, true),
         Event::Left => {}

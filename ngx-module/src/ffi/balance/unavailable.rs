@@ -1,4 +1,4 @@
-//! The answer to a request of a class that finds no place in the queue, or waits there too long:
+//! The response to a request of a class where the queue is full, or whose wait times out:
 //! 503 with `Retry-After`. And to one that cannot be tried again: the status that its last peer
 //! answered.
 //!
@@ -11,10 +11,9 @@ use nginx_sys::{
     NGX_HTTP_SERVICE_UNAVAILABLE, NGX_HTTP_SPECIAL_RESPONSE, ngx_http_request_t, ngx_http_upstream_state_t,
     ngx_http_upstream_t, ngx_int_t, ngx_msec_t, ngx_uint_t,
 };
+use ngx::ngx_string;
 
-const RETRY_AFTER: &str = "Retry-After";
-
-/// Whether nginx would serve an expired answer from its cache for a failure of kind `flag`
+/// Whether nginx would serve an expired response from its cache for a failure of kind `flag`
 /// (`NGX_HTTP_UPSTREAM_FT_…`): then its own way is better than 503.
 ///
 /// # Safety
@@ -32,7 +31,7 @@ pub(crate) unsafe fn has_stale(u: *const ngx_http_upstream_t, flag: u32) -> bool
 /// # Safety
 /// `r` is live with an upstream that waits for a connection; called from the event loop. The
 /// request may be gone afterwards.
-pub(crate) unsafe fn answer(r: *mut ngx_http_request_t, retry_after_s: u32, reason: &str) {
+pub(crate) unsafe fn respond(r: *mut ngx_http_request_t, retry_after_s: u32, reason: &str) {
     // SAFETY: as the caller vouches; `cleanup` is set as long as an upstream is not finalised. Its
     // handler takes one off the main request's count, which is added before, as
     // `ngx_http_upstream_create` does. What a connection's memory says of being destroyed outlives
@@ -41,15 +40,16 @@ pub(crate) unsafe fn answer(r: *mut ngx_http_request_t, retry_after_s: u32, reas
         log::write(
             (*(*r).connection).log,
             log::NGX_LOG_ERR,
-            &format!("refuses a request, reason={reason}, retry_after={retry_after_s}"),
+            &format!("request rejected, reason={reason}, retry_after={retry_after_s}"),
         );
-        nginx::add_header_out(r, RETRY_AFTER, &retry_after_s.to_string());
+        nginx::add_header_out(r, ngx_string!("Retry-After"), &retry_after_s.to_string());
         finish(r, NGX_HTTP_SERVICE_UNAVAILABLE as ngx_uint_t);
     }
 }
 
 /// The status that the last peer of the request answered before its retry was parked; `None` if it
-/// did not answer, if there was none, or if nginx may serve an expired answer of its cache instead.
+/// did not answer, if there was none, or if nginx may serve an expired response of its cache
+/// instead.
 ///
 /// # Safety
 /// `r` is live with an upstream that asks, or waits, for a connection.
@@ -70,21 +70,21 @@ pub(crate) unsafe fn own_status(r: *const ngx_http_request_t) -> Option<ngx_uint
 /// Ends the request with `status`, of its own peer.
 ///
 /// # Safety
-/// As [`answer`].
-pub(crate) unsafe fn answer_own(r: *mut ngx_http_request_t, status: ngx_uint_t) {
+/// As [`respond`].
+pub(crate) unsafe fn respond_own(r: *mut ngx_http_request_t, status: ngx_uint_t) {
     // SAFETY: as the caller vouches.
     unsafe {
         log::write(
             (*(*r).connection).log,
             log::NGX_LOG_ERR,
-            &format!("has no peer to try a request again, gives its client the last answer, status={status}"),
+            &format!("has no peer to try a request again, gives its client the last response, status={status}"),
         );
         finish(r, status);
     }
 }
 
 /// # Safety
-/// As [`answer`].
+/// As [`respond`].
 unsafe fn finish(r: *mut ngx_http_request_t, status: ngx_uint_t) {
     // SAFETY: as the caller vouches; so is what is said there of the cleanup.
     unsafe {

@@ -3,8 +3,9 @@
 use super::address::Addresses;
 use super::sessions::Sessions;
 use super::waiters::LocalQueue;
+use crate::conf::ConfError;
 use crate::conf::balance::{BalanceArgs, QueueArgs};
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::location::Location as NginxLocation;
 use crate::ffi::base::{clock, nginx};
 use nginx_sys::{
@@ -33,8 +34,8 @@ pub(crate) struct Location {
     pub(crate) slot: Option<bool>,
 }
 
-impl LocationConf for Location {
-    fn merge(&mut self, _: *mut ngx_conf_t, parent: &Self, _: &NginxLocation) -> Result<(), String> {
+impl Inherit for Location {
+    fn merge(&mut self, _: *mut ngx_conf_t, parent: &Self, _: &NginxLocation) -> Result<(), ConfError> {
         self.slot = self.slot.or(parent.slot);
         Ok(())
     }
@@ -125,7 +126,7 @@ impl UpstreamConf {
 /// `upstream` is a live `upstream {}`'s configuration. The reference lasts as long as that
 /// configuration; callers keep it no longer.
 pub(crate) unsafe fn of_upstream(upstream: *const ngx_http_upstream_srv_conf_t) -> &'static UpstreamConf {
-    // SAFETY: `srv_conf` has a slot for every http module, filled by `create_srv_conf`.
+    // SAFETY: as the caller vouches: `srv_conf` has a slot for every http module.
     unsafe { &*(*(*upstream).srv_conf.add(BalanceModule::index())).cast::<UpstreamConf>() }
 }
 

@@ -1,28 +1,33 @@
 //! Directives: their entries in nginx's tables, and what their setters ask nginx.
 
-use super::feature::{CONF_ERROR, Feature, being_read};
+use super::feature::{Feature, being_read};
 use super::guard::guard;
 use super::log;
 use super::pool::pool_copy;
 use super::status::OK;
 use super::text::{bytes, elements};
-use crate::conf::DirectiveError;
+use crate::conf::{ConfError, Problem};
 use nginx_sys::{
     NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF,
     NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_t, ngx_str_t, ngx_uint_t,
 };
+use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use std::ffi::{CStr, c_char, c_void};
 use std::path::PathBuf;
 
 /// Hands a directive's arguments to `crate::conf` and stores what comes back in the configuration
 /// of its level.
-pub(crate) type Setter<T> = fn(*mut ngx_conf_t, &mut T) -> Result<(), DirectiveError>;
+pub(crate) type Setter<T> = fn(*mut ngx_conf_t, &mut T) -> Result<(), ConfError>;
 
 /// `http {}`, servers and locations.
 const ANYWHERE: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 
 /// A directive of `http {}` alone.
-pub(crate) const fn in_http<F: Feature>(name: &'static CStr, arguments: u32, setter: Setter<F::Main>) -> ngx_command_t {
+pub(crate) const fn in_http<F: Feature>(
+    name: &'static CStr,
+    arguments: u32,
+    setter: Setter<F::MainConf>,
+) -> ngx_command_t {
     entry(name, NGX_HTTP_MAIN_CONF | arguments, NGX_HTTP_MAIN_CONF_OFFSET, setter)
 }
 
@@ -30,7 +35,7 @@ pub(crate) const fn in_http<F: Feature>(name: &'static CStr, arguments: u32, set
 pub(crate) const fn in_upstream<F: Feature>(
     name: &'static CStr,
     arguments: u32,
-    setter: Setter<F::Server>,
+    setter: Setter<F::ServerConf>,
 ) -> ngx_command_t {
     entry(name, NGX_HTTP_UPS_CONF | arguments, NGX_HTTP_SRV_CONF_OFFSET, setter)
 }
@@ -39,7 +44,7 @@ pub(crate) const fn in_upstream<F: Feature>(
 pub(crate) const fn in_location<F: Feature>(
     name: &'static CStr,
     arguments: u32,
-    setter: Setter<F::Location>,
+    setter: Setter<F::LocationConf>,
 ) -> ngx_command_t {
     entry(name, NGX_HTTP_LOC_CONF | arguments, NGX_HTTP_LOC_CONF_OFFSET, setter)
 }
@@ -48,7 +53,7 @@ pub(crate) const fn in_location<F: Feature>(
 pub(crate) const fn anywhere<F: Feature>(
     name: &'static CStr,
     arguments: u32,
-    setter: Setter<F::Location>,
+    setter: Setter<F::LocationConf>,
 ) -> ngx_command_t {
     entry(name, ANYWHERE | arguments, NGX_HTTP_LOC_CONF_OFFSET, setter)
 }
@@ -67,18 +72,20 @@ const fn entry<T>(name: &'static CStr, type_: u32, conf: usize, setter: Setter<T
 
 /// Runs a setter; an error is reported with the place that nginx knows.
 unsafe extern "C" fn set<T>(cf: *mut ngx_conf_t, command: *mut ngx_command_t, conf: *mut c_void) -> *mut c_char {
-    // SAFETY: nginx passes the entry that `entry::<T>` made.
-    let setter = unsafe { std::mem::transmute::<*mut c_void, Setter<T>>((*command).post) };
-    let result = guard("directive", Err(DirectiveError("a fault in the module".to_owned())), || {
+    // SAFETY: nginx passes the entry that `entry::<T>` made, whose name is static.
+    let (setter, name) =
+        unsafe { (std::mem::transmute::<*mut c_void, Setter<T>>((*command).post), bytes((*command).name)) };
+    let panicked = ConfError::new(std::str::from_utf8(name).unwrap_or_default(), Problem::Panicked);
+    let result = guard("directive", Err(panicked), || {
         // SAFETY: nginx passes the configuration of the directive's level, which `create::<T>`
         // made; it reads the configuration on one thread and holds no reference into it.
         setter(cf, unsafe { being_read(conf) })
     });
     match result {
-        Ok(()) => std::ptr::null_mut(),
+        Ok(()) => NGX_CONF_OK,
         Err(error) => {
             log::conf(cf, log::NGX_LOG_EMERG, &error.to_string());
-            CONF_ERROR
+            NGX_CONF_ERROR
         }
     }
 }
@@ -105,15 +112,16 @@ pub(crate) fn place(cf: *const ngx_conf_t) -> String {
     }
 }
 
-pub(crate) fn once<T>(slot: &mut Option<T>, value: T, directive: &str) -> Result<(), DirectiveError> {
+/// Stores what a directive says that may stand once.
+pub(crate) fn once<T>(slot: &mut Option<T>, value: T, directive: &'static str) -> Result<(), ConfError> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(DirectiveError(format!("\"{directive}\" is duplicate, one is needed"))),
+        Some(_) => Err(ConfError::new(directive, Problem::Duplicate)),
     }
 }
 
 /// A copy of `text` as nginx's own words of a configuration are: with a NUL behind the end, which
-/// its parsers look at. `None` when memory is out.
+/// its parsers look at. `None` when out of memory.
 fn text_of_conf(cf: *const ngx_conf_t, text: &[u8]) -> Option<ngx_str_t> {
     // SAFETY: `cf` is live, and so is its pool.
     let copy = unsafe { pool_copy((*cf).pool, &[text, b"\0"].concat()) }?;
@@ -121,9 +129,14 @@ fn text_of_conf(cf: *const ngx_conf_t, text: &[u8]) -> Option<ngx_str_t> {
 }
 
 /// A path relative to nginx's configuration (`conf_prefix`) or its prefix, made absolute.
-pub(crate) fn full_path(cf: *mut ngx_conf_t, argument: &[u8], conf_prefix: bool) -> Result<PathBuf, DirectiveError> {
+pub(crate) fn full_path(
+    cf: *mut ngx_conf_t,
+    directive: &'static str,
+    argument: &[u8],
+    conf_prefix: bool,
+) -> Result<PathBuf, ConfError> {
     use std::os::unix::ffi::OsStrExt;
-    let out_of_memory = || DirectiveError("memory is out".to_owned());
+    let out_of_memory = || ConfError::new(directive, Problem::Memory);
     let mut name = text_of_conf(cf, argument).ok_or_else(out_of_memory)?;
     // SAFETY: `cf` and its cycle are live; the name has its NUL.
     let name = unsafe {
@@ -138,11 +151,11 @@ pub(crate) fn full_path(cf: *mut ngx_conf_t, argument: &[u8], conf_prefix: bool)
 /// Compiles text with variables.
 pub(crate) fn compile(
     cf: *mut ngx_conf_t,
-    directive: &str,
-    key: &str,
+    directive: &'static str,
+    key: &'static str,
     source: &str,
-) -> Result<&'static nginx_sys::ngx_http_complex_value_t, DirectiveError> {
-    let out_of_memory = || DirectiveError("memory is out".to_owned());
+) -> Result<&'static nginx_sys::ngx_http_complex_value_t, ConfError> {
+    let out_of_memory = || ConfError::new(directive, Problem::Memory);
     let mut value = text_of_conf(cf, source.as_bytes()).ok_or_else(out_of_memory)?;
     // SAFETY: `cf` is live; the value and the copied source live in the configuration's pool, as
     // long as the configuration.
@@ -157,7 +170,7 @@ pub(crate) fn compile(
         compile.value = &raw mut value;
         compile.complex_value = compiled;
         if nginx_sys::ngx_http_compile_complex_value(&raw mut compile) != OK {
-            return Err(DirectiveError::invalid(directive, key, source, "a known variable"));
+            return Err(ConfError::invalid(directive, key, source, "a known variable"));
         }
         Ok(&*compiled)
     }

@@ -4,7 +4,6 @@
 //! and at the begin and end of a process. Each of these calls enters here, once for all features,
 //! inside the guard; a feature says in [`Feature`] what is to be done.
 
-use super::cycle::main_conf_in;
 use super::guard::guard;
 use super::location::Location;
 use super::log;
@@ -12,43 +11,42 @@ use super::pool::pool_box;
 use super::statics::NginxStatic;
 use super::status::{ERROR, OK};
 use super::variable::{self, Variable};
+use crate::conf::ConfError;
 use nginx_sys::{
     NGX_HTTP_MODULE, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER, ngx_command_t, ngx_conf_t, ngx_cycle_t,
     ngx_http_conf_ctx_t, ngx_http_module_t, ngx_http_request_t, ngx_int_t, ngx_module_t, ngx_uint_t,
 };
+use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
+use ngx::http::{HttpModuleLocationConf, HttpModuleMainConf, HttpModuleServerConf};
 use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;
 
-/// What every callback of nginx's that returns a text returns for an error: `(char *) -1`.
-pub(super) const CONF_ERROR: *mut c_char = usize::MAX as *mut c_char;
-
 /// A configuration of `http {}`, a server or a location, of which the inner ones inherit.
-pub(crate) trait LocationConf: Default + 'static {
+pub(crate) trait Inherit: Default + 'static {
     /// Takes over what `parent` says and this level leaves open. Runs after nginx's own modules
     /// have done the same for the place, since a dynamic module comes last; so what they decided is
     /// final.
-    fn merge(&mut self, _cf: *mut ngx_conf_t, _parent: &Self, _location: &Location) -> Result<(), String> {
+    fn merge(&mut self, _cf: *mut ngx_conf_t, _parent: &Self, _location: &Location) -> Result<(), ConfError> {
         Ok(())
     }
 }
 
-impl LocationConf for () {}
+impl Inherit for () {}
 
-/// A feature of the module. A configuration of no size is never made.
-pub(crate) trait Feature: Sized + 'static {
-    /// What `http {}` says.
-    type Main: Default + 'static;
-    /// What an `upstream {}` says; nginx makes one for each server, too.
-    type Server: Default + 'static;
-    type Location: LocationConf;
-
+/// A feature of the module, with the types of its configurations in `http {}`, in an `upstream {}`
+/// (nginx makes one for each server, too) and in a location. A configuration of no size is never
+/// made: the accessors of `ngx` find none.
+pub(crate) trait Feature:
+    HttpModuleMainConf<MainConf: Default + 'static>
+    + HttpModuleServerConf<ServerConf: Default + 'static>
+    + HttpModuleLocationConf<LocationConf: Inherit>
+    + Sized
+    + 'static
+{
     const VARIABLES: &'static [Variable] = &[];
 
-    /// The feature as nginx knows it.
-    fn module() -> *mut ngx_module_t;
-
     /// All of `http {}` has been read: checks it, and puts handlers and filters into their places.
-    fn configured(_cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(_cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         Ok(())
     }
 
@@ -61,37 +59,10 @@ pub(crate) trait Feature: Sized + 'static {
     /// At a process's end.
     fn worker_ends() {}
 
-    /// The feature's index among the http modules.
+    /// The feature's index among the http modules: set when nginx reads `http {}`, and nothing asks
+    /// earlier.
     fn index() -> usize {
-        // SAFETY: nginx has set it when it read `http {}`, and nothing asks earlier.
-        unsafe { (*Self::module()).ctx_index }
-    }
-
-    /// The `http {}` configuration of a request.
-    ///
-    /// # Safety
-    /// `r` is live; the reference lasts as long as the worker runs this configuration.
-    unsafe fn main(r: *const ngx_http_request_t) -> Option<&'static Self::Main> {
-        // SAFETY: as the caller vouches: `main_conf` has a slot for every http module.
-        unsafe { (*(*r).main_conf.add(Self::index())).cast::<Self::Main>().as_ref() }
-    }
-
-    /// The configuration of the location that `r` is in now.
-    ///
-    /// # Safety
-    /// As [`Feature::main`].
-    unsafe fn location(r: *const ngx_http_request_t) -> Option<&'static Self::Location> {
-        // SAFETY: as the caller vouches: `loc_conf` has a slot for every http module.
-        unsafe { (*(*r).loc_conf.add(Self::index())).cast::<Self::Location>().as_ref() }
-    }
-
-    /// The `http {}` configuration in `cycle`; `None` if there is no `http {}`.
-    ///
-    /// # Safety
-    /// `cycle` is live and its configuration has been read; the reference lasts as long as `cycle`.
-    unsafe fn main_in(cycle: *const ngx_cycle_t) -> Option<&'static Self::Main> {
-        // SAFETY: as the caller vouches.
-        unsafe { main_conf_in(cycle, Self::index()).cast::<Self::Main>().as_ref() }
+        Self::module().ctx_index
     }
 
     /// The `http {}` configuration that is being read.
@@ -99,7 +70,7 @@ pub(crate) trait Feature: Sized + 'static {
     /// # Safety
     /// `cf` is live and inside `http {}`; nobody else holds a reference into the configuration, as
     /// reading it is single-threaded and callers end the reference before they return to nginx.
-    unsafe fn main_being_read<'a>(cf: *const ngx_conf_t) -> &'a mut Self::Main {
+    unsafe fn main_being_read<'a>(cf: *const ngx_conf_t) -> &'a mut Self::MainConf {
         // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every
         // http module.
         unsafe {
@@ -113,7 +84,7 @@ pub(crate) trait Feature: Sized + 'static {
     ///
     /// # Safety
     /// As [`Feature::main_being_read`]; the reference lasts as long as the configuration.
-    unsafe fn main_read(cf: *const ngx_conf_t) -> &'static Self::Main {
+    unsafe fn main_read(cf: *const ngx_conf_t) -> &'static Self::MainConf {
         // SAFETY: as the caller vouches.
         unsafe { Self::main_being_read(cf) }
     }
@@ -122,7 +93,7 @@ pub(crate) trait Feature: Sized + 'static {
     ///
     /// # Safety
     /// As [`Feature::main_being_read`].
-    unsafe fn location_being_read<'a>(cf: *const ngx_conf_t) -> &'a mut Self::Location {
+    unsafe fn location_being_read<'a>(cf: *const ngx_conf_t) -> &'a mut Self::LocationConf {
         // SAFETY: inside `http {}` the context is an `ngx_http_conf_ctx_t` with a slot for every
         // http module.
         unsafe {
@@ -164,12 +135,12 @@ pub(crate) const fn context<F: Feature>() -> ngx_http_module_t {
     ngx_http_module_t {
         preconfiguration: Some(variables::<F>),
         postconfiguration: Some(configured::<F>),
-        create_main_conf: if size_of::<F::Main>() > 0 { Some(create::<F::Main>) } else { None },
+        create_main_conf: if size_of::<F::MainConf>() > 0 { Some(create::<F::MainConf>) } else { None },
         init_main_conf: None,
-        create_srv_conf: if size_of::<F::Server>() > 0 { Some(create::<F::Server>) } else { None },
+        create_srv_conf: if size_of::<F::ServerConf>() > 0 { Some(create::<F::ServerConf>) } else { None },
         merge_srv_conf: None,
-        create_loc_conf: if size_of::<F::Location>() > 0 { Some(create::<F::Location>) } else { None },
-        merge_loc_conf: if size_of::<F::Location>() > 0 { Some(merge::<F::Location>) } else { None },
+        create_loc_conf: if size_of::<F::LocationConf>() > 0 { Some(create::<F::LocationConf>) } else { None },
+        merge_loc_conf: if size_of::<F::LocationConf>() > 0 { Some(merge::<F::LocationConf>) } else { None },
     }
 }
 
@@ -196,22 +167,18 @@ unsafe extern "C" fn create<T: Default>(cf: *mut ngx_conf_t) -> *mut c_void {
     })
 }
 
-unsafe extern "C" fn merge<T: LocationConf>(
-    cf: *mut ngx_conf_t,
-    parent: *mut c_void,
-    child: *mut c_void,
-) -> *mut c_char {
-    guard("merging locations", CONF_ERROR, || {
+unsafe extern "C" fn merge<T: Inherit>(cf: *mut ngx_conf_t, parent: *mut c_void, child: *mut c_void) -> *mut c_char {
+    guard("merging locations", NGX_CONF_ERROR, || {
         // SAFETY: nginx passes two values that `create` made, one thread reads the configuration,
         // and they are different values.
         let (parent, child) = unsafe { (&*parent.cast::<T>(), &mut *child.cast::<T>()) };
         // SAFETY: while nginx merges a location, the context is that location's.
         let location = unsafe { Location::of(cf) };
         match child.merge(cf, parent, &location) {
-            Ok(()) => std::ptr::null_mut(),
+            Ok(()) => NGX_CONF_OK,
             Err(message) => {
                 report(cf, &message);
-                CONF_ERROR
+                NGX_CONF_ERROR
             }
         }
     })
@@ -227,17 +194,17 @@ unsafe extern "C" fn variables<F: Feature>(cf: *mut ngx_conf_t) -> ngx_int_t {
 unsafe extern "C" fn configured<F: Feature>(cf: *mut ngx_conf_t) -> ngx_int_t {
     guard("postconfiguration", ERROR, || match F::configured(cf) {
         Ok(()) => OK,
-        Err(message) => {
-            report(cf, &message);
+        Err(error) => {
+            report(cf, &error);
             ERROR
         }
     })
 }
 
-/// A message that names its place: what nginx would add is where the file ends.
-fn report(cf: *mut ngx_conf_t, message: &str) {
+/// An error that names its place: what nginx would add is where the file ends.
+fn report(cf: *mut ngx_conf_t, error: &ConfError) {
     // SAFETY: nginx passes a live `ngx_conf_t`, which has a log.
-    log::write(unsafe { (*cf).log }, log::NGX_LOG_EMERG, message);
+    log::write(unsafe { (*cf).log }, log::NGX_LOG_EMERG, &error.to_string());
 }
 
 unsafe extern "C" fn in_force<F: Feature>(cycle: *mut ngx_cycle_t) -> ngx_int_t {

@@ -34,6 +34,6 @@ fn count_panic(place: &str) {
         faults.fetch_add(1, Relaxed);
     }
     if !IS_LOGGED.replace(true) {
-        log::write_cycle(log::NGX_LOG_CRIT, &format!("panicked, the request goes on without pincer, place={place}"));
+        log::write_cycle(log::NGX_LOG_CRIT, &format!("internal error, request handled without pincer, place={place}"));
     }
 }

@@ -52,11 +52,11 @@ pub(crate) unsafe fn header_in<'a>(request: *const ngx_http_request_t, name: &[u
     values
 }
 
-/// Adds a header to the answer to `request`; none when memory is out.
+/// Adds a header to the response to `request`; none when out of memory.
 ///
 /// # Safety
-/// `request` is live and its header not sent.
-pub(crate) unsafe fn add_header_out(request: *mut ngx_http_request_t, name: &'static str, value: &str) {
+/// `request` is live and its header not sent; the text of `name` lives as long as it.
+pub(crate) unsafe fn add_header_out(request: *mut ngx_http_request_t, name: ngx_str_t, value: &str) {
     // SAFETY: as the caller vouches; an element of zeroes is a value, and nginx does not write
     // through `key`.
     unsafe {
@@ -68,22 +68,22 @@ pub(crate) unsafe fn add_header_out(request: *mut ngx_http_request_t, name: &'st
         }
         std::ptr::write_bytes(header, 0, 1);
         (*header).hash = 1;
-        (*header).key = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
+        (*header).key = name;
         (*header).value = value;
     }
 }
 
-/// Takes the headers called `name` out of the answer, in the way of nginx: an element without a
+/// Takes the headers called `name` out of the response, in the way of nginx: an element without a
 /// hash is not sent.
 ///
 /// # Safety
 /// `r` is live and its header not sent.
-pub(crate) unsafe fn remove_header_out(r: *mut ngx_http_request_t, name: &str) {
-    // SAFETY: as the caller vouches: the answer's headers are a list of table elements, which does
-    // not grow here.
+pub(crate) unsafe fn remove_header_out(r: *mut ngx_http_request_t, name: ngx_str_t) {
+    // SAFETY: as the caller vouches: the response's headers are a list of table elements, which
+    // does not grow here.
     unsafe {
         for header in elements(&raw const (*r).headers_out.headers) {
-            if bytes((*header).key).eq_ignore_ascii_case(name.as_bytes()) {
+            if bytes((*header).key).eq_ignore_ascii_case(bytes(name)) {
                 (*header.cast_mut()).hash = 0;
             }
         }

@@ -4,6 +4,7 @@ use super::bits;
 use super::cycle::module_named;
 use super::request::core_location;
 use super::text::bytes;
+use super::wrapper::{ngx_http_rewrite_loc_conf_t, ngx_http_try_files_loc_conf_t};
 use nginx_sys::{
     NGX_HTTP_POST, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_request_t,
     ngx_http_upstream_conf_t, ngx_uint_t,
@@ -50,11 +51,10 @@ impl Location {
 
     /// Whether requests end here beyond doubt: not in a server outside of its locations, in a place
     /// that only has others in it, or where `return` or `rewrite` may answer.
-    pub(crate) fn answers(&self) -> bool {
-        let rewrites = self.conf_of("ngx_http_rewrite_module").cast::<*const c_void>();
-        // SAFETY: the rewrite module's configuration begins with a pointer, null without
-        // directives.
-        let returns = unsafe { !rewrites.is_null() && !(*rewrites).is_null() };
+    pub(crate) fn responds(&self) -> bool {
+        let rewrites = self.conf_of("ngx_http_rewrite_module").cast::<ngx_http_rewrite_loc_conf_t>();
+        // SAFETY: the module's configuration begins so in every version.
+        let returns = unsafe { rewrites.as_ref() }.is_some_and(|conf| !conf.codes.is_null());
         // While it is merged, `locations` is null or the queue of those in it.
         let core = self.core();
         core.name.len > 0 && !returns && (core.handler.is_some() || core.locations.is_null())
@@ -108,22 +108,22 @@ impl Location {
 
     /// Whether `try_files` looks at variables before the content phase.
     pub(crate) fn tries_files(&self) -> bool {
-        let conf = self.conf_of("ngx_http_try_files_module").cast::<*const c_void>();
-        // SAFETY: the module's configuration is one pointer, null without the directive.
-        unsafe { !conf.is_null() && !(*conf).is_null() }
+        let conf = self.conf_of("ngx_http_try_files_module").cast::<ngx_http_try_files_loc_conf_t>();
+        // SAFETY: the module's configuration begins so in every version.
+        unsafe { conf.as_ref() }.is_some_and(|conf| !conf.try_files.is_null())
     }
 
-    /// Whether answers to POST are cached here.
-    pub(crate) fn keeps_answers_to_post(&self) -> bool {
+    /// Whether responses to POST are cached here.
+    pub(crate) fn caches_responses_to_post(&self) -> bool {
         self.passing().any(|conf| caches(conf) && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t != 0)
     }
 
-    /// Whether answers are to be cached here, but nginx keeps none that it does not buffer.
+    /// Whether responses are to be cached here, but nginx keeps none that it does not buffer.
     pub(crate) fn caches_unbuffered(&self) -> bool {
         self.passing().any(|conf| caches(conf) && conf.buffering == 0)
     }
 
-    /// Whether answers are cached here, but not those to POST.
+    /// Whether responses are cached here, but not those to POST.
     pub(crate) fn caches_without_post(&self) -> bool {
         self.passing().any(|conf| caches(conf) && conf.cache_methods & NGX_HTTP_POST as ngx_uint_t == 0)
     }

@@ -1,32 +1,25 @@
 //! Lines in nginx's error log. Lower case, `pincer: verb object, key=value`; never a body, key or
 //! header.
+//!
+//! The macros of `ngx` format without memory of their own, and read through the log's pointer: here
+//! alone they stand behind a check that there is one.
+
+#![expect(clippy::disallowed_macros, reason = "each stands behind a check of its log")]
 
 use super::statics::LoopStatic;
-use nginx_sys::{ngx_conf_t, ngx_log_t, ngx_uint_t};
+use nginx_sys::{ngx_conf_t, ngx_log_t};
+use ngx::{ngx_conf_log_error, ngx_log_error};
 use std::cell::Cell;
-use std::ffi::c_char;
 
 pub(crate) use nginx_sys::{NGX_LOG_CRIT, NGX_LOG_EMERG, NGX_LOG_ERR, NGX_LOG_INFO, NGX_LOG_NOTICE, NGX_LOG_WARN};
-
-/// `%*s`: nginx's format for a length and a pointer, so that nothing in `message` is taken for a
-/// format.
-const FORMAT: *const c_char = c"%*s".as_ptr();
 
 /// Writes `pincer: message` at `level`, if the log takes that level. `log` comes from nginx and may
 /// be null (nothing is written).
 pub(crate) fn write(log: *mut ngx_log_t, level: u32, message: &str) {
-    let level = level as ngx_uint_t;
-    if log.is_null() {
-        return;
-    }
-    // SAFETY: not null, and every log pointer that reaches this module is a live `ngx_log_t` of the
-    // cycle, connection or configuration.
-    let enabled = unsafe { (*log).log_level } >= level;
-    if enabled {
-        let line = format!("pincer: {message}");
-        // SAFETY: `log` as above; the format consumes exactly a size and a pointer, and `line`
-        // outlives the call.
-        unsafe { nginx_sys::ngx_log_error_core(level, log, 0, FORMAT, line.len(), line.as_ptr()) };
+    // The macro reads through the pointer: a log that reaches this module and is not null is that
+    // of a live cycle, connection or configuration.
+    if !log.is_null() {
+        ngx_log_error!(level, log, "pincer: {message}");
     }
 }
 
@@ -58,9 +51,9 @@ pub(crate) fn cycle_log() -> *mut ngx_log_t {
 
 /// Reports a mistake in the configuration; nginx appends ` in FILE:LINE`.
 pub(crate) fn conf(cf: *mut ngx_conf_t, level: u32, message: &str) {
-    // SAFETY: nginx passes a live `ngx_conf_t` to every configuration callback; the format consumes
-    // exactly a size and a pointer.
-    unsafe {
-        nginx_sys::ngx_conf_log_error(level as ngx_uint_t, cf, 0, FORMAT, message.len(), message.as_ptr());
+    // The macro reads through both pointers.
+    // SAFETY: nginx passes a live `ngx_conf_t` to every callback of the configuration.
+    if !cf.is_null() && !unsafe { (*cf).log }.is_null() {
+        ngx_conf_log_error!(level, cf, "{message}");
     }
 }

@@ -23,3 +23,4 @@ pub(crate) mod statics;
 pub(crate) mod status;
 pub(crate) mod text;
 pub(crate) mod variable;
+pub(crate) mod wrapper;

@@ -1,7 +1,7 @@
 //! nginx as most of the module asks for it: its macros and inline functions that bindgen cannot
 //! see, and the few casts that everything else would repeat, under one name.
 
-pub(crate) use super::cycle::{core_conf, module_named, uses_variable};
+pub(crate) use super::cycle::{module_named, uses_variable};
 pub(crate) use super::event::{arm, cancel, close_connection, current_msec, fresh_msec, post, queue_is_empty};
 pub(crate) use super::headers::{add_header_out, header_in, headers_in};
 pub(crate) use super::page::memory_buffer;

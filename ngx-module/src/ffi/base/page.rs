@@ -3,7 +3,7 @@
 use super::bits;
 use nginx_sys::{ngx_pool_t, ngx_str_t};
 
-/// A buffer over text that lives in `pool` and is the last of an answer; null when memory is out.
+/// A buffer over text that lives in `pool` and is the last of a response; null when out of memory.
 ///
 /// # Safety
 /// `pool` is live, and `text` lives in it.

@@ -3,6 +3,7 @@
 use super::guard::guard;
 use super::status::DECLINED;
 use super::text::elements;
+use crate::conf::{ConfError, Problem};
 use nginx_sys::{ngx_http_conf_ctx_t, ngx_http_request_t, ngx_int_t};
 
 /// Handles a request, in a phase of its processing or as its content.
@@ -34,16 +35,17 @@ pub(crate) unsafe extern "C" fn handler<H: Handler>(r: *mut ngx_http_request_t) 
 
 type PhaseHandler = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
 
-/// Adds a handler to a phase of request processing.
+/// Adds a handler to a phase of request processing, for `directive`.
 pub(crate) fn add_phase_handler<H: Handler>(
     cf: *mut nginx_sys::ngx_conf_t,
     phase: nginx_sys::ngx_http_phases,
-) -> Result<(), String> {
+    directive: &'static str,
+) -> Result<(), ConfError> {
     // SAFETY: `cf` is live, and its array of handlers too.
     unsafe {
         let slot = nginx_sys::ngx_array_push(phase_handlers(cf, phase)).cast::<nginx_sys::ngx_http_handler_pt>();
         if slot.is_null() {
-            return Err("memory is out".to_owned());
+            return Err(ConfError::new(directive, Problem::Memory));
         }
         slot.write(Some(handler::<H>));
     }
@@ -56,8 +58,9 @@ pub(crate) fn add_phase_handler_behind<H: Handler>(
     cf: *mut nginx_sys::ngx_conf_t,
     phase: nginx_sys::ngx_http_phases,
     also: nginx_sys::ngx_http_phases,
-) -> Result<(), String> {
-    add_phase_handler::<H>(cf, phase)?;
+    directive: &'static str,
+) -> Result<(), ConfError> {
+    add_phase_handler::<H>(cf, phase, directive)?;
     // SAFETY: `cf` is live, configuration is read by one thread, and the two arrays are different
     // ones.
     let (present, others) = unsafe {

@@ -4,7 +4,7 @@ use super::guard::guard;
 use nginx_sys::{ngx_pool_t, ngx_str_t};
 use std::ffi::c_void;
 
-/// Copies `source` into `pool`; `None` when memory is out.
+/// Copies `source` into `pool`; `None` when out of memory.
 ///
 /// # Safety
 /// `pool` is live.
@@ -20,7 +20,7 @@ pub(crate) unsafe fn pool_copy(pool: *mut ngx_pool_t, source: &[u8]) -> Option<n
 }
 
 /// Copies `text` into `pool` as an nginx string, and `bytes` beside it, aligned to a word; `None`
-/// when memory is out.
+/// when out of memory.
 ///
 /// # Safety
 /// `pool` is live.
@@ -41,7 +41,7 @@ pub(crate) unsafe fn pool_pair(pool: *mut ngx_pool_t, text: &[u8], bytes: &[u8])
     }
 }
 
-/// Hands `value` to `pool`, which drops it when it is destroyed. Null when memory is out.
+/// Hands `value` to `pool`, which drops it when it is destroyed. Null when out of memory.
 ///
 /// # Safety
 /// `pool` is live.
@@ -86,7 +86,7 @@ unsafe extern "C" fn ended<R: Record>(data: *mut c_void) {
     guard(R::PLACE, (), || unsafe { R::end(data.cast()) });
 }
 
-/// Puts `record` into `pool`, with which it ends; `None` when memory is out.
+/// Puts `record` into `pool`, with which it ends; `None` when out of memory.
 ///
 /// # Safety
 /// `pool` is live.

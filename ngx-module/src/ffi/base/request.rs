@@ -14,7 +14,7 @@ pub(crate) unsafe fn core_location<'a>(request: *const ngx_http_request_t) -> &'
     unsafe { &*(*(*request).loc_conf.add(nginx_sys::ngx_http_core_module.ctx_index)).cast() }
 }
 
-/// The value of text with variables for `request`; `None` when memory is out or nginx reports an
+/// The value of text with variables for `request`; `None` when out of memory or nginx reports an
 /// error.
 ///
 /// # Safety

@@ -2,17 +2,18 @@
 
 use super::bits;
 use nginx_sys::{ngx_array_t, ngx_str_t};
+use ngx::core::NgxStr;
 
 /// The bytes of an nginx string.
 ///
 /// # Safety
 /// `string` is null-free or empty, and what it points at outlives `'a`.
 pub(crate) unsafe fn bytes<'a>(string: ngx_str_t) -> &'a [u8] {
-    if string.len == 0 || string.data.is_null() {
+    if string.data.is_null() {
         return &[];
     }
     // SAFETY: the caller vouches for `len` readable bytes at `data` for `'a`.
-    unsafe { std::slice::from_raw_parts(string.data, string.len) }
+    unsafe { NgxStr::from_ngx_str(string) }.as_bytes()
 }
 
 /// The elements of an nginx array.

@@ -27,7 +27,7 @@ impl Variable {
     }
 }
 
-/// Registers `variable`; `false` when memory is out.
+/// Registers `variable`; `false` when out of memory.
 pub(super) fn add(cf: *mut ngx_conf_t, variable: &'static Variable) -> bool {
     let mut name = ngx_str_t { len: variable.name.len(), data: variable.name.as_ptr().cast_mut() };
     // SAFETY: `cf` is live; nginx copies the name (in lower case) and answers null or the variable.

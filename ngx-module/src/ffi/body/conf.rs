@@ -1,12 +1,13 @@
 //! What `pincer_body_hash` says.
 
-use crate::conf::DirectiveError;
+use crate::conf::ConfError;
 use crate::conf::body_hash::{self as body_hash_args, BodyHashArgs};
 use crate::ffi::base::directive::{arguments, once};
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::{location as base_location, log, nginx};
 use crate::ffi::zone::conf::needed_by;
 use nginx_sys::{ngx_conf_t, ngx_http_request_t};
+use ngx::http::HttpModuleLocationConf as _;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -18,7 +19,7 @@ pub(crate) struct BodyModule;
 pub(crate) struct Main {
     /// Some location hashes request bodies.
     pub(crate) in_use: bool,
-    /// The first location that hashes bodies and keeps answers to POST.
+    /// The first location that hashes bodies and keeps responses to POST.
     pub(crate) keeps_hashed: Option<String>,
 }
 
@@ -43,14 +44,19 @@ impl Location {
     }
 }
 
-impl LocationConf for Location {
-    fn merge(&mut self, cf: *mut ngx_conf_t, parent: &Self, location: &base_location::Location) -> Result<(), String> {
+impl Inherit for Location {
+    fn merge(
+        &mut self,
+        cf: *mut ngx_conf_t,
+        parent: &Self,
+        location: &base_location::Location,
+    ) -> Result<(), ConfError> {
         if self.body_hash.is_none() {
             self.body_hash = parent.body_hash.clone();
         }
         self.tries_files = location.tries_files();
         self.reads_early = !location.buffers_requests() || self.tries_files;
-        if self.hashing().is_some() && location.is_served() && location.keeps_answers_to_post() {
+        if self.hashing().is_some() && location.is_served() && location.caches_responses_to_post() {
             // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
             unsafe { BodyModule::main_being_read(cf) }.keeps_hashed.get_or_insert_with(|| location.name());
         }
@@ -69,7 +75,7 @@ impl LocationConf for Location {
                 cf,
                 log::NGX_LOG_WARN,
                 &format!(
-                    "\"pincer_body_hash\" is on in location \"{}\", whose cache does not keep answers to POST: requests with a body are not \
+                    "\"pincer_body_hash\" is on in location \"{}\", whose cache does not keep responses to POST: requests with a body are not \
                      cached, \"proxy_cache_methods GET HEAD POST\" is needed",
                     location.name()
                 ),
@@ -79,7 +85,7 @@ impl LocationConf for Location {
     }
 }
 
-pub(super) fn body_hash(cf: *mut ngx_conf_t, location: &mut Location) -> Result<(), DirectiveError> {
+pub(super) fn body_hash(cf: *mut ngx_conf_t, location: &mut Location) -> Result<(), ConfError> {
     // SAFETY: `cf` is inside `http {}`; the two are different values.
     let main = unsafe { BodyModule::main_being_read(cf) };
     let arguments = arguments(cf);
@@ -98,5 +104,7 @@ pub(super) fn body_hash(cf: *mut ngx_conf_t, location: &mut Location) -> Result<
 /// `r` is live.
 pub(super) unsafe fn is_handled(r: *const ngx_http_request_t) -> bool {
     // SAFETY: as the caller vouches.
-    unsafe { nginx::core_location(r).handler.is_some() || BodyModule::location(r).is_some_and(|conf| conf.tries_files) }
+    unsafe {
+        nginx::core_location(r).handler.is_some() || BodyModule::location_conf(&*r).is_some_and(|conf| conf.tries_files)
+    }
 }

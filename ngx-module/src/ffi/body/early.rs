@@ -2,10 +2,10 @@
 
 use super::conf::{BodyModule, is_handled};
 use super::head::is_unread;
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{NGX_HTTP_SPECIAL_RESPONSE, ngx_http_request_t, ngx_int_t};
+use ngx::http::HttpModuleLocationConf as _;
 
 /// Before the content phase: reads the body where the order of things needs it.
 pub(super) struct ReadEarly;
@@ -20,15 +20,16 @@ impl Handler for ReadEarly {
             if r != (*r).main || !(*r).request_body.is_null() || bits::request::discard_body(r) != 0 || !is_unread(r) {
                 return nginx::DECLINED;
             }
-            let wanted = BodyModule::location(r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
+            let wanted =
+                BodyModule::location_conf(&*r).is_some_and(|conf| conf.hashing().is_some() && conf.reads_early);
             if !wanted || !is_handled(r) {
                 return nginx::DECLINED;
             }
-            let answer = nginx_sys::ngx_http_read_client_request_body(r, Some(go_on));
-            if answer >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
-                return answer;
+            let result = nginx_sys::ngx_http_read_client_request_body(r, Some(resume_phases));
+            if result >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
+                return result;
             }
-            // Undoes what the read counted; the phases go on in `go_on`.
+            // Undoes what the read counted; the phases go on in `resume_phases`.
             nginx_sys::ngx_http_finalize_request(r, nginx::DONE);
             nginx::DONE
         }
@@ -36,7 +37,7 @@ impl Handler for ReadEarly {
 }
 
 /// The body is there: the phases go on, and meet a request that has read its body.
-unsafe extern "C" fn go_on(r: *mut ngx_http_request_t) {
+unsafe extern "C" fn resume_phases(r: *mut ngx_http_request_t) {
     // SAFETY: nginx passes the live request whose body was asked for. No Rust value is alive here,
     // so nothing unwinds through nginx.
     unsafe {

@@ -5,8 +5,8 @@ use super::conf::{BodyModule, Location};
 use super::head::{has_body, kind};
 use super::record::{Record, TOKEN_BYTES, find, find_or_create};
 use crate::ffi::base::clock;
-use crate::ffi::base::feature::Feature;
 use nginx_sys::ngx_http_request_t;
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::digest::{BodyDigest, Digest, Params, cache_key};
 
 /// What stands for the request's body in a cache key.
@@ -21,10 +21,10 @@ pub(crate) enum Identity {
 ///
 /// # Safety
 /// `r` is live.
-pub(super) unsafe fn whole(r: *const ngx_http_request_t, params: &Params, bytes: &[u8]) -> Digest {
+pub(super) unsafe fn digest_of_complete_body(r: *const ngx_http_request_t, params: &Params, bytes: &[u8]) -> Digest {
     // SAFETY: as the caller vouches.
     let [content_type, content_encoding] = unsafe { kind(r) };
-    BodyDigest::of_whole(params, &content_type, &content_encoding, bytes)
+    BodyDigest::of_complete(params, &content_type, &content_encoding, bytes)
 }
 
 /// What stands for the body of `r`, a request or subrequest, in the location that it is in.
@@ -33,7 +33,7 @@ pub(super) unsafe fn whole(r: *const ngx_http_request_t, params: &Params, bytes:
 /// `r` is live.
 pub(crate) unsafe fn identity(r: *mut ngx_http_request_t) -> Option<Identity> {
     // SAFETY: as the caller vouches.
-    unsafe { used(r).map(|record| identity_in(r, record)) }
+    unsafe { record_marked_used(r).map(|record| identity_in(r, record)) }
 }
 
 /// The digest of the body that the client sent, if there is one: read only, nothing is begun for
@@ -63,9 +63,9 @@ unsafe fn identity_in(r: *mut ngx_http_request_t, record: *mut Record) -> Identi
     unsafe {
         let main = (*r).main;
         let own = !std::ptr::eq((*r).request_body, (*main).request_body);
-        if let Some(here) = BodyModule::location(r).and_then(Location::hashing) {
+        if let Some(here) = BodyModule::location_conf(&*r).and_then(Location::hashing) {
             if !(has_body(main) || own && holds_bytes(r)) {
-                return Identity::Digest(whole(main, here, &[]));
+                return Identity::Digest(digest_of_complete_body(main, here, &[]));
             }
             let same = (*record).params.is_some_and(|read| std::ptr::eq(here, read) || here == read);
             if let Some(digest) = (*record).digest.filter(|_| same && !own) {
@@ -82,15 +82,15 @@ unsafe fn identity_in(r: *mut ngx_http_request_t, record: *mut Record) -> Identi
 /// `r` is live.
 pub(crate) unsafe fn token(r: *mut ngx_http_request_t) -> Option<Identity> {
     // SAFETY: as the caller vouches.
-    unsafe { used(r).map(|record| own_token(r, record)) }
+    unsafe { record_marked_used(r).map(|record| own_token(r, record)) }
 }
 
 /// The record of the main request of `r`, of which it is noted that somebody asks; `None` when
-/// memory is out.
+/// out of memory.
 ///
 /// # Safety
 /// `r` is live.
-unsafe fn used(r: *mut ngx_http_request_t) -> Option<*mut Record> {
+unsafe fn record_marked_used(r: *mut ngx_http_request_t) -> Option<*mut Record> {
     // SAFETY: as the caller vouches; a subrequest's main request lives as long as it.
     unsafe {
         let record = find_or_create((*r).main)?;

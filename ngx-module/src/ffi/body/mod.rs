@@ -4,12 +4,13 @@ pub(crate) mod account;
 pub(crate) mod conf;
 mod early;
 mod filter;
-mod give_way;
 pub(crate) mod head;
 pub(crate) mod identity;
+mod read_throttle;
 mod reading;
 mod record;
 
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill_bytes};
 use crate::ffi::base::{module, nginx};
@@ -18,28 +19,21 @@ use identity::Identity;
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{NGX_CONF_1MORE, ngx_conf_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_1MORE, ngx_conf_t};
 use pincer_core::digest::Hex;
 
 module::module!(
     BodyModule,
     c"ngx_http_pincer_body_module",
+    (Main, (), Location),
     [anywhere(c"pincer_body_hash", NGX_CONF_1MORE, conf::body_hash)]
 );
 
 impl Feature for BodyModule {
-    type Main = Main;
-    type Server = ();
-    type Location = Location;
-
     const VARIABLES: &'static [Variable] =
         &[Variable::new("pincer_body_hash", body_hash), Variable::new("pincer_uncacheable", uncacheable)];
 
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
-
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { BodyModule::main_read(cf) };
         if main.in_use { filter::install(cf) } else { Ok(()) }

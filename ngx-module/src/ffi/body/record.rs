@@ -1,8 +1,8 @@
 //! What is known of a request's body: one record for each main request, in its pool, found again
 //! through the pool's cleanups.
 
-use super::give_way::GivingWay;
 use super::head::kind;
+use super::read_throttle::ReadThrottle;
 use crate::ffi::base::{nginx, pool};
 use nginx_sys::ngx_http_request_t;
 use pincer_core::digest::{BodyDigest, Digest, Params};
@@ -31,7 +31,7 @@ pub(super) struct Record {
     /// How it is hashed: by the location in which it was read; `None` = not at all, or not yet.
     pub(super) params: Option<&'static Params>,
     pub(super) stage: Stage,
-    pub(super) giving_way: GivingWay,
+    pub(super) throttle: ReadThrottle,
     pub(super) digest: Option<Digest>,
     pub(super) token: Option<[u8; TOKEN_BYTES]>,
     /// Somebody has asked for what stands for the body, in a key or elsewhere.
@@ -48,7 +48,7 @@ pub(super) unsafe fn find(main: *const ngx_http_request_t) -> Option<*mut Record
     unsafe { nginx::cleanup_find((*main).pool, |record: *const Record| std::ptr::eq((*record).request, main)) }
 }
 
-/// Makes the main request's record; `None` when memory is out.
+/// Makes the main request's record; `None` when out of memory.
 ///
 /// # Safety
 /// `main` is a live main request that has none.
@@ -57,7 +57,7 @@ pub(super) unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record
         request: main,
         params: None,
         stage: Stage::Before,
-        giving_way: GivingWay::default(),
+        throttle: ReadThrottle::default(),
         digest: None,
         token: None,
         is_used: false,
@@ -66,7 +66,7 @@ pub(super) unsafe fn create(main: *mut ngx_http_request_t) -> Option<*mut Record
     unsafe { nginx::cleanup_add((*main).pool, record) }
 }
 
-/// The main request's record, made if it has none; `None` when memory is out.
+/// The main request's record, made if it has none; `None` when out of memory.
 ///
 /// # Safety
 /// As [`find`].
@@ -81,14 +81,14 @@ impl pool::Record for Record {
     unsafe fn end(record: *mut Self) {
         // SAFETY: as the caller vouches.
         unsafe {
-            (*record).giving_way.end();
+            (*record).throttle.end();
             std::ptr::drop_in_place(record);
         }
     }
 }
 
 impl Streaming {
-    /// Begins the digest of `r`'s body; `None` when memory is out.
+    /// Begins the digest of `r`'s body; `None` when out of memory.
     ///
     /// # Safety
     /// `r` is live and outlives this.
@@ -116,11 +116,11 @@ impl Drop for Streaming {
     }
 }
 
-/// How the reading of the body gives way, for one of a connection's requests.
+/// The throttle of the reading of a body, for one of a connection's requests.
 ///
 /// # Safety
 /// `r` is live.
-pub(super) unsafe fn giving_way(r: *const ngx_http_request_t) -> Option<*mut GivingWay> {
+pub(super) unsafe fn throttle(r: *const ngx_http_request_t) -> Option<*mut ReadThrottle> {
     // SAFETY: as the caller vouches; a record stays where it is as long as its request.
-    unsafe { find((*r).main).map(|record| &raw mut (*record).giving_way) }
+    unsafe { find((*r).main).map(|record| &raw mut (*record).throttle) }
 }

@@ -1,7 +1,8 @@
 //! What the feature keeps of the configuration.
 
 use super::zones::{self, Place};
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::conf::ConfError;
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::{location as base_location, log, nginx};
 use crate::ffi::body::conf::BodyModule;
 use crate::ffi::zone;
@@ -31,7 +32,7 @@ impl ProxyPlace {
 
 #[derive(Default)]
 pub(crate) struct Main {
-    /// Locations that keep answers in one of nginx's caches.
+    /// Locations that keep responses in one of nginx's caches.
     pub(super) places: Vec<Place>,
     /// Where nginx's proxy module keeps what it knows of a request.
     pub(super) proxy: Cell<ProxyPlace>,
@@ -45,23 +46,28 @@ pub(crate) struct Location {
     pub(super) key_context: RefCell<KeyContext>,
 }
 
-impl LocationConf for Location {
-    fn merge(&mut self, cf: *mut ngx_conf_t, _parent: &Self, location: &base_location::Location) -> Result<(), String> {
+impl Inherit for Location {
+    fn merge(
+        &mut self,
+        cf: *mut ngx_conf_t,
+        _parent: &Self,
+        location: &base_location::Location,
+    ) -> Result<(), ConfError> {
         // SAFETY: nginx merges locations inside `http {}`, one thread; the reference ends here.
         zones::note(&mut unsafe { CacheModule::main_being_read(cf) }.places, location);
         Ok(())
     }
 }
 
-/// Warns where answers to different bodies would share a key, or no two requests any.
+/// Warns where responses to different bodies would share a key, or no two requests any.
 pub(super) fn check_cache_keys(cf: *mut ngx_conf_t) {
     // SAFETY: nginx passes the configuration it has just read, inside `http {}`.
     let main = unsafe { BodyModule::main_read(cf) };
     let used = ["pincer_cache_key", "pincer_body_hash"].into_iter().find(|name| nginx::uses_variable(cf, name));
     let message = match (&main.keeps_hashed, used) {
         (Some(location), None) => format!(
-            "\"pincer_body_hash\" is on in location \"{location}\", which keeps answers to POST, and nothing in the configuration uses \
-             $pincer_cache_key: different bodies get one answer, \"proxy_cache_key $pincer_cache_key\" is needed"
+            "\"pincer_body_hash\" is on in location \"{location}\", which keeps responses to POST, and nothing in the configuration uses \
+             $pincer_cache_key: different bodies get one response, \"proxy_cache_key $pincer_cache_key\" is needed"
         ),
         (_, Some(name)) if !main.in_use => format!(
             "${name} is used and \"pincer_body_hash\" is on nowhere: no two requests have the same, \"pincer_body_hash blake3\" is needed"

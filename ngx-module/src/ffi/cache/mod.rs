@@ -8,6 +8,7 @@ mod purge;
 mod store;
 mod zones;
 
+use crate::conf::ConfError;
 use crate::feed::PurgeCommand;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::variable::{Variable, fill_bytes};
@@ -15,28 +16,20 @@ use crate::ffi::base::{filter, module, nginx};
 use crate::ffi::zone::part::WorkerPart;
 use crate::ffi::{feed, zone};
 use conf::{CacheModule, Location, Main};
+use nginx_sys::ngx_conf_t;
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{ngx_conf_t, ngx_module_t};
 use pincer_core::digest::key_text;
 use pincer_core::zone::WorkerIdx;
 use pincer_proto::v1::Purged;
 
-module::module!(CacheModule, c"ngx_http_pincer_cache_module", []);
+module::module!(CacheModule, c"ngx_http_pincer_cache_module", (Main, (), Location), []);
 
 impl Feature for CacheModule {
-    type Main = Main;
-    type Server = ();
-    type Location = Location;
-
     const VARIABLES: &'static [Variable] = &[Variable::new("pincer_cache_key", cache_key)];
 
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
-
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { CacheModule::main_read(cf) };
         conf::check_cache_keys(cf);
@@ -56,15 +49,15 @@ impl Feature for CacheModule {
 
 impl WorkerPart for Main {
     fn joined(&'static self, worker: WorkerIdx) {
-        store::heed_nothing(worker);
+        store::nothing_to_fence(worker);
     }
 
     fn each_second(&'static self) {
-        store::heed();
+        store::apply_fences();
     }
 
     fn woken(&'static self) {
-        store::heed();
+        store::apply_fences();
     }
 }
 

@@ -8,7 +8,7 @@
 //! - An entry that somebody uses (`count`) stays in the tree as one that does not exist: readers
 //!   keep their open file, whoever ends last removes it.
 //! - The lock of a fetch from before is given up, so the next request fetches anew instead of
-//!   waiting for an answer that is not kept.
+//!   waiting for a response that is not kept.
 //! - While nginx has not read the cache in from disk (`cold`), it opens files that it has no entry
 //!   of. So then an entry that does not exist stays, or is made: it keeps nginx from opening, and
 //!   the loader from adding, a file that is about to go.
@@ -22,6 +22,7 @@ use nginx_sys::{
     ngx_http_file_cache_node_t, ngx_http_file_cache_sh_t, ngx_http_file_cache_t, ngx_queue_t, ngx_rbtree_key_t,
     ngx_rbtree_node_t, time_t,
 };
+use ngx::core::SlabPool;
 use std::ffi::OsString;
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStringExt as _;
@@ -151,15 +152,11 @@ impl Cache {
 
     /// Runs `task` under the mutex. It must not call nginx's own functions that lock.
     fn locked<T>(&self, task: impl FnOnce() -> T) -> T {
-        // SAFETY: the pool is mapped and its mutex made.
-        let pool = unsafe { (*self.cache.as_ptr()).shpool };
-        // SAFETY: as above.
-        unsafe { nginx_sys::ngx_shmtx_lock(&raw mut (*pool).mutex) };
-        // A panic in between must not keep the mutex.
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
-        // SAFETY: locked above.
-        unsafe { nginx_sys::ngx_shmtx_unlock(&raw mut (*pool).mutex) };
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        // SAFETY: the cache's memory is mapped, and starts with its slab pool.
+        let pool = unsafe { (*self.cache.as_ptr()).shm_zone.as_ref().and_then(|zone| SlabPool::from_shm_zone(zone)) };
+        // Given back at the end, and by a panic too.
+        let _locked = pool.as_ref().map(SlabPool::lock);
+        task()
     }
 
     /// The first entry whose key is not below `key`, or is above it. Under the mutex.
@@ -197,7 +194,7 @@ impl Cache {
                 return Some(unsafe { self.take_out(node) });
             }
             if self.is_cold() {
-                self.bar(key);
+                self.insert_tombstone(key);
             }
             None
         })
@@ -242,39 +239,40 @@ impl Cache {
     /// # Safety
     /// `node` is in this cache's tree, and the mutex is held.
     unsafe fn take_out(&self, node: *mut ngx_http_file_cache_node_t) -> Taken {
+        // SAFETY: as the caller vouches. Of an entry that is `deleting` the cache manager is just
+        // removing the file, and has subtracted its size.
+        let has_file = unsafe { bits::cache_node::exists(node) != 0 && bits::cache_node::deleting(node) == 0 };
+        // SAFETY: as the caller vouches.
+        let (key, size) = unsafe { (key_of(node), (*node).fs_size) };
+        let blocks = if has_file { size } else { 0 };
+        // SAFETY: as the caller vouches.
+        unsafe {
+            (*self.shared()).size -= blocks;
+            forget_file(node);
+            if bits::cache_node::count(node) == 0 && !self.is_cold() {
+                self.free(node);
+            }
+        }
+        Taken { key, has_file, bytes: u64::try_from(blocks).unwrap_or(0) * self.block() }
+    }
+
+    /// # Safety
+    /// `node` is in this cache's tree, nobody uses it, and the mutex is held.
+    unsafe fn free(&self, node: *mut ngx_http_file_cache_node_t) {
         // SAFETY: as the caller vouches.
         unsafe {
             let shared = self.shared();
-            let entry = &mut *node;
-            let exists = bits::cache_node::exists(entry) != 0;
-            // The cache manager is just removing its file, and has subtracted its size.
-            let is_leaving = bits::cache_node::deleting(entry) != 0;
-            let has_file = exists && !is_leaving;
-            let blocks = if has_file { entry.fs_size } else { 0 };
-            let taken = Taken { key: key_of(node), has_file, bytes: u64::try_from(blocks).unwrap_or(0) * self.block() };
-            (*shared).size -= blocks;
-            entry.fs_size = 0;
-            entry.uniq = 0;
-            entry.body_start = 0;
-            entry.valid_sec = 0;
-            bits::cache_node::set_valid_msec(entry, 0);
-            bits::cache_node::set_error(entry, 0);
-            bits::cache_node::set_exists(entry, 0);
-            bits::cache_node::set_updating(entry, 0);
-            if bits::cache_node::count(entry) == 0 && !self.is_cold() {
-                remove(&raw mut entry.queue);
-                nginx_sys::ngx_rbtree_delete(&raw mut (*shared).rbtree, &raw mut entry.node);
-                nginx_sys::ngx_slab_free_locked((*self.cache.as_ptr()).shpool, node.cast());
-                (*shared).count -= 1;
-            }
-            taken
+            remove(&raw mut (*node).queue);
+            nginx_sys::ngx_rbtree_delete(&raw mut (*shared).rbtree, &raw mut (*node).node);
+            nginx_sys::ngx_slab_free_locked((*self.cache.as_ptr()).shpool, node.cast());
+            (*shared).count -= 1;
         }
     }
 
     /// Makes an entry that does not exist, so that nginx does not open the file of `key`. Under the
     /// mutex, and only when there is no entry. A full zone has no room for it: then nginx may still
     /// open the file, until it is gone.
-    fn bar(&self, key: &Digest) {
+    fn insert_tombstone(&self, key: &Digest) {
         // SAFETY: under the mutex; the allocator answers null or zeroed memory; what is stored is
         // what nginx's own `add` stores, but for `exists`.
         unsafe {
@@ -294,7 +292,7 @@ impl Cache {
         }
     }
 
-    /// After files were removed: an answer that was stored meanwhile may have lost its new file to
+    /// After files were removed: a response that was stored meanwhile may have lost its new file to
     /// that. Then its entry says so.
     pub(crate) fn settle<'k>(&self, keys: impl Iterator<Item = &'k Digest>) {
         self.locked(|| {
@@ -308,6 +306,24 @@ impl Cache {
                 }
             }
         });
+    }
+}
+
+/// Makes an entry one that has no file.
+///
+/// # Safety
+/// `node` is in the tree of a cache whose mutex is held.
+unsafe fn forget_file(node: *mut ngx_http_file_cache_node_t) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        (*node).fs_size = 0;
+        (*node).uniq = 0;
+        (*node).body_start = 0;
+        (*node).valid_sec = 0;
+        bits::cache_node::set_valid_msec(node, 0);
+        bits::cache_node::set_error(node, 0);
+        bits::cache_node::set_exists(node, 0);
+        bits::cache_node::set_updating(node, 0);
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A purge first raises a fence in every cache it means and waits until all workers have dropped
 //! what they were about to keep (`cache_store`); only then it removes what is kept (`cache_nodes`),
-//! file by file. So an answer that was asked for before the purge is not served from the cache
+//! file by file. So a response that was asked for before the purge is not served from the cache
 //! after it, whether it was kept, or on its way, in whichever worker. One key: its entry, and with
 //! `Vary` all variants, which are found by the key that stands in each file, since nginx derives
 //! their names from what clients sent. All: the tree from end to end; what is stored behind the
@@ -45,7 +45,8 @@ const TURN: Duration = Duration::from_millis(1);
 /// How long requests have the loop between two turns, in milliseconds.
 const REST_MS: ngx_msec_t = 1;
 
-/// How long workers have to heed a fence: twice what one needs that is found by its own clock only.
+/// How long workers have to apply a fence: twice what one needs that is found by its own clock
+/// only.
 const HEED_MAX: Duration = Duration::from_millis(2_500);
 
 /// google.rpc.Code.
@@ -87,7 +88,7 @@ struct Job {
     /// Those still to do, the current one last.
     caches: Vec<Cache>,
     step: Step,
-    /// No answer with `Vary` was met in the current cache, and each was looked at.
+    /// No response with `Vary` was found in the current cache, and each was looked at.
     uniform: bool,
     removed: u64,
     bytes: u64,
@@ -219,7 +220,7 @@ impl Job {
                 self.step = Step::Heed { fence: self.raise(), until: now + HEED_MAX };
             }
             Step::Heed { fence, until } => {
-                let late = self.memory.zone.get().map_or(0, |zone| zone.unheeding(*fence).count());
+                let late = self.memory.zone.get().map_or(0, |zone| zone.workers_behind(*fence).count());
                 if late > 0 && now < *until {
                     return Ok(Progress::Wait);
                 }
@@ -234,29 +235,29 @@ impl Job {
                 if walk.is_done() {
                     self.step = Step::Tree(None);
                 } else if let Some((digest, path)) = walk.step()? {
-                    self.meet(digest, &path);
+                    self.purge_file(digest, &path);
                 }
             }
             Step::Tree(after) => {
                 let after = *after;
-                self.go_on(after);
+                self.purge_batch(after);
             }
         }
         Ok(if self.caches.is_empty() { Progress::Done } else { Progress::More })
     }
 
-    /// From here on no worker begins to keep an answer that was asked for before; wakes them to
+    /// From here on no worker begins to keep a response that was asked for before; wakes them to
     /// drop what they have begun.
     fn raise(&self) -> u64 {
         let Some(zone) = self.memory.zone.get() else { return 0 };
         let key = self.key.as_ref().map(store::fence_key);
-        // Rounded up: an answer asked for in this very millisecond counts as before.
+        // Rounded up: a response asked for in this very millisecond counts as before.
         let now_ms = clock::now().0.div_ceil(1_000_000).max(nginx::fresh_msec() as u64);
         let raise = || self.caches.iter().map(|cache| zone.header.fences.raise(cache.id(), key, now_ms)).max();
         let fence = self.memory.slab.get().locked(raise).unwrap_or(0);
-        store::heed();
+        store::apply_fences();
         let own = worker::worker();
-        for worker in zone.unheeding(fence).filter(|worker| Some(*worker) != own) {
+        for worker in zone.workers_behind(fence).filter(|worker| Some(*worker) != own) {
             wake::kick(worker);
         }
         fence
@@ -270,7 +271,7 @@ impl Job {
             let may_vary = self.memory.zone.get().is_some_and(|zone| zone.header.fences.may_vary(cache.id()));
             // What cannot be read says nothing.
             let varies = file::read_head(&path, &LAYOUT).ok().flatten().is_some_and(|head| head.varies);
-            self.meet_as(cache, &key, &path);
+            self.purge_entry(cache, &key, &path);
             if !varies && !may_vary {
                 self.step = Step::Next;
                 return Ok(());
@@ -286,11 +287,11 @@ impl Job {
         Ok(())
     }
 
-    /// A file on disk, whether nginx knows it or not.
-    fn meet(&mut self, digest: Digest, path: &Path) {
+    /// Purges a file on disk, whether nginx knows it or not.
+    fn purge_file(&mut self, digest: Digest, path: &Path) {
         let Some(&cache) = self.caches.last() else { return };
         if self.is_meant(path) {
-            self.meet_as(cache, &digest, path);
+            self.purge_entry(cache, &digest, path);
         }
     }
 
@@ -311,7 +312,7 @@ impl Job {
     }
 
     /// Removes an entry and its file, if there are any.
-    fn meet_as(&mut self, cache: Cache, digest: &Digest, path: &Path) {
+    fn purge_entry(&mut self, cache: Cache, digest: &Digest, path: &Path) {
         let is_cold = cache.is_cold();
         match cache.take(digest) {
             Some(taken) if taken.has_file => self.remove(cache, &[taken]),
@@ -325,8 +326,8 @@ impl Job {
         }
     }
 
-    /// The next entries of the tree.
-    fn go_on(&mut self, after: Option<Digest>) {
+    /// Purges the next entries of the tree.
+    fn purge_batch(&mut self, after: Option<Digest>) {
         let Some(&cache) = self.caches.last() else { return };
         let last = if self.key.is_none() {
             let batch = cache.take_after(after.as_ref());
@@ -335,7 +336,7 @@ impl Job {
         } else {
             let batch = cache.look_after(after.as_ref());
             for entry in batch.entries.iter().filter(|entry| entry.has_file) {
-                self.meet(entry.key, &cache.path(&entry.key));
+                self.purge_file(entry.key, &cache.path(&entry.key));
             }
             batch.last
         };

@@ -1,12 +1,13 @@
-//! The answers that this worker is storing in nginx's caches, and those that it is to store no more
-//! because a purge came.
+//! The responses that this worker is storing in nginx's caches, and those that it is to store no
+//! more because a purge came.
 //!
-//! The header filter notes each answer that nginx is about to keep; a fence (see
+//! The header filter notes each response that nginx is about to keep; a fence (see
 //! `pincer_core::zone::Fences`) raised later has the worker look through them, one raised before is
-//! met at the filter. What is void is served to its client as ever and not kept: nginx's own
-//! `cacheable` is cleared, as `proxy_no_cache` would. An answer that nginx never sends (an error
+//! seen by the filter. A response that a fence covers is served to its client as ever and not kept:
+//! nginx's own
+//! `cacheable` is cleared, as `proxy_no_cache` would. A response that nginx never sends (an error
 //! that it intercepts, and keeps by its status alone) does not come here. Cost: one record in the
-//! request's pool and one load for an answer that is stored; nothing for all others. Bound: the
+//! request's pool and one load for a response that is stored; nothing for all others. Bound: the
 //! requests in flight.
 
 use super::nodes::Cache;
@@ -23,10 +24,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 static NEXT: Next = Next::new();
 
-/// The first of the answers that are being stored.
+/// The first of the responses that are being stored.
 static FIRST: LoopStatic<Cell<*mut Storing>> = LoopStatic::new(Cell::new(null_mut()));
 
-/// An answer that is being stored; in the pool of its request, which has the other two as well.
+/// A response that is being stored; in the pool of its request, which has the other two as well.
 struct Storing {
     previous: *mut Storing,
     next: *mut Storing,
@@ -70,8 +71,8 @@ unsafe fn note(r: *mut ngx_http_request_t) {
         if (*c).vary.len > 0 {
             zone.header.fences.note_vary(cache.id());
         }
-        if is_void(zone, u, c, cache) || !watch(r, u, c) {
-            void(zone, u, c);
+        if is_fenced(zone, u, c, cache) || !watch(r, u, c) {
+            mark_uncacheable(zone, u, c);
         }
     }
 }
@@ -93,22 +94,22 @@ pub(crate) fn fence_key(digest: &[u8; 16]) -> FenceKey {
     [high, low].map(|half| half.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)))
 }
 
-/// Whether a purge has come since this answer was asked for.
+/// Whether a purge has come since this response was asked for.
 ///
 /// # Safety
 /// `u` and `c` are a live request's.
-unsafe fn is_void(zone: &Zone<'_>, u: *const ngx_http_upstream_t, c: *const ngx_http_cache_t, cache: Cache) -> bool {
-    // SAFETY: as the caller vouches. `start_time` is that of the attempt which brought the answer,
-    // by nginx's cached monotonic clock.
+unsafe fn is_fenced(zone: &Zone<'_>, u: *const ngx_http_upstream_t, c: *const ngx_http_cache_t, cache: Cache) -> bool {
+    // SAFETY: as the caller vouches. `start_time` is that of the attempt which brought the
+    // response, by nginx's cached monotonic clock.
     let (key, started_ms) = unsafe { (fence_key(&(*c).main), (*u).start_time as u64) };
-    zone.header.fences.voids(cache.id(), key, started_ms)
+    zone.header.fences.covers(cache.id(), key, started_ms)
 }
 
-/// Sees to it that the answer is not kept.
+/// Has nginx not keep the response.
 ///
 /// # Safety
-/// As above, and the answer is not complete.
-unsafe fn void(zone: &Zone<'_>, u: *mut ngx_http_upstream_t, c: *mut ngx_http_cache_t) {
+/// As above, and the response is not complete.
+unsafe fn mark_uncacheable(zone: &Zone<'_>, u: *mut ngx_http_upstream_t, c: *mut ngx_http_cache_t) {
     // SAFETY: as the caller vouches. With `temp_file` set nginx removes what it has written
     // already.
     unsafe {
@@ -118,7 +119,7 @@ unsafe fn void(zone: &Zone<'_>, u: *mut ngx_http_upstream_t, c: *mut ngx_http_ca
     zone.header.counters.purge_voided.fetch_add(1, Relaxed);
 }
 
-/// Remembers the answer until its request ends; `false` when memory is out.
+/// Remembers the response until its request ends; `false` when out of memory.
 ///
 /// # Safety
 /// `r` is live, the others are its own.
@@ -156,15 +157,16 @@ impl pool::Record for Storing {
     }
 }
 
-/// A worker that has just come is storing nothing.
-pub(super) fn heed_nothing(worker: WorkerIdx) {
+/// A worker that has just joined stores no response that an earlier fence could cover.
+pub(super) fn nothing_to_fence(worker: WorkerIdx) {
     if let Some(zone) = worker::zone() {
-        zone.header.fences.heed(worker, zone.header.fences.newest());
+        zone.header.fences.set_applied(worker, zone.header.fences.newest());
     }
 }
 
-/// Looks for answers that fences void, if there is a new one, and says so in the zone.
-pub(crate) fn heed() {
+/// Applies a new fence: marks the responses that are being stored and that it covers, and notes in
+/// the zone that this worker has done so.
+pub(crate) fn apply_fences() {
     let Some(zone) = worker::zone() else { return };
     let Some(worker) = worker::worker() else { return };
     let Some(number) = zone.header.fences.pending(worker) else { return };
@@ -176,12 +178,12 @@ pub(crate) fn heed() {
         unsafe {
             if bits::upstream::cacheable(u) != 0
                 && bits::cache::updated(c) == 0
-                && cache_of(c).is_some_and(|cache| is_void(zone, u, c, cache))
+                && cache_of(c).is_some_and(|cache| is_fenced(zone, u, c, cache))
             {
-                void(zone, u, c);
+                mark_uncacheable(zone, u, c);
             }
         }
         storing = one.next;
     }
-    zone.header.fences.heed(worker, number);
+    zone.header.fences.set_applied(worker, number);
 }

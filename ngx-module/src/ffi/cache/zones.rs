@@ -17,7 +17,7 @@ const NOT_FOUND: i32 = 5;
 /// google.rpc.Code FAILED_PRECONDITION: the configuration does not say which.
 const FAILED_PRECONDITION: i32 = 9;
 
-/// A location that keeps answers of one of nginx's modules.
+/// A location that keeps responses of one of nginx's modules.
 pub(crate) struct Place {
     location: String,
     /// Which module, as an index into [`PASSING`].
@@ -158,7 +158,7 @@ pub(crate) fn resolve(places: &[Place], scope: &Scope) -> Result<Vec<Cache>, Ref
 fn of_location(places: &[Place], all: &[(usize, Cache)], name: &str) -> Result<Vec<Cache>, Refusal> {
     let named: Vec<&Place> = places.iter().filter(|place| place.location == name && place.may_pass(places)).collect();
     if named.is_empty() {
-        return unknown(format!("nginx.conf has no location \"{name}\" that keeps answers in a cache"));
+        return unknown(format!("nginx.conf has no location \"{name}\" that keeps responses in a cache"));
     }
     one_each(&named, all)
 }
@@ -193,7 +193,7 @@ fn of_upstream(places: &[Place], all: &[(usize, Cache)], name: &str) -> Result<V
         }
     }
     if asking.is_empty() {
-        return unknown(format!("nginx.conf has no location that keeps answers of upstream \"{name}\" in a cache"));
+        return unknown(format!("nginx.conf has no location that keeps responses of upstream \"{name}\" in a cache"));
     }
     Ok(caches)
 }

@@ -2,6 +2,7 @@
 
 use super::part::Part;
 use crate::conf::control::{Cidr, ControlPlaneArgs};
+use crate::conf::{ConfError, Problem};
 use crate::feed::TlsMaterial;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::zone;
@@ -9,6 +10,9 @@ use nginx_sys::ngx_conf_t;
 use pincer_core::zone::Zone;
 use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
+
+/// Whose errors these are, but for those of a file.
+const DIRECTIVE: &str = "pincer_control_plane";
 
 /// The control plane.
 pub(crate) struct FeedModule;
@@ -56,26 +60,20 @@ pub(crate) fn register(cf: *const ngx_conf_t, part: &'static dyn Part) {
 }
 
 /// Reads certificates and key now, in the master, which may; workers have dropped their rights.
-pub(super) fn read_certificates(main: &Main) -> Result<(), String> {
+pub(super) fn read_certificates(main: &Main) -> Result<(), ConfError> {
     let Some(control_plane) = &main.control_plane else {
         return Ok(());
     };
     if control_plane.plaintext {
         return Ok(());
     }
-    let read = |path: &Option<PathBuf>, directive: &str| -> Result<Vec<u8>, String> {
-        let path = path.as_ref().ok_or_else(|| {
-            format!(
-                "\"pincer_control_plane\" needs \"{directive}\" for its mutual TLS, or \"plaintext\" to a local address"
-            )
-        })?;
-        let pem = std::fs::read(path)
-            .map_err(|error| format!("\"{directive}\" file \"{}\" cannot be read: {error}", path.display()))?;
-        if pem.windows(11).any(|window| window == b"-----BEGIN ") {
-            Ok(pem)
-        } else {
-            Err(format!("\"{directive}\" file \"{}\" holds no PEM block, \"-----BEGIN …\" is needed", path.display()))
-        }
+    let error = |problem| ConfError::at(DIRECTIVE, problem, &main.place);
+    let read = |path: &Option<PathBuf>, directive| -> Result<Vec<u8>, ConfError> {
+        let path = path.as_ref().ok_or_else(|| error(Problem::NoCertificate { directive }))?;
+        let unusable = |problem| ConfError::at(directive, problem, &main.place);
+        let pem = std::fs::read(path).map_err(|error| unusable(Problem::Unreadable { path: path.clone(), error }))?;
+        let has_block = pem.windows(11).any(|window| window == b"-----BEGIN ");
+        if has_block { Ok(pem) } else { Err(unusable(Problem::NoPem { path: path.clone() })) }
     };
     let tls = TlsMaterial {
         certificate_pem: read(&main.files.certificate, "pincer_control_plane_certificate")?,
@@ -83,7 +81,7 @@ pub(super) fn read_certificates(main: &Main) -> Result<(), String> {
         ca_pem: read(&main.files.trusted_certificate, "pincer_control_plane_trusted_certificate")?,
         server_name: main.files.name.clone(),
     };
-    tls.check().map_err(|reason| format!("\"pincer_control_plane\" {reason}"))?;
+    tls.check().map_err(|fault| error(fault.into()))?;
     let _ = main.tls.set(tls);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::conf::Main;
 use crate::conf::control::ControlPlaneArgs;
 use crate::ffi::base::nginx;
+use ngx::core::{CoreModuleMainConf as _, NgxCoreModule};
 use pincer_proto::v1::{DeclaredUpstream, Hello};
 
 /// Who we are, and what nginx.conf declares.
@@ -30,13 +31,14 @@ fn declared(main: &Main) -> Hello {
     hello
 }
 
-pub(super) fn core_conf() -> &'static nginx_sys::ngx_core_conf_t {
+/// What stands outside of every block of nginx.conf.
+pub(super) fn core_conf() -> Option<&'static nginx_sys::ngx_core_conf_t> {
     // SAFETY: a worker's cycle is complete, and lives as long as the worker.
-    unsafe { nginx::core_conf(nginx_sys::ngx_cycle) }
+    NgxCoreModule::main_conf(unsafe { &*nginx_sys::ngx_cycle })
 }
 
 fn worker_processes() -> u32 {
-    u32::try_from(core_conf().worker_processes).unwrap_or(1)
+    core_conf().and_then(|core| u32::try_from(core.worker_processes).ok()).unwrap_or(1)
 }
 
 fn host_name() -> String {

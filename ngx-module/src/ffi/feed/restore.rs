@@ -7,6 +7,7 @@ use crate::feed::state::{self, StateFile};
 use crate::feed::translate;
 use crate::ffi::base::{clock, log};
 use pincer_core::trust::Trusted;
+use pincer_core::zone::OverlayError;
 use pincer_proto::v1::Snapshot;
 
 /// Puts the last good revision from disk into a zone that has none. In the master, as root; a
@@ -82,7 +83,7 @@ fn log_unusable(file: &StateFile, fault: &Fault, revision: u64) {
     log::write_cycle(log::NGX_LOG_ERR, &message);
 }
 
-fn set_aside(file: &StateFile, reason: &str) {
+fn set_aside(file: &StateFile, reason: &state::Damage) {
     let outcome = match file.set_aside() {
         Ok(moved) => format!("moved to {}", moved.display()),
         Err(fault) => format!("cannot be moved: {fault}"),
@@ -92,17 +93,29 @@ fn set_aside(file: &StateFile, reason: &str) {
     log::write_cycle(log::NGX_LOG_ERR, &message);
 }
 
+/// Why a revision is not put into the zone.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotPublished {
+    /// nginx has not made it: a fault of ours.
+    #[error("there is no zone")]
+    NoZone,
+    /// The control plane's fault, or of the operator who allows less than they add.
+    #[error(transparent)]
+    Snapshot(#[from] translate::Fault),
+    /// The control plane's fault, or the zone is too small.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+}
+
 /// Checks the snapshot and puts it into the zone, all or nothing.
-pub(super) fn publish(main: &Main, snapshot: &Snapshot) -> Result<(), String> {
+pub(super) fn publish(main: &Main, snapshot: &Snapshot) -> Result<(), NotPublished> {
     let (Some(memory), Some(zone)) = (main.memory.get(), main.zone()) else {
-        return Err("there is no zone".to_owned());
+        return Err(NotPublished::NoZone);
     };
     let rules = translate::Rules::new(&upstreams(main), main.allow_peers.clone());
-    let checked = rules.check(snapshot).map_err(|fault| fault.to_string())?;
+    let checked = rules.check(snapshot)?;
     // The wall clock says only how long keys have yet; from here on they are held to the monotonic
     // one.
     let now = translate::Now { wall: std::time::SystemTime::now(), mono: clock::now() };
-    checked.with_overlay(now, |overlay| {
-        memory.slab.get().locked(|| zone.overlay_apply(overlay, clock::now())).map_err(|error| error.to_string())
-    })
+    checked.with_overlay(now, |overlay| Ok(memory.slab.get().locked(|| zone.overlay_apply(overlay, clock::now()))?))
 }

@@ -74,7 +74,7 @@ fn try_start(main: &'static Main, plane: &ControlPlaneArgs) -> std::io::Result<(
             plane,
             main.memory.get().map(|memory| memory.instance_id.borrow().clone()).unwrap_or_default(),
         ),
-        state: state_file(main, core_conf().user),
+        state: core_conf().and_then(|core| state_file(main, core.user)),
         wake: wake_fd,
         seed: clock::entropy(),
         applied_revision: main.zone().map_or(0, |zone| zone.header.revision()),
@@ -247,7 +247,8 @@ impl Running {
                 self.feed.applied(revision, took);
                 worker::slots_changed();
             }
-            Err(reason) => {
+            Err(error) => {
+                let reason = error.to_string();
                 zone.header.connection.refused();
                 if self.refusals.failed(0, &reason, clock::now()) {
                     log::write_cycle(

@@ -7,9 +7,9 @@
 use super::caller::Caller;
 use super::conf::LimitModule;
 use super::record::Record;
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::{clock, log, nginx};
 use nginx_sys::ngx_http_request_t;
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::zone::{KeyVerdict, Zone};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,33 +20,37 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// `r` is live and the record its main request's; no reference into the record is alive, since
 /// nginx may ask for the caller while it evaluates the source.
 pub(crate) unsafe fn identify(r: *mut ngx_http_request_t, record: *mut Record) {
-    // SAFETY: as the caller vouches; the compiled value belongs to this configuration, and nginx
-    // only reads it.
-    unsafe {
-        if !matches!((*record).caller, Caller::NotAsked) {
-            return;
-        }
-        let Some(source) = LimitModule::location(r).and_then(|conf| conf.key.flatten()) else { return };
+    // SAFETY: as the caller vouches.
+    if !matches!(unsafe { &(*record).caller }, Caller::NotAsked) {
+        return;
+    }
+    // SAFETY: as the caller vouches.
+    let source = unsafe { LimitModule::location_conf(&*r) }.and_then(|conf| conf.key.flatten());
+    let Some(source) = source else { return };
+    // SAFETY: as the caller vouches; the compiled value belongs to this configuration.
+    let secret = unsafe {
         // A source that asks for the key's class or tenant, by way of a map perhaps, finds nobody.
         (*record).caller = Caller::Nobody;
-        let secret = without_scheme(nginx::complex_value(r, source).unwrap_or_default());
-        if secret.is_empty() {
-            return;
-        }
-        let sha256: [u8; 32] = Sha256::digest(secret).into();
-        let verdict = look_up((*record).zone, &sha256, client_address(r));
-        (*record).caller = match verdict {
-            KeyVerdict::Found { tenant, class } => Caller::Known { tenant, class },
-            KeyVerdict::Unknown | KeyVerdict::Expired => {
-                log_refused(r, "not valid", &sha256);
-                Caller::Unknown
-            }
-            KeyVerdict::Forbidden => {
-                log_refused(r, "not allowed from this address", &sha256);
-                Caller::Forbidden
-            }
-        };
+        nginx::complex_value(r, source)
+    };
+    let secret = without_scheme(secret.unwrap_or_default());
+    if secret.is_empty() {
+        return;
     }
+    let sha256: [u8; 32] = Sha256::digest(secret).into();
+    // SAFETY: as the caller vouches.
+    let verdict = unsafe { look_up((*record).zone, &sha256, client_address(r)) };
+    let (caller, refusal) = match verdict {
+        KeyVerdict::Found { tenant, class } => (Caller::Known { tenant, class }, None),
+        KeyVerdict::Unknown | KeyVerdict::Expired => (Caller::Unknown, Some("not valid")),
+        KeyVerdict::Forbidden => (Caller::Forbidden, Some("not allowed from this address")),
+    };
+    if let Some(why) = refusal {
+        // SAFETY: as the caller vouches.
+        unsafe { log_refused(r, why, &sha256) };
+    }
+    // SAFETY: as the caller vouches.
+    unsafe { (*record).caller = caller };
 }
 
 /// # Safety

@@ -13,7 +13,7 @@ const TENANT: (&str, &str) = ("X-Pincer-Tenant", "x-pincer-tenant");
 const HEADERS: usize = 20;
 
 /// Replaces what the request says of its class and tenant; an empty value leaves none. `false` when
-/// memory is out.
+/// out of memory.
 ///
 /// # Safety
 /// `r` is a live main request, before it is passed on; its headers are read, or none will be.
@@ -65,7 +65,7 @@ unsafe fn strip(r: *mut ngx_http_request_t) -> bool {
     }
 }
 
-/// Makes a list of headers that has none, as nginx makes it. `false` when memory is out; nothing
+/// Makes a list of headers that has none, as nginx makes it. `false` when out of memory; nothing
 /// has changed then.
 ///
 /// # Safety

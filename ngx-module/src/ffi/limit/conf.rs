@@ -1,15 +1,16 @@
 //! What `pincer_class`, `pincer_limit` and `pincer_key` say.
 
 use crate::conf::class::ClassArgs;
+use crate::conf::{ConfError, Problem};
 use crate::feed::declared::class as declared_class;
-use crate::ffi::base::feature::{Feature, LocationConf};
+use crate::ffi::base::feature::{Feature, Inherit};
 use crate::ffi::base::{clock, location as base_location, log, nginx};
 use crate::ffi::feed;
 use crate::ffi::feed::conf::FeedModule;
 use crate::ffi::zone::part::{Counts, Part};
 use crate::ffi::zone::slab::Slab;
 use nginx_sys::{ngx_conf_t, ngx_http_complex_value_t};
-use pincer_core::zone::{ClassIdx, ClassSpec, Zone, check_classes as zone_check_classes};
+use pincer_core::zone::{ClassIdx, ClassSpec, Zone, ZoneError, check_classes as zone_check_classes};
 use pincer_proto::v1::Hello;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -113,8 +114,13 @@ impl Location {
     }
 }
 
-impl LocationConf for Location {
-    fn merge(&mut self, _cf: *mut ngx_conf_t, parent: &Self, location: &base_location::Location) -> Result<(), String> {
+impl Inherit for Location {
+    fn merge(
+        &mut self,
+        _cf: *mut ngx_conf_t,
+        parent: &Self,
+        location: &base_location::Location,
+    ) -> Result<(), ConfError> {
         // `if` and `limit_except` within a page of ours are still that page.
         let is_within = parent.is_page && location.is_nameless();
         self.is_page |= is_within && location.handler().is_none();
@@ -128,13 +134,10 @@ impl LocationConf for Location {
             self.key_required.clone_from(&parent.key_required);
         }
         if let (Some(Some(place)), None) = (&self.key_required, self.key.flatten())
-            && location.answers()
+            && location.responds()
         {
-            return Err(format!(
-                "\"pincer_key_required\" refuses every request of location \"{}\", where no \"pincer_key\" is in force, that or \
-                 \"pincer_key_required off\" is needed there {place}",
-                location.name()
-            ));
+            let problem = Problem::NoKeyHere { location: location.name() };
+            return Err(ConfError::at("pincer_key_required", problem, place));
         }
         Ok(())
     }
@@ -157,17 +160,17 @@ impl Part for Main {
         Counts { classes, ..Counts::default() }
     }
 
-    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String> {
+    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), ConfError> {
         let reserve = |class: &ClassArgs| slab.locked(|| zone.class_reserve(class.name.as_bytes()));
         let records: Result<Vec<ClassIdx>, _> = self.classes.iter().map(reserve).collect();
-        self.records.replace(records.map_err(|error| self.at_place(error))?);
+        self.records.replace(records.map_err(|error| self.conf_error(error))?);
         Ok(())
     }
 
-    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String> {
+    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), ConfError> {
         for (index, class) in self.records.borrow().iter().zip(&self.classes) {
             slab.locked(|| zone.class_configure(*index, &class.settings, clock::now()))
-                .map_err(|error| self.at_place(error))?;
+                .map_err(|error| self.conf_error(error))?;
         }
         Ok(())
     }
@@ -180,32 +183,27 @@ impl feed::part::Part for Main {
 }
 
 impl Main {
-    fn at_place(&self, error: impl std::fmt::Display) -> String {
-        format!("\"pincer_class\": {error} {}", self.classes_place)
+    fn conf_error(&self, error: ZoneError) -> ConfError {
+        ConfError::at("pincer_class", Problem::Zone(error), &self.classes_place)
     }
 }
 
 /// Checks what only shows once all classes are read.
-pub(super) fn check_classes(main: &Main) -> Result<(), String> {
+pub(super) fn check_classes(main: &Main) -> Result<(), ConfError> {
     for (name, place) in &main.classes_named {
         if main.classes.iter().all(|class| class.name != *name) {
-            return Err(format!(
-                "\"pincer_limit\" names the unknown class \"{name}\", \"pincer_class {name} …\" in http is needed {place}"
-            ));
+            return Err(ConfError::at("pincer_limit", Problem::UnknownClass { class: name.clone() }, place));
         }
     }
     let specs: Vec<ClassSpec<'_>> =
         main.classes.iter().map(|class| ClassSpec { name: class.name.as_bytes(), settings: class.settings }).collect();
-    zone_check_classes(&specs).map_err(|error| format!("\"pincer_class\": {error} {}", main.classes_place))
+    zone_check_classes(&specs).map_err(|error| main.conf_error(error))
 }
 
 /// Checks that a key which is asked for can be shown and be known.
-pub(super) fn check_keys(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
+pub(super) fn check_keys(cf: *mut ngx_conf_t, main: &Main) -> Result<(), ConfError> {
     if let (Some(place), None) = (&main.key_required_place, &main.key_place) {
-        return Err(format!(
-            "\"pincer_key_required\" is on and no \"pincer_key\" says where a key stands, \"pincer_key $http_authorization\" or the \
-             like is needed {place}"
-        ));
+        return Err(ConfError::at("pincer_key_required", Problem::NoKey, place));
     }
     // SAFETY: nginx passes the configuration it has just read, inside `http {}`.
     let has_control_plane = unsafe { FeedModule::main_read(cf) }.control_plane.is_some();

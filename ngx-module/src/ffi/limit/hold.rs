@@ -14,8 +14,8 @@ use super::caller::Caller;
 use super::conf::{ClassSource, Limit, LimitModule, Location};
 use super::record::{Record, Status, create, find};
 use super::who::{class_called, class_of_caller};
-use super::{answer, api_key, class_header, delay};
-use crate::ffi::base::feature::Feature;
+use super::{api_key, class_header, delay, response};
+use crate::conf::ConfError;
 use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{clock, filter, nginx};
 use crate::ffi::zone::worker;
@@ -25,6 +25,7 @@ use nginx_sys::{
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SERVICE_UNAVAILABLE, ngx_conf_t, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
     ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_request_t, ngx_int_t,
 };
+use ngx::http::HttpModuleLocationConf as _;
 use pincer_core::limit::KeyHash;
 use pincer_core::zone::{Check, LIMITS_MAX, Reason, Verdict};
 
@@ -32,14 +33,15 @@ const UNAVAILABLE: ngx_int_t = NGX_HTTP_SERVICE_UNAVAILABLE as ngx_int_t;
 const SERVER_ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
 
 /// Puts handlers and filters into their places.
-pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), String> {
-    filter::install::<answer::Told>();
+pub(crate) fn install(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
+    filter::install::<response::Told>();
     // Behind the realip module's: a key may be bound to the client's address, which that finds here
     // for `set_real_ip_from` of a location.
     nginx::add_phase_handler_behind::<Hold>(
         cf,
         ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
         ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
+        "pincer_limit",
     )
 }
 
@@ -51,58 +53,79 @@ impl Handler for Hold {
 
     unsafe fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
         // SAFETY: as the caller vouches.
-        let location = unsafe { LimitModule::location(r).filter(|_| std::ptr::eq((*r).main, r)) };
+        let location = unsafe { LimitModule::location_conf(&*r).filter(|_| std::ptr::eq((*r).main, r)) };
         let Some(location) = location else { return nginx::DECLINED };
-        let key_required = location.requires_key();
+        // SAFETY: as above.
+        let record = match unsafe { record(r, location) } {
+            Ok(record) => record,
+            Err(result) => return result,
+        };
         // SAFETY: as above.
         unsafe {
-            let concerns_us = key_required || !location.limits().is_empty() || location.key.flatten().is_some();
-            let record = match find(r) {
-                Some(record) => record,
-                None if concerns_us => match create(r) {
-                    Some(record) => record,
-                    None => {
-                        worker::count_fail_open();
-                        return Self::fault(r);
-                    }
-                },
-                // An upstream that is told classes elsewhere believes them from here, too.
-                None => return if class_header::replace(r, &[], &[]) { nginx::DECLINED } else { SERVER_ERROR },
-            };
             if !(*record).checked && !(*record).denied {
                 // Whoever asked before did so elsewhere, maybe for another key, and before the
                 // client's address was known.
                 (*record).caller = Caller::NotAsked;
             }
-            if key_required && !(*record).denied {
+            if location.requires_key() && !(*record).denied {
                 let refused = ask_for_key(r, record);
                 if refused != nginx::DECLINED {
                     return refused;
                 }
             }
-            if (*record).checked {
-                return nginx::DECLINED;
-            }
-            api_key::identify(r, record);
-            (*record).class = class_of_caller(r, &(*record).caller, (*record).zone);
-            let checks = checks(r, record, location);
-            if let Some(first) = checks.first() {
-                (*record).checked = true;
-                (*record).class = Some(first.class);
-            }
-            // Refused or not: an error page may come from an upstream.
-            if !tell_upstream(r, record) {
-                return SERVER_ERROR;
-            }
-            if checks.is_empty() { nginx::DECLINED } else { hold(r, record, location, &checks) }
+            if (*record).checked { nginx::DECLINED } else { check(r, record, location) }
         }
     }
 
     /// A fault of ours costs no request, but neither does it let in one that has to show a key.
     unsafe fn fault(r: *const ngx_http_request_t) -> ngx_int_t {
         // SAFETY: as the caller vouches.
-        let key_required = unsafe { LimitModule::location(r) }.is_some_and(Location::requires_key);
+        let key_required = unsafe { LimitModule::location_conf(&*r) }.is_some_and(Location::requires_key);
         if key_required { UNAVAILABLE } else { nginx::DECLINED }
+    }
+}
+
+/// The record of a request that concerns us here or did so elsewhere; else what nginx is to hear.
+///
+/// # Safety
+/// `r` is a live main request in this location.
+unsafe fn record(r: *mut ngx_http_request_t, location: &Location) -> Result<*mut Record, ngx_int_t> {
+    let concerns_us = location.requires_key() || !location.limits().is_empty() || location.key.flatten().is_some();
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if let Some(record) = find(r) {
+            return Ok(record);
+        }
+        if !concerns_us {
+            // An upstream that is told classes elsewhere believes them from here, too.
+            return Err(if class_header::replace(r, &[], &[]) { nginx::DECLINED } else { SERVER_ERROR });
+        }
+        create(r).ok_or_else(|| {
+            worker::count_fail_open();
+            Hold::fault(r)
+        })
+    }
+}
+
+/// Holds the request to the limits of its location.
+///
+/// # Safety
+/// As [`hold`].
+unsafe fn check(r: *mut ngx_http_request_t, record: *mut Record, location: &Location) -> ngx_int_t {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        api_key::identify(r, record);
+        (*record).class = class_of_caller(r, &(*record).caller, (*record).zone);
+        let checks = checks(r, record, location);
+        if let Some(first) = checks.first() {
+            (*record).checked = true;
+            (*record).class = Some(first.class);
+        }
+        // Refused or not: an error page may come from an upstream.
+        if !tell_upstream(r, record) {
+            return SERVER_ERROR;
+        }
+        if checks.is_empty() { nginx::DECLINED } else { hold(r, record, location, &checks) }
     }
 }
 
@@ -123,7 +146,7 @@ unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_in
         if !tell_upstream(r, record) {
             return SERVER_ERROR;
         }
-        answer::refuse(r, refusal, status)
+        response::refuse(r, refusal, status)
     }
 }
 
@@ -134,36 +157,36 @@ unsafe fn ask_for_key(r: *mut ngx_http_request_t, record: *mut Record) -> ngx_in
 /// `r` is a live main request in a phase's handler, `record` its record; no reference into the
 /// record is alive while nginx evaluates variables.
 unsafe fn hold(r: *mut ngx_http_request_t, record: *mut Record, location: &Location, checks: &[Check]) -> ngx_int_t {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let Some(worker) = (*record).worker else {
-            worker::count_fail_open();
-            return nginx::DECLINED;
-        };
-        let limited = (*record).zone.limit_take(worker, checks, clock::now());
-        let this = &mut *record;
-        this.holds = limited.holds;
-        this.quotas = limited.quotas;
-        match limited.verdict {
-            Verdict::Rejected { reason, retry_after_ns, .. } => {
-                this.status = Some(Status::Rejected);
-                this.retry_after_ns = retry_after_ns;
-                let refusal = match reason {
-                    Reason::Rate => Refusal::Rate,
-                    Reason::Concurrency | Reason::NoRoom => Refusal::Concurrency,
-                };
-                return answer::refuse(r, refusal, location.limit_status.unwrap_or(429));
-            }
-            Verdict::Passed => this.status = Some(Status::Passed),
-            Verdict::Delayed(_) => this.status = Some(Status::Delayed),
+    // SAFETY: as the caller vouches; the reference ends before nginx evaluates variables.
+    let this = unsafe { &mut *record };
+    let Some(worker) = this.worker else {
+        worker::count_fail_open();
+        return nginx::DECLINED;
+    };
+    let limited = this.zone.limit_take(worker, checks, clock::now());
+    this.holds = limited.holds;
+    this.quotas = limited.quotas;
+    match limited.verdict {
+        Verdict::Rejected { reason, retry_after_ns, .. } => {
+            this.status = Some(Status::Rejected);
+            this.retry_after_ns = retry_after_ns;
+            let refusal = match reason {
+                Reason::Rate => Refusal::Rate,
+                Reason::Concurrency | Reason::NoRoom => Refusal::Concurrency,
+            };
+            // SAFETY: as the caller vouches.
+            return unsafe { response::refuse(r, refusal, location.limit_status.unwrap_or(429)) };
         }
-        if limited.dry_run.is_some() {
-            this.status = Some(Status::RejectedDryRun);
-        }
-        match limited.verdict {
-            Verdict::Delayed(wait_ns) => delay::delay(r, record, wait_ns),
-            _ => nginx::DECLINED,
-        }
+        Verdict::Passed => this.status = Some(Status::Passed),
+        Verdict::Delayed(_) => this.status = Some(Status::Delayed),
+    }
+    if limited.dry_run.is_some() {
+        this.status = Some(Status::RejectedDryRun);
+    }
+    match limited.verdict {
+        // SAFETY: as the caller vouches.
+        Verdict::Delayed(wait_ns) => unsafe { delay::delay(r, record, wait_ns) },
+        _ => nginx::DECLINED,
     }
 }
 

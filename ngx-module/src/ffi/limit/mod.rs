@@ -1,6 +1,5 @@
 //! Who asks, and what the class of a request may have.
 
-mod answer;
 mod api_key;
 pub(crate) mod bandwidth;
 mod caller;
@@ -10,8 +9,10 @@ mod delay;
 mod directive;
 mod hold;
 pub(crate) mod record;
+mod response;
 pub(crate) mod who;
 
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
 use crate::ffi::base::variable::{Variable, fill};
@@ -20,11 +21,12 @@ use conf::{LimitModule, Location, Main};
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_TAKE1, ngx_conf_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_1MORE, NGX_CONF_TAKE1, ngx_conf_t};
 
 module::module!(
     LimitModule,
     c"ngx_http_pincer_limit_module",
+    (Main, (), Location),
     [
         in_http(c"pincer_class", NGX_CONF_1MORE, directive::class),
         anywhere(c"pincer_limit", NGX_CONF_1MORE, directive::limit),
@@ -35,21 +37,13 @@ module::module!(
 );
 
 impl Feature for LimitModule {
-    type Main = Main;
-    type Server = ();
-    type Location = Location;
-
     const VARIABLES: &'static [Variable] = &[
         Variable::new("pincer_class", class),
         Variable::new("pincer_tenant", tenant),
         Variable::new("pincer_limit_status", limit_status),
     ];
 
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
-
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { LimitModule::main_read(cf) };
         conf::check_classes(main)?;

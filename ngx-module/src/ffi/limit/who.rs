@@ -4,11 +4,11 @@ use super::api_key;
 use super::caller::Caller;
 use super::conf::LimitModule;
 use super::record::{Record, Status, create, find};
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::log;
 use crate::ffi::zone::conf::ZoneModule;
 use crate::phase::refusal::Refusal;
 use nginx_sys::ngx_http_request_t;
+use ngx::http::{HttpModuleLocationConf as _, HttpModuleMainConf as _};
 use pincer_core::zone::{ClassIdx, Zone};
 
 /// The class of requests that name none, or one that is not known.
@@ -20,7 +20,7 @@ const DEFAULT_CLASS: &[u8] = b"default";
 /// `r` is live.
 pub(super) unsafe fn class_called(r: *const ngx_http_request_t, zone: &Zone<'_>, name: &[u8]) -> Option<ClassIdx> {
     // SAFETY: as the caller vouches.
-    let generation = unsafe { ZoneModule::main(r)?.generation.get() };
+    let generation = unsafe { ZoneModule::main_conf(&*r)?.generation.get() };
     let found = if name.is_empty() { None } else { zone.class_find(name, generation) };
     found.or_else(|| zone.class_find(DEFAULT_CLASS, generation))
 }
@@ -91,7 +91,7 @@ unsafe fn identified(main: *mut ngx_http_request_t) -> Option<*mut Record> {
         let record = match find(main) {
             Some(record) => record,
             None => {
-                LimitModule::location(main)?.key.flatten()?;
+                LimitModule::location_conf(&*main)?.key.flatten()?;
                 create(main)?
             }
         };
@@ -107,5 +107,5 @@ unsafe fn identified(main: *mut ngx_http_request_t) -> Option<*mut Record> {
 pub(crate) unsafe fn log_refusal(r: *const ngx_http_request_t, refusal: Refusal, class: &str) {
     // SAFETY: as the caller vouches: a live request has a connection with a log.
     let log = unsafe { (*(*r).connection).log };
-    log::write(log, log::NGX_LOG_INFO, &format!("refuses a request, reason={refusal:?}, class={class}"));
+    log::write(log, log::NGX_LOG_INFO, &format!("request rejected, reason={refusal:?}, class={class}"));
 }

@@ -2,7 +2,7 @@
 
 mod pages;
 
-use crate::conf::DirectiveError;
+use crate::conf::ConfError;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
 use crate::ffi::base::phase::{Handler, handler};
@@ -12,37 +12,30 @@ use crate::ffi::zone::conf::{needed_by, of_request as zone_of};
 use nginx_sys::ngx_http_request_t;
 use nginx_sys::ngx_http_variable_value_t;
 use nginx_sys::ngx_int_t;
-use nginx_sys::{NGX_CONF_NOARGS, ngx_conf_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_NOARGS, ngx_conf_t};
 
 pub(crate) struct StatusModule;
 
 module::module!(
     StatusModule,
     c"ngx_http_pincer_status_module",
+    ((), (), ()),
     [in_location(c"pincer_status", NGX_CONF_NOARGS, status), in_location(c"pincer_metrics", NGX_CONF_NOARGS, metrics),]
 );
 
 impl Feature for StatusModule {
-    type Main = ();
-    type Server = ();
-    type Location = ();
-
     const VARIABLES: &'static [Variable] = &[Variable::new("pincer_revision", revision)];
-
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
 }
 
-fn status(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), DirectiveError> {
+fn status(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), ConfError> {
     page::<pages::StatusPage>(cf, "pincer_status")
 }
 
-fn metrics(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), DirectiveError> {
+fn metrics(cf: *mut ngx_conf_t, _: &mut ()) -> Result<(), ConfError> {
     page::<pages::MetricsPage>(cf, "pincer_metrics")
 }
 
-fn page<P: Handler>(cf: *mut ngx_conf_t, directive: &'static str) -> Result<(), DirectiveError> {
+fn page<P: Handler>(cf: *mut ngx_conf_t, directive: &'static str) -> Result<(), ConfError> {
     exempt_page(cf);
     needed_by(cf, directive);
     // SAFETY: a directive of a location; the context's `loc_conf` has a slot for the core module.

@@ -1,16 +1,16 @@
 //! The pages `pincer_status` (JSON) and `pincer_metrics` (Prometheus). GET and HEAD only; nothing
 //! here is on the path of proxied requests.
 
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::phase::Handler;
 use crate::ffi::base::{bits, clock, nginx};
-use crate::ffi::feed::conf::FeedModule;
+use crate::ffi::feed::conf::{self as feed, FeedModule};
 use crate::ffi::feed::running;
-use crate::ffi::zone::conf::ZoneModule;
+use crate::ffi::zone::conf::{self as zone, ZoneModule};
 use nginx_sys::{
     NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, ngx_chain_t,
     ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t, off_t,
 };
+use ngx::http::HttpModuleMainConf as _;
 use pincer_core::zone::ZoneSnapshot;
 use pincer_core::{metrics, status};
 
@@ -83,25 +83,32 @@ unsafe fn serve(r: *mut ngx_http_request_t, render: Render) -> ngx_int_t {
         if discarded != nginx::OK {
             return discarded;
         }
-        let (Some(main), Some(plane)) = (ZoneModule::main(r), FeedModule::main(r)) else { return SERVER_ERROR };
-        let Some(zone) = main.zone.get() else { return SERVER_ERROR };
-        let addresses: Vec<String> =
-            plane.control_plane.iter().flat_map(|plane| &plane.endpoints).map(ToString::to_string).collect();
-        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        running::refresh();
-        let now = clock::now();
-        let state_path = main.state_path.as_deref().map(std::path::Path::to_string_lossy);
-        let context = status::Context {
-            addresses: &addresses,
-            generation: main.generation.get(),
-            state_path: state_path.as_deref(),
-            now,
+        let (Some(main), Some(plane)) = (ZoneModule::main_conf(&*r), FeedModule::main_conf(&*r)) else {
+            return SERVER_ERROR;
         };
-        match render(&zone.snapshot(now), &context, &nginx::header_in(r, b"accept", b", ")) {
+        match page(main, plane, render, &nginx::header_in(r, b"accept", b", ")) {
             Some(page) => send(r, &page),
             None => SERVER_ERROR,
         }
     }
+}
+
+/// What `render` makes of the zone as it is now; `None` without a zone.
+fn page(main: &zone::Main, plane: &feed::Main, render: Render, accept: &[u8]) -> Option<Page> {
+    let zone = main.zone.get()?;
+    let endpoints = plane.control_plane.iter().flat_map(|plane| &plane.endpoints);
+    let addresses: Vec<String> = endpoints.map(ToString::to_string).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    running::refresh();
+    let now = clock::now();
+    let state_path = main.state_path.as_deref().map(std::path::Path::to_string_lossy);
+    let context = status::Context {
+        addresses: &addresses,
+        generation: main.generation.get(),
+        state_path: state_path.as_deref(),
+        now,
+    };
+    render(&zone.snapshot(now), &context, accept)
 }
 
 /// # Safety

@@ -3,9 +3,11 @@
 use super::part::{Counts, Part, WorkerPart};
 use super::slab::Slab;
 use crate::conf::zone::ZoneArgs;
+use crate::conf::{ConfError, Problem};
 use crate::ffi::base::directive::place;
 use crate::ffi::base::feature::Feature;
 use nginx_sys::{ngx_conf_t, ngx_http_request_t};
+use ngx::http::HttpModuleMainConf as _;
 use pincer_core::zone::Zone;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -35,6 +37,11 @@ pub(crate) struct Main {
 }
 
 impl Main {
+    /// What is wrong with `pincer_zone`.
+    pub(super) fn conf_error(&self, problem: Problem) -> ConfError {
+        ConfError::at("pincer_zone", problem, &self.place)
+    }
+
     /// What `counts` says of all parts.
     pub(super) fn sum(&self, counts: impl Fn(&dyn Part) -> Counts) -> Counts {
         self.parts.borrow().iter().map(|part| counts(*part)).fold(Counts::default(), std::ops::Add::add)
@@ -66,5 +73,5 @@ pub(crate) fn register_worker(cf: *const ngx_conf_t, part: &'static dyn WorkerPa
 /// `r` is live; the reference lasts as long as the worker runs this configuration.
 pub(crate) unsafe fn of_request(r: *const ngx_http_request_t) -> Option<&'static Zone<'static>> {
     // SAFETY: as the caller vouches.
-    unsafe { ZoneModule::main(r) }.and_then(|main| main.zone.get())
+    unsafe { ZoneModule::main_conf(&*r) }.and_then(|main| main.zone.get())
 }

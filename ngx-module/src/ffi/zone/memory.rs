@@ -8,10 +8,11 @@
 use super::conf::{Main, ZoneModule};
 use super::part::Counts;
 use super::slab::Slab;
-use crate::ffi::base::feature::Feature;
+use crate::conf::{ConfError, Problem};
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::{clock, log, nginx};
 use nginx_sys::{ngx_conf_t, ngx_int_t, ngx_shm_zone_t, ngx_slab_pool_t};
+use ngx::http::HttpModule as _;
 use pincer_core::zone::{CLASSES_MAX, Extent, Header, Layout, Memory, Zone};
 use std::ffi::c_void;
 
@@ -22,24 +23,30 @@ const LINE: usize = 64;
 const PAGE: usize = 4096;
 
 /// Asks for the zone's memory; nginx calls `init_zone` once it is there.
-pub(crate) fn declare(cf: *mut ngx_conf_t, main: &Main) -> Result<(), String> {
+pub(crate) fn declare(cf: *mut ngx_conf_t, main: &Main) -> Result<(), ConfError> {
     let Some(args) = &main.args else { return Ok(()) };
     // SAFETY: `cf` is live; the name's copy lives in the configuration's pool;
     // `ngx_shared_memory_add` answers null or a live zone.
     unsafe {
-        let mut name = nginx::pool_copy((*cf).pool, args.name.as_bytes()).ok_or("memory is out")?;
-        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, ZoneModule::module().cast());
+        let mut name =
+            nginx::pool_copy((*cf).pool, args.name.as_bytes()).ok_or_else(|| main.conf_error(Problem::Memory))?;
+        let zone = nginx_sys::ngx_shared_memory_add(cf, &raw mut name, args.size_bytes, tag());
         if zone.is_null() {
-            return Err(format!("\"pincer_zone\" \"{}\" cannot be added", args.name));
+            return Err(main.conf_error(Problem::NotAdded { name: args.name.clone() }));
         }
         if !(*zone).data.is_null() {
-            return Err(format!("\"pincer_zone\" \"{}\" is duplicate, one is needed", args.name));
+            return Err(main.conf_error(Problem::DuplicateOf { argument: args.name.clone() }));
         }
         (*zone).init = Some(init_zone);
         (*zone).data = std::ptr::from_ref(main).cast_mut().cast();
         main.slab.set(Slab::of(&*zone));
     }
     Ok(())
+}
+
+/// What tells nginx that the memory is this module's.
+fn tag() -> *mut c_void {
+    std::ptr::from_ref(ZoneModule::module()).cast_mut().cast()
 }
 
 /// nginx has mapped the memory: new, or the running one at a reload (then `old` is the running
@@ -51,11 +58,11 @@ unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) 
         let (pool, main) =
             unsafe { ((*shm_zone).shm.addr.cast::<ngx_slab_pool_t>(), &*(*shm_zone).data.cast::<Main>()) };
         // SAFETY: as above.
-        let zone = unsafe { if old.is_null() { make(pool, main) } else { reuse(pool) } };
+        let zone = unsafe { if old.is_null() { make(pool, main) } else { reuse(pool, main) } };
         match zone.and_then(|zone| adopt(zone, main).map(|()| zone)) {
             Ok(_) => nginx::OK,
-            Err(message) => {
-                log::write_cycle(log::NGX_LOG_EMERG, &format!("{message} {}", main.place));
+            Err(error) => {
+                log::write_cycle(log::NGX_LOG_EMERG, &error.to_string());
                 nginx::ERROR
             }
         }
@@ -66,7 +73,7 @@ unsafe extern "C" fn init_zone(shm_zone: *mut ngx_shm_zone_t, old: *mut c_void) 
 ///
 /// # Safety
 /// `pool` is the head of a fresh shared zone, mapped for its whole size.
-unsafe fn make(pool: *mut ngx_slab_pool_t, main: &Main) -> Result<&'static Zone<'static>, String> {
+unsafe fn make(pool: *mut ngx_slab_pool_t, main: &Main) -> Result<&'static Zone<'static>, ConfError> {
     // SAFETY: as the caller vouches; a pool counts its free pages.
     let usable = unsafe { (*pool).pfree }.saturating_sub(1) * PAGE;
     let layout = Layout::for_bytes(usable.saturating_sub(LINE))
@@ -76,7 +83,7 @@ unsafe fn make(pool: *mut ngx_slab_pool_t, main: &Main) -> Result<&'static Zone<
     unsafe {
         let memory = nginx_sys::ngx_slab_calloc(pool, layout.bytes + LINE).cast::<u8>();
         if memory.is_null() {
-            return Err(format!("\"pincer_zone\" cannot use {} bytes of its own memory", layout.bytes));
+            return Err(main.conf_error(Problem::OwnMemory { bytes: layout.bytes }));
         }
         // Pages are aligned beyond a line: the first line is the zone's name, the core's records
         // follow.
@@ -92,13 +99,12 @@ unsafe fn make(pool: *mut ngx_slab_pool_t, main: &Main) -> Result<&'static Zone<
 ///
 /// # Safety
 /// `pool` is the head of a zone that [`make`] has laid out.
-unsafe fn reuse(pool: *mut ngx_slab_pool_t) -> Result<&'static Zone<'static>, String> {
+unsafe fn reuse(pool: *mut ngx_slab_pool_t, main: &Main) -> Result<&'static Zone<'static>, ConfError> {
     // SAFETY: as the caller vouches: `data` is what `make` stored.
     unsafe {
         let memory = (*pool).data.cast::<u8>();
         let layout = if memory.is_null() { None } else { (*memory.cast::<Header>()).layout() };
-        let layout = layout
-            .ok_or("\"pincer_zone\" was made by another version of the module, restart nginx or rename the zone")?;
+        let layout = layout.ok_or_else(|| main.conf_error(Problem::OtherVersion))?;
         Ok(map(memory, &layout))
     }
 }
@@ -134,13 +140,11 @@ fn declared_bytes(main: &Main) -> usize {
     Layout::bytes_for(upstreams, peers, classes)
 }
 
-fn too_small(main: &Main, need_bytes: usize) -> String {
+fn too_small(main: &Main, need_bytes: usize) -> ConfError {
     let size_kib = main.args.as_ref().map_or(0, |args| args.size_bytes) / 1024;
     let need_kib = Layout::size_kib(need_bytes);
     let Counts { upstreams, peers, classes } = main.sum(|part| part.declared());
-    format!(
-        "\"pincer_zone\" size {size_kib}k is too small, {need_kib}k needed for {peers} peers in {upstreams} upstreams and {classes} classes"
-    )
+    main.conf_error(Problem::NoRoom { size_kib, need_kib, peers, upstreams, classes })
 }
 
 /// The zone's random name: the same over a reload, another after a restart.
@@ -153,7 +157,7 @@ fn instance_id(zone: &Zone<'_>) -> String {
 
 /// Tells the configuration where its zone is, if there is room for it. Changes nothing in the zone:
 /// the reload may fail yet.
-fn adopt(zone: &'static Zone<'static>, main: &Main) -> Result<(), String> {
+fn adopt(zone: &'static Zone<'static>, main: &Main) -> Result<(), ConfError> {
     main.zone.set(Some(zone));
     main.instance_id.replace(instance_id(zone));
     let Counts { upstreams, peers, classes } = main.sum(|part| part.missing(zone));
@@ -166,9 +170,8 @@ fn adopt(zone: &'static Zone<'static>, main: &Main) -> Result<(), String> {
     let classes_needed = zone.classes.len() + classes.saturating_sub(room.classes);
     if classes_needed > CLASSES_MAX {
         let have = main.sum(|part| part.declared()).classes;
-        return Err(format!(
-            "\"pincer_class\": {have} classes are declared and others added at run time, {classes_needed} in all, at most {CLASSES_MAX} are allowed"
-        ));
+        let problem = Problem::ClassesAdded { have, all: classes_needed, max: CLASSES_MAX };
+        return Err(ConfError::at("pincer_class", problem, &main.place));
     }
     let need = declared_bytes(main);
     if main.args.as_ref().is_some_and(|args| Layout::size_kib(need) * 1024 > args.size_bytes) {
@@ -180,7 +183,7 @@ fn adopt(zone: &'static Zone<'static>, main: &Main) -> Result<(), String> {
 
 /// Makes what nginx.conf declares that of the zone. In the master, once the configuration is in
 /// force.
-pub(crate) fn configure(main: &Main) -> Result<(), String> {
+pub(crate) fn configure(main: &Main) -> Result<(), ConfError> {
     let Some(zone) = main.zone.get() else { return Ok(()) };
     let slab = main.slab.get();
     main.generation.set(zone.header.generation_begin());

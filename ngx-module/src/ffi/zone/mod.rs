@@ -7,39 +7,34 @@ pub(crate) mod slab;
 pub(crate) mod wake;
 pub(crate) mod worker;
 
-use crate::conf::{DirectiveError, zone as zone_args};
+use crate::conf::{ConfError, Problem, zone as zone_args};
 use crate::ffi::base::directive::{arguments, full_path, once, place};
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::module;
 use conf::{Main, ZoneModule};
-use nginx_sys::{NGX_CONF_1MORE, ngx_conf_t, ngx_cycle_t, ngx_module_t};
+use nginx_sys::{NGX_CONF_1MORE, ngx_conf_t, ngx_cycle_t};
 
-module::module!(ZoneModule, c"ngx_http_pincer_zone_module", [in_http(c"pincer_zone", NGX_CONF_1MORE, zone)]);
+module::module!(
+    ZoneModule,
+    c"ngx_http_pincer_zone_module",
+    (Main, (), ()),
+    [in_http(c"pincer_zone", NGX_CONF_1MORE, zone)]
+);
 
 impl Feature for ZoneModule {
-    type Main = Main;
-    type Server = ();
-    type Location = ();
-
-    fn module() -> *mut ngx_module_t {
-        MODULE.get()
-    }
-
-    fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+    fn configured(cf: *mut ngx_conf_t) -> Result<(), ConfError> {
         // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
         let main = unsafe { ZoneModule::main_read(cf) };
         match (&main.args, &main.needed_by) {
             (None, Some((directive, place))) => {
-                return Err(format!(
-                    "\"{directive}\" needs a zone, \"pincer_zone NAME:SIZE\" in http is missing {place}"
-                ));
+                let need = "a zone, \"pincer_zone NAME:SIZE\" in http is missing";
+                return Err(ConfError::at(directive, Problem::Needs { need }, place));
             }
             (None, None) => return Ok(()),
-            (Some(_), _) => memory::declare(cf, main).map_err(|message| format!("{message} {}", main.place))?,
+            (Some(_), _) => memory::declare(cf, main)?,
         }
         if let Some(path) = main.state_path.as_ref().filter(|path| path.is_dir()) {
-            let need = "a file's path is needed";
-            return Err(format!("\"pincer_zone\" state \"{}\" is a folder, {need} {}", path.display(), main.place));
+            return Err(main.conf_error(Problem::StateIsFolder { path: path.clone() }));
         }
         Ok(())
     }
@@ -57,10 +52,10 @@ impl Feature for ZoneModule {
     }
 }
 
-fn zone(cf: *mut ngx_conf_t, main: &mut Main) -> Result<(), DirectiveError> {
+fn zone(cf: *mut ngx_conf_t, main: &mut Main) -> Result<(), ConfError> {
     let parsed = zone_args::parse(&arguments(cf))?;
     if let Some(state) = &parsed.state {
-        main.state_path = Some(full_path(cf, state.as_bytes(), false)?);
+        main.state_path = Some(full_path(cf, "pincer_zone", state.as_bytes(), false)?);
     }
     main.place = place(cf);
     once(&mut main.args, parsed, "pincer_zone")

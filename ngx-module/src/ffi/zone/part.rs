@@ -2,6 +2,7 @@
 //! are configured, called in the order of the modules.
 
 use super::slab::Slab;
+use crate::conf::ConfError;
 use pincer_core::zone::{WorkerIdx, Zone};
 use std::ops::Add;
 
@@ -34,11 +35,11 @@ pub(crate) trait Part {
     fn missing(&self, zone: &Zone<'_>) -> Counts;
 
     /// Finds or makes the records, in the master, when a configuration comes into force.
-    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String>;
+    fn reserve(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), ConfError>;
 
     /// Makes them what nginx.conf says, once all are reserved and those of older configurations
     /// that nobody uses are gone.
-    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), String>;
+    fn configure(&self, zone: &'static Zone<'static>, slab: Slab) -> Result<(), ConfError>;
 }
 
 /// What a feature does in a worker's life.

@@ -4,11 +4,12 @@
 use super::conf::{Main, ZoneModule};
 use super::part::WorkerPart;
 use super::{memory, wake};
-use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::{count_in, guard};
 use crate::ffi::base::statics::LoopStatic;
 use crate::ffi::base::{bits, clock, event, eventfd, log, nginx};
 use nginx_sys::{ngx_cycle_t, ngx_event_t, ngx_msec_t};
+use ngx::core::{CoreModuleMainConf as _, NgxCoreModule};
+use ngx::http::HttpModuleMainConf as _;
 use pincer_core::zone::{ProcessId, WorkerIdx, Zone};
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
@@ -67,15 +68,15 @@ pub(crate) fn count_fail_open() {
 /// In the master, when a configuration comes into force.
 pub(crate) fn in_force(cycle: *mut ngx_cycle_t) {
     // SAFETY: nginx passes the new cycle, whose configuration has been read.
-    let main = unsafe { ZoneModule::main_in(cycle) };
+    let main = unsafe { ZoneModule::main_conf(&*cycle) };
     let Some(main) = main.filter(|main| main.zone.get().is_some()) else { return };
     // SAFETY: as above.
-    let core = unsafe { nginx::core_conf(cycle) };
-    if let Err(message) = memory::configure(main) {
+    let core = NgxCoreModule::main_conf(unsafe { &*cycle });
+    if let Err(error) = memory::configure(main) {
         // A running master must not die of it: the peers stay as they were.
-        log::write_cycle(log::NGX_LOG_EMERG, &message);
+        log::write_cycle(log::NGX_LOG_EMERG, &error.to_string());
     }
-    wake::prepare(usize::try_from(core.worker_processes).unwrap_or(1).max(1));
+    wake::prepare(core.and_then(|core| usize::try_from(core.worker_processes).ok()).unwrap_or(1).max(1));
     // SAFETY: the cycle's pool is live; a failed registration leaks descriptors at the next unload,
     // nothing else.
     unsafe {
@@ -95,7 +96,7 @@ pub(crate) fn worker_begins(cycle: *mut ngx_cycle_t) {
     clock::reseed();
     // SAFETY: the cycle this process runs for; its configuration lives as long as the process
     // serves it.
-    let Some(main) = (unsafe { ZoneModule::main_in(cycle) }) else { return };
+    let Some(main) = (unsafe { ZoneModule::main_conf(&*cycle) }) else { return };
     let Some(zone) = main.zone.get() else { return };
     PROCESS.main.set(Some(main));
     count_in(&zone.header.counters.faults);

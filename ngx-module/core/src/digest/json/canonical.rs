@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 
 use super::super::algorithm::Hasher;
 use super::super::memory::{Refused, append, push};
-use super::NotJson;
+use super::not_json::NotJson;
 
 /// Stands for an ignored element of an array; no value is spelled so.
 pub(super) const IGNORED: u8 = b'?';

@@ -20,30 +20,10 @@
 //! for a usual body.
 
 mod canonical;
+mod not_json;
 mod number;
 mod reader;
 mod string;
 
 pub(super) use reader::Reader;
-
-use super::memory::Refused;
-
-/// The body is not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NotJson;
-
-impl From<Refused> for NotJson {
-    fn from(_: Refused) -> Self {
-        Self
-    }
-}
-
-/// The canonical text of a string, with its quotes.
-pub(super) fn canonical_string(text: &str) -> Vec<u8> {
-    let mut out = vec![b'"'];
-    for c in text.chars() {
-        out.extend_from_slice(string::Escaped::new(c).as_ref());
-    }
-    out.push(b'"');
-    out
-}
+pub(super) use string::canonical_string;

@@ -9,8 +9,8 @@
 
 use super::super::ignore::{Ignore, Step as Pointers};
 use super::super::memory::push;
-use super::NotJson;
 use super::canonical::{Canonical, IGNORED, Mark, Opened};
+use super::not_json::NotJson;
 use super::number::Number;
 use super::string::{Escaped, Place, Step};
 

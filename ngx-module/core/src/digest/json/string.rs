@@ -5,7 +5,7 @@
 //! ends: an escape stands for whole characters only, so it can neither complete nor hide a broken
 //! sequence beside it.
 
-use super::NotJson;
+use super::not_json::NotJson;
 
 /// Where in a string the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,4 +112,14 @@ impl AsRef<[u8]> for Escaped {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+}
+
+/// The canonical text of a string, with its quotes.
+pub(in super::super) fn canonical_string(text: &str) -> Vec<u8> {
+    let mut out = vec![b'"'];
+    for c in text.chars() {
+        out.extend_from_slice(Escaped::new(c).as_ref());
+    }
+    out.push(b'"');
+    out
 }

@@ -12,9 +12,10 @@
 //! boundary or one of other than 1 to 70 characters that RFC 2046 allows; anything before the first
 //! boundary, or behind the last but one line's end; a boundary's text within a content or headers,
 //! also at the start of a longer line or behind a bare LF; bare CR or LF, folding and control
-//! characters in headers; headers of a part over [`HEADER_BYTES_MAX`] or [`HEADERS_MAX`]; more than
-//! [`PARTS_MAX`] parts; Content-Disposition, its name or a parameter twice or its name not at all,
-//! Content-Type twice; a Content-Length that is not the content's.
+//! characters in headers; headers of a part over [`part::HEADER_BYTES_MAX`] or
+//! [`part::HEADERS_MAX`]; more than [`reader::PARTS_MAX`] parts; Content-Disposition, its name or a
+//! parameter twice or its name not at all, Content-Type twice; a Content-Length that is not the
+//! content's.
 //!
 //! What is hashed: each part's content, then its headers in canonical form, then the two lengths;
 //! at the end the number of parts. Read from the end, that can be decoded in one way only, so no
@@ -32,12 +33,3 @@ mod part;
 mod reader;
 
 pub(super) use reader::{Finished, Reader};
-
-/// Bytes of one part's headers.
-const HEADER_BYTES_MAX: usize = 8 << 10;
-
-/// Headers of one part, and parameters of its Content-Disposition. Forms have three of each.
-const HEADERS_MAX: usize = 32;
-
-/// Parts of one body.
-const PARTS_MAX: u64 = 1_000;

@@ -8,7 +8,12 @@ use arrayvec::ArrayVec;
 
 use super::super::content_type::{Malformed, Parameter, Parameters, is_token_byte};
 use super::super::memory::{Refused, append};
-use super::{HEADER_BYTES_MAX, HEADERS_MAX};
+
+/// Bytes of one part's headers.
+pub(super) const HEADER_BYTES_MAX: usize = 8 << 10;
+
+/// Headers of one part, and parameters of its Content-Disposition. Forms have three of each.
+pub(super) const HEADERS_MAX: usize = 32;
 
 /// Bytes of the longest canonical form: each of two lists of [`HEADERS_MAX`] pairs has lengths
 /// beside the bytes.

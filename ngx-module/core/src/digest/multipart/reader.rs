@@ -15,7 +15,10 @@ use sha2::{Digest as _, Sha256};
 use super::super::algorithm::Hasher;
 use super::super::content_type::BOUNDARY_BYTES_MAX;
 use super::super::memory::append;
-use super::{HEADER_BYTES_MAX, PARTS_MAX, part};
+use super::part::{self, HEADER_BYTES_MAX};
+
+/// Parts of one body.
+pub(super) const PARTS_MAX: u64 = 1_000;
 
 /// Two hyphens and the boundary.
 const DELIMITER_BYTES_MAX: usize = 2 + BOUNDARY_BYTES_MAX;

@@ -5,21 +5,15 @@ use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::{Cidr, Half, KEY_CIDRS_MAX, KEY_NAME_MAX, KeyName, KeyVerdict, Table};
+use super::cidr::Cidr;
+use super::measures::words_of;
+use super::spec::{KEY_CIDRS_MAX, KEY_NAME_MAX, KeyName, KeyVerdict};
+use super::table::{Half, Table};
 use crate::time::MonoNs;
 
 /// How often a look-up begins anew because the tables were changed meanwhile. Each time takes a
 /// whole publication within a few hundred nanoseconds; after that many the key counts as unknown.
 const TRIES: usize = 64;
-
-/// A hash as words that sort as its bytes do.
-pub(super) fn words_of(sha256: &[u8; 32]) -> [u64; 4] {
-    let mut words = [0; 4];
-    for (word, bytes) in words.iter_mut().zip(sha256.as_chunks::<8>().0) {
-        *word = u64::from_be_bytes(*bytes);
-    }
-    words
-}
 
 impl Table<'_> {
     pub(super) fn find(&self, sha256: &[u8; 32], addr: IpAddr, now: MonoNs) -> KeyVerdict {

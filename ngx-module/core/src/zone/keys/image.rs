@@ -3,10 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::{
-    ARENA_WORDS_LEAST, ARENA_WORDS_PER_KEY, ENTRY_WORDS, HEAD_WORDS, KEY_CIDRS_MAX, KEY_NAME_MAX, KeySpec,
-    find::words_of,
-};
+use super::measures::{ARENA_WORDS_LEAST, ARENA_WORDS_PER_KEY, ENTRY_WORDS, HEAD_WORDS, words_of};
+use super::spec::{KEY_CIDRS_MAX, KEY_NAME_MAX, KeySpec};
 
 /// Why keys are refused; the table is as before. The control plane's doing, or the zone is too
 /// small.

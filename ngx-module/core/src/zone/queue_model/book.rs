@@ -1,4 +1,4 @@
-//! The queue as a plain list: whose turn it is, and who gives way, found by looking at everything.
+//! The queue as a plain list: whose turn it is, and who is evicted, found by looking at everything.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ impl Book {
         self.bases.insert(class, base);
     }
 
-    /// The sequence number of the request that gives way.
+    /// The sequence number of the request that is evicted.
     pub(super) fn victim(&self) -> Option<u64> {
         if self.shown.len() <= SIZE as usize {
             return None;

@@ -1,4 +1,4 @@
-//! Paces the answers of a class with a bandwidth: a body filter that lets through what
+//! Paces the responses of a class with a bandwidth: a body filter that lets through what
 //! [`Zone::bandwidth_grant`](pincer_core::zone::Zone::bandwidth_grant) gives and keeps the rest.
 //!
 //! Stands behind nginx's postpone and gzip filters, in a module of its own, where one chain of the
@@ -19,7 +19,7 @@ use super::pieces;
 use crate::ffi::base::feature::Feature;
 use crate::ffi::base::guard::guard;
 use crate::ffi::base::statics::LoopStatic;
-use crate::ffi::base::{bits, clock, nginx};
+use crate::ffi::base::{bits, clock, event, nginx};
 use crate::ffi::limit::conf::LimitModule;
 use crate::ffi::limit::record::{self, Record};
 use nginx_sys::{
@@ -29,6 +29,7 @@ use nginx_sys::{
 use pincer_core::time::MILLISECOND_NS;
 use pincer_core::zone::{Class, Held};
 use std::cell::Cell;
+use std::ops::ControlFlow;
 
 /// In the `buffered` of the request that is writing: we keep something. nginx's image filter uses
 /// the same bit, on the connection.
@@ -50,12 +51,11 @@ static NEXT: LoopStatic<Cell<ngx_http_output_body_filter_pt>> = LoopStatic::new(
 
 /// Puts the body filter in front of those installed so far, if anything is limited: nginx calls
 /// this before its gzip and postpone filters are.
-pub(crate) fn configured(cf: *mut ngx_conf_t) -> Result<(), String> {
+pub(crate) fn configured(cf: *mut ngx_conf_t) {
     // SAFETY: nginx calls with the configuration it has just read, inside `http {}`.
     if unsafe { LimitModule::main_read(cf) }.in_use {
         install();
     }
-    Ok(())
 }
 
 fn install() {
@@ -96,7 +96,6 @@ unsafe fn next(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t
 unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_chain_t) -> ngx_int_t {
     // SAFETY: as the caller vouches; no reference into the record is alive while other filters run.
     unsafe {
-        let write = (*(*r).connection).write;
         if (*record).pacing.kept.is_null() && chain.is_null() && !has_unsent(r) {
             // The gzip filter asks for its buffers to be sent, and our timer has: the write filter
             // takes a flush of nothing for an error.
@@ -111,40 +110,64 @@ unsafe fn pace(r: *mut ngx_http_request_t, record: *mut Record, chain: *mut ngx_
         }
         if (*record).pacing.delays && bits::event::timer_set(&raw const (*record).pacing.timer) != 0 {
             // A send_timeout of earlier may have ended the delay.
-            bits::event::set_delayed(write, 1);
+            bits::event::set_delayed((*(*r).connection).write, 1);
             return mark_kept(r);
         }
-        loop {
-            if is_stalled(r) {
-                return keep(r, record, STALLED_NS);
-            }
-            let (wanted, least) = pieces::wanted((*record).pacing.kept);
-            let (bytes, retry_ns) = grant(&mut *record, wanted, least);
-            let (out, taken) = match pieces::take(r, record, bytes) {
-                Some(taken) => taken,
-                None => return nginx::ERROR,
-            };
-            if out.is_null() {
-                if has_unsent(r) && next(r, std::ptr::null_mut()) == nginx::ERROR {
-                    return nginx::ERROR;
-                }
-                if is_stalled(r) {
-                    continue;
-                }
-                // Nothing but waiting is left; without a time to wait something of ours is wrong,
-                // and a short one is as good.
-                (*record).pacing.delays = true;
-                bits::event::set_delayed(write, 1);
-                return keep(r, record, retry_ns.max(MILLISECOND_NS));
-            }
-            sent(&mut *record, taken);
-            let answer = next(r, out);
-            pieces::reclaim(r, record, out);
-            if answer == nginx::ERROR || (*record).pacing.kept.is_null() {
-                mark_empty(r);
-                return answer;
-            }
+    }
+    loop {
+        // SAFETY: as above.
+        if let ControlFlow::Break(result) = unsafe { send_granted(r, record) } {
+            return result;
         }
+    }
+}
+
+/// Sends what is granted of what is kept, once; breaks with what nginx is to hear.
+///
+/// # Safety
+/// As [`pace`].
+unsafe fn send_granted(r: *mut ngx_http_request_t, record: *mut Record) -> ControlFlow<ngx_int_t> {
+    // SAFETY: as the caller vouches; no reference into the record is alive while other filters run.
+    unsafe {
+        if is_stalled(r) {
+            return ControlFlow::Break(keep(r, record, STALLED_NS));
+        }
+        let (wanted, least) = pieces::wanted((*record).pacing.kept);
+        let (bytes, retry_ns) = grant(&mut *record, wanted, least);
+        let Some((out, taken)) = pieces::take(r, record, bytes) else { return ControlFlow::Break(nginx::ERROR) };
+        if out.is_null() {
+            return wait_for_grant(r, record, retry_ns);
+        }
+        sent(&mut *record, taken);
+        let result = next(r, out);
+        pieces::reclaim(r, record, out);
+        if result == nginx::ERROR || (*record).pacing.kept.is_null() {
+            mark_empty(r);
+            return ControlFlow::Break(result);
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Has the filters behind ours send what they keep, and comes back when something may be granted;
+/// goes on if the client then does not take what it was sent.
+///
+/// # Safety
+/// As [`pace`].
+unsafe fn wait_for_grant(r: *mut ngx_http_request_t, record: *mut Record, retry_ns: u64) -> ControlFlow<ngx_int_t> {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if has_unsent(r) && next(r, std::ptr::null_mut()) == nginx::ERROR {
+            return ControlFlow::Break(nginx::ERROR);
+        }
+        if is_stalled(r) {
+            return ControlFlow::Continue(());
+        }
+        // Nothing but waiting is left; without a time to wait something of ours is wrong, and a
+        // short one is as good.
+        (*record).pacing.delays = true;
+        bits::event::set_delayed((*(*r).connection).write, 1);
+        ControlFlow::Break(keep(r, record, retry_ns.max(MILLISECOND_NS)))
     }
 }
 
@@ -208,7 +231,7 @@ unsafe fn keep(r: *mut ngx_http_request_t, record: *mut Record, wait_ns: u64) ->
     unsafe {
         let timer = &raw mut (*record).pacing.timer;
         (*timer).data = r.cast();
-        (*timer).handler = Some(on_timer);
+        (*timer).handler = Some(event::handler::<LookAgain>);
         (*timer).log = (*(*r).connection).log;
         // nginx takes one time for another that is near.
         nginx::cancel(timer);
@@ -252,25 +275,39 @@ unsafe fn mark_empty(r: *mut ngx_http_request_t) {
     }
 }
 
-/// Time to look again: sends what may be sent. Whoever writes for the request hears of it when it
-/// may write again.
-unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
-    // SAFETY: the timer is cancelled before its request goes, and the record with the event in it
-    // is the request's. No Rust value is alive when nginx's functions run, of which the last may
-    // end the request.
-    unsafe {
-        let r = (*event).data.cast::<ngx_http_request_t>();
-        let connection = (*r).connection;
-        let write = (*connection).write;
-        let Some(record) = record::find(r) else { return };
-        let delayed = std::mem::take(&mut (*record).pacing.delays);
-        if delayed {
-            bits::event::set_delayed(write, 0);
-        } else if is_stalled(r) {
-            // nginx's timer runs: it is not to hear of us.
-            keep(r, record, STALLED_NS);
-            return;
+/// Time to look again at what is kept.
+struct LookAgain;
+
+impl event::Handler for LookAgain {
+    const PLACE: &'static str = "bandwidth timer";
+
+    unsafe fn run(event: *mut ngx_event_t) {
+        // SAFETY: the timer is cancelled before its request goes, and the record with the event in
+        // it is the request's.
+        unsafe {
+            let r = (*event).data.cast::<ngx_http_request_t>();
+            let Some(record) = record::find(r) else { return };
+            if std::mem::take(&mut (*record).pacing.delays) {
+                bits::event::set_delayed((*(*r).connection).write, 0);
+            } else if is_stalled(r) {
+                // nginx's timer runs: it is not to hear of us.
+                keep(r, record, STALLED_NS);
+                return;
+            }
+            send_again(r, record);
         }
+    }
+}
+
+/// Sends what may be sent. Whoever writes for the request hears of it when it may write again.
+///
+/// # Safety
+/// As [`pace`], from the event loop; the request may be gone afterwards.
+unsafe fn send_again(r: *mut ngx_http_request_t, record: *mut Record) {
+    // SAFETY: as the caller vouches. No Rust value is alive when nginx's functions run, of which
+    // the last may end the request.
+    unsafe {
+        let connection = (*r).connection;
         let active = (*connection).data.cast::<ngx_http_request_t>();
         if pace(r, record, std::ptr::null_mut()) == nginx::ERROR {
             // Whoever writes next finds it.
@@ -283,7 +320,7 @@ unsafe extern "C" fn on_timer(event: *mut ngx_event_t) {
         // After what was posted, or a subrequest that has just been made would be run by both.
         // Closing the connection takes the event back.
         if !(*record).pacing.delays {
-            nginx::post(write);
+            nginx::post((*connection).write);
         }
         nginx_sys::ngx_http_run_posted_requests(connection);
     }
@@ -302,15 +339,7 @@ unsafe fn send_on(r: *mut ngx_http_request_t, record: *mut Record) {
     unsafe {
         let connection = (*r).connection;
         let active = (*connection).data.cast::<ngx_http_request_t>();
-        if bits::request::header_sent(active) == 0
-            || bits::request::aio(active) != 0
-            || bits::connection::error(connection) != 0
-        {
-            return;
-        }
-        // What a thread has written for the pipe, the pipe takes back first and sends on itself:
-        // they share a file, and so the thread's answer.
-        if pipe_of(active).is_some_and(|pipe| !(*pipe).writing.is_null()) {
+        if !may_be_asked(active) || bits::connection::error(connection) != 0 {
             return;
         }
         bits::connection::set_buffered(connection, bits::connection::buffered(connection) | CONNECTION_BUFFERED);
@@ -324,7 +353,22 @@ unsafe fn send_on(r: *mut ngx_http_request_t, record: *mut Record) {
     }
 }
 
-/// The event pipe that reads for `r`, if its answer is buffered.
+/// Whether nginx may be asked for more of the response to `r` now. What a thread has written for
+/// the pipe, the pipe takes back first and sends on itself: they share a file, and so the thread's
+/// result.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn may_be_asked(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        bits::request::header_sent(r) != 0
+            && bits::request::aio(r) == 0
+            && pipe_of(r).is_none_or(|pipe| (*pipe).writing.is_null())
+    }
+}
+
+/// The event pipe that reads for `r`, if its response is buffered.
 ///
 /// # Safety
 /// `r` is live.

@@ -3,7 +3,7 @@
 use crate::ffi::base::nginx;
 use nginx_sys::{ngx_chain_t, ngx_event_t};
 
-/// What is kept of an answer; in the request's record, which does not move.
+/// What is kept of a response; in the request's record, which does not move.
 pub(crate) struct Pacing {
     pub(super) kept: *mut ngx_chain_t,
     /// Pieces of cut buffers that were handed on, and those that are used up, for the next cut.

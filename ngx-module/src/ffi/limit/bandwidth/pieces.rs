@@ -1,10 +1,11 @@
-//! The chain that is kept of an answer: what of it goes on next, where its buffers are cut, and
+//! The chain that is kept of a response: what of it goes on next, where its buffers are cut, and
 //! what was cut and is sent.
 //!
 //! Buffers with a flush that are small are never cut. A buffer that is cut goes on itself as its
 //! last piece, so whoever waits for it to be used up waits for all of it. Reads sizes as nginx's
 //! `ngx_buf_size` does. Cost: one step for each buffer. Bound: pieces that are sent are used again.
 
+use super::pacing::Pacing;
 use crate::ffi::base::bits;
 use crate::ffi::limit::record::Record;
 use nginx_sys::{ngx_buf_t, ngx_chain_t, ngx_http_request_t, off_t};
@@ -79,11 +80,9 @@ pub(super) unsafe fn wanted(mut chain: *const ngx_chain_t) -> (u64, u64) {
 /// # Safety
 /// `r` is a live main request, `record` its record; `link` is a chain that [`take`] made.
 pub(super) unsafe fn reclaim(r: *mut ngx_http_request_t, record: *mut Record, mut link: *mut ngx_chain_t) {
-    // SAFETY: as the caller vouches; a piece's buffer is ours, so it is empty only when it has been
-    // sent.
+    // SAFETY: as the caller vouches; a piece's buffer is ours.
     unsafe {
-        let pacing = &raw mut (*record).pacing;
-        let mut end = &raw mut (*pacing).pieces;
+        let mut end = &raw mut (*record).pacing.pieces;
         while !(*end).is_null() {
             end = &raw mut (**end).next;
         }
@@ -99,11 +98,22 @@ pub(super) unsafe fn reclaim(r: *mut ngx_http_request_t, record: *mut Record, mu
             }
             link = next;
         }
-        while !(*pacing).pieces.is_null() && size_of_buffer((*(*pacing).pieces).buf) == 0 {
-            let sent = (*pacing).pieces;
-            (*pacing).pieces = (*sent).next;
-            (*sent).next = (*pacing).free;
-            (*pacing).free = sent;
+        reuse(&mut (*record).pacing);
+    }
+}
+
+/// Lets the pieces that have been sent be used again.
+///
+/// # Safety
+/// The request of `pacing` is live.
+unsafe fn reuse(pacing: &mut Pacing) {
+    // SAFETY: as the caller vouches; a piece is empty only when it has been sent.
+    unsafe {
+        while !pacing.pieces.is_null() && size_of_buffer((*pacing.pieces).buf) == 0 {
+            let sent = pacing.pieces;
+            pacing.pieces = (*sent).next;
+            (*sent).next = pacing.free;
+            pacing.free = sent;
         }
     }
 }
@@ -142,20 +152,9 @@ unsafe fn cut(
     buffer: *mut ngx_buf_t,
     bytes: u64,
 ) -> Option<*mut ngx_chain_t> {
-    // SAFETY: as the caller vouches; link and buffer are of this request, made in its pool and used
-    // by nobody any more.
+    // SAFETY: as the caller vouches; the piece is apart from the buffer.
     unsafe {
-        let mut link = (*record).pacing.free;
-        if link.is_null() {
-            link = nginx_sys::ngx_alloc_chain_link((*r).pool);
-            let piece = nginx_sys::ngx_palloc((*r).pool, size_of::<ngx_buf_t>()).cast::<ngx_buf_t>();
-            if link.is_null() || piece.is_null() {
-                return None;
-            }
-            (*link).buf = piece;
-        } else {
-            (*record).pacing.free = (*link).next;
-        }
+        let link = link(r, record)?;
         let piece = (*link).buf;
         std::ptr::copy_nonoverlapping(buffer, piece, 1);
         (*piece).tag = tag();
@@ -170,6 +169,29 @@ unsafe fn cut(
         if is_in_memory(buffer) {
             (*piece).last = (*piece).pos.add(usize::try_from(bytes).ok()?);
             (*buffer).pos = (*piece).last;
+        }
+        Some(link)
+    }
+}
+
+/// A link with a buffer for a piece, one that is used up if there is any; `None` when memory is
+/// out.
+///
+/// # Safety
+/// `r` is live, `record` its record.
+unsafe fn link(r: *mut ngx_http_request_t, record: *mut Record) -> Option<*mut ngx_chain_t> {
+    // SAFETY: as the caller vouches; what is used up was made here, in this request's pool.
+    unsafe {
+        let mut link = (*record).pacing.free;
+        if link.is_null() {
+            link = nginx_sys::ngx_alloc_chain_link((*r).pool);
+            let piece = nginx_sys::ngx_palloc((*r).pool, size_of::<ngx_buf_t>()).cast::<ngx_buf_t>();
+            if link.is_null() || piece.is_null() {
+                return None;
+            }
+            (*link).buf = piece;
+        } else {
+            (*record).pacing.free = (*link).next;
         }
         (*link).next = std::ptr::null_mut();
         Some(link)

@@ -71,7 +71,8 @@ pub fn judge(world: &World, history: &mut History) {
                     let had_choice = |attempt: &&Attempt| attempt.replica != p || attempt.had_choice;
                     let all = during().filter(had_choice).count();
                     let got = during().filter(had_choice).filter(|attempt| attempt.replica == p).count();
-                    let shares = during().filter(had_choice).map(|attempt| share_among(world, p, from, to, attempt.free));
+                    let shares =
+                        during().filter(had_choice).map(|attempt| share_among(world, p, from, to, attempt.free));
                     let expected: f64 = shares.sum();
                     let most = 1.2 * expected + 3.0 * expected.sqrt() + 5.0;
                     if got as f64 > most {
@@ -113,9 +114,8 @@ fn share_among(world: &World, p: usize, from: u64, to: u64, free: u32) -> f64 {
             && (is_unknown || replica.group == world.replicas[p].group)
     };
     let members = || world.replicas.iter().enumerate().filter(is_member).map(|(_, replica)| replica);
-    let part = |of: fn(&Replica) -> f64| {
-        of(&world.replicas[p]) / members().map(of).sum::<f64>().max(of(&world.replicas[p]))
-    };
+    let part =
+        |of: fn(&Replica) -> f64| of(&world.replicas[p]) / members().map(of).sum::<f64>().max(of(&world.replicas[p]));
     let by_weight = part(|replica| f64::from(replica.weight));
     by_weight.max(part(|replica| f64::from(replica.weight) * f64::from(replica.max_conns.max(1))))
 }

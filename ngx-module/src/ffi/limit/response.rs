@@ -11,12 +11,13 @@ use crate::ffi::base::headers::remove_header_out;
 use crate::ffi::base::{bits, nginx};
 use crate::phase::refusal::{self, Refusal};
 use nginx_sys::{ngx_chain_t, ngx_http_err_page_t, ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t, off_t};
+use ngx::ngx_string;
 use pincer_core::limit::{self, Quota};
 use pincer_core::zone::NAME_MAX;
 
 static NEXT: Next = Next::new();
 
-/// Statuses at which nginx closes the connection without an answer.
+/// Statuses at which nginx closes the connection without a response.
 const CLOSES: [u16; 2] = [444, 499];
 
 /// Tells clients of their limits.
@@ -41,7 +42,7 @@ impl HeaderFilter for Told {
     }
 }
 
-/// Memory that is out costs a header, not the answer.
+/// Without memory a header is missing, not the response.
 ///
 /// # Safety
 /// `r` is live and its header not sent, `record` its record.
@@ -54,7 +55,7 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
         .collect();
     let quotas: Vec<(&[u8], Quota)> = names.iter().map(|(name, quota)| (&name[..], *quota)).collect();
     let mut text = String::new();
-    let mut add = |name: &'static str, write: &dyn Fn(&mut String) -> std::fmt::Result| {
+    let mut add = |name: ngx_str_t, write: &dyn Fn(&mut String) -> std::fmt::Result| {
         text.clear();
         if write(&mut text).is_ok() && !text.is_empty() {
             // SAFETY: as the caller vouches.
@@ -64,18 +65,18 @@ unsafe fn add_headers(r: *mut ngx_http_request_t, record: &Record) {
             }
         }
     };
-    add("RateLimit-Policy", &|out| limit::write_policy(out, &quotas));
-    add("RateLimit", &|out| limit::write_state(out, &quotas));
+    add(ngx_string!("RateLimit-Policy"), &|out| limit::write_policy(out, &quotas));
+    add(ngx_string!("RateLimit"), &|out| limit::write_state(out, &quotas));
     // OpenAI's clients know one limit: the one with the least left.
     if let Some((_, quota)) = quotas.iter().min_by_key(|(_, quota)| quota.remaining) {
         use std::fmt::Write;
-        add("x-ratelimit-limit-requests", &|out| write!(out, "{}", quota.limit));
-        add("x-ratelimit-remaining-requests", &|out| write!(out, "{}", quota.remaining));
-        add("x-ratelimit-reset-requests", &|out| limit::go_duration(out, quota.reset_ns));
+        add(ngx_string!("x-ratelimit-limit-requests"), &|out| write!(out, "{}", quota.limit));
+        add(ngx_string!("x-ratelimit-remaining-requests"), &|out| write!(out, "{}", quota.remaining));
+        add(ngx_string!("x-ratelimit-reset-requests"), &|out| limit::go_duration(out, quota.reset_ns));
     }
     if let Some(wait_ns) = record.retry_after_ns.filter(|_| refused) {
         use std::fmt::Write;
-        add("Retry-After", &|out| write!(out, "{}", limit::retry_after_s(wait_ns)));
+        add(ngx_string!("Retry-After"), &|out| write!(out, "{}", limit::retry_after_s(wait_ns)));
     }
 }
 
@@ -89,7 +90,7 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
         let class = who::class_text(r).unwrap_or_default();
         who::log_refusal(r, refusal, &class);
         if refusal == Refusal::Unauthenticated {
-            nginx::add_header_out(r, "WWW-Authenticate", "Bearer");
+            nginx::add_header_out(r, ngx_string!("WWW-Authenticate"), "Bearer");
         }
         if CLOSES.contains(&status) || has_error_page(r, status) {
             return status as ngx_int_t;
@@ -100,8 +101,8 @@ pub(crate) unsafe fn refuse(r: *mut ngx_http_request_t, refusal: Refusal, status
         if nginx_sys::ngx_http_discard_request_body(r) != nginx::OK {
             bits::request::set_keepalive(r, 0);
         }
-        let answer = send(r, &refusal::page(refusal, status, nginx::bytes((*r).uri)), status);
-        nginx_sys::ngx_http_finalize_request(r, answer);
+        let result = send(r, &refusal::page(refusal, status, nginx::bytes((*r).uri)), status);
+        nginx_sys::ngx_http_finalize_request(r, result);
         nginx::DONE
     }
 }

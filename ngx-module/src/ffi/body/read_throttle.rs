@@ -4,18 +4,20 @@
 //! whenever its buffer is full; with hashing in between a fast client, over TLS above all, holds
 //! the worker for as long as its body lasts. So while a body is hashed its connection hands out no
 //! more than [`PIECE_BYTES`] at once, however large nginx's buffer is, and after [`TURN_BYTES`] it
-//! says once that there is nothing to read now; its event comes again in the next turn of the loop.
+//! says once that there is nothing to read now; its event is posted for the next turn of the loop.
 //! Streams of HTTP/2 come in frames: there the connection rests as a whole. Those of HTTP/3 are let
 //! be, each datagram is an event of its own.
 //! Cost: one turn of the loop more for so many bytes.
 //!
-//! The other way round, what came with the head of an HTTP/1 request, a kilobyte or less, is handed
-//! out together with what follows, since bodies are hashed fastest in even pieces: it goes back to
-//! where nginx found it, and the connection's next read begins with it.
+//! The other way round, body bytes that arrived with the headers of an HTTP/1 request, a kilobyte
+//! or less, are pushed back into `r->header_in`, so that nginx reads them again together with the
+//! rest: bodies are hashed fastest in even pieces.
 
+use crate::ffi::base::wrapper::ngx_http_v2_stream_t;
 use crate::ffi::base::{bits, nginx};
 use nginx_sys::{
-    NGX_HTTP_VERSION_11, ngx_chain_t, ngx_connection_t, ngx_http_request_t, ngx_recv_pt, ngx_uint_t, off_t, u_char,
+    NGX_HTTP_VERSION_11, ngx_buf_t, ngx_chain_t, ngx_connection_t, ngx_http_request_t, ngx_recv_pt, ngx_uint_t, off_t,
+    u_char,
 };
 
 /// What is hashed at once: below two milliseconds with the most laborious JSON, ten microseconds
@@ -31,7 +33,7 @@ const TURN_BYTES: usize = 128 << 10;
 
 /// What a request's record keeps of it.
 #[derive(Default)]
-pub(super) struct GivingWay {
+pub(super) struct ReadThrottle {
     /// Bytes hashed since the connection last rested.
     hashed: usize,
     /// All bytes hashed, modulo [`EVEN_BYTES`].
@@ -45,23 +47,10 @@ pub(super) struct GivingWay {
     pub(super) failed: Option<isize>,
 }
 
-/// What begins each stream of HTTP/2, in every version of nginx; the whole of it is known only
-/// where nginx is built with HTTP/2.
-#[repr(C)]
-struct StreamHead {
-    request: *mut ngx_http_request_t,
-    connection: *mut StreamConnectionHead,
-}
-
-#[repr(C)]
-struct StreamConnectionHead {
-    connection: *mut ngx_connection_t,
-}
-
 /// How a connection is read.
 pub(super) type Recv = unsafe extern "C" fn(*mut ngx_connection_t, *mut u_char, usize) -> isize;
 
-impl GivingWay {
+impl ReadThrottle {
     /// `bytes` more of the body were hashed, and it goes on.
     ///
     /// # Safety
@@ -74,7 +63,7 @@ impl GivingWay {
             if !(*r).stream.is_null() {
                 if self.is_due() {
                     // All its streams are read in one loop, which looks at this after each read.
-                    rest((*(*(*r).stream.cast::<StreamHead>()).connection).connection);
+                    rest((*(*(*r).stream.cast::<ngx_http_v2_stream_t>()).connection).connection);
                 }
             } else if (*r).http_version <= nginx_sys::NGX_HTTP_VERSION_20 as ngx_uint_t {
                 self.read_through_us((*r).connection, recv);
@@ -94,9 +83,9 @@ impl GivingWay {
         }
     }
 
-    /// Puts the part of the body that came with the head back, to be read once more with the rest,
-    /// if `chain` is that part and nginx makes a buffer for the rest next, which it then makes for
-    /// all, and reads at once. Nobody else must see `chain` then.
+    /// Pushes the body bytes that arrived with the headers back, so that nginx reads them again
+    /// together with the rest, if `chain` is that part and nginx makes a buffer for the rest next,
+    /// which it then makes for all, and reads at once. Nobody else must see `chain` then.
     ///
     /// # Safety
     /// `r` is live, and nginx shows `chain` to the first of the request-body filters; this is the
@@ -107,41 +96,27 @@ impl GivingWay {
         chain: *const ngx_chain_t,
         recv: Recv,
     ) -> bool {
-        // SAFETY: as the caller vouches. A buffer that ends where the head's is read up to was cut
-        // out of that.
-        unsafe {
-            let (Some(part), Some(head), Some(body)) =
-                (chain.as_ref(), (*r).header_in.as_mut(), (*r).request_body.as_mut())
-            else {
-                return false;
-            };
-            let has_length = (*r).http_version <= NGX_HTTP_VERSION_11 as ngx_uint_t
-                && (*r).stream.is_null()
-                && bits::headers_in::chunked(&raw const (*r).headers_in) == 0;
-            let buffer = &mut *part.buf;
-            let came_with_head = body.buf.is_null() && part.next.is_null() && bits::buf::last_buf(buffer) == 0;
-            if !has_length || !came_with_head || buffer.last != head.pos || head.pos != head.last {
-                return false;
-            }
-            // nginx reads what fits there into the head's buffer.
-            if body.rest <= head.end.offset_from(head.last) as off_t || buffer.pos < head.start {
-                return false;
-            }
-            let bytes = buffer.last.offset_from(buffer.pos) as off_t;
-            // What fits into memory for nginx, with a quarter more than is configured, still does.
-            let configured = nginx::core_location(r).client_body_buffer_size as off_t;
-            let in_memory = |rest: off_t| rest < configured + (configured >> 2);
-            if bytes <= 0 || in_memory(body.rest) != in_memory(body.rest + bytes) {
-                return false;
-            }
-            head.pos = buffer.pos;
-            body.rest += bytes;
-            // Empty, so that nginx does not wait for somebody to use it.
-            buffer.pos = buffer.last;
-            self.is_put_back = true;
-            self.read_through_us((*r).connection, recv);
-            true
+        // SAFETY: as the caller vouches.
+        let parts = unsafe { (chain.as_ref(), (*r).header_in.as_mut(), (*r).request_body.as_mut()) };
+        let (Some(part), Some(head), Some(body)) = parts else { return false };
+        // SAFETY: as the caller vouches.
+        if !unsafe { has_length(r) } || !body.buf.is_null() || !part.next.is_null() {
+            return false;
         }
+        // SAFETY: a link has its buffer, which nobody else uses while nginx shows it.
+        let buffer = unsafe { &mut *part.buf };
+        // SAFETY: as the caller vouches.
+        let configured = unsafe { nginx::core_location(r) }.client_body_buffer_size as off_t;
+        // SAFETY: the three are of one request.
+        let Some(bytes) = (unsafe { bytes_with_head(buffer, head, body.rest, configured) }) else { return false };
+        head.pos = buffer.pos;
+        body.rest += bytes;
+        // Empty, so that nginx does not wait for somebody to use it.
+        buffer.pos = buffer.last;
+        self.is_put_back = true;
+        // SAFETY: as the caller vouches.
+        unsafe { self.read_through_us((*r).connection, recv) };
+        true
     }
 
     /// Hands out what was put back, as far as it fits; how many bytes.
@@ -195,6 +170,40 @@ impl GivingWay {
             }
         }
     }
+}
+
+/// Whether the body of `r` comes by HTTP/1 and its length is known.
+///
+/// # Safety
+/// `r` is live.
+unsafe fn has_length(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        (*r).http_version <= NGX_HTTP_VERSION_11 as ngx_uint_t
+            && (*r).stream.is_null()
+            && bits::headers_in::chunked(&raw const (*r).headers_in) == 0
+    }
+}
+
+/// The bytes of `buffer`, if they arrived with the headers, in their buffer, and nginx treats a
+/// body that begins with them as it treats the `rest`.
+///
+/// # Safety
+/// Both buffers are of one live request.
+unsafe fn bytes_with_head(buffer: &ngx_buf_t, head: &ngx_buf_t, rest: off_t, configured: off_t) -> Option<off_t> {
+    // SAFETY: a reference is to a live structure.
+    let is_last = unsafe { bits::buf::last_buf(buffer) != 0 };
+    // A buffer that ends where the head's is read up to was cut out of that.
+    if is_last || buffer.last != head.pos || head.pos != head.last || buffer.pos < head.start {
+        return None;
+    }
+    // SAFETY: pointers into the head's one buffer.
+    let (room, bytes) = unsafe { (head.end.offset_from(head.last), buffer.last.offset_from(buffer.pos)) };
+    let (room, bytes) = (room as off_t, bytes as off_t);
+    // What fits into memory for nginx, with a quarter more than is configured, still does.
+    let in_memory = |rest: off_t| rest < configured + (configured >> 2);
+    // nginx reads what fits there into the head's buffer.
+    (rest > room && bytes > 0 && in_memory(rest) == in_memory(rest + bytes)).then_some(bytes)
 }
 
 /// Nothing is read from `connection` until the loop's next turn, which makes it ready again.
