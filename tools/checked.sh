@@ -12,8 +12,7 @@ test_programs() {
         done
     fi
     for name in "${names[@]}"; do arguments+=(--test "$name"); done
-    # Built as for Debian's nginx, whatever the caller watches: another PINCER_NGINX at build time would rebuild the harness for it.
-    env -u PINCER_NGINX cargo test --quiet --no-run -p pincer-e2e "${arguments[@]}" --message-format=json |
+    cargo test --quiet --no-run --workspace "${arguments[@]}" --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\/deps\/[^"]*\)".*/\1/p'
 }
 
