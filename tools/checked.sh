@@ -13,7 +13,7 @@ test_programs() {
     fi
     for name in "${names[@]}"; do arguments+=(--test "$name"); done
     cargo test --quiet --no-run --workspace "${arguments[@]}" --message-format=json |
-        sed -n 's/.*"executable":"\([^"]*\/deps\/[^"]*\)".*/\1/p'
+        sed -n '/#pincer-e2e@/s/.*"executable":"\([^"]*\/deps\/[^"]*\)".*/\1/p'
 }
 
 # A folder of this run alone: $work, and in it $reports, where nginx's workers, who have dropped their rights, can write.
