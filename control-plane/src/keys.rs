@@ -14,6 +14,9 @@ use std::fmt;
 use pincer_proto::{limits, v1};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The latest time of a key: the year 9999, as far as timestamps go.
+pub const TIME_S_MAX: i64 = 253_402_300_799;
+
 /// SHA-256 of a secret. Prints as its fingerprint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hash(pub [u8; 32]);

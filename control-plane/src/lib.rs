@@ -30,6 +30,7 @@ pub mod pem;
 pub mod plan;
 pub mod plane;
 pub mod purge;
+pub mod recovery;
 pub mod refusal;
 pub mod serve;
 pub mod service;

@@ -20,6 +20,7 @@ pub enum Outcome {
     Checked,
     Refused,
     Failed,
+    Unknown,
 }
 
 /// The label of `pincer_control_changes_total`.
@@ -37,6 +38,8 @@ pub struct Metrics {
     pub nodes_connected: Gauge<u64, AtomicU64>,
     /// Nodes known.
     pub nodes_known: Gauge<u64, AtomicU64>,
+    /// 1 while the store takes changes, else 0.
+    pub store_usable: Gauge<u64, AtomicU64>,
     /// Secrets of API keys that are sent to nodes.
     pub keys: Gauge<u64, AtomicU64>,
     /// Snapshots handed to streams.
@@ -70,6 +73,7 @@ impl Default for Metrics {
             revision: Gauge::default(),
             nodes_connected: Gauge::default(),
             nodes_known: Gauge::default(),
+            store_usable: Gauge::default(),
             keys: Gauge::default(),
             snapshots: Counter::default(),
             acks: Counter::default(),
@@ -96,6 +100,7 @@ impl Metrics {
         registry.register("revision", "Revision in force", self.revision.clone());
         registry.register("nodes_connected", "Nodes with an open stream", self.nodes_connected.clone());
         registry.register("nodes_known", "Nodes known, connected or not", self.nodes_known.clone());
+        registry.register("store_usable", "1 while the store takes changes, else 0", self.store_usable.clone());
         registry.register("keys", "Secrets of API keys that are valid", self.keys.clone());
         registry.register("snapshots", "Snapshots handed to streams", self.snapshots.clone());
         registry.register("acks", "Revisions that nodes acknowledged", self.acks.clone());

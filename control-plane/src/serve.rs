@@ -32,11 +32,12 @@ use tonic::{
         server::{Connected, TcpConnectInfo},
     },
 };
-use tonic_health::ServingStatus;
+use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     causes, expiry,
     plane::Plane,
+    recovery,
     service::{
         Control, Nodes,
         role::{self, Role},
@@ -138,11 +139,29 @@ pub async fn run(
     let served = async {
         tokio::try_join!(async { grpc.await.map_err(ServeError::Grpc) }, async { http.await.map_err(ServeError::Http) },)
     };
-    // Ends when the plane stops, before `served` does.
-    let served = async { tokio::join!(served, expiry::run(Arc::clone(&plane))).0 };
+    // These end when the plane stops, before `served` does.
+    let followed = follow_store(Arc::clone(&plane), health.clone());
+    let recovered = recovery::run(Arc::clone(&plane));
+    let served = async { tokio::join!(served, expiry::run(Arc::clone(&plane)), recovered, followed).0 };
     tokio::select! {
         served = served => served.map(drop),
         () = deadline => Ok(()),
+    }
+}
+
+/// Has the health service say whether changes can be made. Nodes are served all the same.
+async fn follow_store(plane: Arc<Plane>, health: HealthReporter) {
+    let (mut stopping, mut trouble) = (plane.stopping(), plane.trouble());
+    loop {
+        tokio::select! {
+            changed = trouble.changed() => if changed.is_err() { return },
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        let usable = trouble.borrow_and_update().is_none();
+        let status = if usable { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", "pincer.v1.ControlService"] {
+            health.set_service_status(service, status).await;
+        }
     }
 }
 
@@ -167,11 +186,25 @@ async fn stopped(plane: Arc<Plane>) {
 }
 
 fn routes(plane: Arc<Plane>) -> Router {
-    Router::new().route("/healthz", routing::get(healthz)).route("/metrics", routing::get(metrics)).with_state(plane)
+    Router::new()
+        .route("/healthz", routing::get(healthz))
+        .route("/metrics", routing::get(metrics))
+        .route("/readyz", routing::get(readyz))
+        .with_state(plane)
 }
 
 async fn healthz(State(plane): State<Arc<Plane>>) -> (StatusCode, &'static str) {
     if *plane.stopping().borrow() { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") } else { (StatusCode::OK, "ok\n") }
+}
+
+/// Whether changes can be made.
+async fn readyz(State(plane): State<Arc<Plane>>) -> (StatusCode, String) {
+    let trouble = plane.trouble().borrow().clone();
+    match trouble {
+        _ if *plane.stopping().borrow() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
+        None => (StatusCode::OK, "ready\n".to_owned()),
+    }
 }
 
 async fn metrics(State(plane): State<Arc<Plane>>) -> impl IntoResponse {

@@ -57,6 +57,8 @@ impl Failure {
             Self::Connect(error) if error.is_usage() => 2,
             Self::Connect(_) | Self::Certificate { .. } => 4,
             Self::Call(status) => match status.code() {
+                // pincerd says itself that it does not know the outcome.
+                Code::Unknown if std::error::Error::source(status).is_none() => 1,
                 Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => 3,
                 Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => 4,
                 Code::Internal | Code::DataLoss | Code::Unimplemented => 1,

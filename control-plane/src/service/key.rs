@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     keys::{
-        Record,
+        Record, TIME_S_MAX,
         plan::{Holder, Kind, Op},
         secret::{self, Secret},
         time,
@@ -26,8 +26,6 @@ use crate::{
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// The longest overlap.
 const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The latest end: year 9999, as far as timestamps go.
-const EXPIRE_S_MAX: i64 = 253_402_300_799;
 
 fn render(id: &str, record: &Record, now_s: i64) -> v1::Key {
     let state = record.state(now_s);
@@ -147,7 +145,7 @@ fn holder(key: v1::Key, now_s: i64) -> Result<Holder, Status> {
     cidrs.sort_unstable();
     cidrs.dedup();
     let expire_s = key.expire_time.map(|end| end.seconds);
-    if expire_s.is_some_and(|end| end <= now_s || end > EXPIRE_S_MAX) {
+    if expire_s.is_some_and(|end| end <= now_s || end > TIME_S_MAX) {
         return Err(invalid("key.expire_time", "is not in the future"));
     }
     Ok(Holder { tenant: key.tenant, class: key.class, cidrs, expire_s })
