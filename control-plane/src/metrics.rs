@@ -50,8 +50,8 @@ pub struct Metrics {
     pub nacks: Counter,
     /// Streams that were refused.
     pub hellos_refused: Counter,
-    /// Connections that waited because too many were open.
-    pub connections_delayed: Counter,
+    /// Connections that ended before their first call, because too many waited.
+    pub connections_evicted: Counter,
     /// Purges sent to nodes.
     pub purges: Counter,
     /// Entries that nodes removed.
@@ -79,7 +79,7 @@ impl Default for Metrics {
             acks: Counter::default(),
             nacks: Counter::default(),
             hellos_refused: Counter::default(),
-            connections_delayed: Counter::default(),
+            connections_evicted: Counter::default(),
             purges: Counter::default(),
             purged_entries: Counter::default(),
             ack_seconds: Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0]),
@@ -107,9 +107,9 @@ impl Metrics {
         registry.register("nacks", "Revisions that nodes refused", self.nacks.clone());
         registry.register("hellos_refused", "Streams of nodes that were refused", self.hellos_refused.clone());
         registry.register(
-            "connections_delayed",
-            "Connections that waited because too many were open",
-            self.connections_delayed.clone(),
+            "connections_evicted",
+            "Connections that ended before their first call because too many waited",
+            self.connections_evicted.clone(),
         );
         registry.register("purges", "Purges that nodes were asked for", self.purges.clone());
         registry.register("purged_entries", "Cache entries that nodes removed", self.purged_entries.clone());

@@ -1,41 +1,28 @@
 //! Listens: gRPC with mutual TLS, and HTTP for health and metrics.
 //!
-//! A connection without a client certificate of the CA ends in the handshake. Connections past
-//! `CONNECTIONS_MAX` wait to be accepted. HTTP/2 pings detect a client that vanished. Bound: the
-//! constants here; `STOP_TIMEOUT` for connections that don't end when told to.
+//! A connection without a client certificate of the CA ends in the handshake, one without a call in
+//! time by `connection`. `door` has places for nodes and for operators. HTTP/2 pings detect a client
+//! that vanished. Bound: the constants here, and `Places`; `STOP_TIMEOUT` for connections that don't
+//! end when told to.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing};
-use futures_util::{Stream, stream};
 use pincer_proto::{
     FILE_DESCRIPTOR_SET, limits,
     v1::{control_service_server::ControlServiceServer, node_service_server::NodeServiceServer},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time,
-};
+use tokio::{net::TcpListener, time};
 use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{
-        Certificate, Identity, Server, ServerTlsConfig,
-        server::{Connected, TcpConnectInfo},
-    },
+    service::{InterceptorLayer, interceptor::InterceptedService},
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    causes, expiry,
+    causes,
+    connection::incoming,
+    door::{Door, Places},
+    expiry, http,
     plane::Plane,
     recovery,
     service::{
@@ -44,8 +31,6 @@ use crate::{
     },
 };
 
-/// Open gRPC connections: every node and as many operators.
-const CONNECTIONS_MAX: usize = 2 * crate::fleet::NODES_MAX;
 /// Calls at once on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// A handshake that takes longer ends.
@@ -55,8 +40,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
-/// The pause after a failed accept, which mostly lacked a file descriptor.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long connections may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -107,9 +90,10 @@ pub fn server(tls: Tls) -> Result<Server, ServeError> {
 /// Serves until `stop` is done, then ends every stream and waits for connections to end.
 pub async fn run(
     plane: Arc<Plane>,
-    mut server: Server,
+    server: Server,
     grpc: TcpListener,
     http: TcpListener,
+    places: Places,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -121,18 +105,22 @@ pub async fn run(
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let control = ControlServiceServer::new(Control::new(Arc::clone(&plane)))
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let door = Door::new(places);
+    let connections = incoming(grpc, Arc::clone(&door), plane.metrics.clone());
     let grpc = server
+        .layer(InterceptorLayer::new(role::admit))
         .add_service(InterceptedService::new(nodes, role::only(Role::Node)))
         .add_service(InterceptedService::new(control, role::only(Role::Operator)))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(incoming(grpc, Arc::clone(&plane)), stopped(Arc::clone(&plane)));
-    let http = axum::serve(http, routes(Arc::clone(&plane))).with_graceful_shutdown(stopped(Arc::clone(&plane)));
+        .serve_with_incoming_shutdown(connections, stopped(Arc::clone(&plane)));
+    let http = http::run(Arc::clone(&plane), http, places);
     let deadline = async {
         stop.await;
         health.set_service_status("", ServingStatus::NotServing).await;
         plane.stop();
+        door.close_waiting();
         time::sleep(STOP_TIMEOUT).await;
         tracing::warn!("pincer: connections did not end in time, leaving them");
     };
@@ -183,107 +171,6 @@ fn tls_config(tls: Tls) -> ServerTlsConfig {
 async fn stopped(plane: Arc<Plane>) {
     // An error means that the plane is gone, which has the same effect.
     drop(plane.stopping().wait_for(|stopping| *stopping).await);
-}
-
-fn routes(plane: Arc<Plane>) -> Router {
-    Router::new()
-        .route("/healthz", routing::get(healthz))
-        .route("/metrics", routing::get(metrics))
-        .route("/readyz", routing::get(readyz))
-        .with_state(plane)
-}
-
-async fn healthz(State(plane): State<Arc<Plane>>) -> (StatusCode, &'static str) {
-    if *plane.stopping().borrow() { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") } else { (StatusCode::OK, "ok\n") }
-}
-
-/// Whether changes can be made.
-async fn readyz(State(plane): State<Arc<Plane>>) -> (StatusCode, String) {
-    let trouble = plane.trouble().borrow().clone();
-    match trouble {
-        _ if *plane.stopping().borrow() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
-        None => (StatusCode::OK, "ready\n".to_owned()),
-    }
-}
-
-async fn metrics(State(plane): State<Arc<Plane>>) -> impl IntoResponse {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match plane.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-/// A connection that holds one of the places.
-#[derive(Debug)]
-pub struct Connection {
-    io: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-/// Accepts while there are places.
-fn incoming(listener: TcpListener, plane: Arc<Plane>) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    stream::unfold((listener, places, plane), |(listener, places, plane)| async move {
-        if places.available_permits() == 0 {
-            plane.metrics.connections_delayed.inc();
-        }
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        let io = loop {
-            match listener.accept().await {
-                Ok((io, _)) => break io,
-                Err(error) => {
-                    tracing::warn!(%error, "pincer: cannot accept a connection");
-                    time::sleep(ACCEPT_REST).await;
-                }
-            }
-        };
-        if let Err(error) = io.set_nodelay(true) {
-            tracing::debug!(%error, "pincer: cannot set nodelay");
-        }
-        Some((Ok(Connection { io, _place: place }), (listener, places, plane)))
-    })
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
 }
 
 /// Binds. Returns the address with the port that the system chose for port 0.
