@@ -38,6 +38,9 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a quiet connection is pinged, and how long the response may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that a stream and a connection may send before pincerd has read them.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// How long connections may take to end.
@@ -84,6 +87,8 @@ pub fn server(tls: Tls) -> Result<Server, ServeError> {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX))
 }
 
@@ -101,7 +106,7 @@ pub async fn run(
         health.set_service_status(service, ServingStatus::Serving).await;
     }
     let nodes = NodeServiceServer::new(Nodes::new(Arc::clone(&plane)))
-        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_decoding_message_size(limits::NODE_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let control = ControlServiceServer::new(Control::new(Arc::clone(&plane)))
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
