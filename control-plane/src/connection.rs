@@ -4,7 +4,10 @@ use std::{
     io,
     net::IpAddr,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,6 +26,9 @@ use crate::{
     rarely::Rarely,
 };
 
+/// Streams of nodes on one connection. An nginx has one; a message in progress takes memory for each.
+const NODE_STREAMS_MAX: usize = 2;
+
 /// The pause after a failed accept, which mostly lacked a file descriptor.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -32,6 +38,7 @@ struct Held {
     door: Arc<Door>,
     entry: Arc<Entry>,
     guest: OnceLock<Guest>,
+    node_streams: AtomicUsize,
 }
 
 impl Drop for Held {
@@ -55,12 +62,29 @@ impl Caller {
         self.0.entry.is_waiting()
     }
 
+    /// Counts a node's stream; `None` if the connection has `NODE_STREAMS_MAX` of them.
+    pub fn node_stream(&self) -> Option<NodeStream> {
+        let stream = NodeStream(self.clone());
+        let before = self.0.node_streams.fetch_add(1, Ordering::AcqRel);
+        (before < NODE_STREAMS_MAX).then_some(stream)
+    }
+
     /// The connection has called as `guest`.
     pub fn admit(&self, guest: Guest) -> Result<(), NoPlace> {
         if self.0.door.admit(&self.0.entry, guest)? {
             let _ = self.0.guest.set(guest);
         }
         Ok(())
+    }
+}
+
+/// A stream of a node on this connection; it counts until it is dropped.
+#[derive(Debug)]
+pub struct NodeStream(Caller);
+
+impl Drop for NodeStream {
+    fn drop(&mut self) {
+        self.0.0.node_streams.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -81,7 +105,7 @@ impl Connection {
         if let Err(error) = io.set_nodelay(true) {
             tracing::debug!(%error, "pincer: cannot set nodelay");
         }
-        let held = Held { door: Arc::clone(door), entry, guest: OnceLock::new() };
+        let held = Held { door: Arc::clone(door), entry, guest: OnceLock::new(), node_streams: AtomicUsize::new(0) };
         Self { io, caller: Caller(Arc::new(held)), deadline: Box::pin(time::sleep(CALL_TIMEOUT)) }
     }
 

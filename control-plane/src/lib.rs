@@ -14,6 +14,7 @@
 pub mod causes;
 pub mod classes;
 pub mod client;
+pub mod clock;
 pub mod connection;
 pub mod ctl;
 pub mod daemon;

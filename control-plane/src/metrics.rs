@@ -52,6 +52,8 @@ pub struct Metrics {
     pub hellos_refused: Counter,
     /// Connections that ended before their first call, because too many waited.
     pub connections_evicted: Counter,
+    /// Steps of the wall clock.
+    pub clock_steps: Counter,
     /// Purges sent to nodes.
     pub purges: Counter,
     /// Entries that nodes removed.
@@ -80,6 +82,7 @@ impl Default for Metrics {
             nacks: Counter::default(),
             hellos_refused: Counter::default(),
             connections_evicted: Counter::default(),
+            clock_steps: Counter::default(),
             purges: Counter::default(),
             purged_entries: Counter::default(),
             ack_seconds: Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0]),
@@ -111,6 +114,7 @@ impl Metrics {
             "Connections that ended before their first call because too many waited",
             self.connections_evicted.clone(),
         );
+        registry.register("clock_steps", "Steps of the wall clock against the monotonic one", self.clock_steps.clone());
         registry.register("purges", "Purges that nodes were asked for", self.purges.clone());
         registry.register("purged_entries", "Cache entries that nodes removed", self.purged_entries.clone());
         registry.register("ack_seconds", "From a revision to its acknowledgement", self.ack_seconds.clone());

@@ -14,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -22,6 +22,7 @@ use pincer_proto::{google::rpc, v1};
 use tokio::{sync::watch, task};
 
 use crate::{
+    clock::Clock,
     fleet::{Fleet, ForgetError, JoinError, Joined, Session},
     hello::Hello,
     metrics::{Metrics, Outcome},
@@ -45,8 +46,9 @@ pub struct Published {
 }
 
 impl Published {
+    /// What a revision holds does not depend on when it is read: secrets expire in the next one.
     fn new(config: Config) -> Arc<Self> {
-        let snapshot = config.snapshot();
+        let snapshot = config.snapshot(config.created_s);
         Arc::new(Self { config, snapshot })
     }
 }
@@ -125,12 +127,7 @@ pub struct Plane {
     pub purges: Arc<Purges>,
     /// The counters.
     pub metrics: Metrics,
-}
-
-/// Seconds since 1970, to be shown.
-pub fn wall_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(0)
+    clock: Clock,
 }
 
 impl Plane {
@@ -138,7 +135,7 @@ impl Plane {
     pub fn open(store: Store) -> Result<Arc<Self>, StoreError> {
         let config = store.load()?;
         let fleet = Fleet::restored(store.load_nodes()?);
-        let metrics = Metrics::default();
+        let (metrics, clock) = (Metrics::default(), Clock::default());
         metrics.revision.set(config.revision);
         metrics.store_usable.set(1);
         let (revision, published) = (config.revision, Published::new(config));
@@ -157,7 +154,13 @@ impl Plane {
             unstored: Mutex::default(),
             purges: Arc::default(),
             metrics,
+            clock,
         }))
+    }
+
+    /// Seconds since 1970, by a clock that believes no step at once.
+    pub fn now_s(&self) -> i64 {
+        self.clock.now_s(&self.metrics)
     }
 
     /// The revision in force.
@@ -212,9 +215,9 @@ impl Plane {
         self.settle().await?;
         let (current, declared) = (self.current(), self.with_fleet(Fleet::declared));
         let changes = plan::plan_all(op, &current.config, &declared)?;
-        let revision = current.config.revision.max(self.floor.load(Ordering::Acquire)) + 1;
-        let next = current.config.with_all(&changes, revision, wall_s());
-        next.check().map_err(Refusal::from)?;
+        let revision = self.next_revision();
+        let next = current.config.with_all(&changes, revision, self.now_s());
+        next.check(next.created_s).map_err(Refusal::from)?;
         if changes.is_empty() || validate_only {
             let config = unstamped(next, &changes, current.config.revision);
             return Ok(Changed { revision: current.config.revision, config, changes });
@@ -225,6 +228,34 @@ impl Plane {
             Err(error) => self.settle_failed(revision, error).await?,
         }
         Ok(Changed { revision, config: next, changes })
+    }
+
+    /// Makes a revision if secrets of keys have expired since the last one, or have not expired
+    /// after all because the clock was wrong. Returns it. Changes no record.
+    pub async fn follow_clock(self: &Arc<Self>) -> Result<Option<u64>, ChangeError> {
+        let plane = Arc::clone(self);
+        task::spawn(async move { plane.follow_clock_in_turn().await }).await?
+    }
+
+    async fn follow_clock_in_turn(&self) -> Result<Option<u64>, ChangeError> {
+        let _turn = self.writing.lock().await;
+        let (current, now_s) = (self.current(), self.now_s());
+        if current.config.snapshot(now_s).keys == current.snapshot.keys {
+            return Ok(None);
+        }
+        self.settle().await?;
+        let changes = Changes::default();
+        let config = self.current().config.with_all(&changes, self.next_revision(), now_s);
+        let (store, revision, next) = (Arc::clone(&self.store), config.revision, config.clone());
+        match task::spawn_blocking(move || store.commit(&config, &changes)).await? {
+            Ok(()) => self.publish(&next),
+            Err(error) => self.settle_failed(revision, error).await?,
+        }
+        Ok(Some(revision))
+    }
+
+    fn next_revision(&self) -> u64 {
+        self.current().config.revision.max(self.floor.load(Ordering::Acquire)) + 1
     }
 
     /// Finds out whether a change is in the store whose writing failed. `Ok`: it is, and is
@@ -317,7 +348,7 @@ impl Plane {
     /// The stream is sent revisions only after [`Plane::keep_nodes`].
     pub fn join(&self, hello: Hello) -> Result<Joined, JoinError> {
         self.floor.fetch_max(hello.applied_revision, Ordering::AcqRel);
-        self.change_fleet(|fleet| fleet.join(hello, wall_s()))
+        self.change_fleet(|fleet| fleet.join(hello, self.now_s()))
     }
 
     /// Stores the declarations of nodes. If the disk refuses, they are stored when it takes changes
@@ -405,7 +436,7 @@ impl Plane {
 
     /// Ends a stream.
     pub fn leave(&self, session: &Session) {
-        self.change_fleet(|fleet| fleet.leave(session, wall_s()));
+        self.change_fleet(|fleet| fleet.leave(session, self.now_s()));
     }
 }
 

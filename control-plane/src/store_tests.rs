@@ -53,7 +53,6 @@ fn key() -> keys::Record {
         created_s: 1,
         rotated_s: 2,
         revoked_s: None,
-        ended: false,
         revision: 0,
     }
 }

@@ -339,3 +339,33 @@ async fn apply_is_one_revision_and_tells_what_changed() {
     let peer = operator.get_peer(v1::GetPeerRequest { name: peer_name(A) }).await.unwrap().into_inner();
     assert_eq!(peer.weight, Some(9), "all or nothing");
 }
+
+#[tokio::test]
+async fn a_message_with_more_entries_than_any_node_has_is_refused_with_its_field() {
+    let daemon = Daemon::start();
+    let stats = |peers: usize| {
+        let upstream =
+            v1::UpstreamStats { peers: vec![v1::PeerStats::default(); peers], ..v1::UpstreamStats::default() };
+        Message::Stats(v1::Stats { upstreams: vec![upstream], ..v1::Stats::default() })
+    };
+    let mut node = Node::joined(&daemon, "web-1", &[A]).await;
+    let before = memory_kb(&daemon);
+    node.say(stats(400_000)).await;
+    let refused = node.snapshot().await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::InvalidArgument, "stats.upstreams[0].peers has more than the 256 entries allowed",)
+    );
+    let grown = memory_kb(&daemon).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} kB more");
+    let node = Node::joined(&daemon, "web-1", &[A]).await;
+    node.say(stats(128)).await;
+    daemon.operator().await.list_upstreams(v1::ListUpstreamsRequest::default()).await.unwrap();
+}
+
+/// Memory that pincerd has in use.
+fn memory_kb(daemon: &Daemon) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

@@ -18,7 +18,7 @@ use crate::{
         time,
     },
     names, plan,
-    plane::{Changed, Plane, wall_s},
+    plane::{Changed, Plane},
     refusal,
 };
 
@@ -50,7 +50,7 @@ fn render(id: &str, record: &Record, now_s: i64) -> v1::Key {
 /// ListKeys.
 pub fn list(plane: &Arc<Plane>, request: v1::ListKeysRequest) -> Result<v1::ListKeysResponse, Status> {
     let page = Page::parse("keys", request.page_size, &request.page_token)?;
-    let (current, now_s) = (plane.current(), wall_s());
+    let (current, now_s) = (plane.current(), plane.now_s());
     let keys = current.config.keys.iter().map(|(id, record)| (id.as_str(), record));
     let (keys, next_page_token) = page.take(keys, |id, record| render(id, record, now_s));
     Ok(v1::ListKeysResponse { keys, next_page_token })
@@ -61,12 +61,12 @@ pub fn get(plane: &Arc<Plane>, request: v1::GetKeyRequest) -> Result<v1::Key, St
     let id = names::parse_key_name(&request.name).map_err(bad_name("name"))?;
     let current = plane.current();
     let record = current.config.keys.get(&id).ok_or_else(|| not_found(&request.name))?;
-    Ok(render(&id, record, wall_s()))
+    Ok(render(&id, record, plane.now_s()))
 }
 
 /// CreateKey.
 pub async fn create(plane: &Arc<Plane>, request: v1::CreateKeyRequest) -> Result<v1::KeySecret, Status> {
-    let now_s = wall_s();
+    let now_s = plane.now_s();
     let holder = holder(request.key.unwrap_or_default(), now_s)?;
     let id = match request.key_id {
         id if id.is_empty() => secret::make_id().map_err(|error| error::no_randomness(&error))?,
@@ -88,13 +88,13 @@ pub async fn rotate(plane: &Arc<Plane>, request: v1::RotateKeyRequest) -> Result
     let overlap_s = overlap_s as i64;
     let secret = Secret::generate().map_err(|error| error::no_randomness(&error))?;
     let kind = Kind::Rotate { id: id.clone(), sha256: secret.hash(), overlap_s, etag: given(request.etag) };
-    with_secret(plane, &id, Op { now_s: wall_s(), kind }, secret, request.validate_only).await
+    with_secret(plane, &id, Op { now_s: plane.now_s(), kind }, secret, request.validate_only).await
 }
 
 /// RevokeKey.
 pub async fn revoke(plane: &Arc<Plane>, request: v1::RevokeKeyRequest) -> Result<v1::Key, Status> {
     let id = names::parse_key_name(&request.name).map_err(bad_name("name"))?;
-    let now_s = wall_s();
+    let now_s = plane.now_s();
     let op = Op { now_s, kind: Kind::Revoke { id: id.clone(), etag: given(request.etag) } };
     let changed = change(plane, op, request.validate_only).await?;
     changed.config.keys.get(&id).map(|record| render(&id, record, now_s)).ok_or_else(|| not_found(&request.name))
@@ -103,7 +103,7 @@ pub async fn revoke(plane: &Arc<Plane>, request: v1::RevokeKeyRequest) -> Result
 /// DeleteKey.
 pub async fn delete(plane: &Arc<Plane>, request: v1::DeleteKeyRequest) -> Result<v1::DeleteKeyResponse, Status> {
     let id = names::parse_key_name(&request.name).map_err(bad_name("name"))?;
-    let op = Op { now_s: wall_s(), kind: Kind::Delete { id, etag: given(request.etag) } };
+    let op = Op { now_s: plane.now_s(), kind: Kind::Delete { id, etag: given(request.etag) } };
     let changed = change(plane, op, request.validate_only).await?;
     Ok(v1::DeleteKeyResponse { revision: changed.revision })
 }

@@ -22,9 +22,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{self, Interval, MissedTickBehavior},
 };
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, transport::server::TlsConnectInfo};
 
 use crate::{
+    connection::Caller,
     fleet::Session,
     hello, names,
     plane::{Plane, Published},
@@ -60,8 +61,11 @@ impl NodeService for Nodes {
         let (joined, joining) = oneshot::channel();
         let (ended, ending) = oneshot::channel();
         let (speaker_alive, speaker_gone) = oneshot::channel::<()>();
+        let caller = request.extensions().get::<TlsConnectInfo<Caller>>().map(|info| info.get_ref().clone());
+        let counted = caller.map(|caller| caller.node_stream().ok_or_else(too_many)).transpose()?;
         let (plane, inbound) = (Arc::clone(&self.plane), request.into_inner());
         tokio::spawn(async move {
+            let _counted = counted;
             tokio::select! {
                 end = listen(plane, inbound, joined) => drop(ended.send(end)),
                 _ = speaker_gone => {}
@@ -205,6 +209,10 @@ impl Membership {
 fn shortened(error: rpc::Status) -> rpc::Status {
     let message = names::cut(&error.message, limits::ERROR_BYTES_MAX).to_owned();
     rpc::Status { code: error.code, message, details: Vec::new() }
+}
+
+fn too_many() -> Status {
+    Status::resource_exhausted("this connection has streams of nodes already, open another connection")
 }
 
 fn stopped() -> Status {
