@@ -40,4 +40,5 @@ pub mod refusal;
 pub mod serve;
 pub mod service;
 pub mod store;
+pub mod times;
 pub mod words;

@@ -1,13 +1,13 @@
-//! pincerd's counters, in the format of Prometheus.
+//! pincerd's counters, in the text format of Prometheus.
 //!
 //! Labels are fixed words, never a node's or an upstream's name. Cost: one atomic add a count.
 //! Bound: a fixed number of series.
 
-use std::{fmt, sync::atomic::AtomicU64};
+use std::{collections::BTreeMap, fmt, sync::atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
 
@@ -97,9 +97,11 @@ impl Metrics {
         self.changes.get_or_create(&ChangeLabels { outcome }).inc();
     }
 
-    /// The exposition, OpenMetrics text.
+    /// The exposition.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("pincer_control");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version of pincerd", build);
         registry.register("revision", "Revision in force", self.revision.clone());
         registry.register("nodes_connected", "Nodes with an open stream", self.nodes_connected.clone());
         registry.register("nodes_known", "Nodes known, connected or not", self.nodes_known.clone());
@@ -121,8 +123,37 @@ impl Metrics {
         registry.register("changes", "Changes that operators asked for", self.changes.clone());
         let mut out = String::new();
         text::encode(&mut out, &registry)?;
-        Ok(out)
+        Ok(classic(&out))
     }
+}
+
+/// OpenMetrics as the text format of Prometheus, which every version reads: a family of counters is
+/// named as its samples are, and nothing marks the end.
+fn classic(open_metrics: &str) -> String {
+    let suffixes: BTreeMap<&str, &str> = open_metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .filter_map(|(name, kind)| match kind {
+            "counter" => Some((name, "_total")),
+            "info" => Some((name, "_info")),
+            _ => None,
+        })
+        .collect();
+    let mut out = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let head = ["# HELP ", "# TYPE "].into_iter().find(|head| line.starts_with(head));
+        let family = head.and_then(|head| line[head.len()..].split_once(' '));
+        match (head, family) {
+            (Some(head), Some((name, rest))) => {
+                let suffix = suffixes.get(name).copied().unwrap_or_default();
+                let rest = if rest == "info" { "gauge" } else { rest };
+                out.extend([head, name, suffix, " ", rest]);
+            }
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
 }
 
 #[cfg(test)]
@@ -137,6 +168,12 @@ mod tests {
         let text = metrics.text().unwrap();
         assert!(text.contains("pincer_control_revision 7\n"));
         assert!(text.contains("pincer_control_changes_total{outcome=\"Made\"} 1\n"));
-        assert!(text.ends_with("# EOF\n"));
+        assert!(text.contains("# TYPE pincer_control_changes_total counter\n"));
+        for sample in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = sample.split(['{', ' ']).next().unwrap();
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+            assert!(text.contains(&format!("# TYPE {family} ")), "{sample} belongs to no family");
+        }
     }
 }

@@ -369,3 +369,76 @@ fn memory_kb(daemon: &Daemon) -> usize {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
+
+#[tokio::test]
+async fn only_what_a_stream_was_sent_can_be_acknowledged_on_it() {
+    let daemon = Daemon::start();
+    let mut operator = daemon.operator().await;
+    let mut other = Node::joined(&daemon, "web-1", &[A]).await;
+    operator.update_peer(weight(A, 3)).await.unwrap();
+    other.snapshot().await.unwrap();
+    for revision in [0, 1, 3] {
+        let mut node = Node::join(&daemon, hello("web-2", &[A])).await;
+        assert_eq!(node.snapshot().await.unwrap().revision, 2);
+        if revision % 2 == 0 {
+            node.ack(revision).await
+        } else {
+            node.nack(revision, "no").await
+        }
+        let refused = node.snapshot().await.unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::InvalidArgument, &*format!("revision {revision} was never sent"))
+        );
+    }
+    let node = Node::join(&daemon, v1::Hello { applied_revision: 1 << 40, ..hello("web-3", &[A]) }).await;
+    node.ack(2).await;
+    eventually("it ends", || async { (!daemon.ctl(&["node", "list"]).await.out.contains("web-3  yes")).then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_node_says_moves_no_terminal_and_no_log() {
+    let daemon = Daemon::start();
+    let mut node = Node::join(&daemon, hello("web-1", &[A])).await;
+    let revision = node.snapshot().await.unwrap().revision;
+    node.nack(revision, "\x1b[31mred\x07\n\u{202e}gnp.exe").await;
+    let said = eventually("the node's error is shown", || async {
+        let told = daemon.ctl(&["-o", "json", "node", "list"]).await;
+        told.out.contains("gnp.exe").then_some(told.json().to_string())
+    })
+    .await;
+    assert!(said.contains(" [31mred   gnp.exe"), "{said}");
+    let table = daemon.ctl(&["node", "list"]).await.out;
+    assert!(!table.contains(['\x1b', '\x07', '\u{202e}']), "{table:?}");
+}
+
+#[tokio::test]
+async fn spans_moments_and_blocks_that_are_malformed_are_refused_and_ipv4_in_ipv6_is_ipv4() {
+    let daemon = Daemon::start();
+    let _node = Node::joined(&daemon, "web-1", &[A]).await;
+    let mut operator = daemon.operator().await;
+    let key = |cidrs: &[&str], nanos| v1::Key {
+        tenant: "t".into(),
+        class: "c".into(),
+        cidrs: cidrs.iter().map(|cidr| (*cidr).to_owned()).collect(),
+        expire_time: Some(prost_types::Timestamp { seconds: 9_000_000_000, nanos }),
+        ..v1::Key::default()
+    };
+    let create = |key| v1::CreateKeyRequest { key_id: "k".into(), key: Some(key), ..Default::default() };
+    for (field, bad) in [
+        ("key.expire_time", key(&[], -1)),
+        ("key.expire_time", key(&[], 1_000_000_000)),
+        ("key.cidrs[0]", key(&["::ffff:10.0.0.0/95"], 0)),
+    ] {
+        let refused = operator.create_key(create(bad)).await.unwrap_err();
+        assert_eq!(refused.get_error_details().bad_request().unwrap().field_violations[0].field, field);
+    }
+    let made = operator.create_key(create(key(&["::ffff:10.1.2.3/104", "10.0.0.0/8"], 0))).await.unwrap().into_inner();
+    assert_eq!(made.key.unwrap().cidrs, ["10.0.0.0/8"]);
+    let overlap = Some(prost_types::Duration { seconds: 1, nanos: 2_000_000_000 });
+    let rotate = v1::RotateKeyRequest { name: "keys/k".into(), overlap, ..Default::default() };
+    assert_eq!(operator.rotate_key(rotate).await.unwrap_err().code(), Code::InvalidArgument);
+    let refused = operator.create_peer(add("[::ffff:10.0.0.1]:80")).await.unwrap_err();
+    assert_eq!(refused.get_error_details().bad_request().unwrap().field_violations[0].field, "peer_id");
+}

@@ -19,7 +19,7 @@ use crate::{
     },
     names, plan,
     plane::{Changed, Plane},
-    refusal,
+    refusal, times,
 };
 
 /// How long the previous secret stays valid after a rotation that names no overlap.
@@ -81,7 +81,7 @@ pub async fn create(plane: &Arc<Plane>, request: v1::CreateKeyRequest) -> Result
 /// RotateKey.
 pub async fn rotate(plane: &Arc<Plane>, request: v1::RotateKeyRequest) -> Result<v1::KeySecret, Status> {
     let id = names::parse_key_name(&request.name).map_err(bad_name("name"))?;
-    let overlap = request.overlap.map_or(Ok(OVERLAP_DEFAULT), Duration::try_from).ok();
+    let overlap = request.overlap.map_or(Some(OVERLAP_DEFAULT), times::span);
     let overlap_s = overlap.filter(|overlap| *overlap <= OVERLAP_MAX).map(|overlap| overlap.as_secs_f64().ceil());
     let overlap_s = overlap_s.ok_or_else(|| invalid("overlap", "is not in 0 to 30 days"))?;
     #[allow(clippy::cast_possible_truncation, reason = "at most 30 days")]
@@ -144,7 +144,8 @@ fn holder(key: v1::Key, now_s: i64) -> Result<Holder, Status> {
     let mut cidrs = key.cidrs.iter().enumerate().map(cidr).collect::<Result<Vec<_>, _>>()?;
     cidrs.sort_unstable();
     cidrs.dedup();
-    let expire_s = key.expire_time.map(|end| end.seconds);
+    let malformed = || invalid("key.expire_time", "is no moment: nanos are not in 0 to 999999999");
+    let expire_s = key.expire_time.map(|end| times::moment_s(end).ok_or_else(malformed)).transpose()?;
     if expire_s.is_some_and(|end| end <= now_s || end > TIME_S_MAX) {
         return Err(invalid("key.expire_time", "is not in the future"));
     }
