@@ -28,6 +28,15 @@ use crate::{
     store::{Store, StoreError},
 };
 
+/// How pincerd writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
 /// Pincer's control plane: keeps what operators set and feeds it to every nginx.
 #[derive(Debug, Parser)]
 #[command(name = "pincerd", version)]
@@ -51,6 +60,9 @@ pub struct Args {
     /// Its key, PEM
     #[arg(long, value_name = "FILE")]
     pub certificate_key: Option<PathBuf>,
+    /// How the log on standard error is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
     /// Signs the certificates of nodes (OU=pincer-node) and operators (OU=pincer-operator), PEM
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,

@@ -52,6 +52,8 @@ pub struct Metrics {
     pub hellos_refused: Counter,
     /// Connections that ended before their first call, because too many waited.
     pub connections_evicted: Counter,
+    /// Calls that were refused.
+    pub calls_refused: Counter,
     /// Steps of the wall clock.
     pub clock_steps: Counter,
     /// Purges sent to nodes.
@@ -82,6 +84,7 @@ impl Default for Metrics {
             nacks: Counter::default(),
             hellos_refused: Counter::default(),
             connections_evicted: Counter::default(),
+            calls_refused: Counter::default(),
             clock_steps: Counter::default(),
             purges: Counter::default(),
             purged_entries: Counter::default(),
@@ -116,6 +119,7 @@ impl Metrics {
             "Connections that ended before their first call because too many waited",
             self.connections_evicted.clone(),
         );
+        registry.register("calls_refused", "Calls that were refused", self.calls_refused.clone());
         registry.register("clock_steps", "Steps of the wall clock against the monotonic one", self.clock_steps.clone());
         registry.register("purges", "Purges that nodes were asked for", self.purges.clone());
         registry.register("purged_entries", "Cache entries that nodes removed", self.purged_entries.clone());

@@ -26,7 +26,7 @@ use crate::{
     plane::Plane,
     recovery,
     service::{
-        Control, Nodes,
+        AuditLayer, Control, Nodes,
         role::{self, Role},
     },
 };
@@ -113,6 +113,7 @@ pub async fn run(
     let door = Door::new(places);
     let connections = incoming(grpc, Arc::clone(&door), plane.metrics.clone());
     let grpc = server
+        .layer(AuditLayer::new(plane.metrics.clone()))
         .layer(InterceptorLayer::new(role::admit))
         .add_service(InterceptedService::new(nodes, role::only(Role::Node)))
         .add_service(InterceptedService::new(control, role::only(Role::Operator)))

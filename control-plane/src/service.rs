@@ -1,5 +1,6 @@
 //! The gRPC services: each translates between the wire and `plane`, and decides nothing else.
 
+mod audit;
 mod class;
 pub mod control;
 mod error;
@@ -12,5 +13,6 @@ mod render;
 pub mod role;
 mod watch;
 
+pub use audit::AuditLayer;
 pub use control::Control;
 pub use node::Nodes;

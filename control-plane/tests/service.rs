@@ -442,3 +442,39 @@ async fn spans_moments_and_blocks_that_are_malformed_are_refused_and_ipv4_in_ipv
     let refused = operator.create_peer(add("[::ffff:10.0.0.1]:80")).await.unwrap_err();
     assert_eq!(refused.get_error_details().bad_request().unwrap().field_violations[0].field, "peer_id");
 }
+
+#[tokio::test]
+async fn each_change_and_each_refused_call_is_logged_with_who_and_from_where() {
+    let daemon = Daemon::start_json();
+    let _node = Node::joined(&daemon, "web-1", &[A]).await;
+    let mut operator = daemon.operator().await;
+    operator.update_peer(weight(A, 3)).await.unwrap();
+    operator.update_peer(weight(A, 9)).await.unwrap();
+    let key = v1::Key { tenant: "t".into(), class: "c".into(), ..v1::Key::default() };
+    let request = v1::CreateKeyRequest { key_id: "k".into(), key: Some(key), validate_only: false };
+    let secret = operator.create_key(request.clone()).await.unwrap().into_inner();
+    operator.create_key(request).await.unwrap_err();
+    let log = daemon.log();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let made: Vec<_> = lines.iter().filter(|line| line["message"] == "pincer: changed").collect();
+    let told: Vec<_> = made
+        .iter()
+        .map(|l| (l["what"].as_str().unwrap(), l["change"].as_str().unwrap(), l["revision"].as_u64()))
+        .collect();
+    let peer = peer_name(A);
+    let fingerprint = secret.key.unwrap().fingerprint;
+    let created = format!("created: secret {fingerprint} of t, class c");
+    assert_eq!(
+        told,
+        [
+            (&*peer, "updated: weight unset → 3", Some(2)),
+            (&*peer, "updated: weight 3 → 9", Some(3)),
+            ("keys/k", &*created, Some(4)),
+        ]
+    );
+    assert!(made.iter().all(|line| line["who"].as_str().unwrap().len() > 1), "{log}");
+    assert!(made.iter().all(|line| line["from"] == "127.0.0.1"), "{log}");
+    let refused = lines.iter().find(|line| line["message"] == "pincer: call refused").unwrap();
+    assert_eq!((refused["method"].as_str(), refused["code"].as_str()), (Some("CreateKey"), Some("AlreadyExists")));
+    assert!(!log.contains(&secret.secret));
+}

@@ -12,7 +12,8 @@ use prost_types::FieldMask;
 use tonic::Status;
 
 use super::{
-    error::{self, bad_name, invalid, not_found},
+    audit,
+    error::{bad_name, invalid, not_found},
     page::Page,
 };
 use crate::{
@@ -123,13 +124,13 @@ pub async fn update(plane: &Arc<Plane>, request: v1::UpdateClassRequest) -> Resu
 pub async fn delete(plane: &Arc<Plane>, request: v1::DeleteClassRequest) -> Result<v1::DeleteClassResponse, Status> {
     let name = names::parse_class_name(&request.name).map_err(bad_name("name"))?;
     let op = plan::Op::Class(Op::Delete { name, etag: given(request.etag) });
-    let changed = plane.change(op, request.validate_only).await.map_err(error::change)?;
+    let changed = audit::change(plane, op, request.validate_only).await?;
     Ok(v1::DeleteClassResponse { revision: changed.revision })
 }
 
 /// Changes one class and returns it.
 async fn change(plane: &Arc<Plane>, name: &str, op: Op, validate_only: bool) -> Result<v1::Class, Status> {
-    let changed = plane.change(plan::Op::Class(op), validate_only).await.map_err(error::change)?;
+    let changed = audit::change(plane, plan::Op::Class(op), validate_only).await?;
     let (declared, sums) = plane.with_fleet(|fleet| (fleet.declared(), sums(fleet)));
     // A class that no node declares has no record after its last setting was unset. It is returned
     // without settings.

@@ -12,7 +12,7 @@ use pincer_proto::v1::{self, control_service_server::ControlService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    class,
+    audit, class,
     error::{self, bad_name, not_found},
     key,
     page::Page,
@@ -41,7 +41,7 @@ impl Control {
     }
 
     async fn change(&self, op: Op, validate_only: bool) -> Result<Changed, Status> {
-        self.plane.change(op, validate_only).await.map_err(error::change)
+        audit::change(&self.plane, op, validate_only).await
     }
 
     fn sums(&self, upstream: &str) -> Sums {
@@ -72,7 +72,8 @@ impl Control {
     }
 }
 
-fn change_message(change: &Change) -> v1::PeerChange {
+/// A change of a peer, for operators and for the log.
+pub fn change_message(change: &Change) -> v1::PeerChange {
     use v1::peer_change::Kind;
     let is_added = |record: Option<Record>| record.is_some_and(|r| r.added);
     let kind = match (is_added(change.before), is_added(change.after)) {
@@ -222,6 +223,9 @@ impl ControlService for Control {
         let request = request.into_inner();
         let name = names::parse_node_name(&request.name).map_err(bad_name("name"))?;
         self.plane.forget(name, request.validate_only).await.map_err(error::forget)?;
+        if !request.validate_only {
+            audit::note(&request.name, "deleted");
+        }
         Ok(Response::new(v1::DeleteNodeResponse {}))
     }
 

@@ -7,6 +7,7 @@ use pincer_proto::{limits, v1};
 use tonic::Status;
 
 use super::{
+    audit,
     error::{self, bad_name, invalid, not_found},
     page::Page,
 };
@@ -109,7 +110,7 @@ pub async fn delete(plane: &Arc<Plane>, request: v1::DeleteKeyRequest) -> Result
 }
 
 async fn change(plane: &Arc<Plane>, op: Op, validate_only: bool) -> Result<Changed, Status> {
-    plane.change(plan::Op::Key(op), validate_only).await.map_err(error::change)
+    audit::change(plane, plan::Op::Key(op), validate_only).await
 }
 
 /// Makes the change, and only then returns the secret.
