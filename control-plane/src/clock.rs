@@ -1,9 +1,10 @@
-//! The time of day, held against a monotonic clock: a wall clock that steps is not believed at once.
+//! The time of day, held against a monotonic clock: a wall clock that steps is not believed at
+//! once.
 //!
-//! NTP, a virtual machine that resumes, or a hand may set the clock of pincerd's machine wrong for a
-//! while; then no API key may end early or late. A step is believed only after the clock has stood
-//! `HOLD` where it stepped to. Until then time goes on from before the step.
-//! Pure but for `Clock::now_s`.
+//! NTP, a virtual machine that resumes, or a hand may set the clock of pincerd's machine wrong for
+//! a while; then no API key may end early or late. A step is believed only after the clock has
+//! stood `HOLD` where it stepped to. Until then time goes on from before the step. Pure but for
+//! `Clock::now_s`.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -52,7 +53,8 @@ impl State {
         Self { trusted: Anchor { wall_s, since: Duration::ZERO }, stepped: None }
     }
 
-    /// The time in seconds since 1970, by the wall clock's `wall_s` at the monotonic moment `since`.
+    /// The time in seconds since 1970, by the wall clock's `wall_s` at the monotonic moment
+    /// `since`.
     fn read(&mut self, wall_s: i64, since: Duration) -> (i64, Option<News>) {
         let trusted_s = self.trusted.now_s(since);
         let here = Anchor { wall_s, since };

@@ -26,7 +26,8 @@ use crate::{
     rarely::Rarely,
 };
 
-/// Streams of nodes on one connection. An nginx has one; a message in progress takes memory for each.
+/// Streams of nodes on one connection. An nginx has one; a message in progress takes memory for
+/// each.
 const NODE_STREAMS_MAX: usize = 2;
 
 /// The pause after a failed accept, which mostly lacked a file descriptor.

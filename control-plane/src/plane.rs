@@ -1,10 +1,11 @@
 //! The control plane's one state: settings, store and fleet, and the order in which they change.
 //!
 //! A change is planned, written to disk, then published, one at a time and to its end even if the
-//! caller leaves. If the store fails, it is opened and read again before the next change is planned,
-//! so a change whose outcome was unknown is in force or gone before anything is answered. Readers take the published value without waiting. Published values go out through
-//! a channel that holds the latest value: a stream that doesn't read blocks no other stream and
-//! misses only the states between. A node is never sent a lower revision than it has.
+//! caller leaves. If the store fails, it is opened and read again before the next change is
+//! planned, so a change whose outcome was unknown is in force or gone before anything is answered.
+//! Readers take the published value without waiting. Published values go out through a channel that
+//! holds the latest value: a stream that doesn't read blocks no other stream and misses only the
+//! states between. A node is never sent a lower revision than it has.
 //! Cost: one fsync a change. Bound: those of `model`, `plan` and `fleet`; `MADE_MAX` remembered
 //! times.
 
@@ -440,8 +441,8 @@ impl Plane {
     }
 }
 
-/// Opens the store again and reads it. `Some`: it has a newer revision than `current`, whose outcome
-/// was unknown.
+/// Opens the store again and reads it. `Some`: it has a newer revision than `current`, whose
+/// outcome was unknown.
 fn reread(store: &Store, current: &Config) -> Result<Option<Config>, StoreError> {
     store.reopen()?;
     let read = store.load()?;

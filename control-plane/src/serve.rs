@@ -1,9 +1,9 @@
 //! Listens: gRPC with mutual TLS, and HTTP for health and metrics.
 //!
 //! A connection without a client certificate of the CA ends in the handshake, one without a call in
-//! time by `connection`. `door` has places for nodes and for operators. HTTP/2 pings detect a client
-//! that vanished. Bound: the constants here, and `Places`; `STOP_TIMEOUT` for connections that don't
-//! end when told to.
+//! time by `connection`. `door` has places for nodes and for operators. HTTP/2 pings detect a
+//! client that vanished. Bound: the constants here, and `Places`; `STOP_TIMEOUT` for connections
+//! that don't end when told to.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -3,6 +3,7 @@
 mod audit;
 mod class;
 pub mod control;
+mod describe;
 mod error;
 mod key;
 mod node;

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::error::redb;
+use self::error::mapped;
 pub use self::{
     error::{StoreError, WriteError},
     record::{NodeRecord, PeerRecord, UpstreamRecord},
@@ -100,8 +100,8 @@ fn caught<T>(path: &Path, run: impl FnOnce() -> Result<T, StoreError>) -> Result
 }
 
 impl Store {
-    /// Opens the file, or makes it (mode 0600). Repairs what a kill left. Refuses a file whose bytes
-    /// are not those that pincerd wrote.
+    /// Opens the file, or makes it (mode 0600). Repairs what a kill left. Refuses a file whose
+    /// bytes are not those that pincerd wrote.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_by(path, Arc::new(|file| redb::Builder::new().create_file(file)))
     }
@@ -120,7 +120,7 @@ impl Store {
     }
 
     fn redb<E: Into<redb::Error>>(&self) -> impl Fn(E) -> StoreError + '_ {
-        redb(&self.path)
+        mapped(&self.path)
     }
 
     fn closed(&self, state: &State) -> StoreError {
@@ -330,50 +330,50 @@ fn database(path: &Path, file: File, opener: &Opener) -> Result<Database, StoreE
     caught(path, || {
         opener(file).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
-            other => redb(path)(other),
+            other => mapped(path)(other),
         })
     })
 }
 
 fn prepare(path: &Path, db: &Database) -> Result<(), StoreError> {
-    let write = db.begin_write().map_err(redb(path))?;
+    let write = db.begin_write().map_err(mapped(path))?;
     {
-        let mut meta = write.open_table(META).map_err(redb(path))?;
-        write.open_table(PEERS).map_err(redb(path))?;
-        write.open_table(CLASSES).map_err(redb(path))?;
-        write.open_table(KEYS).map_err(redb(path))?;
-        write.open_table(NODES).map_err(redb(path))?;
-        let found = meta.get("format").map_err(redb(path))?.map(|v| v.value());
+        let mut meta = write.open_table(META).map_err(mapped(path))?;
+        write.open_table(PEERS).map_err(mapped(path))?;
+        write.open_table(CLASSES).map_err(mapped(path))?;
+        write.open_table(KEYS).map_err(mapped(path))?;
+        write.open_table(NODES).map_err(mapped(path))?;
+        let found = meta.get("format").map_err(mapped(path))?.map(|v| v.value());
         match found {
             None => {
-                meta.insert("format", FORMAT).map_err(redb(path))?;
-                meta.insert("revision", 1).map_err(redb(path))?;
+                meta.insert("format", FORMAT).map_err(mapped(path))?;
+                meta.insert("revision", 1).map_err(mapped(path))?;
             }
             Some(FORMAT) => {}
-            Some(found) => return Err(StoreError::Format { path: path.to_owned(), found }),
+            Some(found) => return Err(StoreError::Format { path: path.to_owned(), found, known: FORMAT }),
         }
     }
-    write.commit().map_err(redb(path))
+    write.commit().map_err(mapped(path))
 }
 
 /// Writes as much as a change takes, and removes it again.
 fn probe(path: &Path, db: &Database) -> Result<(), StoreError> {
     for value in [Some(vec![0; PROBE_BYTES]), None] {
-        let write = db.begin_write().map_err(redb(path))?;
+        let write = db.begin_write().map_err(mapped(path))?;
         {
-            let mut table = write.open_table(PROBE).map_err(redb(path))?;
+            let mut table = write.open_table(PROBE).map_err(mapped(path))?;
             match &value {
-                Some(value) => table.insert("room", value.as_slice()).map_err(redb(path))?,
-                None => table.remove("room").map_err(redb(path))?,
+                Some(value) => table.insert("room", value.as_slice()).map_err(mapped(path))?,
+                None => table.remove("room").map_err(mapped(path))?,
             };
         }
-        write.commit().map_err(redb(path))?;
+        write.commit().map_err(mapped(path))?;
     }
     Ok(())
 }
 
-/// Writes all bytes of the file as they are. After an fsync that failed, Linux calls the pages clean
-/// that it could not write, so what is read may not be on disk.
+/// Writes all bytes of the file as they are. After an fsync that failed, Linux calls the pages
+/// clean that it could not write, so what is read may not be on disk.
 fn rewrite(file: &File) -> std::io::Result<()> {
     let length = file.metadata()?.len();
     let mut bytes = vec![0; REWRITE_BYTES];

@@ -2,11 +2,11 @@
 //!
 //! A message of empty entries takes two bytes for each, and a hundred times as much once it is
 //! decoded. So the bytes of every request are walked first, along the descriptors of the services:
-//! how many entries a list has, how long a text is, how many messages there are in all. A field that
-//! the descriptors do not know is skipped, as the decoder skips it. A field that is not listed here
-//! has the default bounds, so a new field is bounded from its first day.
-//! Pure. Cost: one pass over the bytes. Bound: the recursion of messages, which the descriptors
-//! give and `DEPTH_MAX` ends.
+//! how many entries a list has, how long a text is, how many messages there are in all. A field
+//! that the descriptors do not know is skipped, as the decoder skips it. A field that is not listed
+//! here has the default bounds, so a new field is bounded from its first day. Pure. Cost: one pass
+//! over the bytes. Bound: the recursion of messages, which the descriptors give and `DEPTH_MAX`
+//! ends.
 
 use std::{collections::HashMap, sync::OnceLock};
 

@@ -33,7 +33,7 @@ const CRATES: &[Rules] = &[
             ("ctl/show", &[".", "classes", "ctl"]),
             ("keys", &["."]),
             ("service", &[".", "classes", "keys"]),
-            ("store", &["."]),
+            ("store", &[".", "classes", "keys"]),
         ],
     },
     Rules {

@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{class, control, error};
+use super::{describe, error};
 use crate::{
     connection::Caller,
     keys,
@@ -155,8 +155,8 @@ fn log(changed: &Changed) {
     let actor = ACTOR.try_with(Clone::clone).unwrap_or_default();
     let (who, from, revision) = (actor.name, actor.address, changed.revision);
     let changes = &changed.changes;
-    let peers = changes.peers.iter().map(control::change_message);
-    let peers = peers.chain(changes.classes.iter().map(class::change_message)).map(|change| {
+    let peers = changes.peers.iter().map(describe::peer);
+    let peers = peers.chain(changes.classes.iter().map(describe::class)).map(|change| {
         let kind = change.kind().as_str_name().trim_start_matches("KIND_").to_lowercase();
         (change.name, if change.description.is_empty() { kind } else { format!("{kind}: {}", change.description) })
     });

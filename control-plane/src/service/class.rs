@@ -19,13 +19,13 @@ use super::{
 use crate::{
     classes::{
         self, Fault, Mask, Record, Settings,
-        plan::{Change, Desired, Op},
+        plan::{Desired, Op},
     },
     declared::Declared,
     fleet::Fleet,
     names, plan,
     plane::Plane,
-    refusal, words,
+    refusal,
 };
 
 /// Paths of a mask at most.
@@ -155,27 +155,6 @@ pub fn desired(given_classes: v1::ApplyClasses) -> Result<Op, Status> {
         })
     };
     Ok(Op::Apply(given_classes.classes.into_iter().enumerate().map(class).collect::<Result<_, Status>>()?))
-}
-
-/// A change, as the response of `apply` lists it.
-pub fn change_message(change: &Change) -> v1::PeerChange {
-    use v1::peer_change::Kind;
-    let is_added = |record: Option<Record>| record.is_some_and(|r| r.added);
-    let kind = match (is_added(change.before), is_added(change.after)) {
-        (false, true) => Kind::Added,
-        (true, false) => Kind::Removed,
-        _ => Kind::Updated,
-    };
-    let words = |record: Option<Record>| words::settings(&record.map(|r| r.settings).unwrap_or_default());
-    let fields = words(change.before).into_iter().zip(words(change.after)).zip(classes::FIELDS);
-    let changed = fields.filter(|((before, after), _)| before != after);
-    let shown = |word: Option<String>| word.unwrap_or_else(|| "unset".to_owned());
-    let description = changed.map(|((before, after), field)| format!("{field} {} → {}", shown(before), shown(after)));
-    v1::PeerChange {
-        kind: kind.into(),
-        name: names::class_name(&change.id),
-        description: description.collect::<Vec<_>>().join(", "),
-    }
 }
 
 fn read(prefix: &str, settings: Option<v1::ClassSettings>) -> Result<Settings, Status> {

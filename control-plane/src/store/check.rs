@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{NodeRecord, StoreError};
+use super::{error::StoreError, record::NodeRecord};
 use crate::{
     classes,
     hello::{self, Fault},

@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::FORMAT;
-
 /// Why the store failed. Always the fault of the file, the disk or the machine, never the caller's.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -22,12 +20,14 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// A file of another version.
-    #[error("store {path} has format {found}, this pincerd knows {FORMAT}")]
+    #[error("store {path} has format {found}, this pincerd knows {known}")]
     Format {
         /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
+        /// The format that pincerd knows.
+        known: u64,
     },
     /// A file that is no store, or whose pages are damaged.
     #[error("store {path} is damaged or no store of pincerd: {source}; {}", advice(path))]
@@ -135,7 +135,7 @@ fn advice(path: &Path) -> String {
 }
 
 /// What went wrong with the file at `path`.
-pub(super) fn redb<E: Into<redb::Error>>(path: &Path) -> impl Fn(E) -> StoreError + Copy + '_ {
+pub(super) fn mapped<E: Into<redb::Error>>(path: &Path) -> impl Fn(E) -> StoreError + Copy + '_ {
     move |error| {
         let (path, source) = (path.to_owned(), Box::new(error.into()));
         match &*source {

@@ -21,7 +21,7 @@ use std::{
 use parking_lot::Mutex;
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 
-use super::error::{StoreError, redb};
+use super::error::{StoreError, mapped};
 
 /// The byte of redb's header whose lowest bit names the commit slot in force.
 const SLOT_BYTE: usize = 9;
@@ -83,7 +83,7 @@ fn open(image: &Image) -> Result<Database, DatabaseError> {
 fn is_sound(path: &Path, image: &Image) -> Result<bool, StoreError> {
     let checked = panic::catch_unwind(AssertUnwindSafe(|| open(image)?.check_integrity()));
     match checked {
-        Ok(checked) => checked.map_err(redb(path)),
+        Ok(checked) => checked.map_err(mapped(path)),
         Err(_) => Ok(false),
     }
 }
