@@ -1,15 +1,14 @@
-//! Asks the nginx that the end-to-end tests will run (`nginx -V`) for its version and features.
+//! Asks the nginx that the end-to-end tests will run (`nginx -V`) for its version.
 //!
-//! Exports `PINCER_NGINX_VERSION` ("1.22.1", empty when no nginx answers) and
-//! `PINCER_NGINX_ARGUMENTS` (its configure arguments) to the harness. Warns when nginx is missing,
-//! or when the headers the module is built from are another version's: nginx refuses such a module.
-//! Never fails and downloads nothing. Cost: one `nginx -V`.
+//! Warns when nginx is missing, or when the headers the module is built from are another version's:
+//! nginx refuses such a module. Tells the tests nothing: the harness asks nginx itself, so another
+//! `PINCER_NGINX` needs no new build. Never fails and downloads nothing. Cost: one `nginx -V`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    for name in ["PINCER_NGINX", "NGINX_SOURCE_DIR", "PATH"] {
+    for name in ["NGINX_SOURCE_DIR", "PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     println!("cargo::rerun-if-changed=build.rs");
@@ -24,8 +23,6 @@ fn main() {
         String::new()
     });
     let version = after(&told, "nginx version: nginx/").split_whitespace().next().unwrap_or_default();
-    println!("cargo::rustc-env=PINCER_NGINX_VERSION={version}");
-    println!("cargo::rustc-env=PINCER_NGINX_ARGUMENTS={}", after(&told, "configure arguments: "));
     compare_with_headers(version);
 }
 

@@ -15,11 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join("pincer.v1.bin"), descriptors.encode_to_vec())?;
     // Messages with secrets write their own `Debug`, in src/secret.rs.
-    let code = tonic_prost_build::configure().build_transport(false).skip_debug([
-        ".pincer.v1.KeySecret",
-        ".pincer.v1.CacheKey",
-        ".pincer.v1.CacheKeyDigest",
-    ]);
+    let code = tonic_prost_build::configure()
+        .build_transport(false)
+        .codec_path("crate::codec::BoundedCodec")
+        .skip_debug([".pincer.v1.KeySecret", ".pincer.v1.CacheKey", ".pincer.v1.CacheKeyDigest"]);
     code.compile_fds(descriptors)?;
     Ok(())
 }

@@ -114,13 +114,12 @@ async fn each_variable_has_its_heading() {
 /// A metric: its type, and its labels where it has a sample.
 type Metric = (String, Option<BTreeSet<String>>);
 
-/// The families of an exposition, by the names of the text format.
-fn families(text: &str, is_open: bool) -> BTreeMap<String, Metric> {
+/// The families of an exposition in the text format.
+fn families(text: &str) -> BTreeMap<String, Metric> {
     let mut found: BTreeMap<String, Metric> = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').expect("a name and a type");
-        let suffix = if is_open && kind == "counter" { "_total" } else { "" };
-        found.insert(format!("{name}{suffix}"), (kind.to_owned(), None));
+        found.insert(name.to_owned(), (kind.to_owned(), None));
     }
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let name = line.split(['{', ' ']).next().unwrap_or_default();
@@ -149,9 +148,9 @@ async fn each_metric_has_its_row_with_its_type_and_labels() {
     nginx.connected().await;
     assert_eq!(nginx.client().get("/").await.status, 200);
     pincerd.must(&["--wait", "10s", "peer", "set", "u", replica.server(), "--weight", "2"]).await;
-    let mut code = families(&nginx.metrics().await, false);
+    let mut code = families(&nginx.metrics().await);
     let reply = pincerd.http().get("/metrics").await;
-    code.extend(families(&String::from_utf8_lossy(&reply.body), true));
+    code.extend(families(&String::from_utf8_lossy(&reply.body)));
     assert!(code.len() > 70, "{code:?}");
 
     let mut documented = BTreeMap::new();

@@ -6,6 +6,7 @@
 #   asan.sh pools   all of them in the stable nginx, itself with the sanitizer and with NGX_DEBUG_PALLOC: each allocation of a pool
 #                   stands alone on the heap, so every byte past its end and every use after its pool's end is seen
 #   asan.sh         stock, then pools
+#   asan.sh build   builds what "short" and "pools" run, and runs nothing
 # Names of files in tests/ after a form: only those.
 # Rust's own library is not instrumented; what it does to the heap through malloc and memcpy is seen. Leaks are valgrind.sh's matter.
 set -euo pipefail
@@ -16,8 +17,8 @@ cd "$(dirname "$0")/.."
 form=${1:-}
 case $form in
     "") "$0" stock; exec "$0" pools ;;
-    short | stock | pools) ;;
-    *) echo "asan: unknown form \"$form\", one of short, stock, pools is needed" >&2; exit 2 ;;
+    short | stock | pools | build) ;;
+    *) echo "asan: unknown form \"$form\", one of short, stock, pools, build is needed" >&2; exit 2 ;;
 esac
 
 began=$SECONDS
@@ -31,6 +32,7 @@ else
     build_module .nginx/debian "$folder"
     nginx=$(command -v nginx || echo /usr/sbin/nginx)
 fi
+[ "$form" != build ] || exit 0
 names=("${@:2}")
 [ "$form" = short ] && names=(balance waiting protocols live body_pieces body_ways limit_answers priority)
 mapfile -t programs < <(test_programs "${names[@]}")

@@ -4,17 +4,17 @@
 
 # Programs of the end-to-end tests by their names; without names all, but for those that never run nginx.
 test_programs() {
-    local names=("$@") name arguments=()
+    local names=("$@") name built
     if [ ${#names[@]} = 0 ]; then
         for name in tests/*.rs; do
             name=$(basename "$name" .rs)
             [ "$name" = tidy ] || names+=("$name")
         done
     fi
-    for name in "${names[@]}"; do arguments+=(--test "$name"); done
-    # Built as for Debian's nginx, whatever the caller watches: another PINCER_NGINX at build time would rebuild the harness for it.
-    env -u PINCER_NGINX cargo test --quiet --no-run -p pincer-e2e "${arguments[@]}" --message-format=json |
-        sed -n 's/.*"executable":"\([^"]*\/deps\/[^"]*\)".*/\1/p'
+    # All of the workspace, as tools/test.sh builds it: for a part of it cargo builds the module anew.
+    built=$(cargo test --quiet --no-run --workspace --message-format=json |
+        sed -n '/#pincer-e2e@/s/.*"executable":"\([^"]*\/deps\/[^"]*\)".*/\1/p')
+    for name in "${names[@]}"; do grep -E "/deps/$name-[0-9a-f]+\$" <<< "$built"; done
 }
 
 # A folder of this run alone: $work, and in it $reports, where nginx's workers, who have dropped their rights, can write.

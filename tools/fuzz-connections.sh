@@ -14,9 +14,9 @@ seconds=60
 [[ "${1:-}" =~ ^[0-9]+$ ]] && { seconds=$1; shift; }
 arguments=(--seconds "$seconds" ${SEED:+--seed "$SEED"} "$@")
 
-cargo build --quiet -p pincer-e2e --bin difference
+# As tools/test.sh builds, whose files this shares.
+cargo build --quiet --workspace --all-targets
 if [ -z "$asan" ]; then
-    cargo build --quiet -p ngx_http_pincer_module
     exec target/debug/difference "${arguments[@]}"
 fi
 

@@ -43,6 +43,11 @@ if [ ${#missing[@]} -gt 0 ]; then
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
+if [ "$what" != build ] && ! cargo nextest --version >/dev/null 2>&1; then
+    echo "setup: building cargo-nextest, which runs the tests"
+    cargo install --quiet --locked cargo-nextest
+fi
+
 # A stamp names what a prepared tree was made from, so that an upgrade of the package prepares it anew.
 prepared() { [ -f "$1/.stamp" ] && [ "$(cat "$1/.stamp")" = "$2" ]; }
 

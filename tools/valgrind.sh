@@ -18,7 +18,7 @@ command -v valgrind >/dev/null || { echo "valgrind: not installed, \`make setup\
 
 began=$SECONDS
 open_work
-cargo build --quiet -p ngx_http_pincer_module
+cargo build --quiet --workspace --all-targets
 # A copy: another build may go on while the tests run.
 cp target/debug/libngx_http_pincer_module.so "$work/"
 clang -O1 -Wall -fPIC -shared -o "$work/process_title.so" tools/process_title.c
@@ -36,6 +36,7 @@ options+=" --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=
 options+=" --suppressions=$PWD/tools/valgrind.supp --log-file=$reports/memcheck.%p"
 nginx=$(command -v nginx || echo /usr/sbin/nginx)
 wrapper \
+    "[ \"\${1:-}\" != -V ] || exec $nginx -V" \
     "export LD_PRELOAD=$work/process_title.so\${LD_PRELOAD:+:\$LD_PRELOAD}" \
     "exec valgrind $options $nginx \"\$@\""
 export PINCER_MODULE=$work/libngx_http_pincer_module.so

@@ -11,6 +11,8 @@ use std::time::Duration;
 use pincer_proto::{limits, v1};
 use serde::{Deserialize, Serialize};
 
+use crate::times;
+
 /// The priority of a class without `priority`.
 const PRIORITY_DEFAULT: u8 = 100;
 /// The share of a class without `share`, in percent. The sum of shares, which may not exceed 100,
@@ -239,7 +241,7 @@ fn rate(given: v1::Rate) -> Result<Rate, Fault> {
 }
 
 fn timeout_ms(given: prost_types::Duration) -> Result<u32, Fault> {
-    let time = Duration::try_from(given).ok().filter(|time| time.subsec_nanos() % 1_000_000 == 0);
+    let time = times::span(given).filter(|time| time.subsec_nanos() % 1_000_000 == 0);
     let ms = time.map(|time| time.as_millis()).filter(|ms| *ms <= limits::QUEUE_TIMEOUT_MS_MAX.into());
     ms.and_then(|ms| u32::try_from(ms).ok()).ok_or_else(|| Fault {
         field: "queue_timeout",

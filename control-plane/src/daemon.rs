@@ -21,11 +21,21 @@ use tokio::{
 
 use crate::{
     dev::{self, DevError, Name},
+    door::Places,
     pem::{self, PemError},
     plane::Plane,
     serve::{self, ServeError, Tls},
     store::{Store, StoreError},
 };
+
+/// How pincerd writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
 
 /// Pincer's control plane: keeps what operators set and feeds it to every nginx.
 #[derive(Debug, Parser)]
@@ -50,6 +60,9 @@ pub struct Args {
     /// Its key, PEM
     #[arg(long, value_name = "FILE")]
     pub certificate_key: Option<PathBuf>,
+    /// How the log on standard error is written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
     /// Signs the certificates of nodes (OU=pincer-node) and operators (OU=pincer-operator), PEM
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
@@ -162,6 +175,31 @@ async fn bind(address: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAdd
     serve::bind(address).await.map_err(|source| DaemonError::Listen { address, source })
 }
 
+/// Raises the limit of descriptors to what all connections need, as far as the system allows, and
+/// returns it.
+fn descriptors() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = Places::descriptors_max() as u64;
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised =
+            rustix::process::Rlimit { current: Some(limit.maximum.map_or(wanted, |max| max.min(wanted))), ..limit };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit = raised,
+            Err(error) => tracing::warn!(%error, "pincer: cannot raise the limit of open files"),
+        }
+    }
+    let current = limit.current.unwrap_or(wanted);
+    if current < wanted {
+        tracing::warn!(
+            limit = current,
+            wanted,
+            "pincer: the limit of open files (LimitNOFILE, ulimit -n) is low, fewer connections are taken"
+        );
+    }
+    usize::try_from(current).unwrap_or(usize::MAX)
+}
+
 /// Loads the store. This runs on a thread of its own, because redb panics where a page is damaged.
 async fn open(path: &Path) -> Result<Arc<Plane>, StoreError> {
     let own = path.to_owned();
@@ -190,7 +228,8 @@ pub async fn run(args: Args) -> Result<(), DaemonError> {
         }
         tracing::info!("pincer: told to end");
     };
-    let served = serve::run(Arc::clone(&plane), server, grpc, http, stop);
+    let places = Places::within(descriptors());
+    let served = serve::run(Arc::clone(&plane), server, grpc, http, places, stop);
     if let Some(folder) = &args.dev {
         dev::write(&folder.join(dev::ENDPOINT_FILE), &format!("grpc={grpc_address}\nhttp={http_address}\n"), 0o644)?;
     }

@@ -254,8 +254,11 @@ impl Fleet {
         upstreams.truncate(limits::UPSTREAMS_MAX);
         for upstream in &mut upstreams {
             upstream.peers.truncate(limits::PEERS_PER_UPSTREAM_MAX);
+            upstream.peers.shrink_to_fit();
         }
+        upstreams.shrink_to_fit();
         classes.truncate(limits::CLASSES_PER_NODE_MAX);
+        classes.shrink_to_fit();
         if let Some((_, instance)) = self.instance(session) {
             (instance.stats, instance.classes) = (upstreams, classes);
         }

@@ -106,7 +106,7 @@ fn check_count(what: &'static str, count: usize, max: usize) -> Result<(), Fault
 }
 
 fn shortened(text: &str) -> String {
-    names::cut(text, limits::TEXT_BYTES_MAX).chars().filter(|c| !c.is_control()).collect()
+    names::shown(text, limits::TEXT_BYTES_MAX)
 }
 
 fn check_upstream(upstream: v1::DeclaredUpstream) -> Result<UpstreamRecord, Fault> {

@@ -1,9 +1,9 @@
 //! API keys in the control plane: the holder of a key, its class, its client addresses and its
 //! expiry. Of a secret only the SHA-256 is stored.
 //!
-//! A key has one secret, and for a while after a rotation the previous one as well. The record says
-//! whether a secret is sent to nodes. The clock changes records only through `plan::Op::Expire`, so
-//! the expiry of a secret makes a revision like any other change. Pure: no I/O, no clock.
+//! A key has one secret, and for a while after a rotation the previous one as well. The clock
+//! changes no record: whether a secret has expired is derived from its end each time, so a clock
+//! that was wrong for a while ends nothing. Pure: no I/O, no clock.
 //! Bound: `limits::KEYS_MAX`.
 
 pub mod plan;
@@ -13,6 +13,9 @@ use std::fmt;
 
 use pincer_proto::{limits, v1};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The latest time of a key: the year 9999, as far as timestamps go.
+pub const TIME_S_MAX: i64 = 253_402_300_799;
 
 /// SHA-256 of a secret. Prints as its fingerprint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,42 +93,35 @@ pub struct Record {
     /// When an operator revoked the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_s: Option<i64>,
-    /// The key has expired, and a revision has removed it from the nodes.
-    #[serde(default)]
-    pub ended: bool,
     /// The last revision that changed it.
     pub revision: u64,
 }
 
 impl Record {
-    /// Whether its secrets are sent to nodes.
-    fn is_live(&self) -> bool {
-        self.revoked_s.is_none() && !self.ended
-    }
-
-    /// The next time, by the wall clock, at which a secret of the key expires.
-    pub fn next_end_s(&self) -> Option<i64> {
+    /// The next time after `now_s` at which a secret of the key expires.
+    pub fn next_end_s(&self, now_s: i64) -> Option<i64> {
+        let has_ended = self.revoked_s.is_some() || self.expire_s.is_some_and(|end| end <= now_s);
         let ends = self.expire_s.into_iter().chain(self.old.map(|old| old.until_s));
-        ends.min().filter(|_| self.is_live())
+        ends.filter(|end| *end > now_s && !has_ended).min()
     }
 
     /// The state at `now_s`.
     pub fn state(&self, now_s: i64) -> v1::key::State {
         match self {
             Self { revoked_s: Some(_), .. } => v1::key::State::Revoked,
-            Self { ended: true, .. } => v1::key::State::Expired,
             Self { expire_s: Some(expire_s), .. } if *expire_s <= now_s => v1::key::State::Expired,
             Self { old: Some(old), .. } if old.until_s > now_s => v1::key::State::Rotating,
             _ => v1::key::State::Active,
         }
     }
 
-    /// Its secrets, as they are sent to nodes.
-    pub fn configs(&self) -> impl Iterator<Item = v1::KeyConfig> + '_ {
+    /// Its secrets that are valid at `now_s`, as they are sent to nodes.
+    pub fn configs(&self, now_s: i64) -> impl Iterator<Item = v1::KeyConfig> + '_ {
         let end = |old: &Old| Some(self.expire_s.map_or(old.until_s, |expire_s| expire_s.min(old.until_s)));
         let secrets =
             std::iter::once((self.sha256, self.expire_s)).chain(self.old.iter().map(move |o| (o.sha256, end(o))));
-        secrets.filter(|_| self.is_live()).map(|(sha256, end_s)| v1::KeyConfig {
+        let is_valid = move |end: &Option<i64>| self.revoked_s.is_none() && end.is_none_or(|end| end > now_s);
+        secrets.filter(move |(_, end)| is_valid(end)).map(|(sha256, end_s)| v1::KeyConfig {
             sha256: sha256.0.to_vec(),
             tenant: self.tenant.clone(),
             class: self.class.clone(),

@@ -220,12 +220,12 @@ impl Config {
     }
 
     /// Checks the bounds that concern records alone, and the size of the snapshot.
-    pub fn check(&self) -> Result<(), Full> {
+    pub fn check(&self, now_s: i64) -> Result<(), Full> {
         let over = |what: &str, count, max| Full { what: what.to_owned(), count, max };
         if self.upstreams.len() > limits::UPSTREAMS_MAX {
             return Err(over("upstreams with settings", self.upstreams.len(), limits::UPSTREAMS_MAX));
         }
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot(now_s);
         if snapshot.keys.len() > limits::KEYS_MAX {
             return Err(over("valid secrets of keys", snapshot.keys.len(), limits::KEYS_MAX));
         }
@@ -236,15 +236,15 @@ impl Config {
         Ok(())
     }
 
-    /// The snapshot for nodes: sorted, without empty records.
-    pub fn snapshot(&self) -> v1::Snapshot {
+    /// The snapshot for nodes: sorted, without empty records and without secrets that have expired.
+    pub fn snapshot(&self, now_s: i64) -> v1::Snapshot {
         let upstreams = self.upstreams.iter().filter_map(|(name, peers)| {
             let peers: Vec<_> =
                 peers.iter().filter(|(_, r)| r.says_anything()).map(|(a, r)| peer_config(a, r)).collect();
             (!peers.is_empty()).then(|| v1::UpstreamConfig { name: name.clone(), peers })
         });
         let classes = self.classes.iter().filter_map(|(name, record)| record.config(name)).collect();
-        let mut keys: Vec<_> = self.keys.values().flat_map(keys::Record::configs).collect();
+        let mut keys: Vec<_> = self.keys.values().flat_map(|key| key.configs(now_s)).collect();
         keys.sort_unstable_by(|a, b| a.sha256.cmp(&b.sha256));
         v1::Snapshot {
             revision: self.revision,
@@ -281,13 +281,13 @@ mod tests {
         let weighted = Record { settings: Settings { weight: Some(0), ..Settings::default() }, ..Record::default() };
         let config =
             Config::default().with(&[change("127.0.0.1:1", Some(silent)), change("127.0.0.1:2", Some(weighted))], 2, 0);
-        let snapshot = config.snapshot();
+        let snapshot = config.snapshot(0);
         assert_eq!(snapshot.revision, 2);
         assert_eq!(snapshot.upstreams.len(), 1);
         assert_eq!(snapshot.upstreams[0].peers.len(), 1);
         assert_eq!(snapshot.upstreams[0].peers[0].weight, Some(0));
         let config = config.with(&[change("127.0.0.1:2", None)], 3, 0);
-        assert!(config.snapshot().upstreams.is_empty());
+        assert!(config.snapshot(0).upstreams.is_empty());
         assert_eq!(config.record("llm", "127.0.0.1:1").map(|r| r.revision), Some(2));
     }
 
@@ -297,10 +297,10 @@ mod tests {
         for n in 0..=limits::UPSTREAMS_MAX {
             config.upstreams.insert(format!("u{n}"), Peers::from([("127.0.0.1:1".into(), Record::default())]));
         }
-        assert!(config.check().unwrap_err().to_string().contains("upstreams"));
+        assert!(config.check(0).unwrap_err().to_string().contains("upstreams"));
         let peers: Peers =
             (0..20_000).map(|n| (format!("unix:/{n:0>100}"), Record { added: true, ..Record::default() })).collect();
         let config = Config { upstreams: BTreeMap::from([("llm".into(), peers)]), ..Config::default() };
-        assert!(config.check().unwrap_err().to_string().contains("bytes"));
+        assert!(config.check(0).unwrap_err().to_string().contains("bytes"));
     }
 }

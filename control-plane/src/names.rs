@@ -106,9 +106,14 @@ pub fn parse_cidr(text: &str) -> Result<String, Fault> {
     let network: IpAddr = network.parse().map_err(|_| bad())?;
     let bits_max = if network.is_ipv4() { 32 } else { 128 };
     let is_number = |bits: &&str| bits.len() <= 3 && bits.bytes().all(|b| b.is_ascii_digit());
-    let bits = match bits {
+    let bits: u32 = match bits {
         None => bits_max,
         Some(bits) => bits.parse().ok().filter(|n| *n <= bits_max && is_number(&bits)).ok_or_else(bad)?,
+    };
+    // nginx compares a client's IPv4 address as one, also if it came in IPv6.
+    let (network, bits) = match network.to_canonical() {
+        IpAddr::V4(v4) if network.is_ipv6() => (IpAddr::V4(v4), bits.checked_sub(96).ok_or_else(bad)?),
+        _ => (network, bits),
     };
     let network: IpAddr = match network {
         IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) & u32::MAX.checked_shl(32 - bits).unwrap_or(0)).into()),
@@ -145,6 +150,31 @@ pub fn parse_address(text: &str) -> Result<String, Fault> {
         Ok(address) if address.port() != 0 && !text.contains('%') => Ok(address.to_string()),
         _ => Err(form("address", text, NEED)),
     }
+}
+
+/// Checks the address of a peer that an operator adds. An IPv4 address in IPv6 is refused: nginx
+/// connects to the IPv4 address, which `pincer_allow_peers` and the other peers know as such.
+pub fn parse_added_address(text: &str) -> Result<String, Fault> {
+    let address = parse_address(text)?;
+    match address.parse::<SocketAddr>() {
+        Ok(SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_some() => {
+            Err(form("address", text, "IPv4:port for an IPv4 address"))
+        }
+        _ => Ok(address),
+    }
+}
+
+/// `text` with spaces in place of what moves a terminal's cursor, colours it or turns its writing:
+/// control characters and marks of direction.
+pub fn printable(text: &str) -> String {
+    let is_mark =
+        |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    text.chars().map(|c| if c.is_control() || is_mark(c) { ' ' } else { c }).collect()
+}
+
+/// A text from outside, as it may be kept and shown.
+pub fn shown(text: &str, bytes_max: usize) -> String {
+    printable(cut(text, bytes_max))
 }
 
 /// `upstreams/UPSTREAM`.

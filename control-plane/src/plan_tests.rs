@@ -70,7 +70,7 @@ fn that_a_peer_is_active_is_news_each_time_an_operator_says_so() {
     };
     let active = state(Some(State::Active));
     let again = done(&done(&Config::default(), &active), &active);
-    assert_eq!(again.snapshot().upstreams[0].peers[0].revision, again.revision);
+    assert_eq!(again.snapshot(0).upstreams[0].peers[0].revision, again.revision);
     let down = done(&again, &state(Some(State::Down)));
     assert_eq!(plan(&state(Some(State::Down)), &down, &declared()), Ok(vec![]));
     let file = apply(vec![desired(A, Settings { state: Some(State::Active), ..Settings::default() }, false)]);

@@ -1,19 +1,21 @@
 //! The control plane's one state: settings, store and fleet, and the order in which they change.
 //!
 //! A change is planned, written to disk, then published, one at a time and to its end even if the
-//! caller leaves. Readers take the published value without waiting. Published values go out through
-//! a channel that holds the latest value: a stream that doesn't read blocks no other stream and
-//! misses only the states between. A node is never sent a lower revision than it has.
+//! caller leaves. If the store fails, it is opened and read again before the next change is
+//! planned, so a change whose outcome was unknown is in force or gone before anything is answered.
+//! Readers take the published value without waiting. Published values go out through a channel that
+//! holds the latest value: a stream that doesn't read blocks no other stream and misses only the
+//! states between. A node is never sent a lower revision than it has.
 //! Cost: one fsync a change. Bound: those of `model`, `plan` and `fleet`; `MADE_MAX` remembered
 //! times.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -21,6 +23,7 @@ use pincer_proto::{google::rpc, v1};
 use tokio::{sync::watch, task};
 
 use crate::{
+    clock::Clock,
     fleet::{Fleet, ForgetError, JoinError, Joined, Session},
     hello::Hello,
     metrics::{Metrics, Outcome},
@@ -28,7 +31,7 @@ use crate::{
     plan::{self, Op},
     purge::Purges,
     refusal::Refusal,
-    store::{NodeRecord, Store, StoreError},
+    store::{NodeRecord, Store, StoreError, WriteError},
 };
 
 /// Revisions whose time is remembered, to tell how long an Ack took.
@@ -44,8 +47,9 @@ pub struct Published {
 }
 
 impl Published {
+    /// What a revision holds does not depend on when it is read: secrets expire in the next one.
     fn new(config: Config) -> Arc<Self> {
-        let snapshot = config.snapshot();
+        let snapshot = config.snapshot(config.created_s);
         Arc::new(Self { config, snapshot })
     }
 }
@@ -67,12 +71,27 @@ pub enum ChangeError {
     /// The caller's fault.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The disk's fault. Nothing was published.
+    /// The disk's fault. The change was not made.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The disk's fault. The change may be made or not.
+    #[error(
+        "the outcome of this change is unknown: the store failed while it was written ({0}); \
+         read what you changed again once pincerd is ready, before you repeat the change"
+    )]
+    Unknown(StoreError),
     /// The process is ending.
     #[error("the change was not finished: {0}")]
     Stopped(#[from] task::JoinError),
+}
+
+impl From<WriteError> for ChangeError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NotMade(error) => Self::Store(error),
+            WriteError::Unknown(error) => Self::Unknown(error),
+        }
+    }
 }
 
 /// Why a node wasn't forgotten.
@@ -83,7 +102,7 @@ pub enum ForgetNodeError {
     Refused(#[from] ForgetError),
     /// The disk's fault.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] WriteError),
     /// The process is ending.
     #[error("the change was not finished: {0}")]
     Stopped(#[from] task::JoinError),
@@ -101,16 +120,15 @@ pub struct Plane {
     /// The highest revision that any node has reported as applied. The next revision is above it.
     floor: AtomicU64,
     stopping: watch::Sender<bool>,
+    /// Why the store takes no changes; `None` while it does.
+    trouble: watch::Sender<Option<String>>,
+    /// Nodes whose records the store does not have yet.
+    unstored: Mutex<BTreeSet<String>>,
     /// Purges that nodes have not finished.
     pub purges: Arc<Purges>,
     /// The counters.
     pub metrics: Metrics,
-}
-
-/// Seconds since 1970, to be shown.
-pub fn wall_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(0)
+    clock: Clock,
 }
 
 impl Plane {
@@ -118,8 +136,9 @@ impl Plane {
     pub fn open(store: Store) -> Result<Arc<Self>, StoreError> {
         let config = store.load()?;
         let fleet = Fleet::restored(store.load_nodes()?);
-        let metrics = Metrics::default();
+        let (metrics, clock) = (Metrics::default(), Clock::default());
         metrics.revision.set(config.revision);
+        metrics.store_usable.set(1);
         let (revision, published) = (config.revision, Published::new(config));
         metrics.keys.set(published.snapshot.keys.len() as u64);
         metrics.nodes_known.set(fleet.nodes().len() as u64);
@@ -132,9 +151,17 @@ impl Plane {
             fleet: Mutex::new(fleet),
             floor: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
+            trouble: watch::Sender::new(None),
+            unstored: Mutex::default(),
             purges: Arc::default(),
             metrics,
+            clock,
         }))
+    }
+
+    /// Seconds since 1970, by a clock that believes no step at once.
+    pub fn now_s(&self) -> i64 {
+        self.clock.now_s(&self.metrics)
     }
 
     /// The revision in force.
@@ -178,6 +205,7 @@ impl Plane {
             Ok(changed) if changed.changes.is_empty() => Outcome::Unchanged,
             Ok(_) => Outcome::Made,
             Err(ChangeError::Refused(_)) => Outcome::Refused,
+            Err(ChangeError::Unknown(_)) => Outcome::Unknown,
             Err(_) => Outcome::Failed,
         });
         done
@@ -185,19 +213,123 @@ impl Plane {
 
     async fn change_in_turn(&self, op: &Op, validate_only: bool) -> Result<Changed, ChangeError> {
         let _turn = self.writing.lock().await;
+        self.settle().await?;
         let (current, declared) = (self.current(), self.with_fleet(Fleet::declared));
         let changes = plan::plan_all(op, &current.config, &declared)?;
-        let revision = current.config.revision.max(self.floor.load(Ordering::Acquire)) + 1;
-        let next = current.config.with_all(&changes, revision, wall_s());
-        next.check().map_err(Refusal::from)?;
+        let revision = self.next_revision();
+        let next = current.config.with_all(&changes, revision, self.now_s());
+        next.check(next.created_s).map_err(Refusal::from)?;
         if changes.is_empty() || validate_only {
             let config = unstamped(next, &changes, current.config.revision);
             return Ok(Changed { revision: current.config.revision, config, changes });
         }
         let (store, config, written) = (Arc::clone(&self.store), next.clone(), changes.clone());
-        task::spawn_blocking(move || store.commit(&config, &written)).await??;
-        self.publish(&next);
+        match task::spawn_blocking(move || store.commit(&config, &written)).await? {
+            Ok(()) => self.publish(&next),
+            Err(error) => self.settle_failed(revision, error).await?,
+        }
         Ok(Changed { revision, config: next, changes })
+    }
+
+    /// Makes a revision if secrets of keys have expired since the last one, or have not expired
+    /// after all because the clock was wrong. Returns it. Changes no record.
+    pub async fn follow_clock(self: &Arc<Self>) -> Result<Option<u64>, ChangeError> {
+        let plane = Arc::clone(self);
+        task::spawn(async move { plane.follow_clock_in_turn().await }).await?
+    }
+
+    async fn follow_clock_in_turn(&self) -> Result<Option<u64>, ChangeError> {
+        let _turn = self.writing.lock().await;
+        let (current, now_s) = (self.current(), self.now_s());
+        if current.config.snapshot(now_s).keys == current.snapshot.keys {
+            return Ok(None);
+        }
+        self.settle().await?;
+        let changes = Changes::default();
+        let config = self.current().config.with_all(&changes, self.next_revision(), now_s);
+        let (store, revision, next) = (Arc::clone(&self.store), config.revision, config.clone());
+        match task::spawn_blocking(move || store.commit(&config, &changes)).await? {
+            Ok(()) => self.publish(&next),
+            Err(error) => self.settle_failed(revision, error).await?,
+        }
+        Ok(Some(revision))
+    }
+
+    fn next_revision(&self) -> u64 {
+        self.current().config.revision.max(self.floor.load(Ordering::Acquire)) + 1
+    }
+
+    /// Finds out whether a change is in the store whose writing failed. `Ok`: it is, and is
+    /// published.
+    async fn settle_failed(&self, revision: u64, error: WriteError) -> Result<(), ChangeError> {
+        self.trouble.send_replace(Some(error.to_string()));
+        let settled = self.settle().await;
+        match error {
+            WriteError::Unknown(_) if settled.is_ok() && self.current().config.revision == revision => Ok(()),
+            WriteError::Unknown(error) if settled.is_ok() => Err(ChangeError::Store(error)),
+            error => Err(error.into()),
+        }
+    }
+
+    /// Opens the store again and reads it, if its last write failed. The caller has the turn.
+    async fn settle(&self) -> Result<(), StoreError> {
+        if !self.store.is_in_doubt() {
+            return Ok(());
+        }
+        let (store, current) = (Arc::clone(&self.store), self.current());
+        let read = task::spawn_blocking(move || reread(&store, &current.config));
+        let read = read.await.unwrap_or_else(|_| Err(self.store.unreadable()));
+        match read {
+            Ok(read) => {
+                self.store.settled();
+                if let Some(config) = read {
+                    tracing::warn!(
+                        revision = config.revision,
+                        "pincer: a change whose outcome was unknown is in force"
+                    );
+                    self.publish(&config);
+                }
+                tracing::info!(revision = self.current().config.revision, "pincer: the store is usable again");
+                self.trouble.send_replace(None);
+                self.metrics.store_usable.set(1);
+                Ok(())
+            }
+            Err(error) => {
+                self.trouble.send_replace(Some(error.to_string()));
+                self.metrics.store_usable.set(0);
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks at the store, opens it again if it failed, and stores the nodes that wait for it.
+    /// Returns whether it takes changes.
+    pub async fn look_after_store(&self) -> bool {
+        let _turn = self.writing.lock().await;
+        let looked = match self.settle().await {
+            Ok(()) => self.store.check_place(),
+            Err(error) => Err(error),
+        };
+        let trouble = looked.as_ref().err().map(ToString::to_string);
+        let is_news = self.trouble.send_if_modified(|before| {
+            let is_news = *before != trouble;
+            before.clone_from(&trouble);
+            is_news
+        });
+        self.metrics.store_usable.set(looked.is_ok().into());
+        if let Some(error) = trouble.filter(|_| is_news) {
+            tracing::error!(error, "pincer: the store takes no changes; nodes keep what they have");
+        }
+        if looked.is_ok() {
+            let names: Vec<_> = std::mem::take(&mut *self.unstored.lock()).into_iter().collect();
+            self.put_known(names).await;
+        }
+        looked.is_ok()
+    }
+
+    /// Receives why the store takes no changes; `None` while it does.
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
     }
 
     fn publish(&self, config: &Config) {
@@ -217,29 +349,39 @@ impl Plane {
     /// The stream is sent revisions only after [`Plane::keep_nodes`].
     pub fn join(&self, hello: Hello) -> Result<Joined, JoinError> {
         self.floor.fetch_max(hello.applied_revision, Ordering::AcqRel);
-        self.change_fleet(|fleet| fleet.join(hello, wall_s()))
+        self.change_fleet(|fleet| fleet.join(hello, self.now_s()))
     }
 
-    /// Stores the declarations of nodes. If the disk refuses, they are known only until the process
-    /// ends.
+    /// Stores the declarations of nodes. If the disk refuses, they are stored when it takes changes
+    /// again.
     pub async fn keep_nodes(&self, names: &[String]) {
-        for name in names {
-            if let Err(error) = self.keep_node(name).await {
-                tracing::error!(node = name, %error, "pincer: cannot store the declarations of a node");
-            }
+        if names.is_empty() {
+            return;
+        }
+        let _turn = self.writing.lock().await;
+        self.put_known(names.to_vec()).await;
+    }
+
+    /// Writes nodes as the fleet has them now. The caller has the turn.
+    async fn put_known(&self, names: Vec<String>) {
+        if names.is_empty() {
+            return;
+        }
+        let record = |fleet: &Fleet, name: &String| fleet.nodes().get(name).map(|node| node.record.clone());
+        let records = self.with_fleet(|fleet| names.iter().map(|name| (name.clone(), record(fleet, name))).collect());
+        if let Err(error) = self.put_nodes(records).await {
+            tracing::error!(nodes = names.join(" "), %error, "pincer: cannot store the declarations of nodes yet");
+            self.unstored.lock().extend(names);
         }
     }
 
-    /// Writes a node as the fleet has it now.
-    async fn keep_node(&self, name: &str) -> Result<(), ForgetNodeError> {
-        let _turn = self.writing.lock().await;
-        let record = self.with_fleet(|fleet| fleet.nodes().get(name).map(|node| node.record.clone()));
-        self.put_node(name.to_owned(), record).await
-    }
-
-    async fn put_node(&self, name: String, record: Option<NodeRecord>) -> Result<(), ForgetNodeError> {
+    async fn put_nodes(&self, nodes: Vec<(String, Option<NodeRecord>)>) -> Result<(), ForgetNodeError> {
         let store = Arc::clone(&self.store);
-        Ok(task::spawn_blocking(move || store.put_node(&name, record.as_ref())).await??)
+        let written = task::spawn_blocking(move || store.put_nodes(&nodes)).await?;
+        if let Err(error) = &written {
+            self.trouble.send_replace(Some(error.to_string()));
+        }
+        Ok(written?)
     }
 
     /// Forgets a node that is away.
@@ -251,7 +393,7 @@ impl Plane {
             if validate_only {
                 return Ok(());
             }
-            plane.put_node(name.clone(), None).await?;
+            plane.put_nodes(vec![(name.clone(), None)]).await?;
             Ok(plane.change_fleet(|fleet| fleet.forget(&name))?)
         };
         task::spawn(forget).await?
@@ -295,8 +437,24 @@ impl Plane {
 
     /// Ends a stream.
     pub fn leave(&self, session: &Session) {
-        self.change_fleet(|fleet| fleet.leave(session, wall_s()));
+        self.change_fleet(|fleet| fleet.leave(session, self.now_s()));
     }
+}
+
+/// Opens the store again and reads it. `Some`: it has a newer revision than `current`, whose
+/// outcome was unknown.
+fn reread(store: &Store, current: &Config) -> Result<Option<Config>, StoreError> {
+    store.reopen()?;
+    let read = store.load()?;
+    if read == *current {
+        return Ok(None);
+    }
+    if read.revision > current.revision {
+        return Ok(Some(read));
+    }
+    let error = store.behind(read.revision, current.revision);
+    store.distrust(&error);
+    Err(error)
 }
 
 /// `config` with the revisions from before `changes`, for the response to a change that was only
@@ -321,3 +479,7 @@ fn unstamped(mut config: Config, changes: &Changes, revision: u64) -> Config {
     }
     config
 }
+
+#[cfg(test)]
+#[path = "plane_tests.rs"]
+mod tests;

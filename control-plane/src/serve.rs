@@ -1,50 +1,36 @@
 //! Listens: gRPC with mutual TLS, and HTTP for health and metrics.
 //!
-//! A connection without a client certificate of the CA ends in the handshake. Connections past
-//! `CONNECTIONS_MAX` wait to be accepted. HTTP/2 pings detect a client that vanished. Bound: the
-//! constants here; `STOP_TIMEOUT` for connections that don't end when told to.
+//! A connection without a client certificate of the CA ends in the handshake, one without a call in
+//! time by `connection`. `door` has places for nodes and for operators. HTTP/2 pings detect a
+//! client that vanished. Bound: the constants here, and `Places`; `STOP_TIMEOUT` for connections
+//! that don't end when told to.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::State, http::StatusCode, http::header, response::IntoResponse, routing};
-use futures_util::{Stream, stream};
 use pincer_proto::{
     FILE_DESCRIPTOR_SET, limits,
     v1::{control_service_server::ControlServiceServer, node_service_server::NodeServiceServer},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time,
-};
+use tokio::{net::TcpListener, time};
 use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{
-        Certificate, Identity, Server, ServerTlsConfig,
-        server::{Connected, TcpConnectInfo},
-    },
+    service::{InterceptorLayer, interceptor::InterceptedService},
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
 };
-use tonic_health::ServingStatus;
+use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    causes, expiry,
+    causes,
+    connection::incoming,
+    door::{Door, Places},
+    expiry, http,
     plane::Plane,
+    recovery,
     service::{
-        Control, Nodes,
+        AuditLayer, Control, Nodes,
         role::{self, Role},
     },
 };
 
-/// Open gRPC connections: every node and as many operators.
-const CONNECTIONS_MAX: usize = 2 * crate::fleet::NODES_MAX;
 /// Calls at once on one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// A handshake that takes longer ends.
@@ -52,10 +38,11 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a quiet connection is pinged, and how long the response may take.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that a stream and a connection may send before pincerd has read them.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 /// Bytes of a request's headers.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
-/// The pause after a failed accept, which mostly lacked a file descriptor.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long connections may take to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -100,15 +87,18 @@ pub fn server(tls: Tls) -> Result<Server, ServeError> {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX))
 }
 
 /// Serves until `stop` is done, then ends every stream and waits for connections to end.
 pub async fn run(
     plane: Arc<Plane>,
-    mut server: Server,
+    server: Server,
     grpc: TcpListener,
     http: TcpListener,
+    places: Places,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -116,33 +106,56 @@ pub async fn run(
         health.set_service_status(service, ServingStatus::Serving).await;
     }
     let nodes = NodeServiceServer::new(Nodes::new(Arc::clone(&plane)))
-        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_decoding_message_size(limits::NODE_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
     let control = ControlServiceServer::new(Control::new(Arc::clone(&plane)))
         .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let door = Door::new(places);
+    let connections = incoming(grpc, Arc::clone(&door), plane.metrics.clone());
     let grpc = server
+        .layer(AuditLayer::new(plane.metrics.clone()))
+        .layer(InterceptorLayer::new(role::admit))
         .add_service(InterceptedService::new(nodes, role::only(Role::Node)))
         .add_service(InterceptedService::new(control, role::only(Role::Operator)))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(incoming(grpc, Arc::clone(&plane)), stopped(Arc::clone(&plane)));
-    let http = axum::serve(http, routes(Arc::clone(&plane))).with_graceful_shutdown(stopped(Arc::clone(&plane)));
+        .serve_with_incoming_shutdown(connections, stopped(Arc::clone(&plane)));
+    let http = http::run(Arc::clone(&plane), http, places);
     let deadline = async {
         stop.await;
         health.set_service_status("", ServingStatus::NotServing).await;
         plane.stop();
+        door.close_waiting();
         time::sleep(STOP_TIMEOUT).await;
         tracing::warn!("pincer: connections did not end in time, leaving them");
     };
     let served = async {
         tokio::try_join!(async { grpc.await.map_err(ServeError::Grpc) }, async { http.await.map_err(ServeError::Http) },)
     };
-    // Ends when the plane stops, before `served` does.
-    let served = async { tokio::join!(served, expiry::run(Arc::clone(&plane))).0 };
+    // These end when the plane stops, before `served` does.
+    let followed = follow_store(Arc::clone(&plane), health.clone());
+    let recovered = recovery::run(Arc::clone(&plane));
+    let served = async { tokio::join!(served, expiry::run(Arc::clone(&plane)), recovered, followed).0 };
     tokio::select! {
         served = served => served.map(drop),
         () = deadline => Ok(()),
+    }
+}
+
+/// Has the health service say whether changes can be made. Nodes are served all the same.
+async fn follow_store(plane: Arc<Plane>, health: HealthReporter) {
+    let (mut stopping, mut trouble) = (plane.stopping(), plane.trouble());
+    loop {
+        tokio::select! {
+            changed = trouble.changed() => if changed.is_err() { return },
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        let usable = trouble.borrow_and_update().is_none();
+        let status = if usable { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", "pincer.v1.ControlService"] {
+            health.set_service_status(service, status).await;
+        }
     }
 }
 
@@ -164,93 +177,6 @@ fn tls_config(tls: Tls) -> ServerTlsConfig {
 async fn stopped(plane: Arc<Plane>) {
     // An error means that the plane is gone, which has the same effect.
     drop(plane.stopping().wait_for(|stopping| *stopping).await);
-}
-
-fn routes(plane: Arc<Plane>) -> Router {
-    Router::new().route("/healthz", routing::get(healthz)).route("/metrics", routing::get(metrics)).with_state(plane)
-}
-
-async fn healthz(State(plane): State<Arc<Plane>>) -> (StatusCode, &'static str) {
-    if *plane.stopping().borrow() { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") } else { (StatusCode::OK, "ok\n") }
-}
-
-async fn metrics(State(plane): State<Arc<Plane>>) -> impl IntoResponse {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match plane.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-/// A connection that holds one of the places.
-#[derive(Debug)]
-pub struct Connection {
-    io: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-/// Accepts while there are places.
-fn incoming(listener: TcpListener, plane: Arc<Plane>) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    stream::unfold((listener, places, plane), |(listener, places, plane)| async move {
-        if places.available_permits() == 0 {
-            plane.metrics.connections_delayed.inc();
-        }
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        let io = loop {
-            match listener.accept().await {
-                Ok((io, _)) => break io,
-                Err(error) => {
-                    tracing::warn!(%error, "pincer: cannot accept a connection");
-                    time::sleep(ACCEPT_REST).await;
-                }
-            }
-        };
-        if let Err(error) = io.set_nodelay(true) {
-            tracing::debug!(%error, "pincer: cannot set nodelay");
-        }
-        Some((Ok(Connection { io, _place: place }), (listener, places, plane)))
-    })
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
 }
 
 /// Binds. Returns the address with the port that the system chose for port 0.

@@ -1,7 +1,9 @@
 //! The gRPC services: each translates between the wire and `plane`, and decides nothing else.
 
+mod audit;
 mod class;
 pub mod control;
+mod describe;
 mod error;
 mod key;
 mod node;
@@ -12,5 +14,6 @@ mod render;
 pub mod role;
 mod watch;
 
+pub use audit::AuditLayer;
 pub use control::Control;
 pub use node::Nodes;

@@ -3,23 +3,38 @@
 //! A commit is on disk when `commit` returns, and holds either all of a revision or nothing of it;
 //! that is redb's promise (copy on write, checksums, fsync), so kill -9 at any moment loses no
 //! change whose call has returned. One process at a time: redb locks the file.
-//! Cost: one or two fsyncs a change. Blocks: call it from a thread that may. Bound:
-//! `PEERS_PER_UPSTREAM_MAX` × `UPSTREAMS_MAX` records.
+//! An error of the disk closes the store, because redb takes no more writes after one. `reopen`
+//! opens it again. A commit that failed half way leaves its outcome in doubt until then.
+//! The store only writes while its path leads to the file that was opened.
+//! Cost: one or two fsyncs a change; the whole file is read when it is opened. Blocks: call it from
+//! a thread that may. Bound: `PEERS_PER_UPSTREAM_MAX` × `UPSTREAMS_MAX` records.
+
+mod check;
+mod error;
+#[cfg(test)]
+pub mod faulty;
+mod image;
+mod record;
 
 use std::{
-    fs::{File, OpenOptions},
-    io::ErrorKind,
-    os::unix::fs::OpenOptionsExt as _,
+    fmt,
+    fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{
-    classes,
-    model::{Changes, Config, Record},
+use self::error::mapped;
+pub use self::{
+    error::{StoreError, WriteError},
+    record::{NodeRecord, PeerRecord, UpstreamRecord},
 };
+use crate::model::{Changes, Config, Record};
 
 /// `revision`, `created_s`, `format`.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -31,6 +46,8 @@ const CLASSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("classes"
 const KEYS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("keys");
 /// Node's name → `NodeRecord` as JSON.
 const NODES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("nodes");
+/// Written and removed when the store is opened again, to see that there is room.
+const PROBE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("probe");
 
 /// A table of records by one name.
 type Named = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -38,185 +55,182 @@ type Named = TableDefinition<'static, &'static str, &'static [u8]>;
 /// The layout of the file; another number is refused.
 const FORMAT: u64 = 1;
 
-/// The stored record of a node, so that operators see its peers while it is disconnected.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NodeRecord {
-    /// By its last Hello.
-    pub module_version: String,
-    /// By its last Hello.
-    pub nginx_version: String,
-    /// By its last Hello.
-    pub worker_processes: u32,
-    /// By its last Hello.
-    pub upstreams: Vec<UpstreamRecord>,
-    /// By its last Hello.
-    pub classes: Vec<classes::Declared>,
+/// Bytes that must find room before a store that failed is called usable: more than nearly every
+/// change takes.
+const PROBE_BYTES: usize = 64 << 10;
+
+/// Bytes that are read and written back at a time.
+const REWRITE_BYTES: usize = 1 << 20;
+
+/// Has redb open a file. Another one in tests.
+type Opener = Arc<dyn Fn(File) -> Result<Database, redb::DatabaseError> + Send + Sync>;
+
+/// What tells one file from another: device and inode.
+type Identity = (u64, u64);
+
+/// The embedded store.
+pub struct Store {
+    path: PathBuf,
+    opener: Opener,
+    identity: Identity,
+    state: Mutex<State>,
 }
 
-/// A declared upstream, as kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct UpstreamRecord {
-    /// Its name.
-    pub name: String,
-    /// Its peers.
-    pub peers: Vec<PeerRecord>,
+/// The database, and why it has to be looked at before the next change.
+struct State {
+    db: Option<Database>,
+    /// Why the store is closed, or why the outcome of the last change is unknown.
+    trouble: Option<String>,
 }
 
-/// A declared peer, as kept; as in `v1::DeclaredPeer`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct PeerRecord {
-    pub address: String,
-    pub server: String,
-    pub weight: u32,
-    pub max_conns: u32,
-    pub backup: bool,
-    pub down: bool,
-}
-
-/// Why the store failed. Always the fault of the file, the disk or the machine, never the caller's.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process has it open.
-    #[error("store {0} is in use by another pincerd")]
-    Locked(PathBuf),
-    /// The file can't be opened.
-    #[error("cannot open the store {path}: {source}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// A file of another version.
-    #[error("store {path} has format {found}, this pincerd knows {FORMAT}")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u64,
-    },
-    /// A file that is no store, or whose pages are damaged.
-    #[error("store {path} is damaged or no store of pincerd: {source}; {}", advice(path))]
-    NoStore {
-        /// The file.
-        path: PathBuf,
-        /// What redb found.
-        source: Box<redb::Error>,
-    },
-    /// Pages that redb doesn't expect: it panics.
-    #[error("store {path} is damaged, reading it ended half way; {}", advice(path))]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A record that can't be read.
-    #[error("store {path} is damaged, its record of {key} cannot be read: {source}; {}", advice(path))]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The name of the record.
-        key: String,
-        /// The cause.
-        source: serde_json::Error,
-    },
-    /// A record that can't be written.
-    #[error("cannot write a record: {0}")]
-    Encode(#[source] serde_json::Error),
-    /// The disk's or redb's fault.
-    #[error("store {path}: {source}")]
-    Redb {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: Box<redb::Error>,
-    },
-    /// A number that doesn't fit.
-    #[error("store {path} is damaged, its {what} does not fit; {}", advice(path))]
-    Number {
-        /// The file.
-        path: PathBuf,
-        /// The number.
-        what: &'static str,
-    },
-}
-
-/// What to do about a store that can't be read.
-fn advice(path: &Path) -> String {
-    let path = path.display();
-    format!(
-        "restore it from a backup, or move it away (mv {path} {path}.damaged) to begin with an empty one, without anything that operators set"
-    )
-}
-
-/// What went wrong with the file at `path`.
-fn redb<E: Into<redb::Error>>(path: &Path) -> impl Fn(E) -> StoreError + Copy + '_ {
-    move |error| {
-        let (path, source) = (path.to_owned(), Box::new(error.into()));
-        match &*source {
-            redb::Error::Corrupted(_) | redb::Error::RepairAborted => StoreError::NoStore { path, source },
-            redb::Error::Io(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
-                StoreError::NoStore { path, source }
-            }
-            _ => StoreError::Redb { path, source },
-        }
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-/// The embedded store.
-#[derive(Debug)]
-pub struct Store {
-    path: PathBuf,
-    db: Database,
+fn identity_of(file: &File) -> std::io::Result<Identity> {
+    file.metadata().map(|data| (data.dev(), data.ino()))
+}
+
+/// redb panics where a page is damaged in a way that it does not expect.
+fn caught<T>(path: &Path, run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let unreadable = |_| StoreError::Unreadable { path: path.to_owned() };
+    panic::catch_unwind(AssertUnwindSafe(run)).map_err(unreadable)?
 }
 
 impl Store {
-    /// Opens the file, or makes it (mode 0600). Repairs what a kill left.
+    /// Opens the file, or makes it (mode 0600). Repairs what a kill left. Refuses a file whose
+    /// bytes are not those that pincerd wrote.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_by(path, Arc::new(|file| redb::Builder::new().create_file(file)))
+    }
+
+    fn open_by(path: &Path, opener: Opener) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Open { path: path.to_owned(), source };
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let db = redb::Builder::new().create_file(file.map_err(failed)?).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
-            other => redb(path)(other),
-        })?;
-        let store = Self { path: path.to_owned(), db };
-        store.prepare()?;
+        let file = file.map_err(failed)?;
+        let identity = identity_of(&file).map_err(failed)?;
+        let db = database(path, file, &opener)?;
+        prepare(path, &db)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        Ok(store)
+        let state = Mutex::new(State { db: Some(db), trouble: None });
+        Ok(Self { path: path.to_owned(), opener, identity, state })
     }
 
     fn redb<E: Into<redb::Error>>(&self) -> impl Fn(E) -> StoreError + '_ {
-        redb(&self.path)
+        mapped(&self.path)
     }
 
-    fn prepare(&self) -> Result<(), StoreError> {
-        let write = self.db.begin_write().map_err(self.redb())?;
-        {
-            let mut meta = write.open_table(META).map_err(self.redb())?;
-            write.open_table(PEERS).map_err(self.redb())?;
-            write.open_table(CLASSES).map_err(self.redb())?;
-            write.open_table(KEYS).map_err(self.redb())?;
-            write.open_table(NODES).map_err(self.redb())?;
-            let found = meta.get("format").map_err(self.redb())?.map(|v| v.value());
-            match found {
-                None => {
-                    meta.insert("format", FORMAT).map_err(self.redb())?;
-                    meta.insert("revision", 1).map_err(self.redb())?;
-                }
-                Some(FORMAT) => {}
-                Some(found) => return Err(StoreError::Format { path: self.path.clone(), found }),
-            }
+    fn closed(&self, state: &State) -> StoreError {
+        let why = state.trouble.clone().unwrap_or_else(|| "it is being opened again".to_owned());
+        StoreError::Closed { path: self.path.clone(), why }
+    }
+
+    /// Whether the store has to be opened again, or read again, before the next change.
+    pub fn is_in_doubt(&self) -> bool {
+        let state = self.state.lock();
+        state.db.is_none() || state.trouble.is_some()
+    }
+
+    /// Checks that the path leads to the file that was opened.
+    pub fn check_place(&self) -> Result<(), StoreError> {
+        let moved = |how| Err(StoreError::Moved { path: self.path.clone(), how });
+        match std::fs::metadata(&self.path) {
+            Ok(data) if (data.dev(), data.ino()) == self.identity => Ok(()),
+            Ok(_) => moved("replaced"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => moved("moved or removed"),
+            Err(source) => Err(StoreError::Open { path: self.path.clone(), source }),
         }
-        write.commit().map_err(self.redb())
     }
 
-    /// Loads the settings of the last revision.
+    /// Opens the store again after an error, if it is closed, and checks that there is room for a
+    /// change. The caller reads it again and then calls [`Store::settled`].
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        self.check_place()?;
+        let mut state = self.state.lock();
+        if state.db.is_some() {
+            return Ok(());
+        }
+        let failed = |source| StoreError::Open { path: self.path.clone(), source };
+        let file = OpenOptions::new().read(true).write(true).open(&self.path).map_err(failed)?;
+        if identity_of(&file).map_err(failed)? != self.identity {
+            return Err(StoreError::Moved { path: self.path.clone(), how: "replaced" });
+        }
+        rewrite(&file).map_err(failed)?;
+        let db = database(&self.path, file, &self.opener)?;
+        caught(&self.path, || probe(&self.path, &db))?;
+        state.db = Some(db);
+        Ok(())
+    }
+
+    /// The outcome of the last change is known.
+    pub fn settled(&self) {
+        self.state.lock().trouble = None;
+    }
+
+    /// Reading the store ended by a panic.
+    pub fn unreadable(&self) -> StoreError {
+        StoreError::Unreadable { path: self.path.clone() }
+    }
+
+    /// The store has an older revision than operators were told.
+    pub fn behind(&self, found: u64, acknowledged: u64) -> StoreError {
+        StoreError::Behind { path: self.path.clone(), found, acknowledged }
+    }
+
+    /// Closes the store, because its content is not what it should be.
+    pub fn distrust(&self, error: &StoreError) {
+        let mut state = self.state.lock();
+        (state.db, state.trouble) = (None, Some(error.to_string()));
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let state = self.state.lock();
+        let db = state.db.as_ref().ok_or_else(|| self.closed(&state))?;
+        caught(&self.path, || read(db))
+    }
+
+    /// Fills a transaction and makes it durable. An error of the disk closes the store.
+    fn write(&self, fill: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) -> Result<(), WriteError> {
+        let mut state = self.state.lock();
+        let Some(db) = state.db.as_ref() else { return Err(self.closed(&state).into()) };
+        self.check_place()?;
+        let filled = caught(&self.path, || {
+            let write = db.begin_write().map_err(self.redb())?;
+            fill(&write)?;
+            Ok(write)
+        });
+        let write = match filled {
+            Ok(write) => write,
+            Err(error) => {
+                if !matches!(error, StoreError::Encode(_)) {
+                    (state.db, state.trouble) = (None, Some(error.to_string()));
+                }
+                return Err(error.into());
+            }
+        };
+        if let Err(error) = caught(&self.path, || write.commit().map_err(self.redb())) {
+            (state.db, state.trouble) = (None, Some(error.to_string()));
+            return Err(WriteError::Unknown(error));
+        }
+        // What went into a file that nobody finds any more is not kept.
+        self.check_place().map_err(|error| {
+            state.trouble = Some(error.to_string());
+            WriteError::Unknown(error)
+        })
+    }
+
+    /// Loads the settings of the last revision, and checks every value.
     pub fn load(&self) -> Result<Config, StoreError> {
-        let read = self.db.begin_read().map_err(self.redb())?;
+        let config = self.read(|db| self.load_from(db))?;
+        check::config(&self.path, &config)?;
+        Ok(config)
+    }
+
+    fn load_from(&self, db: &Database) -> Result<Config, StoreError> {
+        let read = db.begin_read().map_err(self.redb())?;
         let meta = read.open_table(META).map_err(self.redb())?;
         let number = |key| Ok::<_, StoreError>(meta.get(key).map_err(self.redb())?.map_or(0, |v| v.value()));
         let created_s = i64::try_from(number("created_s")?)
@@ -228,13 +242,13 @@ impl Store {
             let record: Record = self.parse(value.value(), || format!("{upstream} {address}"))?;
             config.upstreams.entry(upstream.to_owned()).or_default().insert(address.to_owned(), record);
         }
-        config.classes = self.load_named(CLASSES)?.into_iter().collect();
-        config.keys = self.load_named(KEYS)?.into_iter().collect();
+        config.classes = self.load_named(db, CLASSES)?.into_iter().collect();
+        config.keys = self.load_named(db, KEYS)?.into_iter().collect();
         Ok(config)
     }
 
-    fn load_named<T: DeserializeOwned>(&self, table: Named) -> Result<Vec<(String, T)>, StoreError> {
-        let read = self.db.begin_read().map_err(self.redb())?;
+    fn load_named<T: DeserializeOwned>(&self, db: &Database, table: Named) -> Result<Vec<(String, T)>, StoreError> {
+        let read = db.begin_read().map_err(self.redb())?;
         let mut all = Vec::new();
         for entry in read.open_table(table).map_err(self.redb())?.iter().map_err(self.redb())? {
             let (key, value) = entry.map_err(self.redb())?;
@@ -244,8 +258,11 @@ impl Store {
     }
 
     /// Writes a revision; on disk when this returns.
-    pub fn commit(&self, next: &Config, changes: &Changes) -> Result<(), StoreError> {
-        let write = self.db.begin_write().map_err(self.redb())?;
+    pub fn commit(&self, next: &Config, changes: &Changes) -> Result<(), WriteError> {
+        self.write(|write| self.fill(write, next, changes))
+    }
+
+    fn fill(&self, write: &WriteTransaction, next: &Config, changes: &Changes) -> Result<(), StoreError> {
         {
             let mut meta = write.open_table(META).map_err(self.redb())?;
             let created_s = u64::try_from(next.created_s).unwrap_or(0);
@@ -260,21 +277,22 @@ impl Store {
                 };
             }
         }
-        self.put_named(&write, CLASSES, changes.classes.iter().map(|c| (c.id.as_str(), next.classes.get(&c.id))))?;
-        self.put_named(&write, KEYS, changes.keys.iter().map(|c| (c.id.as_str(), next.keys.get(&c.id))))?;
-        write.commit().map_err(self.redb())
+        self.put_named(write, CLASSES, changes.classes.iter().map(|c| (c.id.as_str(), next.classes.get(&c.id))))?;
+        self.put_named(write, KEYS, changes.keys.iter().map(|c| (c.id.as_str(), next.keys.get(&c.id))))
     }
 
     /// All known nodes by name.
     pub fn load_nodes(&self) -> Result<Vec<(String, NodeRecord)>, StoreError> {
-        self.load_named(NODES)
+        let nodes = self.read(|db| self.load_named(db, NODES))?;
+        check::nodes(&self.path, &nodes)?;
+        Ok(nodes)
     }
 
-    /// Stores a node, or removes it.
-    pub fn put_node(&self, name: &str, node: Option<&NodeRecord>) -> Result<(), StoreError> {
-        let write = self.db.begin_write().map_err(self.redb())?;
-        self.put_named(&write, NODES, std::iter::once((name, node)))?;
-        write.commit().map_err(self.redb())
+    /// Stores each node, or removes it.
+    pub fn put_nodes(&self, nodes: &[(String, Option<NodeRecord>)]) -> Result<(), WriteError> {
+        self.write(|write| {
+            self.put_named(write, NODES, nodes.iter().map(|(name, node)| (name.as_str(), node.as_ref())))
+        })
     }
 
     /// Stores each record, or removes it.
@@ -300,147 +318,79 @@ impl Store {
     }
 }
 
+/// Locks the file, checks its bytes and opens it.
+fn database(path: &Path, file: File, opener: &Opener) -> Result<Database, StoreError> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(path.to_owned())),
+        // A file system without locks; redb says what it needs.
+        Err(TryLockError::Error(_)) => {}
+    }
+    image::check(path, &file)?;
+    caught(path, || {
+        opener(file).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
+            other => mapped(path)(other),
+        })
+    })
+}
+
+fn prepare(path: &Path, db: &Database) -> Result<(), StoreError> {
+    let write = db.begin_write().map_err(mapped(path))?;
+    {
+        let mut meta = write.open_table(META).map_err(mapped(path))?;
+        write.open_table(PEERS).map_err(mapped(path))?;
+        write.open_table(CLASSES).map_err(mapped(path))?;
+        write.open_table(KEYS).map_err(mapped(path))?;
+        write.open_table(NODES).map_err(mapped(path))?;
+        let found = meta.get("format").map_err(mapped(path))?.map(|v| v.value());
+        match found {
+            None => {
+                meta.insert("format", FORMAT).map_err(mapped(path))?;
+                meta.insert("revision", 1).map_err(mapped(path))?;
+            }
+            Some(FORMAT) => {}
+            Some(found) => return Err(StoreError::Format { path: path.to_owned(), found, known: FORMAT }),
+        }
+    }
+    write.commit().map_err(mapped(path))
+}
+
+/// Writes as much as a change takes, and removes it again.
+fn probe(path: &Path, db: &Database) -> Result<(), StoreError> {
+    for value in [Some(vec![0; PROBE_BYTES]), None] {
+        let write = db.begin_write().map_err(mapped(path))?;
+        {
+            let mut table = write.open_table(PROBE).map_err(mapped(path))?;
+            match &value {
+                Some(value) => table.insert("room", value.as_slice()).map_err(mapped(path))?,
+                None => table.remove("room").map_err(mapped(path))?,
+            };
+        }
+        write.commit().map_err(mapped(path))?;
+    }
+    Ok(())
+}
+
+/// Writes all bytes of the file as they are. After an fsync that failed, Linux calls the pages
+/// clean that it could not write, so what is read may not be on disk.
+fn rewrite(file: &File) -> std::io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut bytes = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    while at < length {
+        let part = usize::try_from(length - at).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
+        file.read_exact_at(&mut bytes[..part], at)?;
+        file.write_all_at(&bytes[..part], at)?;
+        at += part as u64;
+    }
+    file.sync_all()
+}
+
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(StoreError::Encode)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        keys,
-        model::{Change, Replaced, Settings},
-    };
-
-    fn change(address: &str, after: Option<Record>) -> Change {
-        Change { upstream: "llm".into(), address: address.into(), before: None, after }
-    }
-
-    #[test]
-    fn what_was_committed_is_there_after_opening_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.redb");
-        let settings = Settings { weight: Some(9), ..Settings::default() };
-        let changes = [
-            change("127.0.0.1:1", Some(Record { settings, added: false, revision: 0 })),
-            change("unix:/a", Some(Record { added: true, ..Record::default() })),
-        ];
-        let store = Store::open(&path).unwrap();
-        assert_eq!(store.load().unwrap().revision, 1, "a fresh store starts at revision 1");
-        let config = store.load().unwrap().with(&changes, 2, 1_700_000_000);
-        store.commit(&config, &changes.to_vec().into()).unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::Locked(_))));
-        drop(store);
-        let store = Store::open(&path).unwrap();
-        assert_eq!(store.load().unwrap(), config);
-        let next = config.with(&[change("unix:/a", None)], 3, 1_700_000_001);
-        store.commit(&next, &vec![change("unix:/a", None)].into()).unwrap();
-        assert_eq!(store.load().unwrap(), next);
-    }
-
-    fn key() -> keys::Record {
-        keys::Record {
-            tenant: "acme".into(),
-            class: "vip".into(),
-            cidrs: vec!["10.0.0.0/8".into()],
-            expire_s: Some(7),
-            sha256: keys::Hash([7; 32]),
-            old: Some(keys::Old { sha256: keys::Hash([8; 32]), until_s: 5 }),
-            created_s: 1,
-            rotated_s: 2,
-            revoked_s: None,
-            ended: false,
-            revision: 0,
-        }
-    }
-
-    #[test]
-    fn classes_and_keys_are_kept_with_the_revision() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.redb");
-        let settings = classes::Settings { burst: Some(7), ..classes::Settings::default() };
-        let class = classes::Record { settings, added: true, revision: 0 };
-        let changes = Changes {
-            classes: vec![Replaced { id: "vip".into(), before: None, after: Some(class) }],
-            keys: vec![Replaced { id: "k1".into(), before: None, after: Some(key()) }],
-            ..Changes::default()
-        };
-        let store = Store::open(&path).unwrap();
-        let config = store.load().unwrap().with_all(&changes, 2, 3);
-        store.commit(&config, &changes).unwrap();
-        drop(store);
-        let store = Store::open(&path).unwrap();
-        assert_eq!(store.load().unwrap(), config);
-        assert_eq!(config.keys["k1"].revision, 2);
-        let gone = Changes {
-            classes: vec![Replaced { id: "vip".into(), before: None, after: None }],
-            keys: vec![Replaced { id: "k1".into(), before: None, after: None }],
-            ..Changes::default()
-        };
-        let next = config.with_all(&gone, 3, 4);
-        store.commit(&next, &gone).unwrap();
-        let found = store.load().unwrap();
-        assert!(found == next && found.classes.is_empty() && found.keys.is_empty());
-    }
-
-    #[test]
-    fn a_store_from_before_classes_and_keys_opens_with_all_it_had() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.redb");
-        let db = Database::create(&path).unwrap();
-        let write = db.begin_write().unwrap();
-        {
-            let mut meta = write.open_table(META).unwrap();
-            for (key, value) in [("format", 1), ("revision", 41), ("created_s", 1_700_000_000)] {
-                meta.insert(key, value).unwrap();
-            }
-            let record = br#"{"settings":{"weight":9},"added":false,"revision":41}"#;
-            write.open_table(PEERS).unwrap().insert(("llm", "127.0.0.1:1"), record.as_slice()).unwrap();
-            let node = br#"{"module_version":"0.1.0","nginx_version":"1.22.1","worker_processes":4,"upstreams":[]}"#;
-            write.open_table(NODES).unwrap().insert("web-1", node.as_slice()).unwrap();
-        }
-        write.commit().unwrap();
-        drop(db);
-        let store = Store::open(&path).unwrap();
-        let config = store.load().unwrap();
-        assert_eq!((config.revision, config.created_s), (41, 1_700_000_000));
-        assert_eq!(config.record("llm", "127.0.0.1:1").and_then(|r| r.settings.weight), Some(9));
-        assert!(config.classes.is_empty() && config.keys.is_empty());
-        let nodes = store.load_nodes().unwrap();
-        assert_eq!((nodes[0].0.as_str(), nodes[0].1.worker_processes, nodes[0].1.classes.len()), ("web-1", 4, 0));
-    }
-
-    #[test]
-    fn nodes_are_kept_and_forgotten() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("store.redb")).unwrap();
-        let node = NodeRecord { nginx_version: "1.22.1".into(), ..NodeRecord::default() };
-        store.put_node("web-1", Some(&node)).unwrap();
-        assert_eq!(store.load_nodes().unwrap(), [("web-1".to_owned(), node)]);
-        store.put_node("web-1", None).unwrap();
-        assert_eq!(store.load_nodes().unwrap(), []);
-    }
-
-    #[test]
-    fn a_file_that_is_no_store_or_damaged_is_named_with_what_to_do() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("store.redb");
-        let named = |error: StoreError| {
-            let said = error.to_string();
-            let advice = format!("restore it from a backup, or move it away (mv {0} {0}.damaged)", path.display());
-            assert!(said.contains(&path.display().to_string()) && said.contains(&advice), "{said}");
-        };
-        std::fs::write(&path, "no store at all, but long enough to be taken for one".repeat(100)).unwrap();
-        let error = Store::open(&path).unwrap_err();
-        assert!(matches!(error, StoreError::NoStore { .. }), "{error}");
-        named(error);
-        std::fs::remove_file(&path).unwrap();
-        let store = Store::open(&path).unwrap();
-        let write = store.db.begin_write().unwrap();
-        write.open_table(NODES).unwrap().insert("web-1", b"{".as_slice()).unwrap();
-        write.commit().unwrap();
-        let error = store.load_nodes().unwrap_err();
-        assert!(error.to_string().contains("its record of web-1 cannot be read"), "{error}");
-        named(error);
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

@@ -328,3 +328,39 @@ async fn watch_tells_of_nodes_and_revisions_as_they_come() {
     let status = time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(4));
 }
+
+/// pincerctl with this standard output.
+fn with_output(daemon: &Daemon, arguments: &[&str], output: std::process::Stdio) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_pincerctl"));
+    command.arg("--dev").arg(daemon.dir()).args(arguments).env_clear().kill_on_drop(true);
+    command.stdin(std::process::Stdio::null()).stdout(output).stderr(std::process::Stdio::piped());
+    command
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_nobody_reads_it_any_more() {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    let daemon = Daemon::start();
+    let mut watch = with_output(&daemon, &["watch"], std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next_line().await.unwrap().unwrap(), "revision 1");
+    drop(lines);
+    let status = tokio::time::timeout(common::PATIENCE, watch.wait()).await.expect("it ends without an event").unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_key_whose_secret_cannot_be_printed_is_revoked_and_named() {
+    let daemon = Daemon::start();
+    for (id, flags) in [("table", &[][..]), ("json", &["-o", "json"]), ("wait", &["-o", "json", "--wait", "1s"])] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let arguments = [flags, &["key", "create", "--tenant", "t", "--class", "c", "--id", id]].concat();
+        let output = with_output(&daemon, &arguments, full.into()).spawn().unwrap().wait_with_output().await.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(&format!("keys/{id} is made, but its secret is lost")), "{errors}");
+        assert!(errors.contains("No space left on device") && errors.contains("the key is revoked"), "{errors}");
+    }
+    let keys = daemon.ctl(&["-o", "json", "key", "list"]).await.json();
+    assert!(keys["keys"].as_array().unwrap().iter().all(|key| key["state"] == "revoked"), "{keys}");
+}

@@ -339,3 +339,142 @@ async fn apply_is_one_revision_and_tells_what_changed() {
     let peer = operator.get_peer(v1::GetPeerRequest { name: peer_name(A) }).await.unwrap().into_inner();
     assert_eq!(peer.weight, Some(9), "all or nothing");
 }
+
+#[tokio::test]
+async fn a_message_with_more_entries_than_any_node_has_is_refused_with_its_field() {
+    let daemon = Daemon::start();
+    let stats = |peers: usize| {
+        let upstream =
+            v1::UpstreamStats { peers: vec![v1::PeerStats::default(); peers], ..v1::UpstreamStats::default() };
+        Message::Stats(v1::Stats { upstreams: vec![upstream], ..v1::Stats::default() })
+    };
+    let mut node = Node::joined(&daemon, "web-1", &[A]).await;
+    let before = memory_kb(&daemon);
+    node.say(stats(400_000)).await;
+    let refused = node.snapshot().await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::InvalidArgument, "stats.upstreams[0].peers has more than the 256 entries allowed",)
+    );
+    let grown = memory_kb(&daemon).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} kB more");
+    let node = Node::joined(&daemon, "web-1", &[A]).await;
+    node.say(stats(128)).await;
+    daemon.operator().await.list_upstreams(v1::ListUpstreamsRequest::default()).await.unwrap();
+}
+
+/// Memory that pincerd has in use.
+fn memory_kb(daemon: &Daemon) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test]
+async fn only_what_a_stream_was_sent_can_be_acknowledged_on_it() {
+    let daemon = Daemon::start();
+    let mut operator = daemon.operator().await;
+    let mut other = Node::joined(&daemon, "web-1", &[A]).await;
+    operator.update_peer(weight(A, 3)).await.unwrap();
+    other.snapshot().await.unwrap();
+    for revision in [0, 1, 3] {
+        let mut node = Node::join(&daemon, hello("web-2", &[A])).await;
+        assert_eq!(node.snapshot().await.unwrap().revision, 2);
+        if revision % 2 == 0 {
+            node.ack(revision).await
+        } else {
+            node.nack(revision, "no").await
+        }
+        let refused = node.snapshot().await.unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::InvalidArgument, &*format!("revision {revision} was never sent"))
+        );
+    }
+    let node = Node::join(&daemon, v1::Hello { applied_revision: 1 << 40, ..hello("web-3", &[A]) }).await;
+    node.ack(2).await;
+    eventually("it ends", || async { (!daemon.ctl(&["node", "list"]).await.out.contains("web-3  yes")).then_some(()) })
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_node_says_moves_no_terminal_and_no_log() {
+    let daemon = Daemon::start();
+    let mut node = Node::join(&daemon, hello("web-1", &[A])).await;
+    let revision = node.snapshot().await.unwrap().revision;
+    node.nack(revision, "\x1b[31mred\x07\n\u{202e}gnp.exe").await;
+    let said = eventually("the node's error is shown", || async {
+        let told = daemon.ctl(&["-o", "json", "node", "list"]).await;
+        told.out.contains("gnp.exe").then_some(told.json().to_string())
+    })
+    .await;
+    assert!(said.contains(" [31mred   gnp.exe"), "{said}");
+    let table = daemon.ctl(&["node", "list"]).await.out;
+    assert!(!table.contains(['\x1b', '\x07', '\u{202e}']), "{table:?}");
+}
+
+#[tokio::test]
+async fn spans_moments_and_blocks_that_are_malformed_are_refused_and_ipv4_in_ipv6_is_ipv4() {
+    let daemon = Daemon::start();
+    let _node = Node::joined(&daemon, "web-1", &[A]).await;
+    let mut operator = daemon.operator().await;
+    let key = |cidrs: &[&str], nanos| v1::Key {
+        tenant: "t".into(),
+        class: "c".into(),
+        cidrs: cidrs.iter().map(|cidr| (*cidr).to_owned()).collect(),
+        expire_time: Some(prost_types::Timestamp { seconds: 9_000_000_000, nanos }),
+        ..v1::Key::default()
+    };
+    let create = |key| v1::CreateKeyRequest { key_id: "k".into(), key: Some(key), ..Default::default() };
+    for (field, bad) in [
+        ("key.expire_time", key(&[], -1)),
+        ("key.expire_time", key(&[], 1_000_000_000)),
+        ("key.cidrs[0]", key(&["::ffff:10.0.0.0/95"], 0)),
+    ] {
+        let refused = operator.create_key(create(bad)).await.unwrap_err();
+        assert_eq!(refused.get_error_details().bad_request().unwrap().field_violations[0].field, field);
+    }
+    let made = operator.create_key(create(key(&["::ffff:10.1.2.3/104", "10.0.0.0/8"], 0))).await.unwrap().into_inner();
+    assert_eq!(made.key.unwrap().cidrs, ["10.0.0.0/8"]);
+    let overlap = Some(prost_types::Duration { seconds: 1, nanos: 2_000_000_000 });
+    let rotate = v1::RotateKeyRequest { name: "keys/k".into(), overlap, ..Default::default() };
+    assert_eq!(operator.rotate_key(rotate).await.unwrap_err().code(), Code::InvalidArgument);
+    let refused = operator.create_peer(add("[::ffff:10.0.0.1]:80")).await.unwrap_err();
+    assert_eq!(refused.get_error_details().bad_request().unwrap().field_violations[0].field, "peer_id");
+}
+
+#[tokio::test]
+async fn each_change_and_each_refused_call_is_logged_with_who_and_from_where() {
+    let daemon = Daemon::start_json();
+    let _node = Node::joined(&daemon, "web-1", &[A]).await;
+    let mut operator = daemon.operator().await;
+    operator.update_peer(weight(A, 3)).await.unwrap();
+    operator.update_peer(weight(A, 9)).await.unwrap();
+    let key = v1::Key { tenant: "t".into(), class: "c".into(), ..v1::Key::default() };
+    let request = v1::CreateKeyRequest { key_id: "k".into(), key: Some(key), validate_only: false };
+    let secret = operator.create_key(request.clone()).await.unwrap().into_inner();
+    operator.create_key(request).await.unwrap_err();
+    let log = daemon.log();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let made: Vec<_> = lines.iter().filter(|line| line["message"] == "pincer: changed").collect();
+    let told: Vec<_> = made
+        .iter()
+        .map(|l| (l["what"].as_str().unwrap(), l["change"].as_str().unwrap(), l["revision"].as_u64()))
+        .collect();
+    let peer = peer_name(A);
+    let fingerprint = secret.key.unwrap().fingerprint;
+    let created = format!("created: secret {fingerprint} of t, class c");
+    assert_eq!(
+        told,
+        [
+            (&*peer, "updated: weight unset → 3", Some(2)),
+            (&*peer, "updated: weight 3 → 9", Some(3)),
+            ("keys/k", &*created, Some(4)),
+        ]
+    );
+    assert!(made.iter().all(|line| line["who"].as_str().unwrap().len() > 1), "{log}");
+    assert!(made.iter().all(|line| line["from"] == "127.0.0.1"), "{log}");
+    let refused = lines.iter().find(|line| line["message"] == "pincer: call refused").unwrap();
+    assert_eq!((refused["method"].as_str(), refused["code"].as_str()), (Some("CreateKey"), Some("AlreadyExists")));
+    assert!(!log.contains(&secret.secret));
+}

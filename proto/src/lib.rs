@@ -5,6 +5,8 @@
 //! here; a crate that uses only the client needs no more of tonic than `channel` and `codegen`, and
 //! the linker drops the rest.
 
+mod bounds;
+pub mod codec;
 pub mod limits;
 mod secret;
 

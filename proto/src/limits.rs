@@ -3,6 +3,9 @@
 /// Bytes of one gRPC message, in either direction. Fits the largest snapshot with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of one message of a node: a Hello or Stats of all peers that a node may have.
+pub const NODE_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
 /// Bytes of one encoded `Snapshot`; a change that would go past it is refused.
 pub const SNAPSHOT_BYTES_MAX: usize = 1 << 20;
 

@@ -3,9 +3,11 @@
 //!
 //! A port from `bind(0)` may, once released, become the source port of any connection; one of ours
 //! stays free until it is bound, so a replica can close its listener and take the same port again.
-//! Starts at a place that depends on the process, so that test binaries that run side by side do
-//! not meet. Bound: `PORTS` probes, then a panic.
+//! Starts at a place that depends on the process, and holds a lock for each port, so that tests
+//! that run side by side in processes of their own do not meet. Bound: `PORTS` probes, then a
+//! panic.
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,11 +28,24 @@ pub fn free_port() -> u16 {
     for _ in 0..PORTS {
         let offset = next.fetch_add(1, Ordering::Relaxed) % PORTS;
         let port = u16::try_from(FIRST + offset).expect("FIRST + PORTS is below 65,536");
-        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+        if reserve(port) && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
             return port;
         }
     }
     panic!("no free port from {FIRST} to {}", FIRST + PORTS);
+}
+
+/// Takes the lock of a port until this process ends. False when another process has it. True where
+/// locks cannot be had, since `bind` tells most of what they tell.
+fn reserve(port: u16) -> bool {
+    let folder = std::env::temp_dir().join("pincer-test-ports");
+    let file = std::fs::create_dir_all(&folder).and_then(|()| File::create(folder.join(port.to_string())));
+    let Ok(file) = file else { return true };
+    let is_ours = file.try_lock().is_ok();
+    if is_ours {
+        std::mem::forget(file);
+    }
+    is_ours
 }
 
 /// A free address at `ip`.

@@ -27,13 +27,14 @@ const CRATES: &[Rules] = &[
         arrows_min: 150,
         uses_parents: false,
         folders: &[
-            (".", &["classes", "keys", "service"]),
+            (".", &["classes", "keys", "service", "store"]),
             ("classes", &["."]),
             ("ctl", &[".", "classes", "ctl/args", "ctl/show"]),
             ("ctl/args", &[".", "classes", "ctl"]),
             ("ctl/show", &[".", "classes", "ctl"]),
             ("keys", &["."]),
             ("service", &[".", "classes", "keys"]),
+            ("store", &[".", "classes", "keys"]),
         ],
     },
     Rules {

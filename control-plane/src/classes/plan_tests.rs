@@ -60,7 +60,7 @@ fn a_declared_class_is_set_and_set_again_changes_nothing() {
     let record = config.classes["vip"];
     assert_eq!((record.settings, record.added, record.revision), (places(7), false, 1));
     assert_eq!(plan(&update("vip", places(7)), &config, &declared()), Ok(vec![]));
-    assert_eq!(config.snapshot().classes[0].name, "vip");
+    assert_eq!(config.snapshot(0).classes[0].name, "vip");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_class_is_created_where_some_node_lacks_it_and_goes_back_to_nginx_conf_where
     assert!(config.classes["vip"].added);
     let config = done(&config, &delete("vip"));
     assert_eq!(config.classes["vip"], Record { revision: 2, ..Record::default() });
-    assert!(config.snapshot().classes.is_empty());
+    assert!(config.snapshot(0).classes.is_empty());
     assert!(matches!(refused(&config, &delete("vip")), Refusal::DeclaredClass(_)));
 }
 
@@ -138,7 +138,7 @@ fn apply_makes_all_classes_exactly_so() {
     assert_eq!(plan(&same, &config, &declared()), Ok(vec![]));
     assert!(matches!(refused(&config, &apply(&[("a", places(1)), ("a", places(1))])), Refusal::Twice(_)));
     let config = done(&config, &apply(&[]));
-    assert!(config.snapshot().classes.is_empty());
+    assert!(config.snapshot(0).classes.is_empty());
 }
 
 #[test]

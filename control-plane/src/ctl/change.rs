@@ -138,6 +138,28 @@ async fn send_other(client: &mut Client, change: Change) -> Result<show::Change,
     Ok(done)
 }
 
+fn key_name(done: &show::Change) -> Option<String> {
+    done.key.as_ref().map(|key| names::key_name(key.id()))
+}
+
+/// Revokes a new key whose secret could not be printed: nobody has it, and nobody will.
+async fn keep_or_revoke(
+    printed: Result<(), Failure>,
+    mut client: Client,
+    name: Option<String>,
+    is_new: bool,
+) -> Result<(), Failure> {
+    let (Err(failure), Some(name), true) = (&printed, name, is_new) else { return printed };
+    let (why, key) = (failure.to_string(), name.clone());
+    match client.revoke_key(v1::RevokeKeyRequest { name, ..v1::RevokeKeyRequest::default() }).await {
+        Ok(_) => Err(Failure::SecretLost { key, why, outcome: "the key is revoked".to_owned() }),
+        Err(status) => {
+            let outcome = format!("the key could not be revoked, revoke it: {}", status.message());
+            Err(Failure::SecretLost { key, why, outcome })
+        }
+    }
+}
+
 /// Makes the change, prints it, and waits for the nodes with `--wait`. Without `--wait` it reports
 /// the nodes that refuse revisions.
 pub async fn run(client: &mut Client, change: Change, output: Output, limit: Option<Duration>) -> Result<(), Failure> {
@@ -147,28 +169,31 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
         }
         _ => None,
     };
+    let is_creation = matches!(change, Change::CreateKey(_));
     let mut done = send(client, change).await?;
     let made = Instant::now();
     if let Some(warning) = warning {
         // The secret is printed even if stderr is closed.
         let _ = writeln!(io::stderr(), "pincerctl: warning: {warning}");
     }
+    let is_new = is_creation && done.secret.is_some();
+    let printed = |result: Result<(), Failure>, client: Client| keep_or_revoke(result, client, key_name(&done), is_new);
     let Some(limit) = limit else {
-        print(output, &done)?;
+        printed(print(output, &done), client.clone()).await?;
         if !done.dry_run {
             refused::report(client, done.revision).await;
         }
         return Ok(());
     };
     if output == Output::Table {
-        print(output, &done)?;
+        printed(print(output, &done), client.clone()).await?;
     }
     let nodes = match wait::run(client, done.revision, made, limit, output).await {
         Ok(nodes) => nodes,
         Err(failure) => {
             // The secret is printed even if the wait fails, since it is shown only once.
             if output == Output::Json && done.secret.is_some() {
-                print(output, &done)?;
+                printed(print(output, &done), client.clone()).await?;
             }
             return Err(failure);
         }
@@ -180,7 +205,8 @@ pub async fn run(client: &mut Client, change: Change, output: Output, limit: Opt
     let verdict = wait::verdict(done.revision, &nodes);
     if output == Output::Json {
         done.nodes = Some(nodes);
-        print(output, &done)?;
+        let name = key_name(&done);
+        keep_or_revoke(print(output, &done), client.clone(), name, is_new).await?;
     }
     verdict
 }

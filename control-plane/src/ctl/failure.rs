@@ -32,6 +32,8 @@ pub enum Failure {
     NotApplied { revision: u64, why: &'static str },
     #[error("the purge is not complete: {failed} nodes failed, {away} known nodes are not connected{}", advice(*.away))]
     NotPurged { failed: usize, away: usize },
+    #[error("{key} is made, but its secret is lost: {why}; {outcome}")]
+    SecretLost { key: String, why: String, outcome: String },
     #[error("cannot write the result: {0}")]
     Write(#[from] io::Error),
     #[error("cannot write the result: {0}")]
@@ -57,6 +59,8 @@ impl Failure {
             Self::Connect(error) if error.is_usage() => 2,
             Self::Connect(_) | Self::Certificate { .. } => 4,
             Self::Call(status) => match status.code() {
+                // pincerd says itself that it does not know the outcome.
+                Code::Unknown if std::error::Error::source(status).is_none() => 1,
                 Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => 3,
                 Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => 4,
                 Code::Internal | Code::DataLoss | Code::Unimplemented => 1,
@@ -65,7 +69,7 @@ impl Failure {
             Self::NotApplied { .. } | Self::NotPurged { .. } => 5,
             // The reader has closed the pipe, as in `pincerctl watch | head`.
             Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Write(_) | Self::Json(_) => 1,
+            Self::Write(_) | Self::Json(_) | Self::SecretLost { .. } => 1,
         }
     }
 }

@@ -1,7 +1,14 @@
 //! `pincerctl watch`: a line for each new revision and each node that changed, until interrupted.
 
+use std::{io, pin::pin, thread};
+
 use pincer_proto::v1;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::{args::Output, failure::Failure, output::print_text, pages::Client, show};
 use crate::names;
@@ -36,11 +43,30 @@ fn events(response: v1::WatchResponse, revision: &mut u64) -> Vec<Event> {
     events
 }
 
-/// Prints until the stream or the process ends.
+/// Ends when nobody reads what is printed any more, as in `pincerctl watch | head -1`. Without it
+/// the end would show only at the next event, which may never come. The thread ends with the
+/// process.
+async fn reader_gone() {
+    let (gone, told) = oneshot::channel::<()>();
+    thread::spawn(move || {
+        let stdout = io::stdout();
+        // The system reports errors and hang-ups, which is all that is waited for.
+        while matches!(poll(&mut [PollFd::new(&stdout, PollFlags::empty())], None), Ok(0) | Err(Errno::INTR)) {}
+        let _ = gone.send(());
+    });
+    let _ = told.await;
+}
+
+/// Prints until the stream or the process ends, or until nobody reads any more.
 pub async fn run(client: &mut Client, output: Output) -> Result<(), Failure> {
     let mut stream = client.watch(v1::WatchRequest {}).await?.into_inner();
-    let mut revision = 0;
-    while let Some(response) = stream.message().await? {
+    let (mut revision, mut reader_gone) = (0, pin!(reader_gone()));
+    loop {
+        let response = tokio::select! {
+            response = stream.message() => response?,
+            () = &mut reader_gone => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+        };
+        let Some(response) = response else { break };
         for event in events(response, &mut revision) {
             let line = match output {
                 Output::Table => event.line(),

@@ -1,4 +1,4 @@
-//! Turns a request about API keys, or the passing of time, into changes of records, or refuses it.
+//! Turns a request about API keys into changes of records, or refuses it.
 //! Pure: `now_s` comes in as an argument.
 
 use pincer_proto::limits;
@@ -56,8 +56,6 @@ pub enum Kind {
         /// The etag that the caller has read; `None` = any.
         etag: Option<String>,
     },
-    /// Remove expired secrets.
-    Expire,
 }
 
 /// The holder of a key, and what the key permits.
@@ -86,7 +84,6 @@ pub fn plan(op: &Op, config: &Config) -> Result<Vec<Change>, Refusal> {
         }
         Kind::Revoke { id, etag } => vec![view.revoke(id, now_s, etag.as_deref())?],
         Kind::Delete { id, etag } => vec![view.delete(id, now_s, etag.as_deref())?],
-        Kind::Expire => view.expire(now_s),
     };
     Ok(changes.into_iter().filter(|change| change.before != change.after).collect())
 }
@@ -127,7 +124,6 @@ impl View<'_> {
             created_s: now_s,
             rotated_s: now_s,
             revoked_s: None,
-            ended: false,
             revision: 0,
         };
         Ok(Change { id: id.to_owned(), before: None, after: Some(record) })
@@ -151,16 +147,6 @@ impl View<'_> {
             return Err(Refusal::KeyValid(names::key_name(id)));
         }
         Ok(Change { id: id.to_owned(), before: Some(before.clone()), after: None })
-    }
-
-    fn expire(&self, now_s: i64) -> Vec<Change> {
-        let due = self.config.keys.iter().filter(|(_, record)| record.next_end_s().is_some_and(|end| end <= now_s));
-        let ended = due.map(|(id, before)| {
-            let ended = before.expire_s.is_some_and(|expire_s| expire_s <= now_s);
-            let old = before.old.filter(|old| old.until_s > now_s && !ended);
-            change(id, before, Record { ended, old, ..before.clone() })
-        });
-        ended.collect()
     }
 }
 

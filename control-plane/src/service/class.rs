@@ -12,19 +12,20 @@ use prost_types::FieldMask;
 use tonic::Status;
 
 use super::{
-    error::{self, bad_name, invalid, not_found},
+    audit,
+    error::{bad_name, invalid, not_found},
     page::Page,
 };
 use crate::{
     classes::{
         self, Fault, Mask, Record, Settings,
-        plan::{Change, Desired, Op},
+        plan::{Desired, Op},
     },
     declared::Declared,
     fleet::Fleet,
     names, plan,
     plane::Plane,
-    refusal, words,
+    refusal,
 };
 
 /// Paths of a mask at most.
@@ -123,13 +124,13 @@ pub async fn update(plane: &Arc<Plane>, request: v1::UpdateClassRequest) -> Resu
 pub async fn delete(plane: &Arc<Plane>, request: v1::DeleteClassRequest) -> Result<v1::DeleteClassResponse, Status> {
     let name = names::parse_class_name(&request.name).map_err(bad_name("name"))?;
     let op = plan::Op::Class(Op::Delete { name, etag: given(request.etag) });
-    let changed = plane.change(op, request.validate_only).await.map_err(error::change)?;
+    let changed = audit::change(plane, op, request.validate_only).await?;
     Ok(v1::DeleteClassResponse { revision: changed.revision })
 }
 
 /// Changes one class and returns it.
 async fn change(plane: &Arc<Plane>, name: &str, op: Op, validate_only: bool) -> Result<v1::Class, Status> {
-    let changed = plane.change(plan::Op::Class(op), validate_only).await.map_err(error::change)?;
+    let changed = audit::change(plane, plan::Op::Class(op), validate_only).await?;
     let (declared, sums) = plane.with_fleet(|fleet| (fleet.declared(), sums(fleet)));
     // A class that no node declares has no record after its last setting was unset. It is returned
     // without settings.
@@ -154,27 +155,6 @@ pub fn desired(given_classes: v1::ApplyClasses) -> Result<Op, Status> {
         })
     };
     Ok(Op::Apply(given_classes.classes.into_iter().enumerate().map(class).collect::<Result<_, Status>>()?))
-}
-
-/// A change, as the response of `apply` lists it.
-pub fn change_message(change: &Change) -> v1::PeerChange {
-    use v1::peer_change::Kind;
-    let is_added = |record: Option<Record>| record.is_some_and(|r| r.added);
-    let kind = match (is_added(change.before), is_added(change.after)) {
-        (false, true) => Kind::Added,
-        (true, false) => Kind::Removed,
-        _ => Kind::Updated,
-    };
-    let words = |record: Option<Record>| words::settings(&record.map(|r| r.settings).unwrap_or_default());
-    let fields = words(change.before).into_iter().zip(words(change.after)).zip(classes::FIELDS);
-    let changed = fields.filter(|((before, after), _)| before != after);
-    let shown = |word: Option<String>| word.unwrap_or_else(|| "unset".to_owned());
-    let description = changed.map(|((before, after), field)| format!("{field} {} → {}", shown(before), shown(after)));
-    v1::PeerChange {
-        kind: kind.into(),
-        name: names::class_name(&change.id),
-        description: description.collect::<Vec<_>>().join(", "),
-    }
 }
 
 fn read(prefix: &str, settings: Option<v1::ClassSettings>) -> Result<Settings, Status> {

@@ -12,7 +12,7 @@ use pincer_proto::v1::{self, control_service_server::ControlService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    class,
+    audit, class, describe,
     error::{self, bad_name, not_found},
     key,
     page::Page,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     fleet::Fleet,
-    model::{Change, Record, Settings, State},
+    model::Record,
     names,
     plan::Op,
     plane::{Changed, Plane},
@@ -41,7 +41,7 @@ impl Control {
     }
 
     async fn change(&self, op: Op, validate_only: bool) -> Result<Changed, Status> {
-        self.plane.change(op, validate_only).await.map_err(error::change)
+        audit::change(&self.plane, op, validate_only).await
     }
 
     fn sums(&self, upstream: &str) -> Sums {
@@ -70,35 +70,6 @@ impl Control {
         let record = changed.config.record(&upstream, &address).copied().unwrap_or(gone);
         Ok(Response::new(self.peer(&upstream, &address, Some(&record))?))
     }
-}
-
-fn change_message(change: &Change) -> v1::PeerChange {
-    use v1::peer_change::Kind;
-    let is_added = |record: Option<Record>| record.is_some_and(|r| r.added);
-    let kind = match (is_added(change.before), is_added(change.after)) {
-        (false, true) => Kind::Added,
-        (true, false) => Kind::Removed,
-        _ => Kind::Updated,
-    };
-    v1::PeerChange {
-        kind: kind.into(),
-        name: names::peer_name(&change.upstream, &change.address),
-        description: describe(change),
-    }
-}
-
-fn describe(change: &Change) -> String {
-    let settings = |record: Option<Record>| record.map(|r| r.settings).unwrap_or_default();
-    let (before, after): (Settings, Settings) = (settings(change.before), settings(change.after));
-    let number = |value: Option<u16>| value.map_or("unset".to_owned(), |value| value.to_string());
-    let state = |value: Option<State>| value.map_or("unset", State::word).to_owned();
-    let fields = [
-        ("weight", number(before.weight), number(after.weight)),
-        ("max_conns", number(before.max_conns), number(after.max_conns)),
-        ("state", state(before.state), state(after.state)),
-    ];
-    let changed = fields.into_iter().filter(|(_, before, after)| before != after);
-    changed.map(|(field, before, after)| format!("{field} {before} → {after}")).collect::<Vec<_>>().join(", ")
 }
 
 #[tonic::async_trait]
@@ -191,8 +162,8 @@ impl ControlService for Control {
             ops.push(Op::Class(class::desired(classes)?));
         }
         let changed = self.change(Op::All(ops), validate_only).await?;
-        let changes = changed.changes.peers.iter().map(change_message).collect();
-        let class_changes = changed.changes.classes.iter().map(class::change_message).collect();
+        let changes = changed.changes.peers.iter().map(describe::peer).collect();
+        let class_changes = changed.changes.classes.iter().map(describe::class).collect();
         Ok(Response::new(v1::ApplyUpstreamsResponse { revision: changed.revision, changes, class_changes }))
     }
 
@@ -222,6 +193,9 @@ impl ControlService for Control {
         let request = request.into_inner();
         let name = names::parse_node_name(&request.name).map_err(bad_name("name"))?;
         self.plane.forget(name, request.validate_only).await.map_err(error::forget)?;
+        if !request.validate_only {
+            audit::note(&request.name, "deleted");
+        }
         Ok(Response::new(v1::DeleteNodeResponse {}))
     }
 

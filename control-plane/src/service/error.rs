@@ -82,6 +82,10 @@ pub fn change(error: ChangeError) -> Status {
     match error {
         ChangeError::Refused(refused) => refusal(&refused),
         ChangeError::Store(error) => failed(&error),
+        ChangeError::Unknown(_) => {
+            tracing::error!(%error, "pincer: cannot store a change");
+            status(Code::Unknown, "OUTCOME_UNKNOWN", error.to_string())
+        }
         ChangeError::Stopped(error) => status(Code::Unavailable, "STOPPED", error.to_string()),
     }
 }

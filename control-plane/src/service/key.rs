@@ -7,27 +7,26 @@ use pincer_proto::{limits, v1};
 use tonic::Status;
 
 use super::{
+    audit,
     error::{self, bad_name, invalid, not_found},
     page::Page,
 };
 use crate::{
     keys::{
-        Record,
+        Record, TIME_S_MAX,
         plan::{Holder, Kind, Op},
         secret::{self, Secret},
         time,
     },
     names, plan,
-    plane::{Changed, Plane, wall_s},
-    refusal,
+    plane::{Changed, Plane},
+    refusal, times,
 };
 
 /// How long the previous secret stays valid after a rotation that names no overlap.
 const OVERLAP_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// The longest overlap.
 const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The latest end: year 9999, as far as timestamps go.
-const EXPIRE_S_MAX: i64 = 253_402_300_799;
 
 fn render(id: &str, record: &Record, now_s: i64) -> v1::Key {
     let state = record.state(now_s);
@@ -52,7 +51,7 @@ fn render(id: &str, record: &Record, now_s: i64) -> v1::Key {
 /// ListKeys.
 pub fn list(plane: &Arc<Plane>, request: v1::ListKeysRequest) -> Result<v1::ListKeysResponse, Status> {
     let page = Page::parse("keys", request.page_size, &request.page_token)?;
-    let (current, now_s) = (plane.current(), wall_s());
+    let (current, now_s) = (plane.current(), plane.now_s());
     let keys = current.config.keys.iter().map(|(id, record)| (id.as_str(), record));
     let (keys, next_page_token) = page.take(keys, |id, record| render(id, record, now_s));
     Ok(v1::ListKeysResponse { keys, next_page_token })
@@ -63,12 +62,12 @@ pub fn get(plane: &Arc<Plane>, request: v1::GetKeyRequest) -> Result<v1::Key, St
     let id = names::parse_key_name(&request.name).map_err(bad_name("name"))?;
     let current = plane.current();
     let record = current.config.keys.get(&id).ok_or_else(|| not_found(&request.name))?;
-    Ok(render(&id, record, wall_s()))
+    Ok(render(&id, record, plane.now_s()))
 }
 
 /// CreateKey.
 pub async fn create(plane: &Arc<Plane>, request: v1::CreateKeyRequest) -> Result<v1::KeySecret, Status> {
-    let now_s = wall_s();
+    let now_s = plane.now_s();
     let holder = holder(request.key.unwrap_or_default(), now_s)?;
     let id = match request.key_id {
         id if id.is_empty() => secret::make_id().map_err(|error| error::no_randomness(&error))?,
@@ -83,20 +82,20 @@ pub async fn create(plane: &Arc<Plane>, request: v1::CreateKeyRequest) -> Result
 /// RotateKey.
 pub async fn rotate(plane: &Arc<Plane>, request: v1::RotateKeyRequest) -> Result<v1::KeySecret, Status> {
     let id = names::parse_key_name(&request.name).map_err(bad_name("name"))?;
-    let overlap = request.overlap.map_or(Ok(OVERLAP_DEFAULT), Duration::try_from).ok();
+    let overlap = request.overlap.map_or(Some(OVERLAP_DEFAULT), times::span);
     let overlap_s = overlap.filter(|overlap| *overlap <= OVERLAP_MAX).map(|overlap| overlap.as_secs_f64().ceil());
     let overlap_s = overlap_s.ok_or_else(|| invalid("overlap", "is not in 0 to 30 days"))?;
     #[allow(clippy::cast_possible_truncation, reason = "at most 30 days")]
     let overlap_s = overlap_s as i64;
     let secret = Secret::generate().map_err(|error| error::no_randomness(&error))?;
     let kind = Kind::Rotate { id: id.clone(), sha256: secret.hash(), overlap_s, etag: given(request.etag) };
-    with_secret(plane, &id, Op { now_s: wall_s(), kind }, secret, request.validate_only).await
+    with_secret(plane, &id, Op { now_s: plane.now_s(), kind }, secret, request.validate_only).await
 }
 
 /// RevokeKey.
 pub async fn revoke(plane: &Arc<Plane>, request: v1::RevokeKeyRequest) -> Result<v1::Key, Status> {
     let id = names::parse_key_name(&request.name).map_err(bad_name("name"))?;
-    let now_s = wall_s();
+    let now_s = plane.now_s();
     let op = Op { now_s, kind: Kind::Revoke { id: id.clone(), etag: given(request.etag) } };
     let changed = change(plane, op, request.validate_only).await?;
     changed.config.keys.get(&id).map(|record| render(&id, record, now_s)).ok_or_else(|| not_found(&request.name))
@@ -105,13 +104,13 @@ pub async fn revoke(plane: &Arc<Plane>, request: v1::RevokeKeyRequest) -> Result
 /// DeleteKey.
 pub async fn delete(plane: &Arc<Plane>, request: v1::DeleteKeyRequest) -> Result<v1::DeleteKeyResponse, Status> {
     let id = names::parse_key_name(&request.name).map_err(bad_name("name"))?;
-    let op = Op { now_s: wall_s(), kind: Kind::Delete { id, etag: given(request.etag) } };
+    let op = Op { now_s: plane.now_s(), kind: Kind::Delete { id, etag: given(request.etag) } };
     let changed = change(plane, op, request.validate_only).await?;
     Ok(v1::DeleteKeyResponse { revision: changed.revision })
 }
 
 async fn change(plane: &Arc<Plane>, op: Op, validate_only: bool) -> Result<Changed, Status> {
-    plane.change(plan::Op::Key(op), validate_only).await.map_err(error::change)
+    audit::change(plane, plan::Op::Key(op), validate_only).await
 }
 
 /// Makes the change, and only then returns the secret.
@@ -146,8 +145,9 @@ fn holder(key: v1::Key, now_s: i64) -> Result<Holder, Status> {
     let mut cidrs = key.cidrs.iter().enumerate().map(cidr).collect::<Result<Vec<_>, _>>()?;
     cidrs.sort_unstable();
     cidrs.dedup();
-    let expire_s = key.expire_time.map(|end| end.seconds);
-    if expire_s.is_some_and(|end| end <= now_s || end > EXPIRE_S_MAX) {
+    let malformed = || invalid("key.expire_time", "is no moment: nanos are not in 0 to 999999999");
+    let expire_s = key.expire_time.map(|end| times::moment_s(end).ok_or_else(malformed)).transpose()?;
+    if expire_s.is_some_and(|end| end <= now_s || end > TIME_S_MAX) {
         return Err(invalid("key.expire_time", "is not in the future"));
     }
     Ok(Holder { tenant: key.tenant, class: key.class, cidrs, expire_s })

@@ -7,12 +7,14 @@
 //! no queue.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::stream;
+use parking_lot::{Mutex, MutexGuard};
 use pincer_proto::{
     google::rpc,
     limits,
@@ -22,19 +24,23 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{self, Interval, MissedTickBehavior},
 };
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, transport::server::TlsConnectInfo};
 
 use crate::{
+    connection::Caller,
     fleet::Session,
     hello, names,
     plane::{Plane, Published},
     purge::Line,
+    times,
 };
 
 /// How long a stream may be open without a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a node gets a sign of life.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Revisions of a stream whose response may still come.
+const SENT_MAX: usize = 256;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -60,10 +66,14 @@ impl NodeService for Nodes {
         let (joined, joining) = oneshot::channel();
         let (ended, ending) = oneshot::channel();
         let (speaker_alive, speaker_gone) = oneshot::channel::<()>();
-        let (plane, inbound) = (Arc::clone(&self.plane), request.into_inner());
+        let caller = request.extensions().get::<TlsConnectInfo<Caller>>().map(|info| info.get_ref().clone());
+        let counted = caller.map(|caller| caller.node_stream().ok_or_else(too_many)).transpose()?;
+        let sent = Sent::default();
+        let (plane, inbound, noted) = (Arc::clone(&self.plane), request.into_inner(), sent.clone());
         tokio::spawn(async move {
+            let _counted = counted;
             tokio::select! {
-                end = listen(plane, inbound, joined) => drop(ended.send(end)),
+                end = listen(plane, inbound, noted, joined) => drop(ended.send(end)),
                 _ = speaker_gone => {}
             }
         });
@@ -76,6 +86,7 @@ impl NodeService for Nodes {
             joining: Some(joining),
             ending,
             floor: 0,
+            sent: sent.clone(),
             purges: None,
             pings,
             _alive: speaker_alive,
@@ -97,6 +108,7 @@ struct Membership {
     session: Session,
     since: Instant,
     line: Line,
+    sent: Sent,
 }
 
 impl Drop for Membership {
@@ -110,9 +122,10 @@ impl Drop for Membership {
 async fn listen(
     plane: Arc<Plane>,
     mut inbound: Streaming<NodeMessage>,
+    sent: Sent,
     joined: oneshot::Sender<Result<Joined, Status>>,
 ) -> Result<(), Status> {
-    let membership = match join(plane, &mut inbound).await {
+    let membership = match join(plane, &mut inbound, sent).await {
         Ok((membership, entered)) => {
             drop(joined.send(Ok(entered)));
             membership
@@ -129,7 +142,11 @@ async fn listen(
 }
 
 /// Waits for Hello and accepts the node.
-async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result<(Membership, Joined), Status> {
+async fn join(
+    plane: Arc<Plane>,
+    inbound: &mut Streaming<NodeMessage>,
+    sent: Sent,
+) -> Result<(Membership, Joined), Status> {
     let refused = |status: Status| {
         plane.metrics.hellos_refused.inc();
         tracing::warn!(error = status.message(), "pincer: node refused");
@@ -157,7 +174,7 @@ async fn join(plane: Arc<Plane>, inbound: &mut Streaming<NodeMessage>) -> Result
     let (line, purges) = plane.purges.join(&session);
     // From here on the node leaves the fleet at the end, even if the stream ends while its record
     // is written.
-    let membership = Membership { plane, session, since: Instant::now(), line };
+    let membership = Membership { plane, session, since: Instant::now(), line, sent };
     membership.plane.keep_nodes(&entered.to_store).await;
     Ok((membership, Joined { applied, purges }))
 }
@@ -168,7 +185,7 @@ impl Membership {
             Some(node_message::Message::Hello(_)) => Err(Status::invalid_argument("hello comes once")),
             Some(node_message::Message::Ack(ack)) => {
                 self.check_sent(ack.revision)?;
-                let apply = ack.apply_duration.and_then(|d| d.try_into().ok());
+                let apply = ack.apply_duration.and_then(times::span);
                 self.plane.ack(&self.session, ack.revision, self.since, apply);
                 Ok(())
             }
@@ -194,7 +211,7 @@ impl Membership {
     }
 
     fn check_sent(&self, revision: u64) -> Result<(), Status> {
-        if revision > self.plane.current().config.revision {
+        if !self.sent.lock().contains(&revision) {
             return Err(Status::invalid_argument(format!("revision {revision} was never sent")));
         }
         Ok(())
@@ -203,12 +220,34 @@ impl Membership {
 
 /// An error from outside, cut to what is kept. Its details are dropped: nothing here reads them.
 fn shortened(error: rpc::Status) -> rpc::Status {
-    let message = names::cut(&error.message, limits::ERROR_BYTES_MAX).to_owned();
+    let message = names::shown(&error.message, limits::ERROR_BYTES_MAX);
     rpc::Status { code: error.code, message, details: Vec::new() }
+}
+
+fn too_many() -> Status {
+    Status::resource_exhausted("this connection has streams of nodes already, open another connection")
 }
 
 fn stopped() -> Status {
     Status::unavailable("pincerd is stopping")
+}
+
+/// The newest revisions that a stream was sent: what it may acknowledge or refuse.
+#[derive(Debug, Clone, Default)]
+struct Sent(Arc<Mutex<VecDeque<u64>>>);
+
+impl Sent {
+    fn note(&self, revision: u64) {
+        let mut all = self.0.lock();
+        if all.len() == SENT_MAX {
+            all.pop_front();
+        }
+        all.push_back(revision);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.0.lock()
+    }
 }
 
 /// `listen` passes this to `speak` once the node is accepted.
@@ -225,6 +264,7 @@ struct Speaker {
     ending: oneshot::Receiver<Result<(), Status>>,
     /// The revision in the node's Hello. The node is sent no lower one.
     floor: u64,
+    sent: Sent,
     /// Purges for the node; `None` before it is accepted.
     purges: Option<mpsc::Receiver<v1::Purge>>,
     pings: Interval,
@@ -253,6 +293,7 @@ impl Speaker {
                     changed.map_err(|_| None)?;
                     let newest = Arc::clone(&self.revisions.borrow_and_update());
                     if newest.config.revision >= self.floor {
+                        self.sent.note(newest.config.revision);
                         self.plane.metrics.snapshots.inc();
                         return Ok(control_message::Message::Snapshot(newest.snapshot.clone()));
                     }

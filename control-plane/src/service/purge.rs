@@ -14,6 +14,7 @@ use crate::{
     names,
     plane::Plane,
     purge::{InstanceResult, Order},
+    times,
 };
 
 /// Handles the request.
@@ -65,7 +66,7 @@ fn read(request: v1::PurgeCacheRequest) -> Result<Order, Status> {
         None => Duration::from_millis(limits::PURGE_MS_DEFAULT),
         Some(timeout) => {
             let range = Duration::from_millis(limits::PURGE_MS_MIN)..=Duration::from_millis(limits::PURGE_MS_MAX);
-            let timeout = Duration::try_from(timeout).ok().filter(|timeout| range.contains(timeout));
+            let timeout = times::span(timeout).filter(|timeout| range.contains(timeout));
             timeout.ok_or_else(|| invalid("timeout", "is not from 10 ms to 5 min"))?
         }
     };
@@ -106,7 +107,7 @@ fn unknown_to_all(results: &[InstanceResult]) -> Option<Status> {
     let unknown = errors.map(|error| error.filter(|error| error.code == i32::from(Code::NotFound)));
     let unknown: Option<Vec<_>> = unknown.collect();
     let first = unknown?.into_iter().next()?;
-    let message = names::cut(&first.message, limits::ERROR_BYTES_MAX).to_owned();
+    let message = names::shown(&first.message, limits::ERROR_BYTES_MAX);
     Some(error::purge(Code::NotFound, "NO_CACHE", message))
 }
 
@@ -139,7 +140,7 @@ fn log_and_count(plane: &Plane, order: &Order, results: &[InstanceResult]) {
 
 fn result(result: InstanceResult) -> v1::PurgeResult {
     let shortened = |error: rpc::Status| {
-        let message = names::cut(&error.message, limits::ERROR_BYTES_MAX).to_owned();
+        let message = names::shown(&error.message, limits::ERROR_BYTES_MAX);
         rpc::Status { code: error.code, message, details: Vec::new() }
     };
     v1::PurgeResult {

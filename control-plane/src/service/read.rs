@@ -70,7 +70,7 @@ fn mask(mask: Option<FieldMask>, settings: Settings) -> Result<Mask, Status> {
 /// Reads CreatePeer.
 pub fn create(request: v1::CreatePeerRequest) -> Result<Op, Status> {
     let upstream = names::parse_upstream_name(&request.parent).map_err(bad_name("parent"))?;
-    let address = names::parse_address(&request.peer_id).map_err(bad_name("peer_id"))?;
+    let address = names::parse_added_address(&request.peer_id).map_err(bad_name("peer_id"))?;
     let peer = request.peer.unwrap_or_default();
     let settings = settings("peer.", peer.weight, peer.max_conns, peer.state)?;
     Ok(Op::Create { upstream, address, settings })
@@ -112,8 +112,9 @@ fn desired(n: usize, given: v1::UpstreamSettings) -> Result<Desired, Status> {
 }
 
 fn desired_peer(prefix: &str, peer: v1::PeerSettings) -> Result<DesiredPeer, Status> {
+    let parse = if peer.add { names::parse_added_address } else { names::parse_address };
     Ok(DesiredPeer {
-        address: names::parse_address(&peer.peer_id).map_err(bad_name(&format!("{prefix}peer_id")))?,
+        address: parse(&peer.peer_id).map_err(bad_name(&format!("{prefix}peer_id")))?,
         settings: settings(prefix, peer.weight, peer.max_conns, peer.state)?,
         add: peer.add,
         etag: given(peer.etag),

@@ -59,6 +59,21 @@ impl Daemon {
         daemon
     }
 
+    /// As `start`, with its log as JSON.
+    pub fn start_json() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut daemon = Self { folder, child: None, grpc: String::new(), http: String::new() };
+        let mut command = command(daemon.dir());
+        command.args(["--log-format", "json"]);
+        daemon.run(command);
+        daemon
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("log")).unwrap()
+    }
+
     /// Starts it on the same folder, and waits for its ready line.
     pub fn start_again(&mut self) {
         self.run(command(self.dir()));

@@ -13,8 +13,8 @@ pub mod workers;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Child as MasterProcess;
-use std::sync::Mutex;
+use std::process::{Child as MasterProcess, Command};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -42,20 +42,33 @@ const QUIT_S: f64 = 2.0;
 /// How long a fast stop may take, seconds; then it is killed, which is a fault.
 const STOP_S: f64 = 10.0;
 
-/// Version of the nginx that the tests run, as `nginx -V` told at build time; empty when it did not
-/// answer.
-pub const VERSION: &str = env!("PINCER_NGINX_VERSION");
+/// The rest of the line that follows `label` in what [`binary`] prints for `-V`; empty when there
+/// is none. Asked once a process, and not when the tests are built, so that one build of the tests
+/// serves every nginx.
+fn told(label: &str) -> &'static str {
+    static TOLD: LazyLock<String> = LazyLock::new(|| {
+        let output = Command::new(binary()).arg("-V").output();
+        output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stderr).into_owned())
+    });
+    TOLD.split_once(label).and_then(|(_, rest)| rest.lines().next()).unwrap_or_default()
+}
+
+/// The arguments that the nginx of the tests was configured with.
+pub(crate) fn arguments() -> &'static str {
+    told("configure arguments: ")
+}
 
 /// True when nginx was configured with this argument, e.g. `--with-debug`.
 #[must_use]
 pub fn has_argument(argument: &str) -> bool {
-    env!("PINCER_NGINX_ARGUMENTS").contains(argument)
+    arguments().contains(argument)
 }
 
-/// [`VERSION`] as numbers, to compare: `version() >= (1, 29, 7)`.
+/// The version of the nginx that the tests run, to compare: `version() >= (1, 29, 7)`.
 #[must_use]
 pub fn version() -> (u32, u32, u32) {
-    let mut numbers = VERSION.split('.').map(|part| part.parse().unwrap_or(0));
+    let version = told("nginx version: nginx/").split_whitespace().next().unwrap_or_default();
+    let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     (next(), next(), next())
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 /// User and group as /etc/passwd tells them: the user that nginx was configured with, else
 /// `nobody`.
 fn user() -> Option<(u32, u32)> {
-    let arguments = env!("PINCER_NGINX_ARGUMENTS").split_whitespace();
+    let arguments = super::arguments().split_whitespace();
     let name = arguments.filter_map(|argument| argument.strip_prefix("--user=")).next_back().unwrap_or("nobody");
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     users.lines().find_map(|line| {

@@ -57,6 +57,11 @@ impl From<&v1::Key> for Key {
 }
 
 impl Key {
+    /// The key's id.
+    pub fn id(&self) -> &str {
+        &self.key
+    }
+
     /// One line for people.
     pub fn line(&self) -> String {
         let old = match (&self.old_fingerprint, &self.old_expire_time) {

@@ -2,6 +2,8 @@
 //!
 //! Cells contain no control characters.
 
+use crate::names;
+
 /// A result that can be printed as a table.
 pub trait Table {
     /// The lines, each with its newline.
@@ -10,7 +12,7 @@ pub trait Table {
 
 /// `text` without control characters.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    names::printable(text)
 }
 
 /// Aligns columns, two spaces apart.
