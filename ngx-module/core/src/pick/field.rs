@@ -105,9 +105,8 @@ impl<'a> Field<'a> {
             return true;
         }
         let beyond_ns = (gap_ns - low_ns / 4) / ERRORS;
-        let square = |ns: u64| u128::from(ns) * u128::from(ns);
-        gap_ns < low_ns
-            && square(beyond_ns) <= square(self.error_like_ns(low, high)) + square(self.peers[high].error_ns)
+        let (low_error_ns, high_error_ns) = (self.error_like_ns(low, high), self.peers[high].error_ns as f64);
+        gap_ns < low_ns && (beyond_ns as f64).powi(2) <= low_error_ns * low_error_ns + high_error_ns * high_error_ns
     }
 
     /// Whether chance cannot be why `high` is slower than `low`: by what both usually are, and are
@@ -125,9 +124,9 @@ impl<'a> Field<'a> {
 
     /// Standard error of the mean of `low` if it is that of `high` in truth: a peer that has met
     /// easy work so far has met work that varies little, too.
-    fn error_like_ns(&self, low: usize, high: usize) -> u64 {
-        let (low_ns, high_ns) = (self.service_ns[low].max(1), self.service_ns[high]);
-        (u128::from(self.peers[low].error_ns) * u128::from(high_ns) / u128::from(low_ns)) as u64
+    fn error_like_ns(&self, low: usize, high: usize) -> f64 {
+        let (low_ns, high_ns) = (self.service_ns[low].max(1) as f64, self.service_ns[high] as f64);
+        self.peers[low].error_ns as f64 * high_ns / low_ns
     }
 
     /// Whether peer `i` is slower than it usually is: it may have been ill, and healed since.

@@ -93,7 +93,7 @@ fn group_of(field: &Field, left: PeerSet, anchor: usize) -> Group {
 fn is_worth_waiting(field: &Field, demand: &Demand, theta: f64, group: &Group) -> bool {
     let chosen_ns = group.cost_ns;
     // For a short time what the means say will do; beyond it there has to be proof.
-    let has_waited = patience::is_over(chosen_ns as u64, demand);
+    let has_waited = patience::is_over(field.service_ns(group.anchor), demand);
     let is_slower = |i: usize| !has_waited || field.is_surely_slower(group.anchor, i);
     let (mut drain_per_ns, mut least_ns) = (0.0, f64::MAX);
     for i in bits(field.set & !group.members) {
