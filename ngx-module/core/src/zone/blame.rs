@@ -141,7 +141,8 @@ impl Zone<'_> {
     }
 
     /// Whether `peer` stays in though it fails: without it less than half of its pool would be
-    /// left, failures occur elsewhere too, and nobody answers what it fails.
+    /// left, failures occur elsewhere too, and its own are not unusual beside the others' over the
+    /// same time.
     fn is_held_in(&self, peer: &Peer) -> bool {
         let Some(upstream) = self.home_of(peer) else { return false };
         if peer.contradicted.load(Relaxed) != 0 {
