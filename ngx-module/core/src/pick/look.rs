@@ -40,7 +40,8 @@ pub(super) fn choose(field: &Field, demand: &Demand) -> Option<usize> {
     if slower == 0 || !field.is_learned() {
         return None;
     }
-    let is_idle = |&i: &usize| field.peers[i].pending == 0 && field.is_free(i);
+    // One of which all that is under way hangs is idle, too.
+    let is_idle = |&i: &usize| (field.peers[i].pending == 0 || field.peers[i].silent_ns != 0) && field.is_free(i);
     let again = bits(slower).filter(|_| demand.may_look_again).filter(is_idle).find(|&i| is_news(field, i));
     if again.is_some() {
         return again;

@@ -67,8 +67,8 @@ pub struct PeerView {
     pub admission: Admission,
     /// A `backup` server: only when no primary is eligible.
     pub backup: bool,
-    /// Time since the last sample of the signal in ns, while no request is without its signal; 0 =
-    /// one is, or there never was a sample.
+    /// Time since the last sample of the signal in ns, while no request is without its signal but
+    /// one or two that hang; 0 = there are others, or there never was a sample.
     pub silent_ns: u64,
     /// Some requests are without their signal, and for much longer than is usual none has come.
     pub stalled: bool,

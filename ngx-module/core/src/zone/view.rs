@@ -12,7 +12,7 @@ use super::WORKERS_MAX;
 use super::peer::{Live, Peer};
 use super::ticket::{BalanceParams, Early, Outcome, Signal, Ticket};
 use crate::breaker::Due;
-use crate::pick::{Admission, PeerView, STALLED, STALLED_NS, STALLED_SERVICES};
+use crate::pick::{Admission, PeerView, STALE_NS, STALLED, STALLED_NS, STALLED_SERVICES};
 use crate::time::MonoNs;
 
 /// A hole in the table, as the pick sees it.
@@ -53,19 +53,27 @@ impl Peer {
         let (in_flight, pending) = self.columns(high);
         let count = (pending & COUNT_MASK) as u32;
         let estimate = self.estimate(params.signal);
-        // A busy peer is not looked at: no need to read its evidence.
-        let (silent_ns, span_ns, recent_most_ns) = match count {
-            0 => (estimate.silent_ns(now), estimate.span_ns(), estimate.recent_most_ns()),
-            _ => (0, 0, 0),
-        };
         let service_ns = self.means.service_ns.load(Relaxed);
-        let pending_age_ns = mean_age_ns(pending, now);
+        let since_sample_ns = estimate.silent_ns(now);
+        // A peer that has shown a signal since then does not hang, whatever one request does.
+        let pending_age_ns = match mean_age_ns(pending, now) {
+            age_ns if service_ns != 0 => age_ns.min(since_sample_ns),
+            age_ns => age_ns,
+        };
+        // A busy peer is not looked at: no need to read its evidence. One or two requests that hang
+        // do not make it busy.
+        let is_busy =
+            count > 0 && (count >= STALLED || pending_age_ns < STALE_NS.max(service_ns.saturating_mul(HUNG_SERVICES)));
+        let (silent_ns, span_ns, recent_most_ns) = match is_busy {
+            false => (since_sample_ns, estimate.span_ns(), estimate.recent_most_ns()),
+            true => (0, 0, 0),
+        };
         // Of many one would have shown its signal soon. That they are new requests that came at
         // once is told by their mean age.
         let services = STALLED_SERVICES.0 + STALLED_SERVICES.1 / u64::from(count.max(1));
         let long_ns = service_ns.saturating_mul(services).max(STALLED_NS);
         let stalled =
-            count >= STALLED && service_ns != 0 && pending_age_ns >= long_ns / 2 && estimate.silent_ns(now) >= long_ns;
+            count >= STALLED && service_ns != 0 && pending_age_ns >= long_ns / 2 && since_sample_ns >= long_ns;
         PeerView {
             identity: self.identity.load(Relaxed),
             in_flight,
@@ -226,6 +234,9 @@ impl Peer {
         }
     }
 }
+
+/// After so many services without a signal a request hangs, and tells nothing more about its peer.
+const HUNG_SERVICES: u64 = 8;
 
 /// The count in a `pending` word, or in a sum of them.
 pub(super) const COUNT_MASK: u64 = 0xffff;

@@ -525,3 +525,10 @@ fn beyond_the_bound_a_request_waits_for_a_faster_peer_only_if_it_surely_is_faste
     let usually_slower = PeerView { usual_ns: S, ..fast };
     assert!(!waits(slow(100), usually_slower, 95 * MS), "it has met easy work");
 }
+
+#[test]
+fn a_slower_peer_on_which_one_request_hangs_is_looked_at() {
+    let hung = PeerView { in_flight: 1, pending: 1, pending_age_ns: 10 * S, ..slow() };
+    assert_eq!(looks(PeerView { silent_ns: 10 * S, ..hung }, true), 1_000);
+    assert_eq!(looks(hung, true), 0, "it is busy");
+}

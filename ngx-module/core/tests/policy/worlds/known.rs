@@ -20,10 +20,10 @@ const fn known(invariant: Invariant, of_200: u64, of_10_000: u64) -> Known {
 /// The table.
 pub const KNOWN_BROKEN: &[Known] = &[
     // Behind a retry whose untried peers are all full.
-    known(Waits, 0, 17),
+    known(Waits, 0, 18),
     // Three looks are sometimes not enough; or chance made the first good samples slow ones.
     known(HealsSlow, 0, 10),
-    known(HealsEjected, 0, 12),
+    known(HealsEjected, 0, 8),
     known(Stale, 0, 9),
     // By one request.
     known(Shares, 0, 1),

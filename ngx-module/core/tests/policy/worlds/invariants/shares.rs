@@ -21,7 +21,7 @@
 //! A fair share lies between what weights alone give (idle), weights times slots (busy) and slots
 //! alone (full).
 
-use super::super::truth::{COLD_SETTLES_NS, EJECTED_SETTLES_NS, History, SLOW_SETTLES_NS, is_of_fastest};
+use super::super::truth::{Attempt, COLD_SETTLES_NS, EJECTED_SETTLES_NS, History, SLOW_SETTLES_NS, is_of_fastest};
 use super::super::world::*;
 use super::Invariant;
 
@@ -69,7 +69,13 @@ pub fn judge(world: &World, history: &mut History) {
                 }
                 (_, Some(at)) => {
                     let from = at + EJECTED_SETTLES_NS;
-                    verdicts.push((Invariant::HealsEjected, from, lags(world, history, p, from)));
+                    // What it was asked before may fail after its first good answer: it is ejected anew.
+                    let fails_late = |a: &Attempt| {
+                        a.replica == p && a.start < spell.to_ns && (a.end == 0 || a.end > at) && a.token.is_none()
+                    };
+                    let is_judged = !history.attempts.iter().any(fails_late);
+                    let verdict = if is_judged { lags(world, history, p, from) } else { None };
+                    verdicts.push((Invariant::HealsEjected, from, verdict));
                 }
                 (_, None) => {
                     // What hung then holds its slot, and its age counts, until nginx gives up.
@@ -168,11 +174,15 @@ fn forgotten(world: &World, history: &History, p: usize, from: u64, due: u64) ->
         return None;
     }
     let came = history.attempts.iter().filter(|attempt| (from..due).contains(&attempt.start)).count();
+    // One whose slots are taken by WebSockets has to wait, too.
+    let holds = |a: &&Attempt| a.replica == p && a.start + 4 * S <= due && (a.end == 0 || a.end >= due);
+    let held = history.attempts.iter().filter(holds).count();
+    let is_full = replica.max_conns > 0 && held >= replica.max_conns as usize;
     // At least one after the time out has passed.
     let late = history.attempts.iter().any(|attempt| (due - 4 * S..due).contains(&attempt.start));
     let got = history.attempts.iter().any(|a| a.replica == p && (from..due).contains(&a.start));
     let told = || format!("r{p} is well since {} s and not tried until {} s; {came} came", from / S, due / S);
-    (came >= 30 && late).then(|| (!got).then(told))
+    (came >= 30 && late && !is_full).then(|| (!got).then(told))
 }
 
 /// The end of a window in which nothing joins or leaves; `None` if it would be too short.
