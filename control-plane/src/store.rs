@@ -15,6 +15,7 @@ mod error;
 pub mod faulty;
 mod image;
 mod record;
+mod unfit;
 
 use std::{
     fmt,

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{error::StoreError, record::NodeRecord};
+use super::{error::StoreError, record::NodeRecord, unfit::Unfit};
 use crate::{
     classes,
     hello::{self, Fault},
@@ -13,42 +13,37 @@ use crate::{
 };
 use pincer_proto::{limits, v1};
 
-/// A value out of range.
-type Checked = Result<(), String>;
-
-fn text(error: impl ToString) -> String {
-    error.to_string()
-}
+type Checked = Result<(), Unfit>;
 
 fn revision(revision: u64, newest: u64) -> Checked {
-    if revision <= newest { Ok(()) } else { Err(format!("revision {revision}, the store has {newest}")) }
+    if revision <= newest { Ok(()) } else { Err(Unfit::Revision { revision, newest }) }
 }
 
 fn address(upstream: &str, address: &str) -> Checked {
-    names::check_upstream(upstream).map_err(text)?;
-    names::parse_address(address).map(drop).map_err(text)
+    names::check_upstream(upstream)?;
+    Ok(names::parse_address(address).map(drop)?)
 }
 
 fn class(name: &str, settings: classes::Settings) -> Checked {
-    names::check_class(name).map_err(text)?;
+    names::check_class(name)?;
     classes::Settings::from_proto(Some(settings.to_proto()))
         .map(drop)
-        .map_err(|fault| format!("{}: {fault}", fault.field))
+        .map_err(|fault| Unfit::Setting { field: fault.field.to_string(), problem: fault.to_string() })
 }
 
 fn key(id: &str, record: &keys::Record) -> Checked {
-    names::check_key(id).map_err(text)?;
-    names::check_tenant(&record.tenant).map_err(text)?;
-    names::check_class(&record.class).map_err(text)?;
+    names::check_key(id)?;
+    names::check_tenant(&record.tenant)?;
+    names::check_class(&record.class)?;
     if record.cidrs.len() > limits::CIDRS_PER_KEY_MAX {
-        return Err(format!("{} blocks of addresses", record.cidrs.len()));
+        return Err(Unfit::Blocks(record.cidrs.len()));
     }
     for block in &record.cidrs {
-        names::parse_cidr(block).map_err(text)?;
+        names::parse_cidr(block)?;
     }
     let times = [record.expire_s, record.old.map(|old| old.until_s), record.revoked_s, Some(record.created_s)];
     match times.into_iter().flatten().find(|time| !(0..=keys::TIME_S_MAX).contains(time)) {
-        Some(time) => Err(format!("a time of {time} s")),
+        Some(time) => Err(Unfit::Time(time)),
         None => Ok(()),
     }
 }
@@ -71,7 +66,9 @@ fn node(name: &str, record: &NodeRecord) -> Result<(), Fault> {
 /// Names the first record whose values are out of range.
 fn first<'a>(path: &Path, mut all: impl Iterator<Item = (&'a str, Checked)>) -> Result<(), StoreError> {
     let fault = all.find_map(|(key, checked)| Some((key, checked.err()?)));
-    fault.map_or(Ok(()), |(key, why)| Err(StoreError::Value { path: path.to_owned(), key: key.to_owned(), why }))
+    fault.map_or(Ok(()), |(key, why)| {
+        Err(StoreError::Value { path: path.to_owned(), key: key.to_owned(), why: Box::new(why) })
+    })
 }
 
 /// Checks all settings.
@@ -97,5 +94,5 @@ pub fn config(path: &Path, config: &Config) -> Result<(), StoreError> {
 
 /// Checks all nodes.
 pub fn nodes(path: &Path, nodes: &[(String, NodeRecord)]) -> Result<(), StoreError> {
-    first(path, nodes.iter().map(|(name, record)| (name.as_str(), node(name, record).map_err(text))))
+    first(path, nodes.iter().map(|(name, record)| (name.as_str(), node(name, record).map_err(Unfit::from))))
 }

@@ -83,7 +83,7 @@ pub enum StoreError {
         /// The name of the record.
         key: String,
         /// What is wrong.
-        why: String,
+        why: Box<super::unfit::Unfit>,
     },
     /// The path does not lead to the file that pincerd opened.
     #[error(

@@ -5,8 +5,8 @@
 //! peers that failed it. A failure whose fingerprint failed on another peer counts for no breaker,
 //! and those of the other one are taken back, with a breaker that they opened. If a peer answers it
 //! after all, they count again: the request was well. A breaker that would leave less than half of
-//! the pool in stays closed while failures occur elsewhere too, unless this peer's are unusual beside
-//! those of the peers that answer over the same time ([`crate::mutes::is_unusual`]). Here is the table; `blame.rs` draws the conclusions.
+//! the pool in stays closed while failures occur elsewhere too, unless this peer's are unusual
+//! beside those of the peers that answer over the same time ([`crate::mutes::is_unusual`]).
 //!
 //! Each entry is one word, changed by compare-and-swap: `tag:40 | peers:2 × 8 (index + 1) |
 //! opened:1 | count:7`. All-zero memory is an empty table. Entries go round, so a death or a lost

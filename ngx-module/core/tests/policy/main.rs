@@ -14,6 +14,7 @@ mod histogram;
 mod load;
 mod looks;
 mod mutes;
+mod proof;
 mod rules;
 mod shares;
 mod sim;

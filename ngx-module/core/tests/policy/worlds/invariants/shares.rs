@@ -69,7 +69,8 @@ pub fn judge(world: &World, history: &mut History) {
                 }
                 (_, Some(at)) => {
                     let from = at + EJECTED_SETTLES_NS;
-                    // What it was asked before may fail after its first good answer: it is ejected anew.
+                    // What it was asked before may fail after its first good answer: it is ejected
+                    // anew.
                     let fails_late = |a: &Attempt| {
                         a.replica == p && a.start < spell.to_ns && (a.end == 0 || a.end > at) && a.token.is_none()
                     };
@@ -110,9 +111,9 @@ pub fn judge(world: &World, history: &mut History) {
 }
 
 /// Whether the upstream's looks are for `p` alone from the moment at which it is well again: no
-/// other peer is slower, or was within the minute over which looks are counted. They are one request
-/// in a hundred, or one in 5 s: where several peers need them, that is not enough for each of them
-/// in time.
+/// other peer is slower, or was within the minute over which looks are counted. They are one
+/// request in a hundred, or one in 5 s: where several peers need them, that is not enough for each
+/// of them in time.
 fn has_looks(world: &World, history: &History, p: usize, from: u64) -> bool {
     let is_no_rival = |q: usize| {
         q == p
