@@ -64,13 +64,14 @@ fn a_request_without_its_signal_ages_and_one_with_it_does_not() {
     let (heap, u) = pool(&[spec("slow:1", 4), spec("fast:1", 4)]);
     let zone = heap.zone();
     let w = join(&zone, 1);
-    // Both are learned at 20 ms; then one request hangs for a minute before its first byte.
+    // Both are learned at 20 ms; then one request hangs before its first byte, not yet for so long
+    // that its peer is looked at.
     for random in 0..40 {
         let ticket = take(&zone, u, w, random * 7_919).unwrap();
         zone.release(ticket, w, GOOD, &PARAMS, NOW, 0);
     }
     let mut hung = take(&zone, u, w, 1).unwrap();
-    let later = MonoNs(NOW.0 + 60_000 * MS);
+    let later = MonoNs(NOW.0 + 1_500 * MS);
     let burst = || -> Vec<PeerIdx> {
         let held: Vec<_> = (0..4)
             .map(|random| match zone.claim(u, w, &demand(random + 1, true), &PARAMS, later).claim {
