@@ -74,13 +74,10 @@ impl Zone<'_> {
             }
             return Outcome::Excused;
         }
-        // A request that was not even sent is not the reason.
-        let trial = ticket.trial || ticket.closed;
-        let blamed = if fingerprint.is_some() {
-            self.blame(peer, trial, now, random)
-        } else {
-            self.blame_unless(peer, trial, now, random, || false)
-        };
+        if fingerprint.is_none() {
+            self.home_of(peer).inspect(|upstream| upstream.failing.note_unsent(now));
+        }
+        let blamed = self.blame(peer, ticket.trial || ticket.closed, now, random);
         if let Some((opening, out_ms)) = blamed {
             known.inspect(|(upstream, fingerprint)| upstream.failing.note_opened(*fingerprint));
             changes.extend(peer.note(ticket.peer, Switch::Opened { opening, out_ms }, now));
@@ -122,18 +119,7 @@ impl Zone<'_> {
     /// A failure counts for the peer's breaker, which opens unless the pool needs the peer: why it
     /// did, and for how many ms.
     fn blame(&self, peer: &Peer, trial: bool, now: MonoNs, random: u64) -> Option<(Opening, u64)> {
-        self.blame_unless(peer, trial, now, random, || self.is_held_in(peer))
-    }
-
-    fn blame_unless(
-        &self,
-        peer: &Peer,
-        trial: bool,
-        now: MonoNs,
-        random: u64,
-        is_held_in: impl Fn() -> bool,
-    ) -> Option<(Opening, u64)> {
-        let opened = peer.breaker.failure_unless_held(trial, peer.rule(), random, now, || !is_held_in());
+        let opened = peer.breaker.failure_unless_held(trial, peer.rule(), random, now, || !self.is_held_in(peer));
         if opened.is_some() {
             peer.counters.breaker_openings.fetch_add(1, Relaxed);
         }

@@ -103,6 +103,12 @@ impl Failing {
         })
     }
 
+    /// A peer has failed a request that was not even sent: it has no fingerprint.
+    pub(super) fn note_unsent(&self, now: MonoNs) {
+        self.at.store(now.0, Relaxed);
+        self.count.fetch_add(1, Relaxed);
+    }
+
     /// Peer `index` has failed the request.
     pub(super) fn note(&self, fingerprint: Fingerprint, index: u8, now: MonoNs) -> Verdict {
         self.at.store(now.0, Relaxed);
